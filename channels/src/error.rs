@@ -1,0 +1,85 @@
+//! Errors by blame: what a peer did wrong, and what bytes were not.
+//!
+//! Errors of the caller stand with the verb that returns them, errors of the world with the module that touches the world.
+
+use std::fmt;
+
+/// Bytes that are not a message. The connection that carried them is closed; nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DecodeError {
+    /// The bytes end in the middle of a value.
+    Truncated,
+    /// Bytes follow the value.
+    Trailing,
+    /// A length is above its limit; nothing was allocated for it.
+    TooLong,
+    /// A value is not one of those that are allowed, or is not written in its one canonical way.
+    Invalid,
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DecodeError::Truncated => "the bytes end in the middle of a value",
+            DecodeError::Trailing => "bytes follow the value",
+            DecodeError::TooLong => "a length is above its limit",
+            DecodeError::Invalid => "a value is not an allowed one",
+        })
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// A rule that a peer broke, one variant for each rule. It is counted by variant; some end the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Misbehavior {
+    /// It sent bytes that are not a message.
+    Undecodable(DecodeError),
+    /// It sent a message that belongs to another kind of overlay than the one in use.
+    WrongTopology,
+    /// It named itself, or us, where another peer belongs.
+    OwnName,
+    /// It sent a list with more entries than the protocol allows.
+    TooMany,
+    /// It asked for payloads faster than its share.
+    TooManyRequests,
+    /// It sent a replicated stamp too far ahead of our clock.
+    StampAhead,
+    /// It sent a broadcast under a sequence number that no node can have reached.
+    SequenceAhead,
+    /// It sent a frame on a channel where that frame does not belong.
+    WrongChannel,
+    /// It answered a request that was never made.
+    Unasked,
+}
+
+impl Misbehavior {
+    /// A short stable name for counters and logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Misbehavior::Undecodable(_) => "undecodable",
+            Misbehavior::WrongTopology => "wrong_topology",
+            Misbehavior::OwnName => "own_name",
+            Misbehavior::TooMany => "too_many",
+            Misbehavior::TooManyRequests => "too_many_requests",
+            Misbehavior::StampAhead => "stamp_ahead",
+            Misbehavior::SequenceAhead => "sequence_ahead",
+            Misbehavior::WrongChannel => "wrong_channel",
+            Misbehavior::Unasked => "unasked",
+        }
+    }
+
+    /// Whether the connection ends at once. The other rules are counted, and cost the sender only its message.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Misbehavior::Undecodable(_) | Misbehavior::WrongChannel)
+    }
+}
+
+impl fmt::Display for Misbehavior {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Misbehavior::Undecodable(error) => write!(f, "undecodable bytes: {error}"),
+            other => f.write_str(other.name()),
+        }
+    }
+}

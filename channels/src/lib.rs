@@ -1,0 +1,26 @@
+//! How two peers exchange bytes, and the vocabulary that every other part of Meshwork speaks.
+//!
+//! Read in this order:
+//!
+//! 1. [`identity`], [`time`], [`timers`], [`random`]: who, when, and where chance comes from.
+//! 2. [`limits`], [`error`], [`codec`], [`frame`]: what may be on the wire, and whose fault it is when something else is.
+//! 3. [`channel`], [`sender`]: named channels, and the core that decides which frame to a peer goes next.
+//! 4. [`dial`]: the core that decides whom to dial, and which of two crossed connections stays.
+//! 5. [`link`]: the model of a network link that the simulator uses.
+//! 6. `quic` (feature `quic`): the sockets. It is the only module here that performs input and output.
+//!
+//! Everything but `quic` is pure: no clock, no system randomness, no task, no input or output.
+
+pub mod codec;
+pub mod error;
+pub mod identity;
+pub mod limits;
+pub mod random;
+pub mod time;
+pub mod timers;
+
+pub use codec::{Bounded, decode, encode};
+pub use error::{DecodeError, Misbehavior};
+pub use identity::{ClusterName, ClusterSecret, PeerId};
+pub use time::{Now, Time, WallTime};
+pub use timers::Timers;

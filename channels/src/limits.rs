@@ -1,0 +1,73 @@
+//! Every number that bounds what a peer can make this node hold or do, in one place.
+//!
+//! The values follow the measurements of QUIC handshakes, postcard decoding and flood tests that the design rests on. A bound that
+//! belongs to one core's own tables stands in that core's `Params`.
+
+use std::time::Duration;
+
+/// Bytes of a cluster name.
+pub const CLUSTER_NAME_BYTES_MAX: usize = 64;
+
+/// Bytes of one frame on a stream, prefix excluded. A larger length is refused before anything is allocated.
+pub const FRAME_BYTES_MAX: usize = 1_088 * 1_024;
+/// Bytes of one application message.
+pub const MESSAGE_BYTES_MAX: usize = 1_024 * 1_024;
+/// Bytes of one broadcast payload.
+pub const BROADCAST_BYTES_MAX: usize = 64 * 1_024;
+/// Bytes of one control frame (overlay, membership, repair).
+pub const CONTROL_BYTES_MAX: usize = 64 * 1_024;
+/// Bytes of one datagram: fits the minimum that QUIC guarantees after its own headers.
+pub const DATAGRAM_BYTES_MAX: usize = 1_162;
+
+/// Bytes of an admission frame.
+pub const ADMISSION_BYTES_MAX: usize = 4 * 1_024;
+/// How long an admission may take once the connection stands.
+pub const ADMISSION_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a TLS handshake may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Handshakes in progress at once; the next is refused.
+pub const HALF_OPEN_MAX: usize = 256;
+/// Handshakes in progress above which every new address must first prove that it can receive (QUIC Retry).
+pub const HALF_OPEN_RETRY: usize = 64;
+/// New connections in one second above which every new address must first prove that it can receive (QUIC Retry).
+pub const NEW_PER_SECOND_RETRY: u32 = 50;
+/// Admitted connections of one endpoint.
+pub const CONNECTIONS_MAX: usize = 1_024;
+
+/// Flow-control window of one stream.
+pub const STREAM_WINDOW_BYTES: u32 = 1_024 * 1_024;
+/// Flow-control window of a connection before admission.
+pub const WINDOW_BYTES_BEFORE_ADMISSION: u32 = 32 * 1_024;
+/// Flow-control window of an admitted connection.
+pub const WINDOW_BYTES: u32 = 8 * 1_024 * 1_024;
+/// Bytes that we keep for retransmission on one connection.
+pub const SEND_WINDOW_BYTES: u64 = 8 * 1_024 * 1_024;
+/// Bytes of datagrams kept in each direction of one connection.
+pub const DATAGRAM_BUFFER_BYTES: usize = 256 * 1_024;
+/// Streams that a peer may hold open towards us once admitted.
+pub const STREAMS_MAX: u32 = 64;
+
+/// The connection is given up after this silence.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a quiet connection is kept alive.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
+
+/// Any duration that a peer sends is cut to this before arithmetic.
+pub const REMOTE_DURATION_MAX: Duration = Duration::from_secs(3_600);
+/// How far ahead of our wall clock a replicated stamp may be.
+pub const STAMP_AHEAD_MAX: Duration = Duration::from_millis(500);
+
+/// Bytes of a replicated key.
+pub const KEY_BYTES_MAX: usize = 1_024;
+/// Bytes of a replicated value.
+pub const VALUE_BYTES_MAX: usize = 64 * 1_024 - 2 * 1_024;
+/// Keys of one replica.
+pub const KEYS_MAX: usize = 100_000;
+/// Bytes of keys and values of one replica.
+pub const STATE_BYTES_MAX: usize = 64 * 1_024 * 1_024;
+
+/// Life of a join token unless another is asked for.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3_600);
+/// Secrets that one endpoint accepts at once, for rotation.
+pub const KEYRING_MAX: usize = 4;
