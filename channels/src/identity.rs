@@ -190,7 +190,9 @@ mod tests {
 
     #[test]
     fn one_text_for_one_identity() {
-        for text in ["", "a", "aaaqeayeaudaocajbifqydiob4ibceqtcqkrmfyydenbwha5dypr", "1aaqeayeaudaocajbifqydiob4ibceqtcqkrmfyydenbwha5dypq"] {
+        for text in
+            ["", "a", "aaaqeayeaudaocajbifqydiob4ibceqtcqkrmfyydenbwha5dypr", "1aaqeayeaudaocajbifqydiob4ibceqtcqkrmfyydenbwha5dypq"]
+        {
             assert_eq!(text.parse::<PeerId>(), Err(ParseIdentityError), "{text}");
         }
     }

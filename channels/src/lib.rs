@@ -11,6 +11,7 @@
 //!
 //! Everything but `quic` is pure: no clock, no system randomness, no task, no input or output.
 
+pub mod channel;
 pub mod codec;
 pub mod error;
 pub mod identity;
@@ -19,6 +20,7 @@ pub mod random;
 pub mod time;
 pub mod timers;
 
+pub use channel::ChannelId;
 pub use codec::{Bounded, decode, encode};
 pub use error::{DecodeError, Misbehavior};
 pub use identity::{ClusterName, ClusterSecret, PeerId};

@@ -21,7 +21,8 @@ pub fn hash(parts: &[u64]) -> u64 {
 
 /// A generator for one purpose (a short name) and identifier under a seed.
 pub fn generator(seed: u64, purpose: &str, id: u64) -> Generator {
-    let purpose = purpose.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let purpose =
+        purpose.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     Generator::seed_from_u64(hash(&[seed, purpose, id]))
 }
 

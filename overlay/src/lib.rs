@@ -11,8 +11,8 @@
 //! The package knows no socket and no address beyond passing them on, and never looks inside a payload. It is generic over the identifier
 //! of a peer alone: `PeerId` in a node, `u32` in a simulation of a million nodes.
 
-pub mod identifier;
 pub mod hyparview;
+pub mod identifier;
 pub mod mesh;
 pub mod plumtree;
 pub mod swim;
