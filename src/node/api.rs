@@ -1,0 +1,302 @@
+//! What can happen to a node, what it decides, and what it tells the application.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use meshwork_channels::dial::{ConnectionId, DialFailure, Direction};
+use meshwork_channels::frame::Frame;
+use meshwork_channels::{ChannelId, Misbehavior, PeerId};
+use meshwork_crdt::Stamp;
+use meshwork_overlay::topology::DownReason;
+
+/// The identity of a broadcast in a node.
+pub type MessageId = meshwork_overlay::MessageId<PeerId>;
+
+/// A member of the cluster as this node sees it.
+pub type Member = meshwork_overlay::swim::Member<PeerId>;
+
+/// What can happen to a node. Every cause of a decision is in this list.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// An admitted connection stands.
+    Connected {
+        /// Its number, unique in this process.
+        connection: ConnectionId,
+        /// Who proved to be at the other end.
+        peer: PeerId,
+        /// Which life of that node.
+        incarnation: u64,
+        /// Where it is.
+        address: SocketAddr,
+        /// Who dialed.
+        direction: Direction,
+    },
+    /// A connection is gone.
+    Disconnected {
+        /// Its number.
+        connection: ConnectionId,
+        /// Who was at the other end.
+        peer: PeerId,
+    },
+    /// A dial that was asked for did not lead to a connection.
+    DialFailed {
+        /// Where to.
+        address: SocketAddr,
+        /// Why.
+        failure: DialFailure,
+    },
+    /// A frame arrived on a stream.
+    Frame {
+        /// Over this connection.
+        connection: ConnectionId,
+        /// On this channel.
+        channel: ChannelId,
+        /// The frame.
+        frame: Frame,
+    },
+    /// A datagram arrived.
+    Datagram {
+        /// Over this connection.
+        connection: ConnectionId,
+        /// Its bytes.
+        bytes: Bytes,
+    },
+    /// A source of addresses found some worth dialing. It never says who is a member.
+    Discovered {
+        /// The name of the source.
+        source: &'static str,
+        /// What it found.
+        candidates: Vec<Candidate>,
+    },
+    /// A queue that may not lose frames is full, or the peer takes nothing from it: the peer is too slow.
+    Stalled {
+        /// Its connection.
+        connection: ConnectionId,
+    },
+    /// The moment of [`Node::next_deadline`](super::Node::next_deadline) has come.
+    DeadlineReached,
+}
+
+/// An address worth dialing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Where.
+    pub address: SocketAddr,
+    /// Who should be there, if known; anybody else is refused.
+    pub peer: Option<PeerId>,
+    /// A seed is tried for ever, others a few times.
+    pub keep: bool,
+}
+
+/// What a node decides. A driver carries it out without ever waiting.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Dial; the answer is [`Input::Connected`] or [`Input::DialFailed`].
+    Dial {
+        /// Where to.
+        address: SocketAddr,
+        /// Who must be there.
+        expected: Option<PeerId>,
+    },
+    /// Queue a whole frame on a channel of a connection. When the queue is full and `call` is given, the caller is told; when the channel may
+    /// not lose frames, the answer is [`Input::Stalled`]; otherwise the frame is dropped and counted.
+    Send {
+        /// The connection.
+        connection: ConnectionId,
+        /// The channel.
+        channel: ChannelId,
+        /// The frame with its length prefix.
+        frame: Bytes,
+        /// Who waits for the answer.
+        call: Option<CallId>,
+    },
+    /// Send a datagram; it may be lost.
+    SendDatagram {
+        /// The connection.
+        connection: ConnectionId,
+        /// Its bytes.
+        bytes: Bytes,
+    },
+    /// Close a connection.
+    Close {
+        /// The connection.
+        connection: ConnectionId,
+        /// Why; the peer is told.
+        reason: CloseReason,
+    },
+    /// Tell the application what happened.
+    Event(Event),
+    /// Hand a broadcast to the application.
+    Deliver(Delivery),
+    /// Hand a message that a peer sent to this node alone to the application.
+    Message {
+        /// Who sent it.
+        from: PeerId,
+        /// On this channel.
+        channel: ChannelId,
+        /// The bytes.
+        payload: Bytes,
+    },
+    /// Hand a request to the application, which answers with [`Node::respond`](super::Node::respond).
+    Request {
+        /// Who asks, and which of its requests it is.
+        token: RequestToken,
+        /// The bytes.
+        payload: Bytes,
+    },
+    /// A call of the application has its answer.
+    Answer {
+        /// The call.
+        call: CallId,
+        /// How it ended.
+        outcome: Result<Bytes, CallError>,
+    },
+    /// A key of the replicated state has a new visible value.
+    Changed {
+        /// The key.
+        key: String,
+        /// Its value; none when the key was removed.
+        value: Option<Bytes>,
+        /// The stamp of the write.
+        stamp: Stamp,
+    },
+}
+
+/// Why we close a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CloseReason {
+    /// Two connections to one peer; the other one stays.
+    Duplicate,
+    /// Nobody needs it at the moment.
+    Unneeded,
+    /// The peer sent bytes that are not messages, or broke a rule that ends the connection.
+    Misbehaved,
+    /// The peer takes our frames too slowly.
+    TooSlow,
+    /// This node leaves the cluster.
+    Leaving,
+}
+
+impl CloseReason {
+    /// A short stable name for logs and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            CloseReason::Duplicate => "duplicate",
+            CloseReason::Unneeded => "unneeded",
+            CloseReason::Misbehaved => "misbehaved",
+            CloseReason::TooSlow => "too_slow",
+            CloseReason::Leaving => "leaving",
+        }
+    }
+}
+
+/// A call of the application that waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CallId(pub u64);
+
+/// Which request of which peer an answer belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestToken {
+    /// Who asked.
+    pub from: PeerId,
+    /// Which life of it.
+    pub incarnation: u64,
+    /// Which of its requests.
+    pub id: u64,
+}
+
+/// How a call failed. Whether it had an effect is said by each variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// No connection to the peer could be made. Nothing was sent.
+    Unreachable,
+    /// The queue to the peer is full. Nothing was sent; try again later.
+    Full,
+    /// No answer came in time. The peer may or may not have acted.
+    TimedOut,
+    /// The peer answers no requests.
+    NoHandler,
+    /// The peer could not queue the request. It did not act; try again later.
+    Busy,
+    /// This node is leaving. Nothing was sent.
+    Leaving,
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CallError::Unreachable => "the peer cannot be reached",
+            CallError::Full => "the queue to the peer is full; try again later",
+            CallError::TimedOut => "no answer came in time",
+            CallError::NoHandler => "the peer answers no requests",
+            CallError::Busy => "the peer is busy; try again later",
+            CallError::Leaving => "this node is leaving the cluster",
+        })
+    }
+}
+
+impl std::error::Error for CallError {}
+
+/// A broadcast as it reaches the application: exactly once for each life of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Which message.
+    pub id: MessageId,
+    /// The bytes.
+    pub payload: Bytes,
+    /// How many links it crossed on the way here, the first counted as 1.
+    pub hops: u16,
+}
+
+/// What a node tells the application about the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A member is there that was not known, or one that had left or failed is back.
+    MemberJoined(Member),
+    /// A member lives on with another address or in another life.
+    MemberUpdated(Member),
+    /// A member did not answer a probe. It has some seconds to answer another way.
+    MemberSuspected(Member),
+    /// A suspected member answered.
+    MemberRecovered(Member),
+    /// A member is held for dead.
+    MemberFailed(Member),
+    /// A member said goodbye.
+    MemberLeft(Member),
+    /// A peer is a neighbor in the overlay from now on.
+    NeighborUp(PeerId),
+    /// A peer is no neighbor any more.
+    NeighborDown(PeerId, DownReason),
+    /// The node has its first neighbor, or one again.
+    Connected,
+    /// The node has lost its last neighbor, and looks for others.
+    Isolated,
+    /// A peer takes our frames too slowly; the connection to it was closed.
+    SlowPeer(PeerId),
+    /// A peer broke a rule.
+    Misbehaved(PeerId, Misbehavior),
+    /// An address does not lead into this cluster.
+    DialFailed(SocketAddr, DialFailure),
+}
+
+impl Event {
+    /// A short stable name for logs and JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::MemberJoined(_) => "member_joined",
+            Event::MemberUpdated(_) => "member_updated",
+            Event::MemberSuspected(_) => "member_suspected",
+            Event::MemberRecovered(_) => "member_recovered",
+            Event::MemberFailed(_) => "member_failed",
+            Event::MemberLeft(_) => "member_left",
+            Event::NeighborUp(_) => "neighbor_up",
+            Event::NeighborDown(..) => "neighbor_down",
+            Event::Connected => "connected",
+            Event::Isolated => "isolated",
+            Event::SlowPeer(_) => "slow_peer",
+            Event::Misbehaved(..) => "misbehaved",
+            Event::DialFailed(..) => "dial_failed",
+        }
+    }
+}
