@@ -35,7 +35,7 @@ use meshwork_overlay::swim::Status;
 use rand::RngExt;
 
 pub use api::{
-    Action, CallError, CallId, Candidate, CloseReason, Delivery, Event, Input, Member, MessageId, RequestToken,
+    Action, CallError, CallId, Candidate, CloseReason, Delivery, Event, Input, Member, MessageId, Refusal, RequestToken,
 };
 pub use config::{Config, ConfigError, Kind, Links as LinksConfig, Params, UnknownKind};
 
@@ -108,15 +108,6 @@ impl std::fmt::Display for SendError {
 }
 
 impl std::error::Error for SendError {}
-
-/// How a request is turned down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The application answers no requests.
-    NoHandler,
-    /// The application cannot take another request at the moment.
-    Busy,
-}
 
 /// Whether the node has company.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,6 +229,7 @@ impl Node {
                     actions.push(Action::Close { connection, reason: CloseReason::TooSlow });
                 }
             }
+            Input::Respond { token, answer } => self.on_respond(token, answer, now, actions),
             Input::DeadlineReached => self.on_deadline(now, actions),
         }
         self.route(now, actions);
@@ -327,20 +319,6 @@ impl Node {
         self.links.send(to, address, ChannelId::COORDINATION, frame, Some(call), now.time, &mut self.notices, actions);
         self.route(now, actions);
         Ok(call)
-    }
-
-    /// Answers a request that was handed out by [`Action::Request`]. A second answer to the same request does nothing.
-    pub fn respond(&mut self, token: RequestToken, answer: Result<Bytes, Refusal>, now: Now, actions: &mut Vec<Action>) {
-        let outcome = match answer {
-            Ok(payload) => wire::Outcome::Done(payload),
-            Err(Refusal::NoHandler) => wire::Outcome::NoHandler,
-            Err(Refusal::Busy) => wire::Outcome::Busy,
-        };
-        let frame = wire::encode(wire::RESPONSE, &wire::Response { id: token.id, outcome });
-        if self.seen.on_answer(token, &frame) && self.links.incarnation_of(token.from) == Some(token.incarnation) {
-            self.links.send(token.from, None, ChannelId::COORDINATION, frame, None, now.time, &mut self.notices, actions);
-            self.route(now, actions);
-        }
     }
 
     /// Writes a key of the replicated state. The write is visible here at once and everywhere soon.
@@ -454,6 +432,19 @@ impl Node {
 
     fn address_of(&self, peer: PeerId) -> Option<SocketAddr> {
         self.overlay.membership().member(peer).map(|member| member.address).or_else(|| self.links.address_of(peer))
+    }
+
+    /// Answers a request that was handed out. A second answer to the same request does nothing.
+    fn on_respond(&mut self, token: RequestToken, answer: Result<Bytes, Refusal>, now: Now, actions: &mut Vec<Action>) {
+        let outcome = match answer {
+            Ok(payload) => wire::Outcome::Done(payload),
+            Err(Refusal::NoHandler) => wire::Outcome::NoHandler,
+            Err(Refusal::Busy) => wire::Outcome::Busy,
+        };
+        let frame = wire::encode(wire::RESPONSE, &wire::Response { id: token.id, outcome });
+        if self.seen.on_answer(token, &frame) && self.links.incarnation_of(token.from) == Some(token.incarnation) {
+            self.links.send(token.from, None, ChannelId::COORDINATION, frame, None, now.time, &mut self.notices, actions);
+        }
     }
 
     fn on_frame(&mut self, connection: ConnectionId, channel: ChannelId, frame: Frame, now: Now, actions: &mut Vec<Action>) {
