@@ -26,7 +26,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use meshwork_channels::dial::ConnectionId;
+use meshwork_channels::dial::{ConnectionId, DialFailure};
 use meshwork_channels::frame::Frame;
 use meshwork_channels::{Bounded, ChannelId, DecodeError, Misbehavior, Now, PeerId, Time, Timers, decode, frame, limits, random};
 use meshwork_crdt::{SetError, Stamp};
@@ -210,7 +210,7 @@ impl Node {
                 self.links.on_disconnected(connection, peer, now.time, &mut self.notices, actions);
             }
             Input::DialFailed { address, failure } => {
-                if failure.is_final() {
+                if matches!(failure, DialFailure::WrongCluster | DialFailure::NotAdmitted | DialFailure::NotExpected) {
                     actions.push(Action::Event(Event::DialFailed(address, failure)));
                 }
                 self.links.on_dial_failed(address, failure, now.time, &mut self.notices, actions);
@@ -626,9 +626,6 @@ impl Node {
                 for (call, frame) in self.calls.to_peer(peer) {
                     self.links.send(peer, None, ChannelId::COORDINATION, frame, Some(call), now.time, &mut self.notices, actions);
                 }
-            }
-            Notice::Restarted(peer) => {
-                self.overlay.handle(Overlay::Disconnected(peer), now.time, &mut self.overlay_actions);
             }
             Notice::Down(peer) => {
                 self.overlay.handle(Overlay::Disconnected(peer), now.time, &mut self.overlay_actions);
