@@ -14,6 +14,7 @@
 pub mod channel;
 pub mod codec;
 pub mod error;
+pub mod frame;
 pub mod identity;
 pub mod limits;
 pub mod random;
