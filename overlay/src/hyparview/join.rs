@@ -35,12 +35,12 @@ impl<I: Identifier> State<I> {
             return;
         }
         if self.room() > 0 {
-            self.accept(from, link, now, actions);
+            self.accept(from, link, true, now, actions);
             self.send_walks(from, self.params.active_len_max - 1, self.params.join_walks, actions);
             return;
         }
-        self.learn(from, &[]);
         if self.joins.take(now, self.params.joins_per_second, per_second(self.params.joins_per_second)) {
+            self.learn(from, &[]);
             self.refuse(from, link, now, actions);
             self.send_walks(from, self.params.active_len_max, self.params.join_walks, actions);
             return;
@@ -73,6 +73,10 @@ impl<I: Identifier> State<I> {
             }
             self.counters.refusals += 1;
             send(*joiner, Message::NeighborReply { link: *link, accepted: false, peers: Peers::first_of(peers) }, actions);
+        }
+        // Only now, and only some: what we knew before ties the storm to the older overlay.
+        for (joiner, _) in sample(storm.into_iter(), CANDIDATES_LEN_MAX, &mut self.random) {
+            self.learn(joiner, &[]);
         }
     }
 

@@ -70,7 +70,7 @@ const RETURNED_LEN_MAX: usize = 16;
 const FAVORED_LEN_MAX: usize = 16;
 /// Nodes without a neighbor that ask full nodes make each evict, so they ask few at once.
 const HIGH_REQUESTS_MAX: usize = 2;
-/// Neighbors among the peers that we give along; the rest is passive. Neighbors are surely alive, but near to each other.
+/// Neighbors that we give along if we know too few other peers.
 const ACTIVE_CANDIDATES_LEN: usize = 2;
 /// No node has more neighbors than this, so a walk that claims to miss more is cut to it.
 const MISSING_MAX: u8 = 32;

@@ -55,12 +55,13 @@ impl<I: Identifier> State<I> {
         peer != self.me && self.link_of(peer).is_none() && self.passive.insert(peer, self.params.passive_len_max, spare, &mut self.random)
     }
 
-    /// Up to `len` peers that `to` may try.
+    /// Up to `len` peers that `to` may try, in random order. Neighbors of ours only stand in for passive peers that we lack: two neighbors of
+    /// one node that become neighbors close a triangle, which shortens no path.
     pub(super) fn candidates(&mut self, to: I, len: usize) -> Vec<I> {
+        let mut peers = sample(self.passive.iter().filter(|peer| *peer != to), len, &mut self.random);
+        let lacking = ACTIVE_CANDIDATES_LEN.min(len).saturating_sub(peers.len());
         let neighbors = self.active.iter().copied().filter(|peer| *peer != to);
-        let mut peers = sample(neighbors, ACTIVE_CANDIDATES_LEN.min(len), &mut self.random);
-        let rest = len - peers.len();
-        peers.extend(sample(self.passive.iter().filter(|peer| *peer != to), rest, &mut self.random));
+        peers.extend(sample(neighbors, lacking, &mut self.random));
         peers.shuffle(&mut self.random);
         peers
     }
