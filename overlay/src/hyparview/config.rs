@@ -44,7 +44,8 @@ pub struct Config {
     pub retry_period: Duration,
     /// The longest time between two attempts of a node without any neighbor. Default 30 s (guess).
     pub rejoin_period_max: Duration,
-    /// How long a request may go unanswered, a dial included, before the peer is forgotten. Default 3 s: a handshake may take that long.
+    /// How long a request may go unanswered, a dial included, before the peer is forgotten; at least `storm_delay`, because a
+    /// contact may answer a join that late. Default 3 s: a handshake may take that long.
     pub request_timeout: Duration,
     /// Requests for a free slot in flight at once, 1 to 32. More fill a view sooner and refuse others meanwhile. Default 4 (guess).
     pub requests_len_max: usize,
@@ -151,13 +152,13 @@ impl Config {
         lasts("alive_period", self.alive_period, Duration::from_millis(1))?;
         lasts("retry_period", self.retry_period, Duration::from_millis(1))?;
         lasts("rejoin_period_max", self.rejoin_period_max, self.retry_period)?;
-        lasts("request_timeout", self.request_timeout, Duration::from_millis(1))?;
+        lasts("storm_delay", self.storm_delay, Duration::from_millis(1))?;
+        lasts("request_timeout", self.request_timeout, self.storm_delay)?;
         within("requests_len_max", self.requests_len_max, 1..=32)?;
         within("requests_per_retry", self.requests_per_retry, 1..=u8::MAX)?;
         lasts("refusal_pause", self.refusal_pause, Duration::from_millis(1))?;
         within("join_walks", self.join_walks, 1..=8)?;
         within("joins_per_second", self.joins_per_second, 1..=1_000_000)?;
-        lasts("storm_delay", self.storm_delay, Duration::from_millis(1))?;
         within("storm_len_max", self.storm_len_max, 1..=65_536)?;
         within("evictions_per_second", self.evictions_per_second, 1..=1_000_000)?;
         within("heal_links", self.heal_links, 1..=32)?;

@@ -73,6 +73,9 @@ impl<I: Identifier> State<I> {
         self.requests_left = self.params.requests_per_retry;
         self.fruitless = self.fruitless.saturating_add(1);
         if self.active.is_empty() {
+            // No more than there are peers to ask, or a node that knows one dead contact would dial it again and again.
+            let known = self.passive.len() + self.contacts.len() + self.acquaintances.len();
+            self.requests_left = self.requests_left.min(u8::try_from(known).unwrap_or(u8::MAX));
             self.ask_candidates(now, true, actions);
             // Contacts answer with walks and candidates, so they come second and then always.
             if self.requests.is_empty() || self.fruitless > 2 {

@@ -5,6 +5,9 @@ use super::*;
 impl<I: Identifier> State<I> {
     pub(super) fn on_member_up(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
         if !self.has_left && self.learn(peer, &[]) {
+            // Worth a request, however many were made in vain.
+            self.requests_left = self.requests_left.max(1);
+            self.fruitless = 0;
             self.fill(now, actions);
         }
     }

@@ -394,7 +394,7 @@ fn an_isolated_node_comes_back_however_late() {
     assert!(network.view(3).is_empty(), "nobody is left");
     let sent = network.sent[3];
     network.run_for(300 * SECOND);
-    assert!((5..80).contains(&(network.sent[3] - sent)), "it keeps trying, at leisure: {} messages", network.sent[3] - sent);
+    assert!((5..60).contains(&(network.sent[3] - sent)), "it keeps trying, at leisure: {} messages", network.sent[3] - sent);
 
     // The contact comes back and knows nobody.
     network.restart(0);
@@ -451,10 +451,18 @@ fn churn_with_odd_but_legal_parameters() {
         },
         Config { active_len_max: 32, passive_len_max: 256, shuffle_active_len: 8, shuffle_passive_len: 8, ..Config::default() },
         Config { storm_len_max: 1, joins_per_second: 1, evictions_per_second: 1, requests_per_retry: 1, ..Config::default() },
-        Config { active_len_max: 3, active_len_min: 3, join_walks: 8, request_timeout: Duration::from_millis(20), ..Config::default() },
+        Config {
+            active_len_max: 3,
+            active_len_min: 3,
+            join_walks: 8,
+            request_timeout: Duration::from_millis(20),
+            storm_delay: Duration::from_millis(1),
+            ..Config::default()
+        },
     ];
     for (index, config) in odd.into_iter().enumerate() {
-        let is_pairs = config.active_len_max == 1;
+        // One link makes pairs and two make rings, of which there may be several; and no answer comes within 20 ms.
+        let is_one_overlay = config.active_len_max >= 3 && config.request_timeout > Duration::from_millis(100);
         let seed = index as u64;
         let mut network = Network::new(config, seed);
         network.join_all_at_once(40);
@@ -480,7 +488,7 @@ fn churn_with_odd_but_legal_parameters() {
         }
         network.run_for(60 * SECOND);
         assert_eq!(network.one_way_links(), 0, "configuration {index}");
-        if !is_pairs && index != 5 {
+        if is_one_overlay {
             let largest = network.components()[0];
             assert!(largest * 10 >= network.living().len() * 9, "configuration {index}: {:?}", network.components());
         }
