@@ -77,6 +77,12 @@ pub enum Misbehavior {
     WrongChannel,
     /// It answered a request that was never made.
     Unasked,
+    /// It spoke in the name of another peer.
+    Impersonation,
+    /// It named an address that nobody can be reached at.
+    BadAddress,
+    /// It named a generation too far ahead of the known one.
+    GenerationAhead,
 }
 
 impl Misbehavior {
@@ -92,6 +98,9 @@ impl Misbehavior {
             Misbehavior::SequenceAhead => "sequence_ahead",
             Misbehavior::WrongChannel => "wrong_channel",
             Misbehavior::Unasked => "unasked",
+            Misbehavior::Impersonation => "impersonation",
+            Misbehavior::BadAddress => "bad_address",
+            Misbehavior::GenerationAhead => "generation_ahead",
         }
     }
 
