@@ -13,6 +13,7 @@
 
 pub mod channel;
 pub mod codec;
+pub mod dial;
 pub mod error;
 pub mod frame;
 pub mod identity;
