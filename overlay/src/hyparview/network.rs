@@ -321,7 +321,7 @@ fn the_survivors_of_half_stay_one_overlay() {
         let mut network = Network::new(Config::default(), seed);
         network.join_all_at_once(400);
         network.run_for(20 * SECOND);
-        let dying: Vec<u32> = network.living().into_iter().filter(|me| hash(&[seed, u64::from(*me)]) % 2 == 0).collect();
+        let dying: Vec<u32> = network.living().into_iter().filter(|me| hash(&[seed, u64::from(*me)]).is_multiple_of(2)).collect();
         dying.iter().for_each(|me| network.crash(*me));
         assert!(dying.len() > 150);
         network.run_for(Duration::from_millis(60));
