@@ -16,9 +16,10 @@ pub struct Config {
     /// The least time between two deltas. A write after a longer pause leaves at once; others wait and share a frame, and writes of one key
     /// become one. Raising it saves frames under load and adds as much latency. Default 5 ms: a guess below what a person or a WAN notices.
     pub flush_delay: Duration,
-    /// How often a replica compares with a random neighbor, within 20 % either way. Lowering it shortens the life of a difference and costs
-    /// 60 bytes each way per period. `None` switches all repair off, asking and answering, so that experiments can show what repair is good
-    /// for: such a replica misses for good what its broadcasts miss. Default 5 s: a guess; deltas arrive by broadcast, and only what these miss waits.
+    /// How often a replica compares with a random neighbor, within 20 % either way. Lowering it shortens the life of a difference and
+    /// costs some 40 bytes per period. `None` switches all repair off, asking and answering, so that experiments can show what repair
+    /// is good for: such a replica misses for good what its broadcasts miss. Default 5 s: a guess; deltas arrive by broadcast, and only
+    /// what these miss waits.
     pub repair_period: Option<Duration>,
     /// About how long after a neighbor came up the two compare; between half and one and a half of it. Raising it delays new nodes,
     /// lowering it makes both ends more often start at once. Default 50 ms: a guess well above the round trips of a LAN.
@@ -35,8 +36,8 @@ pub struct Config {
     /// How many frames per second one peer may ask for in the long run; four seconds' worth at once. It bounds what a hostile neighbor
     /// makes this node send. Default 512: 32 MiB/s, and two whole snapshots at once.
     pub answer_frames_per_second: u32,
-    /// How far ahead of the wall clock the stamp of another node may be. Raising it tolerates worse clocks and lets a liar win conflicts for as long.
-    /// Default [`limits::STAMP_AHEAD_MAX`].
+    /// How far ahead of the wall clock the stamp of another node may be. Raising it tolerates worse clocks and lets a liar win
+    /// conflicts for as long. Default [`limits::STAMP_AHEAD_MAX`].
     pub stamp_ahead_max: Duration,
     /// Keys, removed ones included. Default and greatest value [`limits::KEYS_MAX`].
     pub keys_max: usize,
