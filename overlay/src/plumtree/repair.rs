@@ -250,7 +250,7 @@ impl<I: Identifier> State<I> {
                 if attempts >= self.params.config().attempts_max {
                     self.remove_announcer(id, peer, now);
                 } else {
-                    self.take_back(&id, peer);
+                    self.leave_phase(&id);
                     self.ask_next(id, now);
                 }
             }
@@ -342,12 +342,11 @@ impl<I: Identifier> State<I> {
 
     /// Asks the first announcer that was not asked in this round and has room; else the first that gets room will be asked.
     fn make_ready(&mut self, id: MessageId<I>, now: Time) {
-        let Some(missing) = self.missing.get_mut(&id) else { return };
-        let phase = std::mem::replace(&mut missing.phase, Phase::Ready);
+        self.leave_phase(&id);
+        let Some(missing) = self.missing.get(&id) else { return };
         let mut left: Vec<Announcer<I>> = missing.announcers.iter().filter(|announcer| !announcer.asked).copied().collect();
         // Who was asked in vain in an earlier round comes after who was never asked.
         left.sort_by_key(|announcer| announcer.attempts);
-        self.forget_phase(&id, phase);
         let places: Vec<usize> = left.iter().filter_map(|announcer| self.find(&announcer.peer).ok()).collect();
         // Where others wait already, this one waits behind them.
         match places.iter().find(|at| self.neighbors[**at].ready.is_empty() && self.has_room(**at, now)) {
@@ -425,22 +424,22 @@ impl<I: Identifier> State<I> {
         }
         match phase {
             Phase::Asked { peer: asked, .. } if asked == peer => {
-                self.take_back(&id, peer);
+                self.leave_phase(&id);
                 self.ask_next(id, now);
             }
             Phase::Ready if is_stuck => self.ask_next(id, now),
             Phase::Waiting { .. } if is_last => {
-                self.forget_phase(&id, phase);
+                self.leave_phase(&id);
                 self.ask_next(id, now);
             }
             Phase::Asked { .. } | Phase::Ready | Phase::Waiting { .. } => {}
         }
     }
 
-    /// The open request to `peer` is not open any more.
-    fn take_back(&mut self, id: &MessageId<I>, peer: I) {
-        if let Some(phase) = self.missing.get(id).map(|missing| missing.phase) {
-            debug_assert!(matches!(phase, Phase::Asked { peer: asked, .. } if asked == peer));
+    /// Between two phases: nothing is open, no deadline is set, and nobody is about to be asked. The caller enters the next phase.
+    fn leave_phase(&mut self, id: &MessageId<I>) {
+        if let Some(missing) = self.missing.get_mut(id) {
+            let phase = std::mem::replace(&mut missing.phase, Phase::Ready);
             self.forget_phase(id, phase);
         }
     }
