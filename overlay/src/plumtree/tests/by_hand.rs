@@ -379,7 +379,7 @@ fn requests_stay_within_half_of_the_limit_of_the_other_side() {
 #[test]
 fn a_nearer_announcer_takes_the_place_in_the_tree() {
     // Section 3.8, with the announcement after the payload.
-    let mut node = Node::new(quiet(), [2, 3]);
+    let mut node = Node::new(Config { optimization_threshold: Some(7), ..quiet() }, [2, 3]);
     node.receive(3, Message::Prune);
     node.receive(2, gossip(id(9, 1), 9, Push::Eager));
     assert_eq!(node.receive(3, fresh(id(9, 1), 3)), [], "six links are below the threshold");

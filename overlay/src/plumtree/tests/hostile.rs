@@ -67,7 +67,7 @@ fn a_payload_above_the_limit_is_refused() {
 fn a_flood_of_announcements_that_nobody_keeps_stays_within_bounds() {
     let config = Config { missing_per_neighbor_max: 1_000, missing_max: 1_500, ..quiet() };
     let mut node = Node::new(config, [2, 3, BAD]);
-    for round in 0..50 {
+    for round in 0..12 {
         node.receive(BAD, Message::IHave { link: LinkNews::Same, groups: widest(|group| round * 128 + group, |range| range << 20 | 1) });
         assert!(node.state.missing_len() <= 1_000);
         // The same identities again and again.
@@ -75,7 +75,7 @@ fn a_flood_of_announcements_that_nobody_keeps_stays_within_bounds() {
     }
     node.receive(3, held((1..=1_000).map(|sequence| id(8, sequence))));
     assert_eq!(node.state.missing_len(), 1_500);
-    assert!(node.state.counters().announcements_dropped > 50);
+    assert!(node.state.counters().announcements_dropped >= 12);
     // An honest neighbor is still served: what it pushes does not need the table.
     assert!(node.receive(2, gossip(id(7, 1), 1, Push::Eager)).len() > 1);
     // And in the end nothing is left of it.
@@ -184,7 +184,7 @@ fn repeated_news_of_a_link_do_not_repeat_the_backlog() {
 #[test]
 fn anything_in_any_order_leaves_the_core_sound() {
     // The invariants run after every input.
-    for seed in 0..40 {
+    for seed in 0..20 {
         let mut chance = generator(seed, "hostile", 0);
         let config = Config {
             asked_max: 3,
