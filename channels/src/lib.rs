@@ -22,7 +22,7 @@ pub mod timers;
 
 pub use channel::ChannelId;
 pub use codec::{Bounded, decode, encode};
-pub use error::{DecodeError, Misbehavior};
+pub use error::{ConfigError, DecodeError, Misbehavior};
 pub use identity::{ClusterName, ClusterSecret, PeerId};
 pub use time::{Now, Time, WallTime};
 pub use timers::Timers;
