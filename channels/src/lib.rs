@@ -18,6 +18,8 @@ pub mod error;
 pub mod frame;
 pub mod identity;
 pub mod limits;
+#[cfg(feature = "quic")]
+pub mod quic;
 pub mod random;
 pub mod sender;
 pub mod time;
