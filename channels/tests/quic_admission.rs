@@ -201,6 +201,7 @@ async fn a_list_of_those_who_may_come() {
     // It holds for those whom we dial, too.
     node.endpoint.dial(other.address(), None);
     assert_eq!(node.dial_failed().await, DialError::NotAllowed);
+    assert_eq!(other.refused().await, Refusal::GaveUp);
     node.endpoint.dial(other.address(), Some(other.id()));
     assert_eq!(node.dial_failed().await, DialError::NotAllowed);
     assert_eq!(node.endpoint.stats().links, 0);
