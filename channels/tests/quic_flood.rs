@@ -1,4 +1,5 @@
-//! A flood of first packets from forged addresses. Alone in its process, because it measures memory.
+//! A flood of first packets from forged addresses, 20,000 of them or as many as `MESHWORK_FLOOD` says. Alone in its process, because it
+//! measures memory.
 #![cfg(feature = "quic")]
 #![allow(
     clippy::disallowed_methods,
