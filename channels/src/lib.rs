@@ -20,6 +20,8 @@ pub mod frame;
 pub mod identity;
 pub mod limits;
 pub mod link;
+#[cfg(feature = "quic")]
+pub mod quic;
 pub mod random;
 pub mod sender;
 pub mod time;
