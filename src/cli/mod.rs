@@ -1,0 +1,4 @@
+//! The command.
+
+/// Runs it.
+pub fn main() {}
