@@ -22,7 +22,7 @@ const SERIES: [Duration; 5] =
 /// Exchanges that this node has open at once; above it the oldest is given up for the next.
 const ASKED_MAX: usize = limits::CONNECTIONS_MAX;
 /// A peer that has not answered is asked again after this.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Newcomers in one table that are news to the others even when they outnumber those that we knew.
 const NEWS_MIN: usize = 8;
 /// Digests and pings of one peer at once, and in a second from then on.
@@ -49,8 +49,13 @@ pub(super) struct Link<I> {
 #[derive(Clone, Debug)]
 pub(super) struct Asked<I> {
     pub(super) peer: I,
+    /// Where the next part of its table starts.
     after: Option<I>,
     at: Time,
+    /// Answers that may come. More than one when a connection broke and we asked again, while the first digest had arrived all the same.
+    due: u32,
+    /// Whether there is no reason to wait for them.
+    is_lost: bool,
 }
 
 /// A token bucket in thousandths.
@@ -176,13 +181,18 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
 
     fn send_digest(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
         self.asked.retain(|asked| now.since(asked.at) < ANSWER_TIMEOUT);
-        if self.asked.iter().any(|asked| asked.peer == peer) {
-            return;
+        let mut due = 1;
+        if let Some(at) = self.asked.iter().position(|asked| asked.peer == peer) {
+            if !self.asked[at].is_lost {
+                return;
+            }
+            due = self.asked[at].due.saturating_add(1);
+            self.asked.remove(at);
         }
         if self.asked.len() >= ASKED_MAX {
             self.asked.pop_front();
         }
-        self.asked.push_back(Asked { peer, after: None, at: now });
+        self.asked.push_back(Asked { peer, after: None, at: now, due, is_lost: false });
         self.counters.exchanges += 1;
         let message = Message::Digest { hash: self.hash(now), sender: self.own_record() };
         self.send(peer, message, actions);
@@ -242,12 +252,10 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
                 self.send(from, Message::Next { after: until }, actions);
             }
             Some(_) => {
-                self.asked.remove(at);
+                self.answered(at);
                 return misbehaved(from, Misbehavior::Unasked, actions);
             }
-            None => {
-                self.asked.remove(at);
-            }
+            None => self.answered(at),
         }
         self.take_in(from, records, now, actions);
         if self.wanted.is_some() {
@@ -292,10 +300,30 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     }
 
     /// Ends the exchange that we opened with a peer; says whether there was one whose first answer is due.
-    pub(super) fn end_exchange(&mut self, peer: I) -> bool {
-        let before = self.asked.len();
-        self.asked.retain(|asked| asked.peer != peer || asked.after.is_some());
-        self.asked.len() != before
+    fn end_exchange(&mut self, peer: I) -> bool {
+        let at = self.asked.iter().position(|asked| asked.peer == peer && asked.after.is_none());
+        if let Some(at) = at {
+            self.answered(at);
+        }
+        at.is_some()
+    }
+
+    /// An answer is still welcome, but not waited for.
+    pub(super) fn give_up_exchange(&mut self, peer: I) {
+        for asked in self.asked.iter_mut().filter(|asked| asked.peer == peer) {
+            asked.is_lost = true;
+        }
+    }
+
+    fn answered(&mut self, at: usize) {
+        let asked = &mut self.asked[at];
+        asked.due -= 1;
+        asked.after = None;
+        // Another answer is only what may come, nothing to wait for.
+        asked.is_lost = true;
+        if asked.due == 0 {
+            self.asked.remove(at);
+        }
     }
 
     /// Takes in what a peer says of others.

@@ -313,7 +313,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
 
     fn on_disconnected(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
         self.links.remove(&peer);
-        self.asked.retain(|asked| asked.peer != peer);
+        self.give_up_exchange(peer);
         self.inquire(peer, Hint::Lost, now, actions);
     }
 

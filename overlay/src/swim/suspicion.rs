@@ -133,8 +133,8 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             Accusation::Dead { generation } => Some((generation, 0, Verdict::Down)),
         };
         if matches!(accusation, Accusation::Dead { .. }) {
-            // Who holds us for dead does not answer our digest.
-            self.end_exchange(from);
+            // Who holds us for dead may not have answered our digest.
+            self.give_up_exchange(from);
         }
         if let Some((generation, incarnation, verdict)) = verdict {
             self.on_own_name(from, &Identity { generation, ..self.me }, incarnation, verdict, now, actions);
