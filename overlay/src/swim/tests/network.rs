@@ -30,7 +30,7 @@ pub(super) struct Host {
     /// What arrived while the process stood still.
     inbox: Vec<Input<u32>>,
     /// A number for each process that ran here, so that nothing reaches its successor by mistake.
-    run: u32,
+    pub(super) run: u32,
     timer: Option<Time>,
 }
 
