@@ -192,7 +192,7 @@ impl Params {
             max_transmissions: foca::Config::new_lan(size).max_transmissions.saturating_add(2),
             suspect_to_down_after: self.config.suspicion,
             remove_down_after: None,
-            max_packet_size: at_least_one(limits::DATAGRAM_BYTES_MAX),
+            max_packet_size: at_least_one(limits::MEMBERSHIP_BYTES_MAX),
             notify_down_members: true,
             periodic_announce: None,
             periodic_announce_to_down_members: every(self.config.announce_to_down, 2),

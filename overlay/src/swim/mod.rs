@@ -119,7 +119,7 @@ pub enum Action<I> {
         to: I,
         /// Where it listens, for dialing.
         address: SocketAddr,
-        /// At most [`limits::DATAGRAM_BYTES_MAX`] bytes.
+        /// At most [`limits::MEMBERSHIP_BYTES_MAX`] bytes.
         bytes: Bytes,
     },
     /// Send a message over the reliable stream, over a connection that is dialed if there is none. It is dropped when that fails.
@@ -318,7 +318,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     }
 
     fn on_datagram(&mut self, from: I, bytes: &Bytes, now: Time, actions: &mut Vec<Action<I>>) {
-        if bytes.len() > limits::DATAGRAM_BYTES_MAX {
+        if bytes.len() > limits::MEMBERSHIP_BYTES_MAX {
             return misbehaved(from, Misbehavior::Undecodable(DecodeError::TooLong), actions);
         }
         let mut packet = match Packet::<I>::decode(bytes) {

@@ -203,7 +203,7 @@ impl Network {
         }
         match action {
             Action::Datagram { to, bytes, .. } => {
-                assert!(bytes.len() <= limits::DATAGRAM_BYTES_MAX);
+                assert!(bytes.len() <= limits::MEMBERSHIP_BYTES_MAX);
                 self.bytes += bytes.len() as u64;
                 self.connect(from, to);
                 if self.can_reach(from, to) && !self.random.random_bool(self.loss) {
