@@ -180,7 +180,7 @@ pub fn writes(schedule: &mut Schedule, draw: &mut Draw, nodes: &[u32], keys: u64
         let Some(node) = draw.pick(nodes).copied() else { return };
         schedule.push(at, Happening::Write { node, key, write });
         // A third of the keys is never removed, so that a lost write cannot hide behind a removal.
-        if key % 3 != 0 && draw.chance(10) {
+        if !key.is_multiple_of(3) && draw.chance(10) {
             let remover = draw.pick(nodes).copied().unwrap_or(node);
             schedule.push(at + draw.below(2 * SECOND), Happening::Remove { node: remover, key });
         }

@@ -40,7 +40,7 @@ impl Toy {
     }
 
     fn send(&self, connection: Connection, message: &Message, effects: &mut Effects) {
-        effects.push(Effect::Send { connection, channel: ChannelId::CONTROL, frame: Bytes::from(meshwork_channels::encode(message)) });
+        effects.push(Effect::Send { connection, channel: ChannelId::CONTROL, frame: meshwork_channels::encode(message) });
     }
 
     fn send_all(&self, message: &Message, effects: &mut Effects) {

@@ -1,2 +1,3 @@
-//! The command.
+//! The `meshwork-sim` command.
+
 fn main() {}

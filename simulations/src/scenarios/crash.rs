@@ -32,8 +32,7 @@ fn make(maker: &mut Maker) {
     }
     maker.require("crash", crashed.len() as u64);
     maker.require("restart", restarted as u64);
-    let last = maker.plan.schedule.entries().iter().map(|entry| entry.at).max().unwrap_or(0);
-    maker.calm(last.max(from + work));
+    maker.calm(from + work);
     if crashed.len() > restarted {
         maker.expect("detection_max", None, Some(60.0));
     }

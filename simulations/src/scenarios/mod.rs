@@ -172,8 +172,9 @@ impl Maker {
         self.plan.expectations.push(plan::Expectation { metric, min, max });
     }
 
-    /// The quiet phase begins this long after a moment.
+    /// The quiet phase begins a second after a moment and after everything that is done.
     fn calm(&mut self, after: u64) {
-        self.plan.calm_at = after + SECOND;
+        let last = self.plan.schedule.entries().iter().map(|entry| entry.at).max().unwrap_or(0);
+        self.plan.calm_at = last.max(after) + SECOND;
     }
 }
