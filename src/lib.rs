@@ -1,2 +1,2 @@
-//! Placeholder, replaced below.
+//! Become a node of a peer-to-peer cluster, with no server to run.
 pub mod node;

@@ -1,0 +1,458 @@
+//! The driver of a node with real sockets and clocks, and the handle through which an application uses it.
+//!
+//! The protocol runs on a thread of its own with its own tokio runtime: no code of the application runs there, so a handler that blocks
+//! cannot make the node look dead. Applications use the [`Node`] handle from any thread and any async runtime that can poll a future.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`builder`](Builder) | settings, secrets and keys, the start |
+//! | `driver` | the loop: inputs in, actions out, never a wait between them |
+//! | `discovery` | mDNS and remembered peers |
+//! | `storage` | the files of a node and of a user |
+//! | `streams` | what the application receives |
+
+mod builder;
+mod discovery;
+mod driver;
+mod storage;
+mod streams;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use meshwork_channels::dial::Direction;
+use meshwork_channels::{ChannelId, ClusterName, PeerId};
+use meshwork_crdt::{Digest, SetError, Stamp};
+use meshwork_overlay::plumtree;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::node::{self, CallError, Connectivity, Delivery, Event, Member, SendError, Sent};
+
+pub use builder::{Builder, StartError};
+pub use storage::{StorageError, state_dir};
+pub use streams::{Change, DirectMessage, Lagged, Request, Requests, Subscription, Watch};
+
+/// Calls that wait for the protocol thread.
+const COMMANDS_MAX: usize = 1_024;
+
+/// A running node of a cluster. Clones are handles to the same node; it shuts down when the last one is dropped, or better by
+/// [`Node::leave`], which lets the others know.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = meshwork::Node::builder("my-cluster").start().await?;
+/// let mut messages = node.subscribe();
+/// node.broadcast("hello").await?;
+/// while let Some(message) = messages.next().await {
+///     println!("{}: {:?}", message.id.origin.short(), message.payload);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Node {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) cluster: ClusterName,
+    pub(crate) identity: node::Identity,
+    pub(crate) listening: SocketAddr,
+    pub(crate) token: Option<String>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) deliveries: broadcast::Sender<Delivery>,
+    pub(crate) messages: broadcast::Sender<DirectMessage>,
+    pub(crate) changes: broadcast::Sender<Change>,
+    pub(crate) pulse: Arc<Pulse>,
+}
+
+/// How the protocol thread fares, readable even while it is stalled.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse {
+    /// Turns of the loop so far.
+    pub(crate) turns: AtomicU64,
+    /// Whether the watchdog saw no turn for too long.
+    pub(crate) stalled: AtomicBool,
+    /// How often it saw that.
+    pub(crate) stalls: AtomicU64,
+}
+
+/// The node has stopped. The call had no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the node has stopped")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+/// Why a call failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The node has stopped. Nothing was done.
+    Stopped,
+    /// The message was refused. Nothing was sent.
+    Send(SendError),
+    /// The call was made and failed; see the variants for whether it had an effect.
+    Call(CallError),
+    /// The write was refused. Nothing was changed.
+    Set(SetError),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Stopped => Stopped.fmt(f),
+            Error::Send(error) => error.fmt(f),
+            Error::Call(error) => error.fmt(f),
+            Error::Set(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Stopped> for Error {
+    fn from(Stopped: Stopped) -> Self {
+        Error::Stopped
+    }
+}
+
+/// What the handle asks of the protocol thread.
+pub(crate) enum Command {
+    Broadcast { channel: ChannelId, payload: Bytes, reply: oneshot::Sender<Result<Sent, SendError>> },
+    Send { to: PeerId, channel: ChannelId, payload: Bytes, reply: oneshot::Sender<Result<(), Error>> },
+    Request { to: PeerId, payload: Bytes, timeout: Duration, reply: oneshot::Sender<Result<Bytes, Error>> },
+    Respond { token: node::RequestToken, answer: Result<Bytes, node::Refusal> },
+    Serve { requests: mpsc::Sender<Request> },
+    Set { key: String, value: Option<Bytes>, reply: oneshot::Sender<Result<Option<Stamp>, SetError>> },
+    Get { key: String, reply: oneshot::Sender<Option<Bytes>> },
+    Entries { prefix: String, reply: oneshot::Sender<Vec<(String, Bytes)>> },
+    Discovered { source: &'static str, candidates: Vec<node::Candidate> },
+    Report { reply: oneshot::Sender<Report> },
+    Leave { reply: oneshot::Sender<()> },
+    Kill,
+}
+
+/// Everything that a node knows about itself, taken at one moment.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Whether it has company.
+    pub connectivity: Connectivity,
+    /// The members, this node included, in the order of their identities; those that failed or left lately too.
+    pub members: Vec<Member>,
+    /// The overlay: `hyparview` or `mesh`.
+    pub topology: &'static str,
+    /// The neighbors, in order.
+    pub neighbors: Vec<PeerId>,
+    /// The connections.
+    pub links: Vec<LinkReport>,
+    /// Keys with a value.
+    pub keys: usize,
+    /// The digest of the replicated state: equal on two nodes when their states are.
+    pub digest: Digest,
+    /// Broadcasts.
+    pub broadcast: plumtree::Counters,
+    /// The rest.
+    pub counters: node::Counters,
+    /// How often the protocol thread stalled for two seconds or more.
+    pub stalls: u64,
+    /// Whether it is stalled now, by the word of the watchdog.
+    pub stalled: bool,
+    /// How long the node has been running.
+    pub uptime: Duration,
+}
+
+/// A connection.
+#[derive(Clone, Debug)]
+pub struct LinkReport {
+    /// Who is at the other end.
+    pub peer: PeerId,
+    /// Where.
+    pub address: SocketAddr,
+    /// Who dialed.
+    pub direction: Direction,
+    /// Whether the peer is a neighbor in the overlay.
+    pub neighbor: bool,
+    /// Smoothed round-trip time as QUIC measures it.
+    pub rtt: Duration,
+    /// Packets that QUIC holds for lost, of those it sent.
+    pub lost_packets: u64,
+    /// Packets sent.
+    pub sent_packets: u64,
+    /// UDP bytes sent.
+    pub sent_bytes: u64,
+    /// UDP bytes received.
+    pub received_bytes: u64,
+    /// What was sent and received on each channel.
+    pub channels: Vec<ChannelReport>,
+}
+
+/// One channel of one connection.
+#[derive(Clone, Debug)]
+pub struct ChannelReport {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Frames handed to the transport.
+    pub sent_frames: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Frames received.
+    pub received_frames: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+    /// Frames refused because the queue was full.
+    pub refused: u64,
+    /// Frames that wait now.
+    pub queued_frames: usize,
+    /// Their bytes.
+    pub queued_bytes: usize,
+    /// The most frames that ever waited.
+    pub queued_frames_high: usize,
+}
+
+impl Node {
+    /// Settings for a node of the cluster with this name. Every setting has a default: with none, the node finds others of the same user
+    /// on the local network, encrypted and admitted by a secret that is made once for this user and cluster.
+    pub fn builder(cluster: impl Into<String>) -> Builder {
+        Builder::new(cluster.into())
+    }
+
+    /// The public key of this node.
+    pub fn id(&self) -> PeerId {
+        self.shared.identity.peer
+    }
+
+    /// Which life of the node this is.
+    pub fn incarnation(&self) -> u64 {
+        self.shared.identity.incarnation
+    }
+
+    /// The name of the cluster.
+    pub fn cluster(&self) -> &str {
+        self.shared.cluster.as_str()
+    }
+
+    /// Where others reach this node.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.identity.address
+    }
+
+    /// The socket that it listens on.
+    pub fn listening(&self) -> SocketAddr {
+        self.shared.listening
+    }
+
+    /// A token that admits another machine to the cluster, with this node's address and identity in it; none when the node runs without a secret. Whoever
+    /// has it is let in.
+    pub fn token(&self) -> Option<&str> {
+        self.shared.token.as_deref()
+    }
+
+    /// Broadcasts to every other node of the cluster on the channel `events`.
+    ///
+    /// Waits only while the queues to neighbors that keep up are more than half full.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Send`] when the payload is larger than 64 KiB, [`Error::Stopped`]. Nothing was sent then.
+    pub async fn broadcast(&self, payload: impl Into<Bytes>) -> Result<Sent, Error> {
+        self.broadcast_on(ChannelId::EVENTS, payload).await
+    }
+
+    /// Broadcasts on the given channel.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::broadcast`], and [`SendError::UnknownChannel`].
+    pub async fn broadcast_on(&self, channel: ChannelId, payload: impl Into<Bytes>) -> Result<Sent, Error> {
+        let payload = payload.into();
+        self.ask(|reply| Command::Broadcast { channel, payload, reply }).await?.map_err(Error::Send)
+    }
+
+    /// Sends to one peer, dialing it if need be; done when the message is queued on a connection. It arrives at most once, in order with
+    /// others on the same channel while the connection stands.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Send`] when it was refused, [`Error::Call`] when the peer could not be reached or its queue is full. Nothing was sent then.
+    pub async fn send(&self, to: PeerId, channel: ChannelId, payload: impl Into<Bytes>) -> Result<(), Error> {
+        let payload = payload.into();
+        self.ask(|reply| Command::Send { to, channel, payload, reply }).await?
+    }
+
+    /// Asks one peer and waits at most `timeout` for its answer. The peer's handler runs at most once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Send`] when it was refused and [`Error::Call`] when it failed; after [`CallError::TimedOut`] the peer may have acted.
+    pub async fn request(&self, to: PeerId, payload: impl Into<Bytes>, timeout: Duration) -> Result<Bytes, Error> {
+        let payload = payload.into();
+        self.ask(|reply| Command::Request { to, payload, timeout, reply }).await?
+    }
+
+    /// The requests of other nodes from now on. A later call takes over from an earlier one. A node that nobody serves on answers
+    /// `NoHandler`, one whose queue of 256 requests is full answers `Busy`.
+    pub async fn serve(&self) -> Result<Requests, Stopped> {
+        let (sender, receiver) = mpsc::channel(256);
+        self.shared.commands.send(Command::Serve { requests: sender }).await.map_err(|_| Stopped)?;
+        Ok(Requests::new(receiver))
+    }
+
+    /// The broadcasts of other nodes from now on. Each arrives exactly once; a subscriber that falls behind by 16,384 messages is told how many
+    /// it lost.
+    pub fn subscribe(&self) -> Subscription<Delivery> {
+        Subscription::new(self.shared.deliveries.subscribe())
+    }
+
+    /// The messages that other nodes send to this one alone, from now on.
+    pub fn messages(&self) -> Subscription<DirectMessage> {
+        Subscription::new(self.shared.messages.subscribe())
+    }
+
+    /// What happens in the cluster, from now on.
+    pub fn events(&self) -> Subscription<Event> {
+        Subscription::new(self.shared.events.subscribe())
+    }
+
+    /// The replicated state.
+    pub fn state(&self) -> State<'_> {
+        State { node: self }
+    }
+
+    /// The members of the cluster, this node included, in the order of their identities; those that failed or left lately too.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn members(&self) -> Result<Vec<Member>, Stopped> {
+        Ok(self.report().await?.members)
+    }
+
+    /// The neighbors in the overlay.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn neighbors(&self) -> Result<Vec<PeerId>, Stopped> {
+        Ok(self.report().await?.neighbors)
+    }
+
+    /// Everything that the node knows about itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn report(&self) -> Result<Report, Stopped> {
+        self.ask(|reply| Command::Report { reply }).await
+    }
+
+    /// Whether the protocol thread has been seen to stall: then nothing else here answers. It reads one flag and never waits.
+    pub fn is_stalled(&self) -> bool {
+        self.shared.pulse.stalled.load(Ordering::Relaxed)
+    }
+
+    /// Tells the node of addresses worth dialing, found in a way of the application's own. They are never taken for members.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn discovered(&self, addresses: impl IntoIterator<Item = SocketAddr>) -> Result<(), Stopped> {
+        let candidates = addresses.into_iter().map(|address| node::Candidate { address, peer: None, keep: false }).collect();
+        self.shared.commands.send(Command::Discovered { source: "application", candidates }).await.map_err(|_| Stopped)
+    }
+
+    /// Leaves the cluster: says goodbye, lets what is queued go out for at most a few seconds, closes the connections and stops. Other handles
+    /// answer [`Stopped`] afterwards. Leaving a stopped node does nothing.
+    pub async fn leave(&self) {
+        // A node that has stopped has left.
+        let _ = self.ask(|reply| Command::Leave { reply }).await;
+        self.shared.commands.closed().await;
+    }
+
+    /// Stops at once and without a word, as if the process had died. For tests and demonstrations.
+    #[doc(hidden)]
+    pub async fn kill(&self) {
+        let _ = self.shared.commands.send(Command::Kill).await;
+        self.shared.commands.closed().await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.commands.send(command(reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("cluster", &self.cluster()).field("id", &self.id()).field("address", &self.address()).finish()
+    }
+}
+
+/// The replicated state of the cluster through one node: keys with a last-writer-wins value each, the same everywhere soon after a write.
+#[derive(Clone, Copy, Debug)]
+pub struct State<'a> {
+    node: &'a Node,
+}
+
+impl State<'_> {
+    /// Writes a key. The write is visible here at once and on the other nodes soon.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Set`] when key or value are too large or the store is full, [`Error::Stopped`]. Nothing was changed then.
+    pub async fn set(&self, key: impl Into<String>, value: impl Into<Bytes>) -> Result<Stamp, Error> {
+        let (key, value) = (key.into(), Some(value.into()));
+        let stamp = self.node.ask(|reply| Command::Set { key, value, reply }).await?.map_err(Error::Set)?;
+        Ok(stamp.expect("a write has a stamp"))
+    }
+
+    /// Removes a key; none when it has no value here.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::set`].
+    pub async fn remove(&self, key: impl Into<String>) -> Result<Option<Stamp>, Error> {
+        let key = key.into();
+        self.node.ask(|reply| Command::Set { key, value: None, reply }).await?.map_err(Error::Set)
+    }
+
+    /// The value of a key, as this node knows it.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn get(&self, key: impl Into<String>) -> Result<Option<Bytes>, Stopped> {
+        let key = key.into();
+        self.node.ask(|reply| Command::Get { key, reply }).await
+    }
+
+    /// The keys that begin with `prefix`, in order, with their values.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn entries(&self, prefix: impl Into<String>) -> Result<Vec<(String, Bytes)>, Stopped> {
+        let prefix = prefix.into();
+        self.node.ask(|reply| Command::Entries { prefix, reply }).await
+    }
+
+    /// The keys that begin with `prefix`: first as they are, then every change. A watcher that falls behind gets the present
+    /// values again instead of the changes that it lost.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn watch(&self, prefix: impl Into<String>) -> Result<Watch, Stopped> {
+        Watch::start(self.node.clone(), prefix.into()).await
+    }
+}
