@@ -4,9 +4,13 @@
 //! here is narrower than that of a real node, because the world looks at frames as bytes and at events only as far as an invariant reads them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use bytes::Bytes;
-use meshwork_channels::{ChannelId, Now, PeerId, Time};
+use meshwork::node::{self, Action, Candidate, CloseReason, Event, Identity, Kind, Node};
+use meshwork_channels::dial::{self, ConnectionId, Direction};
+use meshwork_channels::frame::Decoder;
+use meshwork_channels::{ChannelId, Now, PeerId, Time, limits};
 
 use crate::plan::Tuning;
 
@@ -35,6 +39,8 @@ pub enum Input {
         connection: Connection,
         /// Who was at the other end.
         peer: PeerId,
+        /// Whether either side closed it because nobody needed it.
+        unneeded: bool,
     },
     /// A dial did not lead to a connection.
     DialFailed {
@@ -105,7 +111,12 @@ pub enum Effect {
         bytes: Bytes,
     },
     /// Close a connection and tell the peer.
-    Close(Connection),
+    Close {
+        /// Its number.
+        connection: Connection,
+        /// Whether that is because nobody needs it.
+        unneeded: bool,
+    },
     /// Something that the application would see.
     Observed(Observation),
 }
@@ -303,6 +314,192 @@ pub fn at_address(address: SocketAddr) -> Option<(u32, u16)> {
             _ => None,
         },
         IpAddr::V6(_) => None,
+    }
+}
+
+/// The real node.
+#[derive(Debug)]
+pub struct RealNode {
+    node: Node,
+    plant: Option<Plant>,
+}
+
+/// The parameters of real nodes.
+#[derive(Clone, Debug)]
+pub struct RealParams {
+    params: node::Params,
+    neighbors_max: Option<usize>,
+}
+
+impl RealNode {
+    fn has(&self, plant: Plant) -> bool {
+        self.plant == Some(plant)
+    }
+
+    /// Turns what the node decided into effects.
+    fn translate(&self, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
+        for action in actions.drain(..) {
+            match action {
+                Action::Dial { address, expected } => effects.push(Effect::Dial { address, expected }),
+                Action::Send { connection, channel, frame, call: _ } => {
+                    effects.push(Effect::Send { connection: connection.0, channel, frame });
+                }
+                Action::SendDatagram { connection, bytes } => effects.push(Effect::SendDatagram { connection: connection.0, bytes }),
+                Action::Close { connection, reason } => {
+                    effects.push(Effect::Close { connection: connection.0, unneeded: reason == CloseReason::Unneeded });
+                }
+                Action::Event(event) => self.translate_event(&event, effects),
+                Action::Deliver(delivery) if delivery.id.channel == ChannelId::EVENTS => {
+                    let times = if self.has(Plant::DeliverNever) { 0 } else { 1 + usize::from(self.has(Plant::DeliverTwice)) };
+                    let observation = Observation::Delivered { payload: delivery.payload, hops: delivery.hops };
+                    effects.extend(std::iter::repeat_n(Effect::Observed(observation), times));
+                }
+                // Scenarios send nothing to single nodes yet, and read the replicated state instead of following it.
+                Action::Deliver(_) | Action::Message { .. } | Action::Request { .. } | Action::Answer { .. } | Action::Changed { .. } => {}
+            }
+        }
+    }
+
+    fn translate_event(&self, event: &Event, effects: &mut Vec<Effect>) {
+        let observation = match event {
+            Event::NeighborUp(_) | Event::NeighborDown(..) => Observation::NeighborsChanged,
+            Event::MemberFailed(member) => Observation::MemberFailed(member.peer),
+            Event::MemberSuspected(member) => Observation::MemberSuspected(member.peer),
+            Event::Misbehaved(peer, what) => Observation::Misbehaved { peer: *peer, rule: what.name() },
+            _ => return,
+        };
+        effects.push(Effect::Observed(observation));
+        if let Event::NeighborUp(peer) = event
+            && self.has(Plant::BlameOthers)
+        {
+            effects.push(Effect::Observed(Observation::Misbehaved { peer: *peer, rule: "planted" }));
+        }
+    }
+
+    fn act<T>(&mut self, actions: &mut Vec<Action>, effects: &mut Vec<Effect>, act: impl FnOnce(&mut Node, &mut Vec<Action>) -> T) -> T {
+        let answer = act(&mut self.node, actions);
+        self.translate(actions, effects);
+        answer
+    }
+}
+
+impl Host for RealNode {
+    type Params = RealParams;
+    type Scratch = Vec<Action>;
+
+    fn params(tuning: &Tuning) -> Result<RealParams, String> {
+        let mut config = node::Config { topology: if tuning.full_mesh { Kind::Mesh } else { Kind::Hyparview }, ..node::Config::default() };
+        config.hyparview.active_len_max = tuning.active as usize;
+        config.hyparview.active_len_min = config.hyparview.active_len_min.min(tuning.active as usize);
+        config.hyparview.passive_len_max = tuning.passive as usize;
+        config.broadcast.payload_retention = Duration::from_micros(tuning.retention);
+        let params = config.build().map_err(|error| format!("the nodes cannot have these parameters: {error}"))?;
+        Ok(RealParams { params, neighbors_max: (!tuning.full_mesh).then_some(tuning.active as usize) })
+    }
+
+    fn neighbors_max(params: &RealParams, nodes: u32) -> usize {
+        params.neighbors_max.unwrap_or(nodes as usize - 1)
+    }
+
+    fn start(birth: &Birth, params: &RealParams, now: Now) -> Self {
+        let identity = Identity { peer: birth.peer, incarnation: birth.incarnation, address: birth.address };
+        RealNode { node: Node::new(identity, params.params.clone(), birth.seed, now), plant: birth.plant }
+    }
+
+    fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
+        let input = match input {
+            Input::Connected { connection, peer, incarnation, address, outbound } => node::Input::Connected {
+                connection: ConnectionId(connection),
+                peer,
+                incarnation,
+                address,
+                direction: if outbound { Direction::Outbound } else { Direction::Inbound },
+            },
+            Input::Disconnected { connection, peer, unneeded } => {
+                node::Input::Disconnected { connection: ConnectionId(connection), peer, unneeded }
+            }
+            Input::DialFailed { address, why } => {
+                let failure = match why {
+                    DialFailure::TimedOut => dial::DialFailure::TimedOut,
+                    DialFailure::WrongPeer(_) => dial::DialFailure::NotExpected,
+                    DialFailure::Myself => dial::DialFailure::Myself,
+                    DialFailure::Lost => dial::DialFailure::Broken,
+                };
+                node::Input::DialFailed { address, failure }
+            }
+            Input::Frame { channel: ChannelId::STATE, .. } if self.has(Plant::NeverRepairs) => return,
+            Input::Frame { connection, channel, bytes } => {
+                // The frame goes through the decoder of a real stream: what does not survive that does not arrive.
+                let mut decoder = Decoder::new(limits::FRAME_BYTES_MAX);
+                decoder.push(bytes);
+                let Ok(Some(frame)) = decoder.next() else {
+                    let me = self.node.id();
+                    effects.push(Effect::Observed(Observation::Misbehaved { peer: me, rule: "undecodable frame" }));
+                    return;
+                };
+                node::Input::Frame { connection: ConnectionId(connection), channel, frame }
+            }
+            Input::Datagram { connection, bytes } => node::Input::Datagram { connection: ConnectionId(connection), bytes },
+            Input::Discovered(addresses) => {
+                let candidates = addresses.into_iter().map(|address| Candidate { address, peer: None, keep: true }).collect();
+                node::Input::Discovered { source: "static", candidates }
+            }
+            Input::DeadlineReached => node::Input::DeadlineReached,
+        };
+        self.act(actions, effects, |node, actions| node.handle(input, now, actions));
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        self.node.next_deadline()
+    }
+
+    fn broadcast(&mut self, payload: Bytes, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> bool {
+        self.act(actions, effects, |node, actions| node.broadcast(ChannelId::EVENTS, payload, now, actions).is_ok())
+    }
+
+    fn set(&mut self, key: &str, value: Bytes, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> bool {
+        self.act(actions, effects, |node, actions| node.set(key, value, now, actions).is_ok())
+    }
+
+    fn remove(&mut self, key: &str, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> bool {
+        self.act(actions, effects, |node, actions| matches!(node.remove(key, now, actions), Ok(Some(_))))
+    }
+
+    fn leave(&mut self, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
+        self.act(actions, effects, |node, actions| node.leave(now, actions));
+    }
+
+    fn visit_neighbors(&self, visit: &mut dyn FnMut(PeerId)) {
+        self.node.neighbors().iter().skip(usize::from(self.has(Plant::HideNeighbor))).copied().for_each(visit);
+    }
+
+    fn visit_members(&self, visit: &mut dyn FnMut(PeerId)) {
+        self.node.members().filter(|member| member.status.is_up()).for_each(|member| visit(member.peer));
+    }
+
+    fn value(&self, key: &str) -> Option<&Bytes> {
+        self.node.get(key)
+    }
+
+    fn state_digest(&self) -> u128 {
+        let digest = self.node.state().digest();
+        digest.sum ^ (u128::from(digest.keys) << 64)
+    }
+
+    fn state_len(&self) -> usize {
+        self.node.state().len()
+    }
+
+    fn tally(&self) -> Tally {
+        let counters = self.node.overlay().plumtree().counters();
+        Tally {
+            payloads_received: counters.delivered + counters.duplicates,
+            duplicates: counters.duplicates,
+            announcements: counters.ihave_ids_sent,
+            grafts: counters.grafts_sent,
+            prunes: counters.prunes_sent,
+            dropped: self.node.counters().dropped,
+        }
     }
 }
 

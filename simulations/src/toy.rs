@@ -173,7 +173,7 @@ impl Host for Toy {
     }
 
     fn leave(&mut self, _: Now, (): &mut (), effects: &mut Effects) {
-        effects.extend(self.connections.keys().map(|connection| Effect::Close(*connection)));
+        effects.extend(self.connections.keys().map(|connection| Effect::Close { connection: *connection, unneeded: false }));
     }
 
     fn visit_neighbors(&self, visit: &mut dyn FnMut(PeerId)) {

@@ -178,6 +178,7 @@ enum Arrival {
     /// The other side closed the connection.
     Closed {
         connection: Connection,
+        unneeded: bool,
     },
     /// Nothing was heard of the other side for the idle timeout.
     Silence {
@@ -458,11 +459,11 @@ impl<H: Host> World<H> {
             Arrival::Proof { accept, incarnation } => self.on_proof(to, from, accept, incarnation),
             Arrival::Admitted { dial } => self.on_admitted(to, from, dial),
             Arrival::GiveUp { connection, why } => self.on_give_up(to, connection, why),
-            Arrival::Closed { connection } => {
-                self.on_gone(to, connection, 6);
+            Arrival::Closed { connection, unneeded } => {
+                self.on_gone(to, connection, 6, unneeded);
             }
             Arrival::Silence { connection } => {
-                if self.on_gone(to, connection, 7) {
+                if self.on_gone(to, connection, 7, false) {
                     self.traffic.connections_lost += 1;
                 }
             }
@@ -481,7 +482,9 @@ impl<H: Host> World<H> {
             }
             Arrival::Stop { life } => {
                 if slot.life == life {
+                    let open: Vec<Connection> = slot.ends.iter().filter(|end| end.stage == Stage::Open).map(|end| end.id).collect();
                     self.note(at, to, from, 10, 0);
+                    open.into_iter().for_each(|connection| self.close(to, connection, false));
                     self.stop(to);
                 }
             }
@@ -833,7 +836,7 @@ impl<H: Host> World<H> {
         let Some(end) = slot.take_end(connection) else { return };
         self.note(self.now, node, end.peer, 5, connection);
         if end.remote != 0 {
-            self.send_packet(node, end.peer, Arrival::Closed { connection: end.remote });
+            self.send_packet(node, end.peer, Arrival::Closed { connection: end.remote, unneeded: false });
         }
         if let Stage::Dialing { .. } = end.stage {
             self.traffic.dials_failed += 1;
@@ -842,13 +845,13 @@ impl<H: Host> World<H> {
     }
 
     /// A connection is gone; says whether it stood.
-    fn on_gone(&mut self, node: u32, connection: Connection, code: u64) -> bool {
+    fn on_gone(&mut self, node: u32, connection: Connection, code: u64, unneeded: bool) -> bool {
         let Some(end) = self.slots[node as usize].take_end(connection) else { return false };
         self.note(self.now, node, end.peer, code, connection);
         match end.stage {
             Stage::Open | Stage::Closing => {
                 let peer = self.peers[end.peer as usize];
-                self.feed(node, Input::Disconnected { connection, peer });
+                self.feed(node, Input::Disconnected { connection, peer, unneeded });
             }
             Stage::Dialing { .. } => {
                 self.traffic.dials_failed += 1;
@@ -919,16 +922,16 @@ impl<H: Host> World<H> {
         }
     }
 
-    fn close(&mut self, node: u32, connection: Connection) {
+    fn close(&mut self, node: u32, connection: Connection, unneeded: bool) {
         let slot = &mut self.slots[node as usize];
         let Some(end) = slot.end(connection).filter(|end| end.stage == Stage::Open) else { return };
         end.stage = Stage::Closing;
         let (peer, remote) = (end.peer, end.remote);
-        if self.send_packet(node, peer, Arrival::Closed { connection: remote }).is_none() {
+        if self.send_packet(node, peer, Arrival::Closed { connection: remote, unneeded }).is_none() {
             self.push(node, peer, self.now + IDLE_TIMEOUT, Arrival::Silence { connection: remote });
         }
         // The node hears of the end like of any other, after it has decided everything else that belongs to this input.
-        self.push(node, node, self.now + 1, Arrival::Closed { connection });
+        self.push(node, node, self.now + 1, Arrival::Closed { connection, unneeded });
     }
 
     // ---- Nodes ----
@@ -949,7 +952,7 @@ impl<H: Host> World<H> {
                 Effect::Dial { address, expected } => self.dial(node, address, expected),
                 Effect::Send { connection, channel, frame } => self.send_frame(node, connection, channel, frame),
                 Effect::SendDatagram { connection, bytes } => self.send_datagram(node, connection, bytes),
-                Effect::Close(connection) => self.close(node, connection),
+                Effect::Close { connection, unneeded } => self.close(node, connection, unneeded),
                 Effect::Observed(Observation::NeighborsChanged) => neighbors_changed = true,
                 Effect::Observed(observation) => self.observe(node, observation),
             }

@@ -1,3 +1,7 @@
 //! The `meshwork-sim` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    meshwork_simulations::command::main::<meshwork_simulations::host::RealNode>()
+}
