@@ -1,5 +1,6 @@
 //! Who a node is, and which cluster it belongs to.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -12,7 +13,7 @@ const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 /// A node: its 32-byte ed25519 public key. It stays the same across restarts and addresses.
 ///
 /// It prints as 52 characters of lower-case base32 (RFC 4648 without padding); [`PeerId::short`] gives the first ten for logs and tables.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Eq, Hash, Serialize, Deserialize)]
 pub struct PeerId([u8; 32]);
 
 impl PeerId {
@@ -31,6 +32,35 @@ impl PeerId {
         let mut printed = self.to_string();
         printed.truncate(10);
         printed
+    }
+}
+
+// Identities are compared more than anything else is done with them, and differ in their first bytes: eight at a time, without a call, is several times
+// faster than comparing slices. The order is that of the bytes.
+impl PeerId {
+    fn words(&self) -> [u64; 4] {
+        std::array::from_fn(|word| u64::from_be_bytes(std::array::from_fn(|byte| self.0[8 * word + byte])))
+    }
+}
+
+impl PartialEq for PeerId {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.words() == other.words()
+    }
+}
+
+impl PartialOrd for PeerId {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for PeerId {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.words().cmp(&other.words())
     }
 }
 
@@ -194,6 +224,23 @@ mod tests {
             ["", "a", "aaaqeayeaudaocajbifqydiob4ibceqtcqkrmfyydenbwha5dypr", "1aaqeayeaudaocajbifqydiob4ibceqtcqkrmfyydenbwha5dypq"]
         {
             assert_eq!(text.parse::<PeerId>(), Err(ParseIdentityError), "{text}");
+        }
+    }
+
+    #[test]
+    fn peer_ids_are_ordered_by_their_bytes() {
+        let ids = [
+            [0; 32],
+            [1; 32],
+            std::array::from_fn(|index| u8::from(index == 31)),
+            std::array::from_fn(|index| u8::from(index == 8)),
+            [255; 32],
+        ];
+        for left in ids {
+            for right in ids {
+                let (a, b) = (PeerId::from_bytes(left), PeerId::from_bytes(right));
+                assert_eq!((a == b, a.cmp(&b)), (left == right, left.cmp(&right)));
+            }
         }
     }
 
