@@ -35,18 +35,20 @@ impl PeerId {
     }
 }
 
-// Identities are compared more than anything else is done with them, and differ in their first bytes: eight at a time, without a call, is several times
-// faster than comparing slices. The order is that of the bytes.
+// Identities are compared more than anything else is done with them, and nearly always differ in their first bytes: looking at those first, without a call, is
+// several times faster than comparing slices. The order is that of the bytes.
 impl PeerId {
-    fn words(&self) -> [u64; 4] {
-        std::array::from_fn(|word| u64::from_be_bytes(std::array::from_fn(|byte| self.0[8 * word + byte])))
+    #[inline]
+    fn head(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 }
 
 impl PartialEq for PeerId {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
-        self.words() == other.words()
+        self.head() == other.head() && self.0 == other.0
     }
 }
 
@@ -60,7 +62,7 @@ impl PartialOrd for PeerId {
 impl Ord for PeerId {
     #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        self.words().cmp(&other.words())
+        self.head().cmp(&other.head()).then_with(|| self.0.cmp(&other.0))
     }
 }
 
