@@ -1,5 +1,6 @@
 //! Named channels: streams of their own between two peers, so that one never waits behind another.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -48,5 +49,105 @@ impl fmt::Display for ChannelId {
 impl fmt::Debug for ChannelId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// Which channels go first: a frame of a higher class always leaves before one of a lower class, but for the floor of
+/// [`crate::sender`], which keeps the lower ones alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Whatever may wait.
+    Low,
+    /// Data of the application.
+    Medium,
+    /// Urgent messages of the application.
+    High,
+    /// What keeps the cluster together. Its queues have memory of their own, which no other class can take.
+    Control,
+}
+
+impl Class {
+    /// The classes from the lowest to the highest.
+    pub const ALL: [Class; 4] = [Class::Low, Class::Medium, Class::High, Class::Control];
+
+    /// A short stable name for tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Low => "low",
+            Class::Medium => "medium",
+            Class::High => "high",
+            Class::Control => "control",
+        }
+    }
+}
+
+/// What happens when the queue of a channel to one peer is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Overflow {
+    /// The connection ends. For frames that the protocols cannot lose one of: a peer that reconnects is brought up to date, a peer that
+    /// silently missed a frame is not.
+    Disconnect,
+    /// The producer gets the frame back and decides.
+    Refuse,
+    /// The frame is dropped and counted.
+    Drop,
+}
+
+impl Overflow {
+    /// A short stable name for tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Overflow::Disconnect => "disconnect",
+            Overflow::Refuse => "refuse",
+            Overflow::Drop => "drop",
+        }
+    }
+}
+
+/// How one channel is queued towards each peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelSpec {
+    /// The number on the wire.
+    pub id: ChannelId,
+    /// The name that people use.
+    pub name: Cow<'static, str>,
+    /// Which channels it waits for.
+    pub class: Class,
+    /// Frames that may wait for one peer. More ride out longer stalls, and make what is delivered after a stall older.
+    pub queued_frames_max: usize,
+    /// Bytes that may wait for one peer; at least one frame of the largest size
+    /// ([`limits::FRAME_BYTES_MAX`](crate::limits::FRAME_BYTES_MAX)), or such a frame could never leave.
+    pub queued_bytes_max: usize,
+    /// What happens to a frame above either number.
+    pub overflow: Overflow,
+}
+
+impl ChannelSpec {
+    /// The channels that every node has, in the order of their numbers. Together they hold at most 16 MiB for one peer.
+    ///
+    /// The buffered frames of the four application channels are the numbers that the feature list chose for them; `control` is not in
+    /// that list, and its frames are a guess of several bursts of a large cluster. The bytes are guesses too: they share 16 MiB, which
+    /// is two send windows, so that a peer that stalls costs little and one round trip of a fast link still fits.
+    ///
+    /// | channel | class | frames | bytes | when full |
+    /// |---|---|---|---|---|
+    /// | control | control | 4,096 | 4 MiB | the connection ends: an overlay that lost one of its messages is wrong until it reconnects |
+    /// | coordination | high | 1,000 | 2 MiB | the producer is told |
+    /// | data | medium | 10,000 | 4 MiB | the producer is told |
+    /// | gossip | low | 5,000 | 3 MiB | the connection ends: repair starts afresh with the next one |
+    /// | events | medium | 5,000 | 3 MiB | the connection ends: a relayed broadcast has no producer here that could be told |
+    pub fn built_in() -> [ChannelSpec; 5] {
+        ChannelId::BUILT_IN.map(|id| {
+            const MIB: usize = 1_024 * 1_024;
+            let (class, queued_frames_max, queued_bytes_max, overflow) = match id {
+                ChannelId::CONTROL => (Class::Control, 4_096, 4 * MIB, Overflow::Disconnect),
+                ChannelId::COORDINATION => (Class::High, 1_000, 2 * MIB, Overflow::Refuse),
+                ChannelId::DATA => (Class::Medium, 10_000, 4 * MIB, Overflow::Refuse),
+                ChannelId::GOSSIP => (Class::Low, 5_000, 3 * MIB, Overflow::Disconnect),
+                _ => (Class::Medium, 5_000, 3 * MIB, Overflow::Disconnect),
+            };
+            let name = Cow::Borrowed(id.name().unwrap_or_default());
+            ChannelSpec { id, name, class, queued_frames_max, queued_bytes_max, overflow }
+        })
     }
 }

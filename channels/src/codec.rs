@@ -139,11 +139,15 @@ impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for Bounded<T, N
             assert!(size_of::<T>() > 0, "a list of empty elements can be long for free");
             assert!(N * size_of::<T>() <= 4 * limits::FRAME_BYTES_MAX, "a full list must fit in four frames of memory");
         }
-        deserializer.deserialize_seq(Elements::<T, N>(PhantomData))
+        let human_readable = deserializer.is_human_readable();
+        deserializer.deserialize_seq(Elements::<T, N> { human_readable, element: PhantomData })
     }
 }
 
-struct Elements<T, const N: usize>(PhantomData<T>);
+struct Elements<T, const N: usize> {
+    human_readable: bool,
+    element: PhantomData<T>,
+}
 
 impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for Elements<T, N> {
     type Value = Bounded<T, N>;
@@ -154,16 +158,23 @@ impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for Elements<T, N> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
         // postcard hints the claimed length, so a list that claims too much is refused unread.
-        if sequence.size_hint().is_some_and(|claimed| claimed > N) {
+        let claimed = sequence.size_hint();
+        if claimed.is_some_and(|claimed| claimed > N) {
             return Err(serde::de::Error::custom("too many elements"));
         }
-        // Grown by what is read, never by what is claimed.
-        let mut items = Vec::new();
+        // It hints no claim above the bytes that are left, so what is reserved here is bounded by the frame as well as by N, and nothing is
+        // copied to a larger place while the list grows. Without a hint the list is bound to end too early: its elements are not kept.
+        let keep = claimed.is_some() || self.human_readable;
+        let mut items = Vec::with_capacity(claimed.unwrap_or(0));
+        let mut len = 0;
         while let Some(item) = sequence.next_element()? {
-            if items.len() == N {
+            if len == N {
                 return Err(serde::de::Error::custom("too many elements"));
             }
-            items.push(item);
+            len += 1;
+            if keep {
+                items.push(item);
+            }
         }
         Ok(Bounded(items))
     }

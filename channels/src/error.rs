@@ -30,6 +30,32 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
+/// A configured value that cannot work. Nothing was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The name of the field.
+    pub field: &'static str,
+    /// What it held.
+    pub value: String,
+    /// What it must hold, in words that follow "must be".
+    pub limit: String,
+}
+
+impl ConfigError {
+    /// The error for a field, its value and its limit.
+    pub fn new(field: &'static str, value: impl fmt::Display, limit: impl fmt::Display) -> Self {
+        ConfigError { field, value: value.to_string(), limit: limit.to_string() }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}; it must be {}", self.field, self.value, self.limit)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
 /// A rule that a peer broke, one variant for each rule. It is counted by variant; some end the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Misbehavior {
@@ -51,6 +77,12 @@ pub enum Misbehavior {
     WrongChannel,
     /// It answered a request that was never made.
     Unasked,
+    /// It spoke in the name of another peer.
+    Impersonation,
+    /// It named an address that nobody can be reached at.
+    BadAddress,
+    /// It named a generation too far ahead of the known one.
+    GenerationAhead,
 }
 
 impl Misbehavior {
@@ -66,6 +98,9 @@ impl Misbehavior {
             Misbehavior::SequenceAhead => "sequence_ahead",
             Misbehavior::WrongChannel => "wrong_channel",
             Misbehavior::Unasked => "unasked",
+            Misbehavior::Impersonation => "impersonation",
+            Misbehavior::BadAddress => "bad_address",
+            Misbehavior::GenerationAhead => "generation_ahead",
         }
     }
 

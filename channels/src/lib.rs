@@ -13,16 +13,19 @@
 
 pub mod channel;
 pub mod codec;
+pub mod dial;
 pub mod error;
+pub mod frame;
 pub mod identity;
 pub mod limits;
 pub mod random;
+pub mod sender;
 pub mod time;
 pub mod timers;
 
-pub use channel::ChannelId;
+pub use channel::{ChannelId, ChannelSpec, Class, Overflow};
 pub use codec::{Bounded, decode, encode};
-pub use error::{DecodeError, Misbehavior};
+pub use error::{ConfigError, DecodeError, Misbehavior};
 pub use identity::{ClusterName, ClusterSecret, PeerId};
 pub use time::{Now, Time, WallTime};
 pub use timers::Timers;

@@ -1,1 +1,31 @@
-//! Replicated state.
+//! What converges, and how replicas compare and repair.
+//!
+//! Every node holds a [`replica`]: a map from keys to values in which the last writer wins. A write changes the replica of the writer at
+//! once, travels to the others as a delta in a broadcast, and reaches whoever missed it by repair between neighbors. Equal replicas have
+//! equal digests, so that comparing them is cheap and a difference cannot hide.
+//!
+//! Read in this order:
+//!
+//! 1. [`hlc`]: the hybrid logical clock that stamps writes, and the bound on stamps of others.
+//! 2. [`key`], [`digest`], `store`: the map, and the sums that name its content.
+//! 3. [`wire`]: deltas and the messages of repair.
+//! 4. [`replica`]: the core, with its [`config`]; `repair` is its half that talks to neighbors.
+//!
+//! The package is pure: no clock, no system randomness, no task, no input or output. It knows no socket, tree or view; a neighbor is a
+//! peer that the overlay reports, and a broadcast is bytes that somebody carries.
+
+pub mod config;
+pub mod digest;
+pub mod hlc;
+pub mod key;
+mod repair;
+pub mod replica;
+mod store;
+pub mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use digest::Digest;
+pub use hlc::Stamp;
+pub use key::Key;

@@ -24,7 +24,7 @@ pub struct State<I> {
 
 impl<I: Identifier> State<I> {
     /// New.
-    pub fn new(_me: I, _params: Params) -> Self {
+    pub fn new(_me: I, _params: Params, _seed: u64) -> Self {
         State { active: Vec::new() }
     }
     /// Handle.

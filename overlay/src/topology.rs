@@ -134,7 +134,7 @@ impl<I: Identifier> Topology<I> {
     pub fn new(me: I, params: Params, seed: u64) -> Self {
         match params {
             Params::Hyparview(params) => Topology::Hyparview(hyparview::State::new(me, params, seed)),
-            Params::Mesh(params) => Topology::Mesh(mesh::State::new(me, params)),
+            Params::Mesh(params) => Topology::Mesh(mesh::State::new(me, params, seed)),
         }
     }
 

@@ -74,6 +74,13 @@ pub enum Input {
         /// Its connection.
         connection: ConnectionId,
     },
+    /// The application, or the driver in its place, answers a request.
+    Respond {
+        /// The request.
+        token: RequestToken,
+        /// The answer.
+        answer: Result<Bytes, Refusal>,
+    },
     /// The moment of [`Node::next_deadline`](super::Node::next_deadline) has come.
     DeadlineReached,
 }
@@ -138,7 +145,7 @@ pub enum Action {
         /// The bytes.
         payload: Bytes,
     },
-    /// Hand a request to the application, which answers with [`Node::respond`](super::Node::respond).
+    /// Hand a request to the application, which answers with [`Input::Respond`].
     Request {
         /// Who asks, and which of its requests it is.
         token: RequestToken,
@@ -204,6 +211,15 @@ pub struct RequestToken {
     pub incarnation: u64,
     /// Which of its requests.
     pub id: u64,
+}
+
+/// How a request is turned down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The application answers no requests.
+    NoHandler,
+    /// The application cannot take another request at the moment.
+    Busy,
 }
 
 /// How a call failed. Whether it had an effect is said by each variant.

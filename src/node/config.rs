@@ -134,7 +134,7 @@ impl Config {
             },
             state: self.state.build().map_err(|error| within("state")(&error))?,
             links: links::Params {
-                dial: dial::Params::default(),
+                dial: dial_params()?,
                 book_max: 16_384,
                 waiting_peers_max: 1_024,
                 waiting_frames_max: self.links.waiting_frames_max,
@@ -144,4 +144,11 @@ impl Config {
             },
         })
     }
+}
+
+/// How eagerly a node dials.
+fn dial_params() -> Result<dial::Params, ConfigError> {
+    // Membership and topology try others when one does not answer: waiting through many tries for a dead peer would cost more than it finds.
+    let config = dial::Config { tries_max: 2, ..dial::Config::default() };
+    config.build().map_err(|error| ConfigError { field: "links".into(), problem: error.to_string() })
 }

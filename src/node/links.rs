@@ -46,8 +46,6 @@ const WAITING_DATAGRAMS_MAX: usize = 8;
 pub(crate) enum Notice {
     /// The first connection to a peer stands.
     Up { peer: PeerId, incarnation: u64, address: SocketAddr, join: bool },
-    /// A peer that was connected is there in another life; what we know of the old one is void.
-    Restarted(PeerId),
     /// The last connection to a peer is gone, or none could be made.
     Down(PeerId),
     /// A call could not be sent.
@@ -58,6 +56,14 @@ pub(crate) enum Notice {
 struct Peer {
     incarnation: u64,
     last_used: Time,
+}
+
+/// What is known of the connection that is being handled.
+#[derive(Debug)]
+struct Arriving {
+    incarnation: u64,
+    address: SocketAddr,
+    join: bool,
 }
 
 #[derive(Debug, Default)]
@@ -79,6 +85,7 @@ pub(crate) struct Links {
     /// Addresses from discovery: a peer found behind one may be the door to a part of the cluster that we do not know.
     doors: BTreeSet<SocketAddr>,
     waiting: BTreeMap<PeerId, Waiting>,
+    arriving: Option<Arriving>,
     /// Frames given up because their queue was full or their peer could not be reached.
     pub(crate) dropped: u64,
     leaving: bool,
@@ -96,6 +103,7 @@ impl Links {
             book_order: VecDeque::new(),
             doors: BTreeSet::new(),
             waiting: BTreeMap::new(),
+            arriving: None,
             dropped: 0,
             leaving: false,
         }
@@ -106,7 +114,7 @@ impl Links {
     }
 
     pub(crate) fn connection_of(&self, peer: PeerId) -> Option<ConnectionId> {
-        self.dial.connection_of(peer)
+        self.dial.connection_of(&peer)
     }
 
     pub(crate) fn incarnation_of(&self, peer: PeerId) -> Option<u64> {
@@ -114,7 +122,7 @@ impl Links {
     }
 
     pub(crate) fn connections(&self) -> impl Iterator<Item = (PeerId, ConnectionId)> + '_ {
-        self.peers.keys().filter_map(|peer| Some((*peer, self.dial.connection_of(*peer)?)))
+        self.peers.keys().filter_map(|peer| Some((*peer, self.dial.connection_of(peer)?)))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -191,22 +199,13 @@ impl Links {
             actions.push(Action::Close { connection, reason: CloseReason::Leaving });
             return;
         }
-        if self.peers.get(&peer).is_some_and(|known| known.incarnation != incarnation) {
-            notices.push(Notice::Restarted(peer));
-        }
-        let first = !self.peers.contains_key(&peer);
         self.by_connection.insert(connection, peer);
         self.remember(peer, address);
-        self.peers.insert(peer, Peer { incarnation, last_used: now });
-        if first {
-            let join = direction == Direction::Outbound && self.doors.contains(&address);
-            notices.push(Notice::Up { peer, incarnation, address, join });
-        }
+        self.arriving = Some(Arriving { incarnation, address, join: direction == Direction::Outbound && self.doors.contains(&address) });
         self.dial.handle(dial::Input::Connected { connection, peer, incarnation, address, direction }, now, &mut self.dial_actions);
         self.route(now, notices, actions);
-        if self.dial.connection_of(peer).is_some() {
-            self.flush(peer, actions);
-        }
+        self.arriving = None;
+        self.flush(peer, actions);
     }
 
     pub(crate) fn on_disconnected(&mut self, connection: ConnectionId, peer: PeerId, now: Time, notices: &mut Vec<Notice>, actions: &mut Vec<Action>) {
@@ -216,7 +215,7 @@ impl Links {
     }
 
     pub(crate) fn on_dial_failed(&mut self, address: SocketAddr, failure: DialFailure, now: Time, notices: &mut Vec<Notice>, actions: &mut Vec<Action>) {
-        self.dial.handle(dial::Input::Failed { address, failure }, now, &mut self.dial_actions);
+        self.dial.handle(dial::Input::Failed { address, reason: failure }, now, &mut self.dial_actions);
         self.route(now, notices, actions);
     }
 
@@ -240,7 +239,7 @@ impl Links {
         notices: &mut Vec<Notice>,
         actions: &mut Vec<Action>,
     ) {
-        if let Some(connection) = self.dial.connection_of(to) {
+        if let Some(connection) = self.dial.connection_of(&to) {
             self.used(to, now);
             actions.push(Action::Send { connection, channel, frame, call });
             return;
@@ -273,7 +272,7 @@ impl Links {
         notices: &mut Vec<Notice>,
         actions: &mut Vec<Action>,
     ) {
-        if let Some(connection) = self.dial.connection_of(to) {
+        if let Some(connection) = self.dial.connection_of(&to) {
             self.used(to, now);
             actions.push(Action::SendDatagram { connection, bytes });
             return;
@@ -310,7 +309,7 @@ impl Links {
     }
 
     fn flush(&mut self, peer: PeerId, actions: &mut Vec<Action>) {
-        let (Some(connection), Some(waiting)) = (self.dial.connection_of(peer), self.waiting.remove(&peer)) else { return };
+        let (Some(connection), Some(waiting)) = (self.dial.connection_of(&peer), self.waiting.remove(&peer)) else { return };
         actions.extend(waiting.frames.into_iter().map(|(channel, frame, call)| Action::Send { connection, channel, frame, call }));
         actions.extend(waiting.datagrams.into_iter().map(|bytes| Action::SendDatagram { connection, bytes }));
     }
@@ -334,7 +333,7 @@ impl Links {
             let unused = now.since(last_used);
             if unused >= self.params.light_idle || (index < surplus && unused >= Duration::from_secs(1)) {
                 actions.extend(
-                    self.dial.connection_of(peer).map(|connection| Action::Close { connection, reason: CloseReason::Unneeded }),
+                    self.dial.connection_of(&peer).map(|connection| Action::Close { connection, reason: CloseReason::Unneeded }),
                 );
             }
         }
@@ -345,12 +344,22 @@ impl Links {
         self.leaving = true;
     }
 
-    fn route(&mut self, _now: Time, notices: &mut Vec<Notice>, actions: &mut Vec<Action>) {
+    fn route(&mut self, now: Time, notices: &mut Vec<Notice>, actions: &mut Vec<Action>) {
         for action in std::mem::take(&mut self.dial_actions) {
             match action {
                 dial::Action::Dial { address, expected } => actions.push(Action::Dial { address, expected }),
-                dial::Action::Close { connection, .. } => actions.push(Action::Close { connection, reason: CloseReason::Duplicate }),
-                dial::Action::Up { .. } | dial::Action::Replaced { .. } => {}
+                dial::Action::Close { connection, .. } => {
+                    self.by_connection.remove(&connection);
+                    actions.push(Action::Close { connection, reason: CloseReason::Duplicate });
+                }
+                dial::Action::Up { peer, .. } => {
+                    // A peer goes up only while its connection is being handled.
+                    if let Some(Arriving { incarnation, address, join }) = self.arriving {
+                        self.peers.insert(peer, Peer { incarnation, last_used: now });
+                        notices.push(Notice::Up { peer, incarnation, address, join });
+                    }
+                }
+                dial::Action::Replaced { .. } => {}
                 dial::Action::Down { peer } => {
                     self.peers.remove(&peer);
                     notices.push(Notice::Down(peer));

@@ -26,7 +26,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use meshwork_channels::dial::ConnectionId;
+use meshwork_channels::dial::{ConnectionId, DialFailure};
 use meshwork_channels::frame::Frame;
 use meshwork_channels::{Bounded, ChannelId, DecodeError, Misbehavior, Now, PeerId, Time, Timers, decode, frame, limits, random};
 use meshwork_crdt::{SetError, Stamp};
@@ -35,7 +35,7 @@ use meshwork_overlay::swim::Status;
 use rand::RngExt;
 
 pub use api::{
-    Action, CallError, CallId, Candidate, CloseReason, Delivery, Event, Input, Member, MessageId, RequestToken,
+    Action, CallError, CallId, Candidate, CloseReason, Delivery, Event, Input, Member, MessageId, Refusal, RequestToken,
 };
 pub use config::{Config, ConfigError, Kind, Links as LinksConfig, Params, UnknownKind};
 
@@ -108,15 +108,6 @@ impl std::fmt::Display for SendError {
 }
 
 impl std::error::Error for SendError {}
-
-/// How a request is turned down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The application answers no requests.
-    NoHandler,
-    /// The application cannot take another request at the moment.
-    Busy,
-}
 
 /// Whether the node has company.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +210,7 @@ impl Node {
                 self.links.on_disconnected(connection, peer, now.time, &mut self.notices, actions);
             }
             Input::DialFailed { address, failure } => {
-                if failure.is_final() {
+                if matches!(failure, DialFailure::WrongCluster | DialFailure::NotAdmitted | DialFailure::NotExpected) {
                     actions.push(Action::Event(Event::DialFailed(address, failure)));
                 }
                 self.links.on_dial_failed(address, failure, now.time, &mut self.notices, actions);
@@ -238,6 +229,7 @@ impl Node {
                     actions.push(Action::Close { connection, reason: CloseReason::TooSlow });
                 }
             }
+            Input::Respond { token, answer } => self.on_respond(token, answer, now, actions),
             Input::DeadlineReached => self.on_deadline(now, actions),
         }
         self.route(now, actions);
@@ -327,20 +319,6 @@ impl Node {
         self.links.send(to, address, ChannelId::COORDINATION, frame, Some(call), now.time, &mut self.notices, actions);
         self.route(now, actions);
         Ok(call)
-    }
-
-    /// Answers a request that was handed out by [`Action::Request`]. A second answer to the same request does nothing.
-    pub fn respond(&mut self, token: RequestToken, answer: Result<Bytes, Refusal>, now: Now, actions: &mut Vec<Action>) {
-        let outcome = match answer {
-            Ok(payload) => wire::Outcome::Done(payload),
-            Err(Refusal::NoHandler) => wire::Outcome::NoHandler,
-            Err(Refusal::Busy) => wire::Outcome::Busy,
-        };
-        let frame = wire::encode(wire::RESPONSE, &wire::Response { id: token.id, outcome });
-        if self.seen.on_answer(token, &frame) && self.links.incarnation_of(token.from) == Some(token.incarnation) {
-            self.links.send(token.from, None, ChannelId::COORDINATION, frame, None, now.time, &mut self.notices, actions);
-            self.route(now, actions);
-        }
     }
 
     /// Writes a key of the replicated state. The write is visible here at once and everywhere soon.
@@ -454,6 +432,19 @@ impl Node {
 
     fn address_of(&self, peer: PeerId) -> Option<SocketAddr> {
         self.overlay.membership().member(peer).map(|member| member.address).or_else(|| self.links.address_of(peer))
+    }
+
+    /// Answers a request that was handed out. A second answer to the same request does nothing.
+    fn on_respond(&mut self, token: RequestToken, answer: Result<Bytes, Refusal>, now: Now, actions: &mut Vec<Action>) {
+        let outcome = match answer {
+            Ok(payload) => wire::Outcome::Done(payload),
+            Err(Refusal::NoHandler) => wire::Outcome::NoHandler,
+            Err(Refusal::Busy) => wire::Outcome::Busy,
+        };
+        let frame = wire::encode(wire::RESPONSE, &wire::Response { id: token.id, outcome });
+        if self.seen.on_answer(token, &frame) && self.links.incarnation_of(token.from) == Some(token.incarnation) {
+            self.links.send(token.from, None, ChannelId::COORDINATION, frame, None, now.time, &mut self.notices, actions);
+        }
     }
 
     fn on_frame(&mut self, connection: ConnectionId, channel: ChannelId, frame: Frame, now: Now, actions: &mut Vec<Action>) {
@@ -635,9 +626,6 @@ impl Node {
                 for (call, frame) in self.calls.to_peer(peer) {
                     self.links.send(peer, None, ChannelId::COORDINATION, frame, Some(call), now.time, &mut self.notices, actions);
                 }
-            }
-            Notice::Restarted(peer) => {
-                self.overlay.handle(Overlay::Disconnected(peer), now.time, &mut self.overlay_actions);
             }
             Notice::Down(peer) => {
                 self.overlay.handle(Overlay::Disconnected(peer), now.time, &mut self.overlay_actions);

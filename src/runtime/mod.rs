@@ -139,6 +139,7 @@ pub(crate) enum Command {
     Discovered { source: &'static str, candidates: Vec<node::Candidate> },
     Report { reply: oneshot::Sender<Report> },
     Leave { reply: oneshot::Sender<()> },
+    Kill,
 }
 
 /// Everything that a node knows about itself, taken at one moment.
@@ -374,6 +375,13 @@ impl Node {
     pub async fn leave(&self) {
         // A node that has stopped has left.
         let _ = self.ask(|reply| Command::Leave { reply }).await;
+        self.shared.commands.closed().await;
+    }
+
+    /// Stops at once and without a word, as if the process had died. For tests and demonstrations.
+    #[doc(hidden)]
+    pub async fn kill(&self) {
+        let _ = self.shared.commands.send(Command::Kill).await;
         self.shared.commands.closed().await;
     }
 

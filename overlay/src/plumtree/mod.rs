@@ -1,6 +1,72 @@
-//! Plumtree.
-use meshwork_channels::ChannelId;
+//! How a payload reaches every node: it is pushed along a tree, announced beside it, and pulled where the tree is broken.
+//!
+//! The source is "Epidemic Broadcast Trees" (Leitão, Pereira, Rodrigues, SRDS 2007): sections 3.4 to 3.6 (gossip, tree construction, fault
+//! tolerance and tree repair), 3.7 (changes of the neighbors) and 3.8 (optimization). A link between neighbors is *eager* when payloads are
+//! pushed over it, else *lazy*; the eager links become a tree, because every link that brings a duplicate is pruned, and stay one, because
+//! a payload that is announced and does not come is grafted from an announcer.
+//!
+//! Deviations, each for what the papers or their implementations lose:
+//!
+//! 1. A new neighbor is told everything that is still held (section 3.7 tells it nothing), so what was sent while a node was cut off
+//!    arrives afterwards. One neighbor at random is told the same every few seconds, since a push can be lost where no lazy link exists.
+//! 2. A graft is always answered, if only by "gone", and is retried at every announcer until the payload came or no announcer is left.
+//! 3. Only what is on its first way through the tree shapes the tree. Payloads that repair, and what follows from them, never cause a prune.
+//! 4. A duplicate does not prune a link when the payload did not come over another eager link: some link must stay.
+//! 5. Waiting times are measured, not configured: how long the tree lags behind announcements, how long a neighbor takes to answer.
+//! 6. Announcements are batched, longer where messages are frequent, and are not sent to a neighbor that is known to have the payload.
+//! 7. An identity is (origin, incarnation, channel, sequence), so delivered messages are remembered as intervals, for good.
+//! 8. A node whose links are all lazy makes one of them eager when it broadcasts.
+//!
+//! What it aims at: each message that any node of a connected overlay still holds is delivered once on every node.
+//!
+//! Invariants: nothing is delivered twice while its stream is remembered; a message is missing only while an announcer is known; at most
+//! `asked_max` requests to one neighbor are open; what is waiting to be asked for has a neighbor with open requests, or a deadline.
+//!
+//! What a peer can make us store, each with its bound in [`Config`] and its counter in [`Counters`]: payloads (count, bytes, age), streams
+//! and their intervals, missing messages (for each neighbor and in total) and their announcers. What it can make us do: serve grafts, up
+//! to a rate. Work for one message is bounded by these and by the size of a frame.
+//!
+//! The overlay tells this core who the neighbors are and carries its messages; the application above it receives what it delivers.
+
+mod config;
+mod counters;
+pub mod message;
+mod neighbor;
+mod repair;
+mod seen;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use meshwork_channels::limits::BROADCAST_BYTES_MAX;
+use meshwork_channels::random::{Generator, generator};
+use meshwork_channels::{ChannelId, Misbehavior, Time};
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
+
+pub use self::config::{Config, Params};
+pub use self::counters::Counters;
+pub use self::message::Message;
+use self::message::{LinkNews, Packer, Push};
+use self::neighbor::{Estimate, Neighbor, Quota};
+use self::repair::Missing;
+use self::seen::Seen;
+use self::store::{Held, Store};
+use crate::identifier::Identifier;
+
+/// How long a prune is given to arrive before a further duplicate repeats it, and the least time between two repeated backlogs.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Peers that are remembered because they announced something before they were neighbors.
+const EARLY_MAX: usize = 32;
+/// Identities after which an announcement does not wait any longer.
+const ANNOUNCE_IDS_MAX: usize = 512;
+/// Messages that a busy node wants in one announcement.
+const ANNOUNCE_IDS: u32 = 10;
 
 /// The identity of a broadcast: never a hash of its content, so equal payloads are different messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -13,4 +79,561 @@ pub struct MessageId<I> {
     pub channel: ChannelId,
     /// Counted from 1 for each origin, incarnation and channel, without gaps.
     pub sequence: u64,
+}
+
+impl<I: Copy> MessageId<I> {
+    /// The stream that the message belongs to.
+    pub fn stream(&self) -> Stream<I> {
+        Stream { origin: self.origin, incarnation: self.incarnation, channel: self.channel }
+    }
+}
+
+/// All messages of one life of one origin on one channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Stream<I> {
+    /// The node that sends them.
+    pub origin: I,
+    /// Which life of that node.
+    pub incarnation: u64,
+    /// The channel.
+    pub channel: ChannelId,
+}
+
+impl<I: Copy> Stream<I> {
+    /// The message of this stream with a sequence number.
+    pub fn message(&self, sequence: u64) -> MessageId<I> {
+        MessageId { origin: self.origin, incarnation: self.incarnation, channel: self.channel, sequence }
+    }
+}
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input<I> {
+    /// The overlay took a peer as a neighbor. For a peer that is one already: nothing.
+    NeighborUp(I),
+    /// A peer is no neighbor any more. For a peer that is none: nothing.
+    NeighborDown(I),
+    /// A message of this core arrived.
+    Received {
+        /// The peer that sent it over its own connection, neighbor or not.
+        from: I,
+        /// The message.
+        message: Message<I>,
+    },
+    /// The moment of [`State::next_deadline`] has come.
+    DeadlineReached,
+}
+
+/// What is decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action<I> {
+    /// Send a message to a peer that is a neighbor, or that has just asked for something.
+    Send {
+        /// The peer.
+        to: I,
+        /// The message.
+        message: Message<I>,
+    },
+    /// Hand a payload to the application, for the only time.
+    Deliver {
+        /// Its identity.
+        id: MessageId<I>,
+        /// The payload.
+        payload: Bytes,
+        /// The peer that sent it to us, which need not be its origin.
+        from: I,
+        /// How many links it has crossed, 1 from its origin.
+        hops: u16,
+    },
+    /// The peer broke a rule.
+    Misbehaved {
+        /// The peer.
+        peer: I,
+        /// The rule.
+        what: Misbehavior,
+    },
+}
+
+/// Why a broadcast was refused. Nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BroadcastError {
+    /// The payload is larger than `payload_len_max` of [`Config`].
+    TooLarge {
+        /// Its length in bytes.
+        len: usize,
+        /// The limit in bytes.
+        len_max: usize,
+    },
+}
+
+impl fmt::Display for BroadcastError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BroadcastError::TooLarge { len, len_max } => write!(f, "a broadcast of {len} bytes is above the limit of {len_max}"),
+        }
+    }
+}
+
+impl std::error::Error for BroadcastError {}
+
+/// The broadcast of one node.
+#[derive(Clone, Debug)]
+pub struct State<I> {
+    me: I,
+    incarnation: u64,
+    params: Params,
+    generator: Generator,
+    counters: Counters,
+
+    /// In order.
+    neighbors: Vec<Neighbor<I>>,
+    /// Peers that announced something before they were neighbors, and when; in the order of arrival.
+    early: Vec<(I, Time)>,
+    /// What peers that are no neighbors may ask of us, together.
+    strangers_quota: Quota,
+
+    /// The last sequence number of each channel that we broadcast on.
+    sequences: BTreeMap<ChannelId, u64>,
+    seen: Seen<I>,
+    store: Store<I>,
+
+    /// When the waiting announcements go out.
+    announce_at: Option<Time>,
+    /// When a message last went through, and the mean interval between such moments.
+    passed_at: Time,
+    passed_interval: Duration,
+
+    /// When the next summary goes out: set while payloads are held.
+    summary_at: Option<Time>,
+    /// Where the next summary starts, when the last one had no room for everything.
+    summary_from: Option<MessageId<I>>,
+
+    missing: BTreeMap<MessageId<I>, Missing<I>>,
+    /// The deadlines of missing messages.
+    missing_due: BTreeSet<(Time, MessageId<I>)>,
+    /// When a neighbor that may not be asked for more now may be asked again.
+    ask_at: Option<Time>,
+    /// How long the tree lags behind announcements.
+    tree_lag: Estimate,
+}
+
+impl<I: Identifier> State<I> {
+    /// The broadcast of the node `me` in its life `incarnation`, which is larger than that of every earlier life. `seed` feeds its generator.
+    pub fn new(me: I, incarnation: u64, params: Params, seed: u64) -> Self {
+        State {
+            me,
+            incarnation,
+            params,
+            generator: generator(seed, "plumtree", 0),
+            counters: Counters::default(),
+            neighbors: Vec::new(),
+            early: Vec::new(),
+            strangers_quota: Quota::default(),
+            sequences: BTreeMap::new(),
+            seen: Seen::new(),
+            store: Store::new(),
+            announce_at: None,
+            passed_at: Time::ZERO,
+            passed_interval: SETTLE,
+            summary_at: None,
+            summary_from: None,
+            missing: BTreeMap::new(),
+            missing_due: BTreeSet::new(),
+            ask_at: None,
+            tree_lag: Estimate::default(),
+        }
+    }
+
+    /// Handles one input; appends what was decided.
+    pub fn handle(&mut self, input: Input<I>, now: Time, actions: &mut Vec<Action<I>>) {
+        self.store.expire(now, self.params.store(), &mut self.counters);
+        match input {
+            Input::NeighborUp(peer) => self.on_neighbor_up(peer, now, actions),
+            Input::NeighborDown(peer) => self.on_neighbor_down(peer, now),
+            Input::Received { from, message } => match message {
+                Message::Gossip { id, hops, push, payload } => self.on_gossip(from, id, hops, push, payload, now, actions),
+                Message::IHave { link, groups } => self.on_ihave(from, link, &groups, now, actions),
+                Message::Graft { eager, groups } => self.on_graft(from, eager, &groups, now, actions),
+                Message::Prune => self.on_prune(from, now),
+                Message::Gone { groups } => self.on_gone(from, &groups, now),
+            },
+            Input::DeadlineReached => self.on_deadline_reached(now, actions),
+        }
+        self.finish(now, actions);
+    }
+
+    /// Sends a payload to every other node, and returns its identity. It is not delivered to this node, and nobody answers: a node without
+    /// neighbors keeps the payload for the neighbors that it gets within the retention.
+    ///
+    /// # Errors
+    ///
+    /// [`BroadcastError::TooLarge`]; nothing was sent, and no sequence number was used.
+    pub fn broadcast(
+        &mut self,
+        channel: ChannelId,
+        payload: Bytes,
+        now: Time,
+        actions: &mut Vec<Action<I>>,
+    ) -> Result<MessageId<I>, BroadcastError> {
+        let len_max = self.params.config().payload_len_max;
+        if payload.len() > len_max {
+            return Err(BroadcastError::TooLarge { len: payload.len(), len_max });
+        }
+        self.store.expire(now, self.params.store(), &mut self.counters);
+        let sequence = self.sequences.entry(channel).or_insert(0);
+        *sequence += 1;
+        let id = MessageId { origin: self.me, incarnation: self.incarnation, channel, sequence: *sequence };
+        self.counters.broadcasts += 1;
+        if !self.neighbors.is_empty() && self.neighbors.iter().all(|neighbor| !neighbor.eager) {
+            // Without an eager link the payload would wait to be pulled. The receiver makes the link eager too, or prunes it again.
+            let chosen = self.generator.random_range(0..self.neighbors.len());
+            self.neighbors[chosen].eager = true;
+        }
+        self.pass_on(id, &payload, 0, Push::Eager, &[], now, actions);
+        self.keep(id, Held { payload, hops: 0, from: None }, now);
+        self.finish(now, actions);
+        Ok(id)
+    }
+
+    /// When [`Input::DeadlineReached`] is due.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let missing = self.missing_due.first().map(|(at, _)| *at);
+        [self.announce_at, self.summary_at, self.ask_at, missing].into_iter().flatten().min()
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The neighbors, in order, each with whether payloads are pushed to it.
+    pub fn neighbors(&self) -> impl Iterator<Item = (I, bool)> {
+        self.neighbors.iter().map(|neighbor| (neighbor.peer, neighbor.eager))
+    }
+
+    /// How many messages were announced and are not here yet.
+    pub fn missing_len(&self) -> usize {
+        self.missing.len()
+    }
+
+    /// How many payloads are kept.
+    pub fn payloads_len(&self) -> usize {
+        self.store.len()
+    }
+
+    /// How many bytes of payloads are kept.
+    pub fn payload_bytes(&self) -> usize {
+        self.store.bytes()
+    }
+
+    /// Whether the message was delivered here, or sent by us.
+    pub fn is_seen(&self, id: &MessageId<I>) -> bool {
+        // What is held counts as well: its stream may have been forgotten at the bound.
+        self.is_own(&id.stream()) && id.sequence != 0 && id.sequence <= self.sequence(id.channel)
+            || self.seen.contains(id)
+            || self.store.contains(id)
+    }
+
+    /// Section 3.7: a new neighbor starts eager. It is told everything that we hold, since it may have been cut off.
+    fn on_neighbor_up(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
+        let Err(at) = self.find(&peer) else { return };
+        if peer == self.me {
+            return;
+        }
+        self.neighbors.insert(at, Neighbor::new(peer, now));
+        let unheard = self.early.iter().any(|(early, since)| *early == peer && now - *since <= 10 * SETTLE);
+        self.early.retain(|(early, _)| *early != peer);
+        self.send_backlog(peer, if unheard { LinkNews::OpenedUnheard } else { LinkNews::Opened }, actions);
+    }
+
+    /// Section 3.7: a lost neighbor is forgotten, and what it was asked for is asked for elsewhere.
+    fn on_neighbor_down(&mut self, peer: I, now: Time) {
+        self.early.retain(|(early, _)| *early != peer);
+        if self.find(&peer).is_ok() {
+            self.forget_announcer(peer, now);
+            self.neighbors.retain(|neighbor| neighbor.peer != peer);
+        }
+    }
+
+    /// Sections 3.4 and 3.5: a payload that is new is delivered and passed on, one that is not prunes the link that brought it.
+    #[allow(clippy::too_many_arguments)]
+    fn on_gossip(&mut self, from: I, id: MessageId<I>, hops: u16, push: Push, payload: Bytes, now: Time, actions: &mut Vec<Action<I>>) {
+        if payload.len() > BROADCAST_BYTES_MAX {
+            actions.push(Action::Misbehaved { peer: from, what: Misbehavior::TooMany });
+            return;
+        }
+        self.counters.payload_bytes_received += payload.len() as u64;
+        if self.is_own(&id.stream()) && !self.is_seen(&id) {
+            // Nobody but us numbers our messages.
+            actions.push(Action::Misbehaved { peer: from, what: Misbehavior::OwnName });
+            return;
+        }
+        if self.is_seen(&id) {
+            self.on_duplicate(from, id, push, now, actions);
+            return;
+        }
+        if self.seen.is_impossible(&id, now, self.params.seen()) {
+            self.counters.sequences_refused += 1;
+            actions.push(Action::Misbehaved { peer: from, what: Misbehavior::SequenceAhead });
+            return;
+        }
+        let hops = hops.max(1);
+        self.seen.insert(&id, now, self.params.seen(), &mut self.counters);
+        let missing = self.take_missing(&id, from, push, now);
+        let push = match push {
+            Push::Eager | Push::Late => push,
+            // A graft that follows an announcement on its first way mends the tree; the payload goes on as if the tree had brought it.
+            Push::Answer if missing.as_ref().is_some_and(Missing::is_fresh) => Push::Eager,
+            Push::Answer => Push::Late,
+        };
+        if push == Push::Eager {
+            // Algorithm 1: who brings a payload first belongs into the tree.
+            if let Some(neighbor) = self.neighbor_mut(&from) {
+                neighbor.eager = true;
+            }
+            // Section 3.8: an announcer was nearer to the origin than who brought the payload.
+            if let Some(nearest) = missing.as_ref().and_then(Missing::nearest) {
+                self.optimize(nearest, from, hops, now, actions);
+            }
+        }
+        self.counters.delivered += 1;
+        actions.push(Action::Deliver { id, payload: payload.clone(), from, hops });
+        let mut have = missing.map_or(Vec::new(), Missing::into_announcers);
+        have.push(from);
+        self.pass_on(id, &payload, hops, push, &have, now, actions);
+        self.keep(id, Held { payload, hops, from: Some(from) }, now);
+    }
+
+    /// Section 3.5: a duplicate shows that the link closes a circle, so the link leaves the tree on both sides.
+    fn on_duplicate(&mut self, from: I, id: MessageId<I>, push: Push, now: Time, actions: &mut Vec<Action<I>>) {
+        self.counters.duplicates += 1;
+        let is_eager = |peer: &I| self.find(peer).is_ok_and(|at| self.neighbors[at].eager);
+        let other_way = match self.store.get(&id).map(|held| held.from) {
+            Some(Some(first)) => first != from && is_eager(&first),
+            // Our own, or too old to know who brought it: any other eager link will do.
+            Some(None) | None => self.neighbors.iter().any(|neighbor| neighbor.eager && neighbor.peer != from),
+        };
+        let Some(neighbor) = self.neighbor_mut(&from) else {
+            self.counters.strangers_ignored += 1;
+            return;
+        };
+        neighbor.announce.remove(&id);
+        // More duplicates are on their way when the first one comes; they need no prune of their own.
+        let told = !neighbor.eager && neighbor.pruned_at.is_some_and(|at| now - at < SETTLE);
+        if push == Push::Eager && other_way && !told {
+            self.prune(from, now, actions);
+        }
+    }
+
+    /// Section 3.5: the neighbor gets this payload over another link.
+    fn on_prune(&mut self, from: I, now: Time) {
+        self.counters.prunes_received += 1;
+        match self.neighbor_mut(&from) {
+            Some(neighbor) => {
+                neighbor.eager = false;
+                // Its side is lazy too, so what still comes was on its way.
+                neighbor.pruned_at = Some(now);
+            }
+            None => self.counters.strangers_ignored += 1,
+        }
+    }
+
+    fn on_deadline_reached(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
+        while let Some((at, id)) = self.missing_due.first().copied()
+            && at <= now
+        {
+            self.missing_due.remove(&(at, id));
+            self.on_missing_due(id, now);
+        }
+        if self.ask_at.is_some_and(|at| at <= now) {
+            self.ask_at = None;
+        }
+        if self.summary_at.is_some_and(|at| at <= now) {
+            self.send_summary(now, actions);
+        }
+    }
+
+    /// What ends every input: requests and announcements that came together go out together.
+    fn finish(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
+        self.send_grafts(now, actions);
+        if self.announce_at.is_some_and(|at| at <= now) {
+            self.announce_at = None;
+            for at in 0..self.neighbors.len() {
+                self.announce_to(at, actions);
+            }
+        }
+        self.check();
+    }
+
+    /// Pushes a payload over eager links and notes it for the next announcement over lazy ones, except to those that `have` it.
+    #[allow(clippy::too_many_arguments)]
+    fn pass_on(&mut self, id: MessageId<I>, payload: &Bytes, hops: u16, push: Push, have: &[I], now: Time, actions: &mut Vec<Action<I>>) {
+        let hops = hops.saturating_add(1);
+        let interval = (now - self.passed_at).min(SETTLE);
+        self.passed_at = now;
+        self.passed_interval = (self.passed_interval * 7 + interval) / 8;
+        let mut full = false;
+        for neighbor in self.neighbors.iter_mut().filter(|neighbor| !have.contains(&neighbor.peer)) {
+            if neighbor.eager {
+                self.counters.pushes_sent += 1;
+                self.counters.payload_bytes_sent += payload.len() as u64;
+                actions.push(Action::Send { to: neighbor.peer, message: Message::Gossip { id, hops, push, payload: payload.clone() } });
+            } else {
+                neighbor.announce.insert(id, if push == Push::Eager { hops } else { 0 });
+                full |= neighbor.announce.len() >= ANNOUNCE_IDS_MAX;
+                if self.announce_at.is_none() {
+                    let config = self.params.config();
+                    // Waiting pays where company is near: on a quiet node it would only delay.
+                    let (least, most) = (config.announce_delay_min, config.announce_delay_max);
+                    let delay = if self.passed_interval >= most { least } else { (self.passed_interval * ANNOUNCE_IDS).clamp(least, most) };
+                    self.announce_at = Some(now + delay);
+                }
+            }
+        }
+        if full {
+            self.announce_at = Some(now);
+        }
+    }
+
+    /// Keeps a payload for those who missed it, and makes sure that a summary tells of it.
+    fn keep(&mut self, id: MessageId<I>, held: Held<I>, now: Time) {
+        self.store.insert(id, held, now, self.params.store(), &mut self.counters);
+        if self.summary_at.is_none() {
+            // At a random phase, or all nodes would send theirs in the same moment after a broadcast.
+            let period = self.params.config().summary_period;
+            self.summary_at = Some(now + period.mul_f64(self.generator.random_range(0.0..1.0)));
+        }
+    }
+
+    fn announce_to(&mut self, at: usize, actions: &mut Vec<Action<I>>) {
+        let neighbor = &mut self.neighbors[at];
+        let mut packer = Packer::new();
+        for (id, hops) in std::mem::take(&mut neighbor.announce) {
+            packer.add(id, hops);
+        }
+        let to = neighbor.peer;
+        self.send_ihave(to, LinkNews::Same, packer, actions);
+    }
+
+    /// Tells one neighbor at random what is held. Lazy links are twice as likely: over eager ones little can be missing.
+    fn send_summary(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
+        if self.store.len() == 0 {
+            self.summary_at = None;
+            return;
+        }
+        let config = self.params.config();
+        self.summary_at = Some(now + config.summary_period);
+        let weight = |neighbor: &Neighbor<I>| if neighbor.eager { 1 } else { 2 };
+        let total: usize = self.neighbors.iter().map(weight).sum();
+        if total == 0 {
+            return;
+        }
+        let mut drawn = self.generator.random_range(0..total);
+        let Some(chosen) = self.neighbors.iter().find(|neighbor| {
+            let weight = weight(neighbor);
+            let is_chosen = drawn < weight;
+            drawn = drawn.saturating_sub(weight);
+            is_chosen
+        }) else {
+            return;
+        };
+        let (to, bytes_max) = (chosen.peer, config.summary_bytes_max);
+        let mut packer = Packer::new();
+        let start = self.summary_from.take();
+        for id in self.store.ids_from(start) {
+            if packer.bytes() >= bytes_max {
+                self.summary_from = Some(id);
+                break;
+            }
+            packer.add(id, 0);
+        }
+        self.counters.summaries_sent += 1;
+        self.send_ihave(to, LinkNews::Same, packer, actions);
+    }
+
+    /// Tells a neighbor everything that is held. The news about the link come last, when all is said.
+    fn send_backlog(&mut self, to: I, link: LinkNews, actions: &mut Vec<Action<I>>) {
+        let mut packer = Packer::new();
+        for id in self.store.ids_from(None) {
+            packer.add(id, 0);
+        }
+        self.counters.backlogs_sent += 1;
+        self.send_ihave(to, link, packer, actions);
+    }
+
+    fn send_ihave(&mut self, to: I, link: LinkNews, packer: Packer<I>, actions: &mut Vec<Action<I>>) {
+        self.counters.ihave_ids_sent += packer.ids();
+        let mut lists = packer.finish();
+        if lists.is_empty() && link != LinkNews::Same {
+            lists.push(message::Groups::new());
+        }
+        let len = lists.len();
+        for (at, groups) in lists.into_iter().enumerate() {
+            let link = if at + 1 == len { link } else { LinkNews::Same };
+            self.counters.ihave_frames_sent += 1;
+            actions.push(Action::Send { to, message: Message::IHave { link, groups } });
+        }
+    }
+
+    /// Takes a link out of the tree.
+    fn prune(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
+        if let Some(neighbor) = self.neighbor_mut(&peer) {
+            neighbor.eager = false;
+            neighbor.pruned_at = Some(now);
+            self.counters.prunes_sent += 1;
+            actions.push(Action::Send { to: peer, message: Message::Prune });
+        }
+    }
+
+    /// Section 3.8: when an announcer is nearer to the origin than who pushed the payload, by a threshold, it takes the other's place.
+    fn optimize(&mut self, (announcer, announced_hops): (I, u16), pusher: I, hops: u16, now: Time, actions: &mut Vec<Action<I>>) {
+        let Some(threshold) = self.params.config().optimization_threshold else { return };
+        if announcer == pusher || hops.saturating_sub(announced_hops) < threshold || self.find(&pusher).is_err() {
+            return;
+        }
+        let Some(neighbor) = self.neighbor_mut(&announcer) else { return };
+        if neighbor.eager {
+            return;
+        }
+        neighbor.eager = true;
+        self.counters.optimizations += 1;
+        actions.push(Action::Send { to: announcer, message: Message::Graft { eager: true, groups: message::Groups::new() } });
+        self.prune(pusher, now, actions);
+    }
+
+    fn is_own(&self, stream: &Stream<I>) -> bool {
+        stream.origin == self.me && stream.incarnation == self.incarnation
+    }
+
+    fn sequence(&self, channel: ChannelId) -> u64 {
+        self.sequences.get(&channel).copied().unwrap_or(0)
+    }
+
+    fn find(&self, peer: &I) -> Result<usize, usize> {
+        self.neighbors.binary_search_by(|neighbor| neighbor.peer.cmp(peer))
+    }
+
+    fn neighbor_mut(&mut self, peer: &I) -> Option<&mut Neighbor<I>> {
+        self.find(peer).ok().map(|at| &mut self.neighbors[at])
+    }
+
+    /// The invariants.
+    fn check(&self) {
+        let config = self.params.config();
+        assert!(self.store.len() <= config.payloads_max && self.store.bytes() <= config.payload_bytes_max, "the store keeps its bounds");
+        assert!(self.missing.len() <= config.missing_max, "missing messages keep their bound");
+        assert!(self.seen.streams_len() <= config.streams_max, "streams keep their bound");
+        debug_assert!(self.seen.ranges_len() <= config.ranges_max + config.streams_max, "intervals keep their bound");
+        debug_assert!(self.neighbors.is_sorted_by(|a, b| a.peer < b.peer), "each neighbor stands once, in order");
+        for neighbor in &self.neighbors {
+            debug_assert!(neighbor.asked_len <= config.asked_max, "open requests keep their bound");
+            debug_assert!(neighbor.announced_len <= config.missing_per_neighbor_max, "announcements of one neighbor keep their bound");
+            debug_assert!(neighbor.asking.is_empty(), "what is asked for is sent");
+            debug_assert!(
+                neighbor.ready.is_empty() || neighbor.asked_len > 0 || self.ask_at.is_some(),
+                "what is ready to be asked for is asked for, or something will free the room for it"
+            );
+        }
+        self.check_missing();
+    }
 }

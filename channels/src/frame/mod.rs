@@ -1,0 +1,326 @@
+//! Frames on a stream: a length, a kind, a body.
+//!
+//! ```text
+//! stream   = preamble *frame
+//! preamble = version (1 byte, now 1)  channel (varint, at most 65,535)
+//! frame    = length (varint, of what follows)  kind (varint, at most 65,535)  body
+//! varint   = LEB128: seven bits a byte, low bits first, the high bit says that more follow
+//! ```
+//!
+//! The varints are those of postcard, which encodes the bodies, with one rule more: a number is written in the fewest bytes that hold it,
+//! so that a frame has one encoding. A kind that a reader does not know is not an error here: its length lets the reader skip it, which is
+//! how newer nodes talk to older ones.
+//!
+//! A peer can make a [`Decoder`] hold the bytes of one frame within the limit that it was made with, and the chunk that was pushed last.
+//! A length above the limit is refused as soon as the varint shows it, before anything is reserved; a buffer grows with the bytes that
+//! arrived, never with the bytes that were promised.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::channel::ChannelId;
+use crate::error::DecodeError;
+
+/// The version that opens every stream. The versions of a connection were agreed on before, so another one here is a fault of the peer.
+pub const VERSION: u8 = 1;
+
+/// The most bytes that [`encode`] adds to a body of at most 4 GiB.
+pub const OVERHEAD_BYTES_MAX: usize = LENGTH_VARINT_BYTES_MAX + KIND_VARINT_BYTES_MAX;
+
+const LENGTH_VARINT_BYTES_MAX: usize = 5;
+const KIND_VARINT_BYTES_MAX: usize = 3;
+
+/// One frame, without its length.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// What the body is; each channel has its own numbers.
+    pub kind: u16,
+    /// The body. It may share memory with the chunk that it came in, up to the size of a received batch of packets: who keeps a small
+    /// body for long copies it.
+    pub body: Bytes,
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame(kind {}, {} bytes)", self.kind, self.body.len())
+    }
+}
+
+/// The whole frame of a kind and a body: what a stream carries and what [`crate::sender`] queues.
+///
+/// Checks no limit: the verbs that applications call refuse a body that is too large for its channel before they get here.
+pub fn encode(kind: u16, body: &[u8]) -> Bytes {
+    let mut bytes = Vec::with_capacity(encoded_len(kind, body.len()));
+    encode_into(kind, body, &mut bytes);
+    Bytes::from(bytes)
+}
+
+/// Appends the whole frame of a kind and a body, so that many small frames can share one write.
+pub fn encode_into(kind: u16, body: &[u8], bytes: &mut Vec<u8>) {
+    put_varint(kind_and_body_len(kind, body.len()), bytes);
+    put_varint(u64::from(kind), bytes);
+    bytes.extend_from_slice(body);
+}
+
+/// The bytes that [`encode`] makes of a kind and a body of `body_len` bytes.
+pub fn encoded_len(kind: u16, body_len: usize) -> usize {
+    varint_len(kind_and_body_len(kind, body_len)) + varint_len(u64::from(kind)) + body_len
+}
+
+/// The preamble of a stream of a channel.
+pub fn encode_preamble(channel: ChannelId) -> Bytes {
+    let mut bytes = vec![VERSION];
+    put_varint(u64::from(channel.0), &mut bytes);
+    Bytes::from(bytes)
+}
+
+/// Cuts a stream into its preamble and its frames, however the bytes arrive.
+///
+/// ```
+/// # use bytes::Bytes;
+/// # use meshwork_channels::{ChannelId, frame};
+/// let mut stream = frame::encode_preamble(ChannelId::DATA).to_vec();
+/// frame::encode_into(7, b"hello", &mut stream);
+///
+/// let mut decoder = frame::Decoder::new(1_024);
+/// decoder.push(Bytes::from(stream));
+/// assert_eq!(decoder.preamble()?, Some(ChannelId::DATA));
+/// assert_eq!(decoder.next()?.map(|frame| frame.kind), Some(7));
+/// assert_eq!(decoder.next()?, None);
+/// # Ok::<(), meshwork_channels::DecodeError>(())
+/// ```
+pub struct Decoder {
+    frame_bytes_max: usize,
+    /// The start of an item whose end has not arrived. Empty while items lie within `chunk`.
+    partial: Vec<u8>,
+    /// What was pushed and not read yet.
+    chunk: Bytes,
+    failed: Option<DecodeError>,
+}
+
+impl Decoder {
+    /// A decoder that refuses frames of more than `frame_bytes_max` bytes of kind and body.
+    pub fn new(frame_bytes_max: usize) -> Self {
+        Decoder { frame_bytes_max, partial: Vec::new(), chunk: Bytes::new(), failed: None }
+    }
+
+    /// Changes the limit for the frames that are still to come: the preamble names the channel, and the channel has the limit.
+    pub fn set_frame_bytes_max(&mut self, frame_bytes_max: usize) {
+        self.frame_bytes_max = frame_bytes_max;
+    }
+
+    /// Takes the next bytes of the stream. Call [`Decoder::next`] until it has no frame before pushing again: bytes that were pushed and
+    /// not read are kept and copied together, so pushing alone holds all that was pushed.
+    pub fn push(&mut self, chunk: Bytes) {
+        if self.failed.is_some() {
+            return;
+        }
+        if self.chunk.is_empty() {
+            self.chunk = chunk;
+        } else if !chunk.is_empty() {
+            self.chunk = [&self.chunk[..], &chunk[..]].concat().into();
+        }
+    }
+
+    /// The channel of the stream; `None` while the preamble is incomplete. Call it until it answers, before the first
+    /// [`Decoder::next`], on streams that start with a preamble.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::Invalid`] for another version and for a channel that is no number of a channel. The decoder stays at that error.
+    pub fn preamble(&mut self) -> Result<Option<ChannelId>, DecodeError> {
+        self.unless_failed(Self::read_preamble)
+    }
+
+    /// The next whole frame; `None` when more bytes are needed.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::TooLong`] for a length above the limit, [`DecodeError::Invalid`] for a number that is not written in its shortest
+    /// way, a kind above 65,535 or a length of zero, [`DecodeError::Truncated`] when a kind does not fit in its frame. The decoder then
+    /// holds nothing and stays at that error: where the next frame would start is unknown.
+    #[expect(clippy::should_implement_trait, reason = "an iterator that ended must not go on after the next push")]
+    pub fn next(&mut self) -> Result<Option<Frame>, DecodeError> {
+        self.unless_failed(Self::read_frame)
+    }
+
+    /// Bytes that were pushed and are not part of a returned frame. Zero when a stream that ends here ends where it may.
+    pub fn held_bytes(&self) -> usize {
+        self.partial.len() + self.chunk.len()
+    }
+
+    fn unless_failed<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<Option<T>, DecodeError>) -> Result<Option<T>, DecodeError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let result = read(self);
+        if let Err(error) = result {
+            *self = Decoder { failed: Some(error), ..Decoder::new(self.frame_bytes_max) };
+        }
+        result
+    }
+
+    fn read_preamble(&mut self) -> Result<Option<ChannelId>, DecodeError> {
+        loop {
+            let head = if self.partial.is_empty() { &self.chunk[..] } else { &self.partial[..] };
+            if let Some((channel, len)) = parse_preamble(head)? {
+                if self.partial.is_empty() {
+                    self.chunk = self.chunk.split_off(len);
+                } else {
+                    self.partial.clear();
+                }
+                return Ok(Some(channel));
+            }
+            if !self.move_byte() {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn read_frame(&mut self) -> Result<Option<Frame>, DecodeError> {
+        if self.partial.is_empty() {
+            if let Some(header) = parse_header(&self.chunk, self.frame_bytes_max)?
+                && header.frame_len() <= self.chunk.len()
+            {
+                let mut frame = self.chunk.split_to(header.frame_len());
+                return Ok(Some(Frame { kind: header.kind, body: frame.split_off(header.len) }));
+            }
+            if self.chunk.is_empty() {
+                return Ok(None);
+            }
+        }
+        // The frame lies in more than one chunk. Its header comes over byte by byte, at most eight of them, and then the body at once.
+        let header = loop {
+            if let Some(header) = parse_header(&self.partial, self.frame_bytes_max)? {
+                break header;
+            }
+            if !self.move_byte() {
+                return Ok(None);
+            }
+        };
+        let wanted = header.frame_len() - self.partial.len();
+        let part = self.chunk.split_to(wanted.min(self.chunk.len()));
+        let filled = self.partial.len() + part.len();
+        if filled > self.partial.capacity() {
+            // Doubling keeps a frame that arrives in tiny pieces cheap; the frame's own length is the end of it.
+            let capacity = header.frame_len().min(filled.max(2 * self.partial.capacity()));
+            self.partial.reserve_exact(capacity - self.partial.len());
+        }
+        self.partial.extend_from_slice(&part);
+        if self.partial.len() < header.frame_len() {
+            return Ok(None);
+        }
+        let mut frame = Bytes::from(std::mem::take(&mut self.partial));
+        Ok(Some(Frame { kind: header.kind, body: frame.split_off(header.len) }))
+    }
+
+    /// Moves one byte from the chunk to the partial item; says whether there was one.
+    fn move_byte(&mut self) -> bool {
+        let Some(byte) = self.chunk.first() else { return false };
+        self.partial.push(*byte);
+        self.chunk = self.chunk.split_off(1);
+        true
+    }
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder")
+            .field("frame_bytes_max", &self.frame_bytes_max)
+            .field("held_bytes", &self.held_bytes())
+            .field("failed", &self.failed)
+            .finish()
+    }
+}
+
+struct Header {
+    kind: u16,
+    /// Bytes of the length and the kind.
+    len: usize,
+    body_len: usize,
+}
+
+impl Header {
+    fn frame_len(&self) -> usize {
+        self.len + self.body_len
+    }
+}
+
+/// The header at the start of `bytes`; `None` when it is incomplete.
+fn parse_header(bytes: &[u8], frame_bytes_max: usize) -> Result<Option<Header>, DecodeError> {
+    let Some((frame_bytes, length_len)) = parse_varint(bytes, frame_bytes_max as u64)? else { return Ok(None) };
+    // A frame has at least its kind. The cast is lossless: the number is not above a `usize`.
+    let frame_bytes = frame_bytes as usize;
+    if frame_bytes == 0 {
+        return Err(DecodeError::Invalid);
+    }
+    // The kind is looked for within the frame, so that a frame too short for it is refused and not completed from the next one.
+    let rest = &bytes[length_len..];
+    let within = &rest[..rest.len().min(frame_bytes)];
+    match parse_varint(within, u64::from(u16::MAX)) {
+        Ok(Some((kind, kind_len))) => Ok(Some(Header { kind: kind as u16, len: length_len + kind_len, body_len: frame_bytes - kind_len })),
+        Ok(None) if within.len() == frame_bytes => Err(DecodeError::Truncated),
+        Ok(None) => Ok(None),
+        // A kind that is too large is no long thing, just no kind.
+        Err(_) => Err(DecodeError::Invalid),
+    }
+}
+
+/// The preamble at the start of `bytes`, with its length; `None` when it is incomplete.
+fn parse_preamble(bytes: &[u8]) -> Result<Option<(ChannelId, usize)>, DecodeError> {
+    let Some((version, rest)) = bytes.split_first() else { return Ok(None) };
+    if *version != VERSION {
+        return Err(DecodeError::Invalid);
+    }
+    match parse_varint(rest, u64::from(u16::MAX)) {
+        Ok(Some((channel, len))) => Ok(Some((ChannelId(channel as u16), 1 + len))),
+        Ok(None) => Ok(None),
+        Err(_) => Err(DecodeError::Invalid),
+    }
+}
+
+/// The number at the start of `bytes`, with its length in bytes; `None` when it is incomplete.
+///
+/// Refuses a number above `max` at the first byte that shows it ([`DecodeError::TooLong`]), and one that is not in its shortest form
+/// ([`DecodeError::Invalid`]).
+fn parse_varint(bytes: &[u8], max: u64) -> Result<Option<(u64, usize)>, DecodeError> {
+    let mut value = 0_u64;
+    for (index, byte) in bytes.iter().enumerate() {
+        let bits = u64::from(byte & 0x7f);
+        let shift = 7 * index as u32;
+        let part = bits.checked_shl(shift).filter(|part| part >> shift == bits).ok_or(DecodeError::TooLong)?;
+        value |= part;
+        if value > max {
+            return Err(DecodeError::TooLong);
+        }
+        if byte & 0x80 == 0 {
+            // The last byte holds the highest bits: zero there means that a shorter form exists.
+            return if bits == 0 && index > 0 { Err(DecodeError::Invalid) } else { Ok(Some((value, index + 1))) };
+        }
+        // More bits follow, and in the shortest form at least one of them is set.
+        if 1_u64.checked_shl(shift + 7).is_none_or(|least| least > max) {
+            return Err(DecodeError::TooLong);
+        }
+    }
+    Ok(None)
+}
+
+fn put_varint(mut value: u64, bytes: &mut Vec<u8>) {
+    while value > 0x7f {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+fn varint_len(value: u64) -> usize {
+    ((64 - (value | 1).leading_zeros()) as usize).div_ceil(7)
+}
+
+fn kind_and_body_len(kind: u16, body_len: usize) -> u64 {
+    varint_len(u64::from(kind)) as u64 + body_len as u64
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,825 @@
+//! One UDP socket, the handshakes on it, and the connections that came of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use quinn::congestion::CubicConfig;
+use quinn::{ConnectError, Connecting, Incoming, MtuDiscoveryConfig, TransportConfig, ValidationTokenConfig, VarInt};
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::admission::{self, Admitted, Context, Failure, Versions};
+use super::close::{CloseCode, CloseReason, DialError, Refusal};
+use super::event::{self, Event, Events, Outlet};
+use super::gate::{Decision, Gate, Knock};
+use super::key::{NodeKey, NodeKeyError};
+use super::link::{Facts, Inner, Link};
+use super::reader::{OpenChannels, REFUSED_STREAMS_MAX, StreamEnd, read_datagrams, read_stream};
+use super::tls::{self, Tls, Unwanted};
+use super::writer::write;
+use super::{Clock, canonical};
+use crate::dial::{ConnectionId, Direction};
+use crate::error::{ConfigError, Misbehavior};
+use crate::identity::{ClusterName, ClusterSecret, PeerId};
+use crate::limits;
+use crate::sender;
+use crate::time::Time;
+
+/// First packets that wait to be looked at.
+const INCOMING_MAX: usize = 1_024;
+/// Bytes that one of them may bring along.
+const INCOMING_BYTES_MAX: u64 = 16 * 1_024;
+/// Bytes that all of them may bring along.
+const INCOMING_TOTAL_BYTES_MAX: u64 = 4 * 1_024 * 1_024;
+
+/// The largest packet on the loopback interface: with segmentation offload ten of them must fit in 64 KiB, or the path falls back to the
+/// smallest packets for good.
+const LOOPBACK_PACKET_BYTES_MAX: u16 = 6_500;
+
+/// How long [`Endpoint::shutdown`] waits, after the drain, for peers to learn of the end. Close frames leave at once; the rest of the time
+/// answers packets that were on their way.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How often one reason for turning somebody away is told.
+const REFUSAL_EVERY: Duration = Duration::from_secs(1);
+
+/// What an [`Endpoint`] is made with.
+#[derive(Clone, Debug)]
+pub struct EndpointConfig {
+    /// The address to listen on; port 0 takes a free one. With an unspecified IPv6 address, IPv4 works too where the system allows it.
+    pub listen: SocketAddr,
+    /// This node's key.
+    pub key: NodeKey,
+    /// The cluster to be a node of. It is part of every proof, so equal secrets in two clusters keep them apart.
+    pub cluster: ClusterName,
+    /// The secrets that admit, at most [`limits::KEYRING_MAX`], the preferred one first. During a rotation two nodes use the first one of
+    /// the acceptor's that both have. Without any, everybody is admitted, so only loopback addresses can be listened on.
+    pub secrets: Vec<ClusterSecret>,
+    /// A number that grows with every start of this node; peers learn it at admission.
+    pub incarnation: u64,
+    /// Who may come and who is dialed; `None` for everybody who knows the secret.
+    pub allow: Option<BTreeSet<PeerId>>,
+    /// The channels, and how much of them may wait for one peer.
+    pub channels: sender::Params,
+    /// Events that may wait for the owner. A guess: some milliseconds of a busy node.
+    pub events_max: usize,
+    /// Bytes of frames and datagrams that may wait for the owner; at least one frame of the largest size. A guess: two send windows.
+    pub event_bytes_max: usize,
+    /// The moment that is [`Time::ZERO`].
+    pub origin: Instant,
+}
+
+impl EndpointConfig {
+    /// A node of a cluster, without secrets, with the built-in channels, and a clock that starts now.
+    pub fn new(listen: SocketAddr, key: NodeKey, cluster: ClusterName) -> Self {
+        EndpointConfig {
+            listen,
+            key,
+            cluster,
+            secrets: Vec::new(),
+            incarnation: 0,
+            allow: None,
+            channels: sender::Params::default(),
+            events_max: 4_096,
+            event_bytes_max: 16 * 1_024 * 1_024,
+            origin: Instant::now(),
+        }
+    }
+
+    fn check(&self) -> Result<(), BindError> {
+        if self.secrets.is_empty() && !self.listen.ip().to_canonical().is_loopback() {
+            return Err(BindError::NoSecret { listen: self.listen });
+        }
+        if self.secrets.len() > limits::KEYRING_MAX {
+            let limit = format!("at most {}", limits::KEYRING_MAX);
+            return Err(ConfigError::new("secrets", format_args!("{} secrets", self.secrets.len()), limit).into());
+        }
+        if self.events_max == 0 {
+            return Err(ConfigError::new("events_max", 0, "at least 1").into());
+        }
+        // The upper bound is what the queue below can count.
+        let bytes = limits::FRAME_BYTES_MAX..=u32::MAX as usize;
+        if !bytes.contains(&self.event_bytes_max) {
+            let limit = format!("{} to {}", bytes.start(), bytes.end());
+            return Err(ConfigError::new("event_bytes_max", self.event_bytes_max, limit).into());
+        }
+        Ok(())
+    }
+}
+
+/// Why there is no endpoint. Nothing was started.
+#[derive(Debug)]
+pub enum BindError {
+    /// Everybody who reaches that address could join.
+    NoSecret {
+        /// The address that is more than a loopback address.
+        listen: SocketAddr,
+    },
+    /// A value cannot work.
+    Config(ConfigError),
+    /// The key cannot be used.
+    Key(NodeKeyError),
+    /// The system does not give us the socket.
+    Socket(io::Error),
+    /// There is no tokio runtime around the call.
+    NoRuntime,
+}
+
+impl From<ConfigError> for BindError {
+    fn from(error: ConfigError) -> Self {
+        BindError::Config(error)
+    }
+}
+
+impl From<NodeKeyError> for BindError {
+    fn from(error: NodeKeyError) -> Self {
+        BindError::Key(error)
+    }
+}
+
+impl From<io::Error> for BindError {
+    fn from(error: io::Error) -> Self {
+        BindError::Socket(error)
+    }
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BindError::NoSecret { listen } => write!(
+                f,
+                "listening on {listen} without a cluster secret would let anybody who reaches that address join; \
+                 give a secret or a join token, or listen on a loopback address such as 127.0.0.1:0"
+            ),
+            BindError::Config(error) => error.fmt(f),
+            BindError::Key(error) => error.fmt(f),
+            BindError::Socket(error) => write!(f, "no UDP socket: {error}"),
+            BindError::NoRuntime => f.write_str("an endpoint needs a tokio runtime: bind it inside one"),
+        }
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            BindError::Config(error) => Some(error),
+            BindError::Key(error) => Some(error),
+            BindError::Socket(error) => Some(error),
+            BindError::NoSecret { .. } | BindError::NoRuntime => None,
+        }
+    }
+}
+
+/// What an endpoint has seen since it was bound.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointStats {
+    /// Inbound handshakes and admissions in progress now.
+    pub half_open: usize,
+    /// Admitted connections now.
+    pub links: usize,
+    /// First packets that were looked at.
+    pub knocks: u64,
+    /// Handshakes that others began and that we answered.
+    pub handshakes: u64,
+    /// Newcomers that were asked to prove their address first.
+    pub retries: u64,
+    /// Inbound connections that were admitted.
+    pub admitted: u64,
+    /// Dials begun.
+    pub dials: u64,
+    /// Dials that led to a connection.
+    pub dials_admitted: u64,
+    refused: [u64; Refusal::ALL.len()],
+}
+
+impl EndpointStats {
+    /// Inbound connections that were turned away for this reason.
+    pub fn refused(&self, reason: Refusal) -> u64 {
+        self.refused[reason as usize]
+    }
+
+    /// Inbound connections that were turned away.
+    pub fn refused_total(&self) -> u64 {
+        self.refused.iter().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+}
+
+/// One UDP socket on which a node dials and accepts. Dropping it closes every connection at once; [`Endpoint::shutdown`] is kinder.
+pub struct Endpoint {
+    shared: Arc<Shared>,
+    accepting: AbortHandle,
+}
+
+struct Shared {
+    quinn: quinn::Endpoint,
+    local: SocketAddr,
+    tls: Tls,
+    transport: Arc<TransportConfig>,
+    own: PeerId,
+    cluster: ClusterName,
+    secrets: Vec<ClusterSecret>,
+    incarnation: u64,
+    allow: Option<BTreeSet<PeerId>>,
+    channels: sender::Params,
+    clock: Clock,
+    outlet: Outlet,
+    door: Mutex<Door>,
+    links: Mutex<Links>,
+    tasks: Mutex<JoinSet<()>>,
+    /// A link was removed, or a task may have ended.
+    changed: Notify,
+    stopping: AtomicBool,
+    half_open: AtomicUsize,
+    last_id: AtomicU64,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    knocks: AtomicU64,
+    handshakes: AtomicU64,
+    retries: AtomicU64,
+    admitted: AtomicU64,
+    dials: AtomicU64,
+    dials_admitted: AtomicU64,
+    refused: [AtomicU64; Refusal::ALL.len()],
+}
+
+#[derive(Default)]
+struct Door {
+    gate: Gate,
+    told: [Option<Time>; Refusal::ALL.len()],
+}
+
+#[derive(Default)]
+struct Links {
+    all: BTreeMap<ConnectionId, Link>,
+    inbound: usize,
+}
+
+/// A place among the half-open connections, given back when it is dropped.
+struct HalfOpen(Arc<Shared>);
+
+impl HalfOpen {
+    fn take(shared: &Arc<Shared>) -> Self {
+        shared.half_open.fetch_add(1, Ordering::Relaxed);
+        HalfOpen(shared.clone())
+    }
+}
+
+impl Drop for HalfOpen {
+    fn drop(&mut self) {
+        self.0.half_open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Endpoint {
+    /// Binds the socket and starts to accept. Must be called inside a tokio runtime whose I/O and time drivers are on.
+    ///
+    /// # Errors
+    ///
+    /// A [`BindError`]; nothing was started then.
+    pub fn bind(config: EndpointConfig) -> Result<(Endpoint, Events), BindError> {
+        config.check()?;
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(BindError::NoRuntime);
+        }
+        let EndpointConfig { listen, key, cluster, secrets, incarnation, allow, channels, events_max, event_bytes_max, origin } = config;
+        let protocols = if secrets.is_empty() {
+            vec![tls::protocol_name(&cluster, None)]
+        } else {
+            secrets.iter().map(|secret| tls::protocol_name(&cluster, Some(secret))).collect()
+        };
+        let tls = Tls::new(&key, protocols)?;
+
+        let loopback = listen.ip().to_canonical().is_loopback();
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls.server()));
+        server
+            .transport_config(Arc::new(transport(loopback, 1)))
+            .validation_token_config(no_tokens())
+            .max_incoming(INCOMING_MAX)
+            .incoming_buffer_size(INCOMING_BYTES_MAX)
+            .incoming_buffer_size_total(INCOMING_TOTAL_BYTES_MAX);
+        let mut socket = quinn::EndpointConfig::default();
+        if loopback {
+            socket.max_udp_payload_size(LOOPBACK_PACKET_BYTES_MAX).expect("the size is in the range that QUIC allows");
+        }
+        let quinn = quinn::Endpoint::new(socket, Some(server), UdpSocket::bind(listen)?, Arc::new(quinn::TokioRuntime))?;
+        let local = quinn.local_addr()?;
+
+        let (outlet, events) = event::queue(events_max, event_bytes_max);
+        if secrets.is_empty() {
+            tracing::warn!(%local, %cluster, "no cluster secret: every program on this machine can join");
+        }
+        let shared = Arc::new(Shared {
+            quinn,
+            local,
+            tls,
+            transport: Arc::new(transport(loopback, 0)),
+            own: key.peer_id(),
+            cluster,
+            secrets,
+            incarnation,
+            allow,
+            channels,
+            clock: Clock { origin },
+            outlet,
+            door: Mutex::default(),
+            links: Mutex::default(),
+            tasks: Mutex::default(),
+            changed: Notify::new(),
+            stopping: AtomicBool::new(false),
+            half_open: AtomicUsize::new(0),
+            last_id: AtomicU64::new(0),
+            counts: Counts::default(),
+        });
+        let accepting = tokio::spawn(accept(shared.clone())).abort_handle();
+        tracing::info!(peer = %shared.own.short(), %local, cluster = %shared.cluster, "listening");
+        Ok((Endpoint { shared, accepting }, events))
+    }
+
+    /// The address of the socket.
+    pub fn local_address(&self) -> SocketAddr {
+        self.shared.local
+    }
+
+    /// The identity of this node.
+    pub fn peer_id(&self) -> PeerId {
+        self.shared.own
+    }
+
+    /// Dials an address, and takes nobody but `expected` there if one is given. The result comes as [`Event::Connected`] or
+    /// [`Event::DialFailed`], within [`limits::HANDSHAKE_TIMEOUT`] and [`limits::ADMISSION_TIMEOUT`] unless the owner is behind with its
+    /// events. How many dials go on at once is the caller's to limit.
+    pub fn dial(&self, address: SocketAddr, expected: Option<PeerId>) {
+        let shared = self.shared.clone();
+        shared.counts.dials.fetch_add(1, Ordering::Relaxed);
+        self.shared.spawn(async move {
+            match shared.reach(address, expected).await {
+                Ok(link) => {
+                    shared.counts.dials_admitted.fetch_add(1, Ordering::Relaxed);
+                    shared.serve(link, None).await;
+                }
+                Err(error) => {
+                    tracing::debug!(%address, ?expected, %error, "dial failed");
+                    let _ = shared.outlet.send(Event::DialFailed { address, expected, error }).await;
+                }
+            }
+        });
+    }
+
+    /// The admitted connections, in the order in which they were admitted.
+    pub fn links(&self) -> Vec<Link> {
+        self.shared.links().all.values().cloned().collect()
+    }
+
+    /// What the endpoint has seen.
+    pub fn stats(&self) -> EndpointStats {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let counts = &self.shared.counts;
+        EndpointStats {
+            half_open: self.shared.half_open.load(Ordering::Relaxed),
+            links: self.shared.links().all.len(),
+            knocks: load(&counts.knocks),
+            handshakes: load(&counts.handshakes),
+            retries: load(&counts.retries),
+            admitted: load(&counts.admitted),
+            dials: load(&counts.dials),
+            dials_admitted: load(&counts.dials_admitted),
+            refused: std::array::from_fn(|index| load(&counts.refused[index])),
+        }
+    }
+
+    /// Stops accepting and dialing, sends what is queued on every connection for at most `limit`, closes them all with `code`, and waits
+    /// a moment until the peers know. [`Event::Closed`] of every connection is reported if the owner takes its events meanwhile.
+    pub async fn shutdown(&self, code: CloseCode, limit: Duration) {
+        let shared = &self.shared;
+        shared.stopping.store(true, Ordering::SeqCst);
+        shared.quinn.set_server_config(None);
+        self.accepting.abort();
+        for link in self.links() {
+            link.drain(code, limit);
+        }
+        // Each connection keeps the limit by itself; the moment more is for their last events.
+        let _ = timeout(limit.saturating_add(LINGER), shared.without_links()).await;
+        shared.quinn.close(code.var_int(), &[]);
+        let _ = timeout(LINGER, shared.quinn.wait_idle()).await;
+        shared.tasks().abort_all();
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.quinn.close(CloseCode::Shutdown.var_int(), &[]);
+        self.shared.tasks().abort_all();
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoint({:?}, {})", self.shared.own, self.shared.local)
+    }
+}
+
+/// Looks at every first packet. Whatever becomes of one, the next is looked at.
+async fn accept(shared: Arc<Shared>) {
+    loop {
+        let incoming = tokio::select! {
+            incoming = shared.quinn.accept() => incoming,
+            () = shared.outlet.closed() => None,
+        };
+        let Some(incoming) = incoming else { break };
+        shared.consider(incoming);
+    }
+    // Nobody would hear of a connection any more.
+    shared.quinn.close(CloseCode::Shutdown.var_int(), &[]);
+}
+
+impl Shared {
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    async fn without_links(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.links().all.is_empty() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Handshakes in progress. QUIC remembers those that were given up for some seconds, and their memory counts.
+    fn half_open(&self) -> usize {
+        let links = self.links().all.len();
+        self.half_open.load(Ordering::Relaxed).max(self.quinn.open_connections().saturating_sub(links))
+    }
+
+    fn consider(self: &Arc<Self>, incoming: Incoming) {
+        self.counts.knocks.fetch_add(1, Ordering::Relaxed);
+        let address = canonical(incoming.remote_address());
+        let validated = incoming.remote_address_validated();
+        let knock = Knock { validated, half_open: self.half_open(), inbound: self.links().inbound, loaded: self.outlet.is_loaded() };
+        let decision = self.door.lock().unwrap_or_else(PoisonError::into_inner).gate.judge(knock, self.clock.now());
+        tracing::trace!(%address, ?knock, ?decision, "knock");
+        match decision {
+            Decision::Retry => {
+                // It can be asked for a token as long as it has not shown one, and then it would be validated.
+                if incoming.retry().is_ok() {
+                    self.counts.retries.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Decision::Refuse => {
+                incoming.refuse();
+                self.turn_away(address, Refusal::Busy);
+            }
+            Decision::Accept => match incoming.accept() {
+                Ok(connecting) => {
+                    self.counts.handshakes.fetch_add(1, Ordering::Relaxed);
+                    let (shared, place) = (self.clone(), HalfOpen::take(self));
+                    self.spawn(async move {
+                        match shared.receive(connecting).await {
+                            Ok(link) => {
+                                shared.counts.admitted.fetch_add(1, Ordering::Relaxed);
+                                shared.serve(link, Some(place)).await;
+                            }
+                            Err(reason) => shared.turn_away(address, reason),
+                        }
+                    });
+                }
+                Err(error) => self.turn_away(address, Refusal::of_handshake(&error)),
+            },
+        }
+    }
+
+    /// Counts, and tells now and then.
+    fn turn_away(&self, address: SocketAddr, reason: Refusal) {
+        self.counts.refused[reason as usize].fetch_add(1, Ordering::Relaxed);
+        let now = self.clock.now();
+        {
+            let mut door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+            let told = &mut door.told[reason as usize];
+            if told.is_some_and(|told| now.since(told) < REFUSAL_EVERY) {
+                return;
+            }
+            *told = Some(now);
+        }
+        tracing::warn!(%address, %reason, "turned an inbound connection away");
+        self.outlet.try_send(Event::Refused { address, reason });
+    }
+
+    fn is_allowed(&self, peer: PeerId) -> bool {
+        self.allow.as_ref().is_none_or(|allow| allow.contains(&peer))
+    }
+
+    fn context<'a>(&'a self, connection: &quinn::Connection, peer: PeerId) -> Option<Context<'a>> {
+        let chosen = self.tls.chosen(connection)?;
+        Some(Context { own: self.own, incarnation: self.incarnation, cluster: &self.cluster, secret: self.secrets.get(chosen), peer })
+    }
+
+    /// The accepting side of a connection, from the handshake to the admission.
+    async fn receive(self: &Arc<Self>, connecting: Connecting) -> Result<Link, Refusal> {
+        let connection = match timeout(limits::HANDSHAKE_TIMEOUT, connecting).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(Refusal::of_handshake(&error)),
+            Err(_) => return Err(Refusal::TimedOut),
+        };
+        let turn_away = |code: CloseCode, reason: Refusal| {
+            connection.close(code.var_int(), &[]);
+            reason
+        };
+        let peer = tls::peer_of(&connection).ok_or_else(|| turn_away(CloseCode::NotAdmitted, Refusal::BadKey))?;
+        if peer == self.own {
+            return Err(turn_away(CloseCode::Duplicate, Refusal::Myself));
+        }
+        if !self.is_allowed(peer) {
+            return Err(turn_away(CloseCode::NotAllowed, Refusal::NotAllowed));
+        }
+        let context = self.context(&connection, peer).ok_or_else(|| turn_away(CloseCode::NotAdmitted, Refusal::WrongCluster))?;
+        let admitted = match admission::answer(&connection, context).await {
+            Ok(admitted) => admitted,
+            Err(failure) => return Err(turn_away(failure.close_code(), failure.refusal())),
+        };
+        self.enlist(connection.clone(), peer, admitted, Direction::Inbound).map_err(|code| turn_away(code, Refusal::Busy))
+    }
+
+    /// The dialing side of a connection, from the first packet to the admission.
+    async fn reach(self: &Arc<Self>, address: SocketAddr, expected: Option<PeerId>) -> Result<Link, DialError> {
+        if expected == Some(self.own) {
+            return Err(DialError::Myself);
+        }
+        if expected.is_some_and(|expected| !self.is_allowed(expected)) {
+            return Err(DialError::NotAllowed);
+        }
+        if !is_dialable(address) {
+            return Err(DialError::Unreachable);
+        }
+        let (crypto, verdict) = self.tls.client(expected);
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(self.transport.clone());
+        let connecting = self.quinn.connect_with(config, address, self.tls.server_name()).map_err(|error| match error {
+            ConnectError::EndpointStopping => DialError::Stopped,
+            _ => DialError::Unreachable,
+        })?;
+        let connection = match timeout(limits::HANDSHAKE_TIMEOUT, connecting).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
+                return Err(match verdict.get() {
+                    Some(Unwanted::Myself) => DialError::Myself,
+                    Some(Unwanted::NotExpected(found)) => DialError::NotExpected { found: *found },
+                    None => DialError::of(&error),
+                });
+            }
+            Err(_) => return Err(DialError::TimedOut),
+        };
+        let give_up = |code: CloseCode, failure: DialError| {
+            connection.close(code.var_int(), &[]);
+            failure
+        };
+        let peer = tls::peer_of(&connection).ok_or_else(|| give_up(CloseCode::NotAdmitted, DialError::Handshake))?;
+        if !self.is_allowed(peer) {
+            return Err(give_up(CloseCode::NotAllowed, DialError::NotAllowed));
+        }
+        let context = self.context(&connection, peer).ok_or_else(|| give_up(CloseCode::NotAdmitted, DialError::WrongCluster))?;
+        let admitted = match admission::ask(&connection, context).await {
+            Ok(admitted) => admitted,
+            Err(failure) => {
+                let code = failure.close_code();
+                return Err(give_up(
+                    code,
+                    match failure {
+                        Failure::TimedOut => DialError::TimedOut,
+                        Failure::Lost(error) => DialError::of(&error),
+                        Failure::Incompatible(theirs) => DialError::Incompatible { ours: Versions::OURS, theirs: Some(theirs) },
+                        Failure::Undecodable(_) | Failure::OutOfTurn => DialError::Undecodable,
+                        Failure::BadProof => DialError::NotAdmitted,
+                    },
+                ));
+            }
+        };
+        self.enlist(connection.clone(), peer, admitted, Direction::Outbound)
+            .map_err(|code| give_up(code, if code == CloseCode::Full { DialError::Full } else { DialError::Stopped }))
+    }
+
+    /// Makes a link of an admitted connection, if there is room for one more.
+    fn enlist(&self, connection: quinn::Connection, peer: PeerId, admitted: Admitted, direction: Direction) -> Result<Link, CloseCode> {
+        let mut links = self.links();
+        // Under the lock: a shutdown sees either this link or no link after it.
+        if self.stopping.load(Ordering::SeqCst) {
+            return Err(CloseCode::Shutdown);
+        }
+        if links.all.len() >= limits::CONNECTIONS_MAX {
+            return Err(CloseCode::Full);
+        }
+        let id = ConnectionId(self.last_id.fetch_add(1, Ordering::Relaxed) + 1);
+        let Admitted { incarnation, version, observed } = admitted;
+        let facts = Facts { id, peer, incarnation, version, direction, observed };
+        let link = Link(Arc::new(Inner::new(facts, connection, self.channels.clone(), self.clock)));
+        links.all.insert(id, link.clone());
+        links.inbound += usize::from(direction == Direction::Inbound);
+        Ok(link)
+    }
+
+    fn strike(&self, link: &Link) {
+        let mut links = self.links();
+        if links.all.remove(&link.id()).is_some() && link.direction() == Direction::Inbound {
+            links.inbound -= 1;
+        }
+        drop(links);
+        self.changed.notify_waiters();
+    }
+
+    /// The life of an admitted connection.
+    async fn serve(self: &Arc<Self>, link: Link, place: Option<HalfOpen>) {
+        let address = link.address();
+        let (id, peer) = (link.id(), link.peer());
+        let _struck = Struck { shared: self, link: &link };
+        if self.outlet.send(Event::Connected(link.clone())).await.is_err() {
+            link.close(CloseCode::Shutdown);
+            return;
+        }
+        drop(place);
+        tracing::debug!(peer = %peer.short(), %address, direction = ?link.direction(), "connected");
+        // Only now may the peer send: whoever is slow to hear of connections shall not hold what they sent.
+        let connection = &link.0.connection;
+        connection.set_receive_window(VarInt::from_u32(limits::WINDOW_BYTES));
+        connection.set_max_concurrent_uni_streams(VarInt::from_u32(limits::STREAMS_MAX));
+        connection.set_max_concurrent_bi_streams(VarInt::from_u32(0));
+
+        let reason = self.carry(&link).await;
+        link.0.mark_closed();
+        tracing::debug!(peer = %peer.short(), %address, %reason, "closed");
+        let _ = self.outlet.send(Event::Closed { connection: id, peer, reason }).await;
+    }
+
+    /// Reads and writes until the connection ends. When it returns, nothing of the connection will be reported any more.
+    async fn carry(&self, link: &Link) -> CloseReason {
+        let inner = &link.0;
+        let open = OpenChannels::default();
+        let mut readers = JoinSet::new();
+        let mut others = JoinSet::new();
+        others.spawn(write(inner.clone()));
+        others.spawn(read_datagrams(inner.clone(), self.outlet.clone()));
+        let mut refused_streams = 0;
+        let mut deadline = None;
+        let error = loop {
+            tokio::select! {
+                stream = inner.connection.accept_uni() => match stream {
+                    Ok(stream) => {
+                        readers.spawn(read_stream(stream, inner.clone(), self.outlet.clone(), open.clone()));
+                    }
+                    Err(error) => break error,
+                },
+                Some(ended) = readers.join_next() => {
+                    if matches!(ended, Ok(StreamEnd::Refused)) {
+                        refused_streams += 1;
+                        if refused_streams > REFUSED_STREAMS_MAX {
+                            inner.end(CloseReason::Misbehaved(Misbehavior::TooMany));
+                        }
+                    }
+                },
+                () = inner.draining.notified() => {
+                    deadline = inner.queues().drain.map(|drain| (Box::pin(sleep(drain.limit)), drain.code));
+                },
+                code = expired(&mut deadline) => inner.end(CloseReason::Ours(code)),
+                () = self.outlet.closed() => inner.end(CloseReason::Ours(CloseCode::Shutdown)),
+            }
+        };
+        let reason = CloseReason::of(&error, inner.ours());
+        others.shutdown().await;
+        match reason {
+            // What the peer sent before it closed is still there, and it may have waited until we had it.
+            CloseReason::Theirs(_) | CloseReason::TheirsUnknown(_) => while readers.join_next().await.is_some() {},
+            _ => readers.shutdown().await,
+        }
+        reason
+    }
+}
+
+/// Ends when the deadline of a drain is over, and never without one.
+async fn expired(deadline: &mut Option<(std::pin::Pin<Box<tokio::time::Sleep>>, CloseCode)>) -> CloseCode {
+    match deadline {
+        Some((sleep, code)) => {
+            sleep.as_mut().await;
+            *code
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes the link off the list however its task ends.
+struct Struck<'a> {
+    shared: &'a Shared,
+    link: &'a Link,
+}
+
+impl Drop for Struck<'_> {
+    fn drop(&mut self) {
+        self.shared.strike(self.link);
+    }
+}
+
+/// Whether one node can be behind the address. Addresses come from strangers too, and nobody shall use us to reach many.
+fn is_dialable(address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
+}
+
+/// The limits of a connection before admission; `streams` is how many bidirectional ones the other side may open.
+fn transport(loopback: bool, streams: u32) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(streams))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .receive_window(VarInt::from_u32(limits::WINDOW_BYTES_BEFORE_ADMISSION))
+        .stream_receive_window(VarInt::from_u32(limits::STREAM_WINDOW_BYTES))
+        .send_window(limits::SEND_WINDOW_BYTES)
+        .datagram_receive_buffer_size(Some(limits::DATAGRAM_BUFFER_BYTES))
+        .datagram_send_buffer_size(limits::DATAGRAM_BUFFER_BYTES)
+        .max_idle_timeout(Some(limits::IDLE_TIMEOUT.try_into().expect("ten seconds fit in a QUIC number")))
+        .keep_alive_interval(Some(limits::KEEP_ALIVE))
+        .congestion_controller_factory(Arc::new(CubicConfig::default()));
+    if loopback {
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery.upper_bound(LOOPBACK_PACKET_BYTES_MAX);
+        transport.mtu_discovery_config(Some(discovery));
+    }
+    transport
+}
+
+/// Tokens that spare a returning dialer the proof of its address would also let others follow it from place to place.
+fn no_tokens() -> ValidationTokenConfig {
+    let mut tokens = ValidationTokenConfig::default();
+    tokens.sent(0);
+    tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(listen: &str) -> EndpointConfig {
+        EndpointConfig::new(listen.parse().unwrap(), NodeKey::generate().unwrap(), "test".parse().unwrap())
+    }
+
+    #[test]
+    fn without_a_secret_only_loopback() {
+        for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:7000"] {
+            let error = config(listen).check().unwrap_err();
+            assert!(matches!(error, BindError::NoSecret { .. }));
+            assert!(error.to_string().contains("join token"), "{error}");
+            let secrets = vec![ClusterSecret::from_bytes([1; 32])];
+            assert!(EndpointConfig { secrets, ..config(listen) }.check().is_ok());
+        }
+        for listen in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
+            assert!(config(listen).check().is_ok(), "{listen}");
+        }
+    }
+
+    #[test]
+    fn bad_values_are_refused_by_name() {
+        let refused = |config: EndpointConfig| match config.check() {
+            Err(BindError::Config(error)) => error.field,
+            other => panic!("{other:?}"),
+        };
+        let config = config("127.0.0.1:0");
+        assert_eq!(refused(EndpointConfig { events_max: 0, ..config.clone() }), "events_max");
+        assert_eq!(refused(EndpointConfig { event_bytes_max: 1_024, ..config.clone() }), "event_bytes_max");
+        let secrets = vec![ClusterSecret::from_bytes([1; 32]); limits::KEYRING_MAX + 1];
+        assert_eq!(refused(EndpointConfig { secrets, ..config }), "secrets");
+    }
+
+    #[test]
+    fn an_endpoint_needs_a_runtime() {
+        assert!(matches!(Endpoint::bind(config("127.0.0.1:0")), Err(BindError::NoRuntime)));
+    }
+
+    #[test]
+    fn some_addresses_are_no_node() {
+        for address in ["127.0.0.1:0", "0.0.0.0:7", "224.0.0.1:7", "255.255.255.255:7", "[ff02::1]:7", "[::]:7", "[::ffff:224.0.0.1]:7"] {
+            assert!(!is_dialable(address.parse().unwrap()), "{address}");
+        }
+        assert!(is_dialable("127.0.0.1:7".parse().unwrap()));
+        assert!(is_dialable("[2001:db8::1]:7".parse().unwrap()));
+    }
+}

@@ -1,0 +1,418 @@
+//! One admitted connection as its owner sees it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::SendDatagramError;
+use tokio::sync::Notify;
+
+use super::Clock;
+use super::close::{CloseCode, CloseReason};
+use crate::channel::{ChannelId, ChannelSpec, Class};
+use crate::dial::{ConnectionId, Direction};
+use crate::error::Misbehavior;
+use crate::identity::PeerId;
+use crate::time::Time;
+use crate::{frame, limits, sender};
+
+/// An admitted connection to a peer. Clones are the same connection; none of its methods waits.
+///
+/// Dropping all clones does not close it: the endpoint keeps it until one side closes it.
+#[derive(Clone)]
+pub struct Link(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) id: ConnectionId,
+    pub(super) peer: PeerId,
+    pub(super) incarnation: u64,
+    pub(super) version: u16,
+    pub(super) direction: Direction,
+    pub(super) observed: SocketAddr,
+    pub(super) connection: quinn::Connection,
+    pub(super) clock: Clock,
+    pub(super) params: sender::Params,
+    queues: Mutex<Queues>,
+    /// Something to do for the writer.
+    pub(super) wake: Notify,
+    /// A drain has a deadline now.
+    pub(super) draining: Notify,
+    /// The first reason that this side had for closing.
+    ours: OnceLock<CloseReason>,
+    /// What arrived, one for each channel of the params.
+    received: Vec<Received>,
+    pub(super) datagrams_refused: AtomicU64,
+}
+
+#[derive(Default)]
+struct Received {
+    frames: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// What waits for the writer, and what the writer holds.
+pub(super) struct Queues {
+    pub(super) state: sender::State,
+    /// Bytes that the writer took out of the state and the transport has not taken yet.
+    held: usize,
+    held_since: Option<Time>,
+    pub(super) drain: Option<Drain>,
+    closed: bool,
+}
+
+/// An order to send what is queued and then to close.
+#[derive(Clone, Copy)]
+pub(super) struct Drain {
+    pub(super) code: CloseCode,
+    pub(super) limit: Duration,
+}
+
+impl Queues {
+    pub(super) fn taken(&mut self, bytes: usize, now: Time) {
+        self.held += bytes;
+        self.held_since.get_or_insert(now);
+    }
+
+    pub(super) fn written(&mut self, channel: ChannelId, bytes: usize, now: Time) {
+        self.state.sent(channel, bytes, now);
+        self.dropped(bytes, now);
+    }
+
+    pub(super) fn dropped(&mut self, bytes: usize, now: Time) {
+        self.held = self.held.saturating_sub(bytes);
+        self.held_since = (self.held > 0).then_some(now);
+    }
+}
+
+/// What [`Inner::new`] needs beside the connection.
+pub(super) struct Facts {
+    pub(super) id: ConnectionId,
+    pub(super) peer: PeerId,
+    pub(super) incarnation: u64,
+    pub(super) version: u16,
+    pub(super) direction: Direction,
+    pub(super) observed: SocketAddr,
+}
+
+impl Inner {
+    pub(super) fn new(facts: Facts, connection: quinn::Connection, params: sender::Params, clock: Clock) -> Self {
+        let Facts { id, peer, incarnation, version, direction, observed } = facts;
+        let received = params.channels().iter().map(|_| Received::default()).collect();
+        let state = sender::State::new(params.clone());
+        let queues = Queues { state, held: 0, held_since: None, drain: None, closed: false };
+        Inner {
+            id,
+            peer,
+            incarnation,
+            version,
+            direction,
+            observed,
+            connection,
+            clock,
+            params,
+            queues: Mutex::new(queues),
+            wake: Notify::new(),
+            draining: Notify::new(),
+            ours: OnceLock::new(),
+            received,
+            datagrams_refused: AtomicU64::new(0),
+        }
+    }
+
+    /// Never held across a wait. A panic elsewhere while it was held leaves counters that are off by one frame at most.
+    pub(super) fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the connection; the first reason stands.
+    pub(super) fn end(&self, reason: CloseReason) {
+        let code = match reason {
+            CloseReason::Ours(code) => code,
+            CloseReason::Misbehaved(Misbehavior::Undecodable(_)) => CloseCode::Undecodable,
+            _ => CloseCode::Misbehaved,
+        };
+        let _ = self.ours.set(reason);
+        self.queues().closed = true;
+        self.connection.close(code.var_int(), &[]);
+    }
+
+    /// Refuses what comes now that the connection is gone.
+    pub(super) fn mark_closed(&self) {
+        self.queues().closed = true;
+    }
+
+    pub(super) fn ours(&self) -> Option<CloseReason> {
+        self.ours.get().copied()
+    }
+
+    pub(super) fn count_received(&self, channel: ChannelId, bytes: usize) {
+        if let Ok(index) = self.params.channels().binary_search_by_key(&channel, |spec| spec.id) {
+            self.received[index].frames.fetch_add(1, Ordering::Relaxed);
+            self.received[index].bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Bytes of kind and body that a frame on this channel may have, in both directions.
+pub(super) fn frame_bytes_max(spec: &ChannelSpec) -> usize {
+    if spec.class == Class::Control { limits::CONTROL_BYTES_MAX } else { limits::FRAME_BYTES_MAX }
+}
+
+impl Link {
+    /// The number of the connection, unique at this endpoint.
+    pub fn id(&self) -> ConnectionId {
+        self.0.id
+    }
+
+    /// The peer at the other end.
+    pub fn peer(&self) -> PeerId {
+        self.0.peer
+    }
+
+    /// The incarnation that the peer gave when it was admitted.
+    pub fn incarnation(&self) -> u64 {
+        self.0.incarnation
+    }
+
+    /// The wire version that the two sides agreed on.
+    pub fn version(&self) -> u16 {
+        self.0.version
+    }
+
+    /// Who dialed.
+    pub fn direction(&self) -> Direction {
+        self.0.direction
+    }
+
+    /// The address of the peer now. It changes when the peer moves to another network.
+    pub fn address(&self) -> SocketAddr {
+        super::canonical(self.0.connection.remote_address())
+    }
+
+    /// Our own address as the peer saw it at admission: a hint that the peer could invent.
+    pub fn observed(&self) -> SocketAddr {
+        self.0.observed
+    }
+
+    /// Queues a whole frame ([`frame::encode`]) on a channel.
+    ///
+    /// # Errors
+    ///
+    /// The frame is given back and nothing changed. On [`SendError::Refused`] the channel's [`Overflow`](crate::channel::Overflow) says
+    /// what the caller owes.
+    pub fn try_send(&self, channel: ChannelId, frame: Bytes) -> Result<(), SendError> {
+        if let Some(spec) = self.0.params.channel(channel) {
+            let len_max = frame_bytes_max(spec);
+            // The length prefix is not part of what the peer limits.
+            let len = frame.len();
+            if len > len_max + frame::OVERHEAD_BYTES_MAX || frame_len(&frame).is_some_and(|len| len > len_max as u64) {
+                return Err(SendError::TooLarge { frame, len, len_max });
+            }
+        }
+        let now = self.0.clock.now();
+        let mut queues = self.0.queues();
+        if queues.closed || queues.drain.is_some() {
+            return Err(SendError::Closed(frame));
+        }
+        queues.state.push(channel, frame, now).map_err(SendError::Refused)?;
+        drop(queues);
+        self.0.wake.notify_one();
+        Ok(())
+    }
+
+    /// Sends bytes that may be lost, reordered or, when the link is busy, dropped in favor of later ones.
+    ///
+    /// # Errors
+    ///
+    /// The bytes were not sent.
+    pub fn try_send_datagram(&self, bytes: Bytes) -> Result<(), DatagramError> {
+        let len_max = self.0.connection.max_datagram_size().map_or(0, |max| max.min(limits::DATAGRAM_BYTES_MAX));
+        let len = bytes.len();
+        if len > len_max {
+            return Err(if self.is_closed() { DatagramError::Closed } else { DatagramError::TooLarge { len, len_max } });
+        }
+        self.0.connection.send_datagram(bytes).map_err(|error| match error {
+            SendDatagramError::TooLarge | SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled => {
+                DatagramError::TooLarge { len, len_max }
+            }
+            SendDatagramError::ConnectionLost(_) => DatagramError::Closed,
+        })
+    }
+
+    /// Closes the connection at once; what is queued is lost. Frames that arrived before may still be reported until the
+    /// [`Event::Closed`](super::Event::Closed) that follows.
+    pub fn close(&self, code: CloseCode) {
+        self.0.end(CloseReason::Ours(code));
+    }
+
+    /// Takes no more frames, sends what is queued, and closes the connection when the peer's transport has it all or the limit is over.
+    pub fn drain(&self, code: CloseCode, limit: Duration) {
+        self.0.queues().drain.get_or_insert(Drain { code, limit });
+        self.0.draining.notify_one();
+        self.0.wake.notify_one();
+    }
+
+    /// Whether the connection is closed or closing.
+    pub fn is_closed(&self) -> bool {
+        self.0.connection.close_reason().is_some()
+    }
+
+    /// What waits to be sent, on all channels: queued, or held by the writer for streams that take nothing.
+    pub fn queued(&self) -> sender::Queued {
+        let queues = self.0.queues();
+        let total = queues.state.total();
+        sender::Queued { bytes: total.bytes.saturating_add(queues.held), ..total }
+    }
+
+    /// Since when something waits and the transport took nothing, on the clock of
+    /// [`EndpointConfig::origin`](super::EndpointConfig::origin); `None` while nothing waits.
+    pub fn stalled_since(&self) -> Option<Time> {
+        let queues = self.0.queues();
+        match (queues.state.stalled_since(), queues.held_since) {
+            (Some(queued), Some(held)) => Some(queued.min(held)),
+            (queued, held) => queued.or(held),
+        }
+    }
+
+    /// What the connection has seen so far.
+    pub fn stats(&self) -> LinkStats {
+        let transport = self.0.connection.stats();
+        let counters: Vec<_> = self.0.queues().state.counters().collect();
+        let channels = counters.into_iter().zip(&self.0.received).map(|((channel, sent), received)| ChannelStats {
+            channel,
+            sent,
+            received_frames: received.frames.load(Ordering::Relaxed),
+            received_bytes: received.bytes.load(Ordering::Relaxed),
+        });
+        LinkStats {
+            rtt: transport.path.rtt,
+            congestion_window_bytes: transport.path.cwnd,
+            packet_bytes_max: transport.path.current_mtu,
+            packets_sent: transport.path.sent_packets,
+            packets_lost: transport.path.lost_packets,
+            bytes_sent: transport.udp_tx.bytes,
+            bytes_received: transport.udp_rx.bytes,
+            datagrams_sent: transport.frame_tx.datagram,
+            datagrams_received: transport.frame_rx.datagram,
+            datagrams_refused: self.0.datagrams_refused.load(Ordering::Relaxed),
+            channels: channels.collect(),
+        }
+    }
+}
+
+/// The length that a frame claims: kind and body.
+fn frame_len(frame: &[u8]) -> Option<u64> {
+    let mut value = 0_u64;
+    for (index, byte) in frame.iter().take(5).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { id, peer, direction, .. } = &*self.0;
+        write!(f, "Link({id:?}, {peer:?}, {direction:?}, {})", self.address())
+    }
+}
+
+/// Why a frame was not queued. Nothing changed; the frame is given back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The queue of the channel, or of the peer, is full, or there is no such channel.
+    Refused(sender::Refused),
+    /// The peer would refuse such a frame on this channel.
+    TooLarge {
+        /// The frame.
+        frame: Bytes,
+        /// Its bytes.
+        len: usize,
+        /// The most bytes of kind and body.
+        len_max: usize,
+    },
+    /// The connection is closed or closing.
+    Closed(Bytes),
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SendError::Refused(refused) => refused.fmt(f),
+            SendError::TooLarge { len, len_max, .. } => write!(f, "a frame of {len} bytes is above the limit of {len_max}"),
+            SendError::Closed(_) => f.write_str("the connection is closed"),
+        }
+    }
+}
+
+impl std::error::Error for SendError {}
+
+/// Why a datagram was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatagramError {
+    /// It does not fit in a packet of this path.
+    TooLarge {
+        /// Its bytes.
+        len: usize,
+        /// The most bytes.
+        len_max: usize,
+    },
+    /// The connection is closed or closing.
+    Closed,
+}
+
+impl fmt::Display for DatagramError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DatagramError::TooLarge { len, len_max } => write!(f, "a datagram of {len} bytes is above the limit of {len_max}"),
+            DatagramError::Closed => f.write_str("the connection is closed"),
+        }
+    }
+}
+
+impl std::error::Error for DatagramError {}
+
+/// What one connection has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkStats {
+    /// The smoothed round-trip time.
+    pub rtt: Duration,
+    /// What congestion control lets be in flight.
+    pub congestion_window_bytes: u64,
+    /// The largest packet that the path carries, as far as is known.
+    pub packet_bytes_max: u16,
+    /// Packets sent.
+    pub packets_sent: u64,
+    /// Packets that were lost.
+    pub packets_lost: u64,
+    /// Bytes sent, with all headers above UDP.
+    pub bytes_sent: u64,
+    /// Bytes received, with all headers above UDP.
+    pub bytes_received: u64,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Datagrams received.
+    pub datagrams_received: u64,
+    /// Datagrams received and not reported because they were too large.
+    pub datagrams_refused: u64,
+    /// The channels in the order of their numbers.
+    pub channels: Vec<ChannelStats>,
+}
+
+/// What one channel of a connection has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelStats {
+    /// The channel.
+    pub channel: ChannelId,
+    /// What was queued and sent.
+    pub sent: sender::Counters,
+    /// Frames received.
+    pub received_frames: u64,
+    /// Bytes of their bodies.
+    pub received_bytes: u64,
+}

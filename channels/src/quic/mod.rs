@@ -1,0 +1,84 @@
+//! QUIC connections between peers: the only module of this package that performs input and output.
+//!
+//! An [`Endpoint`] owns one UDP socket, dials and accepts, and turns away whoever is not of the cluster. A connection that both sides
+//! proved ([`admission`](self#admission)) becomes a [`Link`]; everything that happens arrives in order as an [`Event`].
+//!
+//! ```text
+//! driver ──try_send──▶ sender::State ──▶ writer task ──▶ one stream for each channel ──▶ reader tasks ──▶ Events ──▶ driver
+//!                        (bounded)                        (flow control)                                 (bounded)
+//! ```
+//!
+//! Nothing that the driver calls waits: a full queue answers at once ([`SendError`]), and results of dialing are events. Nothing is
+//! unbounded: when the driver is slow, readers stop reading, and the peers' own flow control holds the rest back.
+//!
+//! # Admission
+//!
+//! TLS 1.3 with raw ed25519 keys on both sides says who is at the other end; a protocol name that depends on the cluster's secret keeps
+//! strangers from getting that far by accident; an HMAC over the TLS exporter, the dialer first, proves that both know the secret. Only
+//! then is a connection reported, on both sides.
+//!
+//! # Invariants
+//!
+//! - No [`Event::Frame`], [`Event::Datagram`] or [`Event::Closed`] of a connection comes before its [`Event::Connected`], and none after
+//!   its [`Event::Closed`].
+//! - A secret, a private key or a proof is never logged.
+//! - No failing connection, however hostile, ends the loop that accepts the next one.
+//! - No lock is held while waiting.
+//!
+//! # What a peer can make us hold
+//!
+//! | Who | What | Bound |
+//! |---|---|---|
+//! | anybody, with forged addresses | first packets not looked at | 1,024 and 4 MiB |
+//! | anybody, with forged addresses | handshakes in progress | some [`limits::HALF_OPEN_RETRY`](crate::limits::HALF_OPEN_RETRY), then Retry |
+//! | anybody who receives at its address | handshakes in progress | [`limits::HALF_OPEN_MAX`](crate::limits::HALF_OPEN_MAX), for some seconds each |
+//! | anybody who holds some key | bytes before admission | 32 KiB on one stream |
+//! | a member | bytes that it sent and nobody read | [`limits::WINDOW_BYTES`](crate::limits::WINDOW_BYTES), and 256 KiB of datagrams |
+//! | a member that does not read | queued frames | [`sender::Params`](crate::sender::Params), and some 64 KiB for each channel |
+//! | all members together | events not taken | [`EndpointConfig::events_max`] and [`EndpointConfig::event_bytes_max`] |
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this module reads the monotonic clock, starts tasks and binds a UDP socket"
+)]
+
+mod admission;
+mod close;
+mod endpoint;
+mod event;
+mod gate;
+mod key;
+mod link;
+mod reader;
+mod tls;
+mod writer;
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+pub use admission::Versions;
+pub use close::{CloseCode, CloseReason, DialError, Refusal};
+pub use endpoint::{BindError, Endpoint, EndpointConfig, EndpointStats};
+pub use event::{Event, Events};
+pub use key::{NodeKey, NodeKeyError};
+pub use link::{ChannelStats, DatagramError, Link, LinkStats, SendError};
+
+use crate::time::Time;
+
+/// The monotonic clock as a number: what cores call the time.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    fn now(self) -> Time {
+        let elapsed = Instant::now().saturating_duration_since(self.origin);
+        Time::from_nanos(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+/// One way to write an address: a socket for both families shows IPv4 peers inside IPv6 addresses.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

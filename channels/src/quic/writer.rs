@@ -1,0 +1,274 @@
+//! The sending half of a connection: one task owns every outgoing stream.
+//!
+//! There is one stream for each channel, opened with its first frame and kept. The task takes frames from the [`sender`](crate::sender)
+//! in the order that it decides, at most some 64 KiB ahead for each stream, and offers them to all streams in the same turn: a stream that
+//! takes nothing holds back its own channel only. Below, QUIC sends streams in the order of their priorities, which are those of the
+//! classes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use quinn::{ConnectionError, SendStream, WriteError};
+
+use super::close::CloseReason;
+use super::link::{Drain, Inner};
+use crate::channel::{ChannelId, Class};
+use crate::frame;
+
+/// Bytes of a channel that the writer takes ahead of its stream.
+const LANE_BYTES_MAX: usize = 64 * 1_024;
+/// The largest piece that is handed to QUIC, which counts a piece until all of it is acknowledged.
+const SEGMENT_BYTES_MAX: usize = 64 * 1_024;
+/// Small frames are joined up to this size: QUIC searches its pieces one by one.
+const JOINED_BYTES_MAX: usize = 16 * 1_024;
+/// Pieces in one write.
+const SEGMENTS_MAX: usize = 32;
+/// Turns after which the task lets others run.
+const TURNS_MAX: usize = 32;
+
+/// Sends until the connection ends. When a drain is ordered, sends what is left and closes.
+pub(super) async fn write(link: Arc<Inner>) {
+    let mut writer = Writer { link: link.clone(), lanes: BTreeMap::new() };
+    let drained = loop {
+        let mut woken = pin!(link.wake.notified());
+        let step = poll_fn(|context| match writer.poll(context) {
+            Poll::Ready(step) => Poll::Ready(step),
+            Poll::Pending => woken.as_mut().poll(context).map(|()| Step::Again),
+        });
+        match step.await {
+            Step::Again => {}
+            Step::Lost => return,
+            Step::Drained(drain) => break drain,
+        }
+    };
+    writer.finish().await;
+    link.end(CloseReason::Ours(drained.code));
+}
+
+enum Step {
+    /// There may be more to send.
+    Again,
+    /// Everything is sent and it was the last.
+    Drained(Drain),
+    /// The connection is gone.
+    Lost,
+}
+
+struct Writer {
+    link: Arc<Inner>,
+    lanes: BTreeMap<ChannelId, Lane>,
+}
+
+/// One channel's stream and what waits for it.
+struct Lane {
+    stream: LaneStream,
+    /// Frames taken in this turn.
+    fresh: Vec<Bytes>,
+    segments: VecDeque<Bytes>,
+    /// Bytes of both.
+    bytes: usize,
+    /// Bytes of the preamble that are still among the segments. They are no channel's traffic.
+    preamble: usize,
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<SendStream, ConnectionError>> + Send>>;
+
+enum LaneStream {
+    /// The peer has not allowed one more stream yet.
+    Opening(Opening),
+    Open(SendStream),
+    /// The peer does not want this channel: its frames are dropped.
+    Unwanted,
+}
+
+impl Writer {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        for _ in 0..TURNS_MAX {
+            let took = self.take();
+            match self.offer(context) {
+                Ok(wrote) if !took && !wrote => {
+                    let queues = self.link.queues();
+                    return match queues.drain {
+                        Some(drain) if queues.state.is_empty() && self.is_empty() => Poll::Ready(Step::Drained(drain)),
+                        _ => Poll::Pending,
+                    };
+                }
+                Ok(_) => {}
+                Err(_) => return Poll::Ready(Step::Lost),
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Takes frames for every channel whose stream has room. Says whether it took any.
+    fn take(&mut self) -> bool {
+        let now = self.link.clock.now();
+        let mut queues = self.link.queues();
+        let mut took = false;
+        while let Some((channel, frame)) =
+            queues.state.pop(|channel| self.lanes.get(&channel).is_none_or(|lane| lane.bytes < LANE_BYTES_MAX))
+        {
+            took = true;
+            let lane = self.lanes.entry(channel).or_insert_with(|| Lane::open(&self.link, channel));
+            if matches!(lane.stream, LaneStream::Unwanted) {
+                continue;
+            }
+            queues.taken(frame.len(), now);
+            lane.bytes += frame.len();
+            lane.fresh.push(frame);
+        }
+        took
+    }
+
+    /// Offers every stream what waits for it. Says whether any took something.
+    fn offer(&mut self, context: &mut Context<'_>) -> Result<bool, ConnectionError> {
+        let mut wrote_any = false;
+        for (channel, lane) in &mut self.lanes {
+            let before = lane.bytes;
+            let wrote = lane.offer(*channel, context, &self.link)?;
+            if wrote > 0 || lane.bytes < before {
+                wrote_any = true;
+                let now = self.link.clock.now();
+                let mut queues = self.link.queues();
+                queues.written(*channel, wrote, now);
+                // What an unwanted lane gave up.
+                queues.dropped(before - lane.bytes - wrote, now);
+            }
+        }
+        Ok(wrote_any)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lanes.values().all(|lane| lane.bytes == 0 && lane.segments.is_empty())
+    }
+
+    /// Ends the streams, and waits until the peer's transport has all of them or the connection is gone.
+    async fn finish(&mut self) {
+        let mut streams: Vec<_> = self
+            .lanes
+            .values_mut()
+            .filter_map(|lane| match &mut lane.stream {
+                LaneStream::Open(stream) => Some(stream),
+                LaneStream::Opening(_) | LaneStream::Unwanted => None,
+            })
+            .collect();
+        for stream in &mut streams {
+            let _ = stream.finish();
+        }
+        for stream in streams {
+            let _ = stream.stopped().await;
+        }
+    }
+}
+
+impl Lane {
+    fn open(link: &Inner, channel: ChannelId) -> Self {
+        let connection = link.connection.clone();
+        let priority = priority(link.params.channel(channel).map_or(Class::Low, |spec| spec.class));
+        let opening = Box::pin(async move {
+            let stream = connection.open_uni().await?;
+            // Only a stream that is gone has no priority, and then the first write says so.
+            let _ = stream.set_priority(priority);
+            Ok(stream)
+        });
+        let preamble = frame::encode_preamble(channel);
+        let len = preamble.len();
+        Lane { stream: LaneStream::Opening(opening), fresh: Vec::new(), segments: VecDeque::from([preamble]), bytes: 0, preamble: len }
+    }
+
+    /// Writes as much as the stream takes now; the bytes of frames that it took.
+    fn offer(&mut self, channel: ChannelId, context: &mut Context<'_>, link: &Inner) -> Result<usize, ConnectionError> {
+        if let LaneStream::Opening(opening) = &mut self.stream {
+            match opening.as_mut().poll(context) {
+                Poll::Ready(stream) => self.stream = LaneStream::Open(stream?),
+                Poll::Pending => return Ok(0),
+            }
+        }
+        let LaneStream::Open(stream) = &mut self.stream else { return Ok(0) };
+        join(&mut self.fresh, &mut self.segments);
+        let mut wrote = 0;
+        while !self.segments.is_empty() {
+            let segments = self.segments.make_contiguous();
+            let len = segments.len().min(SEGMENTS_MAX);
+            // Nothing is lost when the attempt is dropped, and the stream wakes this task whatever became of it.
+            let outcome = pin!(stream.write_chunks(&mut segments[..len])).poll(context);
+            match outcome {
+                Poll::Ready(Ok(written)) => {
+                    self.segments.drain(..written.chunks);
+                    let preamble = written.bytes.min(self.preamble);
+                    self.preamble -= preamble;
+                    self.bytes -= written.bytes - preamble;
+                    wrote += written.bytes - preamble;
+                }
+                Poll::Pending => break,
+                Poll::Ready(Err(WriteError::ConnectionLost(error))) => return Err(error),
+                Poll::Ready(Err(error)) => {
+                    tracing::debug!(peer = %link.peer.short(), ?channel, %error, "the peer does not want this channel");
+                    self.stream = LaneStream::Unwanted;
+                    self.segments = VecDeque::new();
+                    self.bytes = 0;
+                    break;
+                }
+            }
+        }
+        Ok(wrote)
+    }
+}
+
+/// Joins small frames and cuts large ones, in order.
+fn join(fresh: &mut Vec<Bytes>, segments: &mut VecDeque<Bytes>) {
+    let mut frames = fresh.drain(..).peekable();
+    while let Some(mut frame) = frames.next() {
+        if frames.peek().is_some_and(|next| frame.len() + next.len() <= JOINED_BYTES_MAX) {
+            let mut joined = frame.to_vec();
+            while let Some(next) = frames.next_if(|next| joined.len() + next.len() <= JOINED_BYTES_MAX) {
+                joined.extend_from_slice(&next);
+            }
+            segments.push_back(Bytes::from(joined));
+            continue;
+        }
+        while frame.len() > SEGMENT_BYTES_MAX {
+            segments.push_back(frame.split_to(SEGMENT_BYTES_MAX));
+        }
+        segments.push_back(frame);
+    }
+}
+
+/// The order in which QUIC sends streams that are all ready.
+fn priority(class: Class) -> i32 {
+    class as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(frames: &[usize]) -> Vec<usize> {
+        let mut fresh: Vec<Bytes> = frames.iter().enumerate().map(|(index, len)| Bytes::from(vec![index as u8; *len])).collect();
+        let all = fresh.concat();
+        let mut segments = VecDeque::new();
+        join(&mut fresh, &mut segments);
+        assert!(fresh.is_empty());
+        assert_eq!(segments.make_contiguous().concat(), all, "the bytes stay in order");
+        segments.iter().map(Bytes::len).collect()
+    }
+
+    #[test]
+    fn small_frames_share_a_write_and_large_ones_are_cut() {
+        assert_eq!(joined(&[]), [0; 0]);
+        assert_eq!(joined(&[10]), [10]);
+        assert_eq!(joined(&[10, 20, 30]), [60]);
+        assert_eq!(joined(&[10_000, 6_384, 1]), [16_384, 1]);
+        assert_eq!(joined(&[1, 150_000, 1, 2]), [1, 65_536, 65_536, 18_928, 3]);
+    }
+
+    #[test]
+    fn higher_classes_have_higher_priorities() {
+        assert!(Class::ALL.windows(2).all(|pair| priority(pair[0]) < priority(pair[1])));
+    }
+}

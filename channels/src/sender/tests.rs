@@ -1,0 +1,295 @@
+use std::collections::BTreeMap;
+
+use rand::RngExt;
+
+use super::*;
+use crate::random;
+
+const T0: Time = Time::from_secs(1);
+
+fn state() -> State {
+    State::new(Params::default())
+}
+
+fn frame_of(len: usize) -> Bytes {
+    Bytes::from(vec![0; len])
+}
+
+fn push(state: &mut State, channel: ChannelId, len: usize) -> Result<(), Reason> {
+    state.push(channel, frame_of(len), T0).map_err(|refused| {
+        assert_eq!(refused.frame.len(), len, "the frame is given back");
+        refused.reason
+    })
+}
+
+fn any(_: ChannelId) -> bool {
+    true
+}
+
+fn pop_all(state: &mut State) -> Vec<ChannelId> {
+    std::iter::from_fn(|| state.pop(any).map(|(channel, _)| channel)).collect()
+}
+
+#[test]
+fn the_built_in_table_is_what_the_docs_say() {
+    let params = Params::default();
+    assert_eq!(params.channels().iter().map(|channel| channel.id).collect::<Vec<_>>(), ChannelId::BUILT_IN);
+    assert_eq!(params.channels().iter().map(|channel| channel.queued_bytes_max).sum::<usize>(), Params::PEER_BYTES_MAX);
+    let data = params.channel(ChannelId::DATA).unwrap();
+    assert_eq!((data.class, data.queued_frames_max, data.overflow), (Class::Medium, 10_000, Overflow::Refuse));
+    assert_eq!(params.channel(ChannelId::CONTROL).unwrap().overflow, Overflow::Disconnect);
+    assert_eq!(params.channel(ChannelId(9)), None);
+}
+
+#[test]
+fn a_bad_table_is_refused_by_name() {
+    let field = |channels: Vec<ChannelSpec>, bytes| Params::new(channels, bytes).map(|_| ()).map_err(|error| error.field);
+    let table = || ChannelSpec::built_in().to_vec();
+    let total = Params::PEER_BYTES_MAX;
+    assert_eq!(field(table(), total), Ok(()));
+    assert_eq!(field(vec![], total), Ok(()));
+    assert_eq!(field(table(), 5 * 1_024 * 1_024), Err("peer_bytes_max"));
+    assert_eq!(field((0..1_025).map(|id| ChannelSpec { id: ChannelId(id), ..table()[1].clone() }).collect(), total), Err("channels"));
+    let with = |change: fn(&mut ChannelSpec)| {
+        let mut table = table();
+        change(&mut table[2]);
+        field(table, total)
+    };
+    assert_eq!(with(|spec| spec.id = ChannelId::EVENTS), Err("channels.id"));
+    assert_eq!(with(|spec| spec.name = "events".into()), Err("channels.name"));
+    assert_eq!(with(|spec| spec.name = "".into()), Err("channels.name"));
+    assert_eq!(with(|spec| spec.queued_frames_max = 0), Err("channels.queued_frames_max"));
+    assert_eq!(with(|spec| spec.queued_bytes_max = limits::FRAME_BYTES_MAX), Err("channels.queued_bytes_max"));
+    assert_eq!(with(|spec| spec.queued_bytes_max = usize::MAX), Ok(()));
+    assert_eq!(with(|spec| (spec.class, spec.queued_bytes_max) = (Class::Control, usize::MAX)), Err("peer_bytes_max"));
+    assert_eq!(field(vec![ChannelSpec { name: "".into(), ..table()[0].clone() }], total), Err("channels.name"));
+    let error = Params::new(table(), 7).unwrap_err().to_string();
+    assert!(error.starts_with("peer_bytes_max is 7; it must be at least 5308424: "), "{error}");
+}
+
+#[test]
+fn higher_classes_go_first_and_a_channel_keeps_its_order() {
+    let mut state = state();
+    for channel in [ChannelId::GOSSIP, ChannelId::DATA, ChannelId::COORDINATION, ChannelId::CONTROL] {
+        for number in 0..2 {
+            state.push(channel, Bytes::from(vec![number]), T0).unwrap();
+        }
+    }
+    let order: Vec<_> = std::iter::from_fn(|| state.pop(any)).map(|(channel, frame)| (channel, frame[0])).collect();
+    let expected = [ChannelId::CONTROL, ChannelId::COORDINATION, ChannelId::DATA, ChannelId::GOSSIP];
+    assert_eq!(order, expected.into_iter().flat_map(|channel| [(channel, 0), (channel, 1)]).collect::<Vec<_>>());
+    assert!(state.is_empty());
+}
+
+#[test]
+fn a_stream_that_is_not_ready_is_passed_over() {
+    let mut state = state();
+    push(&mut state, ChannelId::CONTROL, 10).unwrap();
+    push(&mut state, ChannelId::GOSSIP, 10).unwrap();
+    assert_eq!(state.pop(|channel| channel != ChannelId::CONTROL).unwrap().0, ChannelId::GOSSIP);
+    assert_eq!(state.pop(|channel| channel != ChannelId::CONTROL), None);
+    assert_eq!(state.pop(any).unwrap().0, ChannelId::CONTROL);
+}
+
+#[test]
+fn channels_of_one_class_take_turns() {
+    let mut state = state();
+    for channel in [ChannelId::DATA, ChannelId::DATA, ChannelId::DATA, ChannelId::EVENTS, ChannelId::EVENTS, ChannelId::EVENTS] {
+        push(&mut state, channel, 100).unwrap();
+    }
+    let (data, events) = (ChannelId::DATA, ChannelId::EVENTS);
+    assert_eq!(pop_all(&mut state), [data, events, data, events, data, events]);
+}
+
+#[test]
+fn channels_of_one_class_share_bytes_not_frames() {
+    let mut state = state();
+    for _ in 0..3 {
+        push(&mut state, ChannelId::DATA, 1_000).unwrap();
+    }
+    for _ in 0..30 {
+        push(&mut state, ChannelId::EVENTS, 100).unwrap();
+    }
+    let order = pop_all(&mut state);
+    for (index, window) in order.windows(11).enumerate() {
+        let bulky = window.iter().filter(|channel| **channel == ChannelId::DATA).count();
+        assert!(bulky <= 2, "{bulky} large frames in 11 from {index}");
+    }
+    assert_eq!(order[..12].iter().filter(|channel| **channel == ChannelId::DATA).count(), 2);
+}
+
+#[test]
+fn silence_earns_nothing() {
+    // Events were quiet, or blocked, while data sent a lot. Afterwards they share; events do not catch up.
+    for blocked in [false, true] {
+        let mut state = state();
+        if blocked {
+            (0..100).for_each(|_| push(&mut state, ChannelId::EVENTS, 100).unwrap());
+        }
+        (0..1_100).for_each(|_| push(&mut state, ChannelId::DATA, 100).unwrap());
+        for _ in 0..1_000 {
+            assert_eq!(state.pop(|channel| channel == ChannelId::DATA).unwrap().0, ChannelId::DATA);
+        }
+        if !blocked {
+            (0..100).for_each(|_| push(&mut state, ChannelId::EVENTS, 100).unwrap());
+        }
+        let first: Vec<_> = (0..20).map(|_| state.pop(any).unwrap().0).collect();
+        let events = first.iter().filter(|channel| **channel == ChannelId::EVENTS).count();
+        assert!((9..=11).contains(&events), "blocked {blocked}: {events} of 20");
+    }
+}
+
+/// Keeps channels full and counts the bytes that each gets of the first `pops` frames.
+fn saturate(lens: &[(ChannelId, usize)], pops: usize) -> BTreeMap<ChannelId, usize> {
+    let mut state = state();
+    let mut got = BTreeMap::new();
+    for _ in 0..pops {
+        for (channel, len) in lens {
+            while state.queued(*channel).frames < 2 {
+                push(&mut state, *channel, *len).unwrap();
+            }
+        }
+        let (channel, frame) = state.pop(any).unwrap();
+        *got.entry(channel).or_insert(0) += frame.len();
+    }
+    got
+}
+
+#[test]
+fn the_floor_gives_a_64th_of_the_bytes_whatever_the_sizes() {
+    for (high, low) in [(100, 100), (60_000, 100), (100, 60_000), (1_000_000, 64), (1, 1)] {
+        let got = saturate(&[(ChannelId::COORDINATION, high), (ChannelId::GOSSIP, low)], 200_000.min(2_000_000_000 / high));
+        let (high_got, low_got) = (got[&ChannelId::COORDINATION], *got.get(&ChannelId::GOSSIP).unwrap_or(&0));
+        let share = low_got as f64 / (high_got + low_got) as f64;
+        assert!((share - 1.0 / 64.0).abs() < 0.003, "{high} over {low}: share {share}");
+    }
+}
+
+#[test]
+fn the_floor_holds_for_every_lower_class_at_once() {
+    let got =
+        saturate(&[(ChannelId::CONTROL, 500), (ChannelId::COORDINATION, 500), (ChannelId::DATA, 500), (ChannelId::GOSSIP, 500)], 100_000);
+    let total: usize = got.values().sum();
+    for channel in [ChannelId::COORDINATION, ChannelId::DATA, ChannelId::GOSSIP] {
+        let share = got[&channel] as f64 / total as f64;
+        assert!((0.015..0.017).contains(&share), "{channel}: {share}");
+    }
+    assert!(got[&ChannelId::CONTROL] as f64 > 0.95 * total as f64);
+}
+
+#[test]
+fn nothing_is_owed_after_an_idle_moment() {
+    let mut state = state();
+    push(&mut state, ChannelId::GOSSIP, 1_000).unwrap();
+    for _ in 0..600 {
+        push(&mut state, ChannelId::COORDINATION, 100).unwrap();
+    }
+    assert_eq!(pop_all(&mut state).last(), Some(&ChannelId::GOSSIP));
+    push(&mut state, ChannelId::GOSSIP, 1).unwrap();
+    push(&mut state, ChannelId::COORDINATION, 1).unwrap();
+    assert_eq!(pop_all(&mut state), [ChannelId::COORDINATION, ChannelId::GOSSIP]);
+}
+
+#[test]
+fn a_full_channel_refuses_and_leaves_the_others_alone() {
+    let mut state = state();
+    for _ in 0..1_000 {
+        push(&mut state, ChannelId::COORDINATION, 10).unwrap();
+    }
+    assert_eq!(push(&mut state, ChannelId::COORDINATION, 10), Err(Reason::ChannelFull));
+    for _ in 0..4 {
+        push(&mut state, ChannelId::DATA, 1_024 * 1_024).unwrap();
+    }
+    assert_eq!(push(&mut state, ChannelId::DATA, 1), Err(Reason::ChannelFull));
+    push(&mut state, ChannelId::GOSSIP, 10).unwrap();
+    assert_eq!(push(&mut state, ChannelId(77), 10), Err(Reason::UnknownChannel));
+    let counters: BTreeMap<_, _> = state.counters().collect();
+    assert_eq!((counters[&ChannelId::DATA].frames, counters[&ChannelId::DATA].refused), (4, 1));
+    assert_eq!(counters[&ChannelId::DATA].high, Queued { frames: 4, bytes: 4 * 1_024 * 1_024 });
+    assert_eq!(counters[&ChannelId::COORDINATION].refused, 1);
+    let refused = state.push(ChannelId::COORDINATION, frame_of(3), T0).unwrap_err();
+    assert_eq!(format!("{refused:?}: {refused}"), "Refused(ChannelFull, Refuse, 3 bytes): the channel's queue to the peer is full");
+}
+
+#[test]
+fn other_classes_cannot_take_what_control_reserves() {
+    const MIB: usize = 1_024 * 1_024;
+    let mut table = ChannelSpec::built_in();
+    table.iter_mut().filter(|channel| channel.class != Class::Control).for_each(|channel| channel.queued_bytes_max = 100 * MIB);
+    let mut state = State::new(Params::new(table, 6 * MIB).unwrap());
+    push(&mut state, ChannelId::DATA, MIB).unwrap();
+    push(&mut state, ChannelId::EVENTS, MIB).unwrap();
+    assert_eq!(push(&mut state, ChannelId::GOSSIP, 1), Err(Reason::PeerFull));
+    for _ in 0..4 {
+        push(&mut state, ChannelId::CONTROL, MIB).unwrap();
+    }
+    assert_eq!(push(&mut state, ChannelId::CONTROL, 1), Err(Reason::ChannelFull));
+    assert_eq!(state.total(), Queued { frames: 6, bytes: 6 * MIB });
+    assert_eq!(state.pop(|channel| channel == ChannelId::DATA).unwrap().0, ChannelId::DATA);
+    push(&mut state, ChannelId::GOSSIP, MIB).unwrap();
+}
+
+#[test]
+fn a_stall_is_the_time_without_progress() {
+    let mut state = state();
+    assert_eq!(state.stalled_since(), None);
+    let at = Time::from_secs;
+    state.push(ChannelId::DATA, frame_of(10), at(1)).unwrap();
+    state.push(ChannelId::DATA, frame_of(10), at(2)).unwrap();
+    assert_eq!(state.stalled_since(), Some(at(1)));
+    let (channel, frame) = state.pop(any).unwrap();
+    assert_eq!(state.stalled_since(), Some(at(1)), "a frame in the driver's hands is no progress");
+    state.sent(channel, frame.len(), at(5));
+    assert_eq!(state.stalled_since(), Some(at(5)));
+    state.sent(channel, 0, at(3));
+    assert_eq!(state.stalled_since(), Some(at(5)), "time does not run backwards");
+    state.pop(any).unwrap();
+    assert_eq!(state.stalled_since(), None);
+    state.sent(channel, 10, at(6));
+    assert_eq!(state.stalled_since(), None);
+    state.push(ChannelId::DATA, frame_of(10), at(9)).unwrap();
+    assert_eq!(state.stalled_since(), Some(at(9)));
+    assert_eq!(state.counters().find(|(id, _)| *id == ChannelId::DATA).unwrap().1.sent_bytes, 20);
+    state.sent(ChannelId(500), 10, at(10));
+}
+
+#[test]
+fn random_use_loses_and_invents_nothing() {
+    for seed in 0..20 {
+        let mut rng = random::generator(seed, "sender", 0);
+        let table = (0..rng.random_range(0..12_u16)).map(|id| ChannelSpec {
+            id: ChannelId(id * 7),
+            name: format!("channel-{id}").into(),
+            class: Class::ALL[rng.random_range(0..4)],
+            queued_frames_max: rng.random_range(1..20),
+            queued_bytes_max: rng.random_range(1_200_000..1_500_000),
+            overflow: Overflow::Drop,
+        });
+        let mut state = State::new(Params::new(table.collect::<Vec<_>>(), 20_000_000).unwrap());
+        let mut model: BTreeMap<ChannelId, VecDeque<Bytes>> = BTreeMap::new();
+        for step in 0..5_000_u64 {
+            let id = ChannelId(7 * rng.random_range(0..13));
+            if rng.random() {
+                let len = if rng.random_range(0..20) == 0 { rng.random_range(0..1_000_000) } else { rng.random_range(0..50) };
+                let frame = Bytes::from(vec![step as u8; len]);
+                if state.push(id, frame.clone(), Time::from_nanos(step)).is_ok() {
+                    model.entry(id).or_default().push_back(frame);
+                }
+            } else {
+                let blocked = id;
+                match state.pop(|channel| channel != blocked) {
+                    Some((channel, frame)) => {
+                        assert_ne!(channel, blocked);
+                        assert_eq!(model.get_mut(&channel).and_then(VecDeque::pop_front), Some(frame));
+                    }
+                    None => assert!(model.iter().all(|(channel, frames)| *channel == blocked || frames.is_empty())),
+                }
+            }
+        }
+        while let Some((channel, frame)) = state.pop(any) {
+            assert_eq!(model.get_mut(&channel).and_then(VecDeque::pop_front), Some(frame));
+        }
+        assert!(model.values().all(VecDeque::is_empty));
+        assert_eq!((state.total(), state.is_empty()), (Queued::default(), true));
+    }
+}

@@ -1,0 +1,142 @@
+//! What people may set about a replica.
+
+use std::time::Duration;
+
+use meshwork_channels::error::ConfigError;
+use meshwork_channels::limits;
+use serde::{Deserialize, Serialize};
+
+use crate::store::Bounds;
+
+/// How a replica behaves. All replicas of a cluster should bound keys, bytes and values alike: what one refuses, it never holds, and its
+/// digest differs from theirs for as long as they hold it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The least time between two deltas. A write after a longer pause leaves at once; others wait and share a frame, and writes of one key
+    /// become one. Raising it saves frames under load and adds as much latency. Default 5 ms: a guess below what a person or a WAN notices.
+    pub flush_delay: Duration,
+    /// How often a replica compares with a random neighbor, within 20 % either way. Lowering it shortens the life of a difference and
+    /// costs some 40 bytes per period. `None` switches all repair off, asking and answering, so that experiments can show what repair
+    /// is good for: such a replica misses for good what its broadcasts miss. Default 5 s: a guess; deltas arrive by broadcast, and only
+    /// what these miss waits.
+    pub repair_period: Option<Duration>,
+    /// About how long after a neighbor came up the two compare; between half and one and a half of it. Raising it delays new nodes,
+    /// lowering it makes both ends more often start at once. Default 50 ms: a guess well above the round trips of a LAN.
+    pub first_repair_delay: Duration,
+    /// How long a comparison may stand still before it is given up. Lowering it may give up slow peers, raising it lets a lost one hold its
+    /// place for longer. Default 2 s: a guess above the worst round trips of a WAN.
+    pub session_timeout: Duration,
+    /// How many frames answer one request. Raising it makes snapshots faster over long round trips and the queues to a peer longer.
+    /// Default 8: half a megabyte, within one window of a stream.
+    pub burst_frames: usize,
+    /// How many comparisons a replica leads at once. Raising it may make a new node receive the same entries from several neighbors.
+    /// Default 1.
+    pub leads_max: usize,
+    /// How many frames per second one peer may ask for in the long run; four seconds' worth at once. It bounds what a hostile neighbor
+    /// makes this node send. Default 512: 32 MiB/s, and two whole snapshots at once.
+    pub answer_frames_per_second: u32,
+    /// How far ahead of the wall clock the stamp of another node may be. Raising it tolerates worse clocks and lets a liar win
+    /// conflicts for as long. Default [`limits::STAMP_AHEAD_MAX`].
+    pub stamp_ahead_max: Duration,
+    /// Keys, removed ones included. Default and greatest value [`limits::KEYS_MAX`].
+    pub keys_max: usize,
+    /// Bytes of keys and values. Default and greatest value [`limits::STATE_BYTES_MAX`].
+    pub state_bytes_max: usize,
+    /// Bytes of one value. Default and greatest value [`limits::VALUE_BYTES_MAX`].
+    pub value_bytes_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            flush_delay: Duration::from_millis(5),
+            repair_period: Some(Duration::from_secs(5)),
+            first_repair_delay: Duration::from_millis(50),
+            session_timeout: Duration::from_secs(2),
+            burst_frames: 8,
+            leads_max: 1,
+            answer_frames_per_second: 512,
+            stamp_ahead_max: limits::STAMP_AHEAD_MAX,
+            keys_max: limits::KEYS_MAX,
+            state_bytes_max: limits::STATE_BYTES_MAX,
+            value_bytes_max: limits::VALUE_BYTES_MAX,
+        }
+    }
+}
+
+impl Config {
+    /// For nodes on one host or in one test: compares every second.
+    pub fn local() -> Self {
+        Config { repair_period: Some(Duration::from_secs(1)), first_repair_delay: Duration::from_millis(20), ..Self::default() }
+    }
+
+    /// For nodes of one site: the defaults.
+    pub fn lan() -> Self {
+        Self::default()
+    }
+
+    /// For nodes of several sites: patient, and with more bytes in flight.
+    pub fn wan() -> Self {
+        Config {
+            first_repair_delay: Duration::from_millis(250),
+            session_timeout: Duration::from_secs(5),
+            burst_frames: 16,
+            ..Self::default()
+        }
+    }
+
+    /// Checks the fields.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] that names the first field outside its limits.
+    pub fn build(self) -> Result<Params, ConfigError> {
+        fn within<T: PartialOrd + std::fmt::Debug>(field: &'static str, value: T, least: T, most: T) -> Result<(), ConfigError> {
+            if value < least || value > most {
+                return Err(ConfigError::new(field, format_args!("{value:?}"), format_args!("{least:?} to {most:?}")));
+            }
+            Ok(())
+        }
+        let (milli, minute) = (Duration::from_millis(1), Duration::from_secs(60));
+        within("flush_delay", self.flush_delay, Duration::ZERO, Duration::from_secs(1))?;
+        if let Some(period) = self.repair_period {
+            within("repair_period", period, 10 * milli, limits::REMOTE_DURATION_MAX)?;
+        }
+        within("first_repair_delay", self.first_repair_delay, milli, minute)?;
+        within("session_timeout", self.session_timeout, 10 * milli, minute)?;
+        within("burst_frames", self.burst_frames, 1, 64)?;
+        within("leads_max", self.leads_max, 1, 64)?;
+        within("answer_frames_per_second", self.answer_frames_per_second, 1, 1_000_000)?;
+        within("stamp_ahead_max", self.stamp_ahead_max, Duration::ZERO, limits::REMOTE_DURATION_MAX)?;
+        within("keys_max", self.keys_max, 1, limits::KEYS_MAX)?;
+        within("state_bytes_max", self.state_bytes_max, 1, limits::STATE_BYTES_MAX)?;
+        within("value_bytes_max", self.value_bytes_max, 0, limits::VALUE_BYTES_MAX)?;
+        Ok(Params { config: self, digest_key: *b"meshwork replica" })
+    }
+}
+
+/// A checked [`Config`], and the key of the digests.
+#[derive(Clone)]
+pub struct Params {
+    pub(crate) config: Config,
+    pub(crate) digest_key: [u8; 16],
+}
+
+impl Params {
+    /// Takes another key for all hashes than the public one that tests use. Every replica of a cluster must have the same, derived from
+    /// the secret of the cluster: whoever knows it can make entries that digests do not tell apart.
+    pub fn with_digest_key(self, digest_key: [u8; 16]) -> Self {
+        Params { digest_key, ..self }
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds { keys_max: self.config.keys_max, bytes_max: self.config.state_bytes_max, value_bytes_max: self.config.value_bytes_max }
+    }
+}
+
+impl std::fmt::Debug for Params {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Params").field("config", &self.config).finish_non_exhaustive()
+    }
+}

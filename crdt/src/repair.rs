@@ -1,0 +1,653 @@
+//! The half of a replica that compares with neighbors and repairs what differs, in both directions, in one session.
+//!
+//! ```text
+//! A: Probe{digest}      ->
+//!                       <- B: Equal                        (nearly always: done)
+//!                       <- B: Shards{256 sums}             (different)
+//! A holds more keys than B:   A: Lead{ranges that differ}  ->   and B plays the leader below
+//!
+//! leader                                 other
+//! Compare{ranges, its rows}      ->      merges the rows with its own
+//!                                <-      Entries*          (what the leader lacks or has older)
+//!                                <-      Compared{through, want}
+//! Entries*                       ->      (what the other lacks or has older)
+//! Compare{what remains}          ->      …
+//! ```
+//!
+//! All rules of progress are the leader's: it keeps the ranges that remain, and cuts them by how far the answer came. The other side
+//! answers each `Compare` from its state alone, so a lost peer leaves nothing behind there. The side with fewer keys leads, because rows
+//! travel from the leader only: a new node leads with no row at all and receives entries, `burst_frames` frames for each round trip.
+//!
+//! Bounds: one session per neighbor, `leads_max` of them as leader; a session keeps at most [`RANGES_MAX`] ranges; it ends after silence,
+//! and after [`STEPS_MAX`] steps whatever the peer does. Crossed probes: the smaller `PeerId` stays the one who asked.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use meshwork_channels::random::{Generator, generator};
+use meshwork_channels::{Bounded, DecodeError, Misbehavior, Now, PeerId, Time, Timers, WallTime};
+use rand::RngExt;
+
+use crate::config::Config;
+use crate::digest::Digest;
+use crate::key::Key;
+use crate::replica::{Action, Counters};
+use crate::store::{Register, Store};
+use crate::wire::{
+    ENTRIES_MAX, Entry, FRAME_BUDGET_BYTES, KeyHash, Message, RANGES_MAX, ROWS_MAX, Range, Row, SHARDS, ShardSum, Value, entry_bytes_max,
+};
+
+/// Steps of one session as leader. A full replica of values that fill half a frame each, one frame for each answer, takes 2,100.
+const STEPS_MAX: u32 = 4_096;
+/// How long an allowance takes to fill up again.
+const ALLOWANCE: Duration = Duration::from_secs(4);
+/// The lower median of fewer reports would be one neighbor's word.
+const CLOCK_REPORTS_MIN: usize = 2;
+
+/// What one input may read and say.
+pub(crate) struct Turn<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) now: Now,
+    pub(crate) actions: &'a mut Vec<Action>,
+    pub(crate) counters: &'a mut Counters,
+}
+
+impl Turn<'_> {
+    fn send(&mut self, to: PeerId, message: Message) {
+        self.actions.push(Action::Send { to, message });
+    }
+
+    fn misbehaved(&mut self, peer: PeerId, what: Misbehavior) {
+        self.counters.misbehaved += 1;
+        self.actions.push(Action::Misbehaved { peer, what });
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// Compare with a random neighbor.
+    Period,
+    /// Compare with this neighbor.
+    Probe(PeerId),
+    /// Give up the session with this neighbor.
+    Session(PeerId),
+}
+
+#[derive(Clone, Debug)]
+struct Neighbor {
+    session: Session,
+    allowance: Allowance,
+    /// Its wall clock less our monotonic one, in microseconds.
+    clock_offset: Option<i64>,
+    /// It leads, or was just asked to: we do not begin a session of our own before.
+    led_until: Time,
+}
+
+#[derive(Clone, Debug)]
+enum Session {
+    Idle,
+    /// `Probe` was sent.
+    Probed,
+    /// `Compare` was sent.
+    Leading(Lead),
+}
+
+#[derive(Clone, Debug)]
+struct Lead {
+    /// What remains, ascending and disjoint. Only ever trimmed from its front.
+    todo: VecDeque<Range>,
+    round: u32,
+    /// The last hash of the `Compare` that is out.
+    asked_through: u64,
+    steps: u32,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Repair {
+    me: PeerId,
+    config: Config,
+    generator: Generator,
+    timers: Timers<Timer>,
+    neighbors: BTreeMap<PeerId, Neighbor>,
+    /// Peers that are neighbors of ours only in their own eyes, or no longer, share one allowance.
+    strangers: Allowance,
+    /// The lower median of the clocks of the neighbors.
+    clock_offset: Option<i64>,
+    round: u32,
+}
+
+impl Repair {
+    pub(crate) fn new(me: PeerId, config: Config, seed: u64) -> Self {
+        Repair {
+            me,
+            config,
+            generator: generator(seed, "repair", 0),
+            timers: Timers::new(),
+            neighbors: BTreeMap::new(),
+            strangers: Allowance::default(),
+            clock_offset: None,
+            round: 0,
+        }
+    }
+
+    pub(crate) fn neighbor_up(&mut self, peer: PeerId, now: Time) {
+        let Some(period) = self.config.repair_period else { return };
+        if peer == self.me || self.neighbors.contains_key(&peer) {
+            return;
+        }
+        let neighbor = Neighbor { session: Session::Idle, allowance: Allowance::default(), clock_offset: None, led_until: Time::ZERO };
+        self.neighbors.insert(peer, neighbor);
+        let delay = self.around(self.config.first_repair_delay, 0.5);
+        self.timers.set(Timer::Probe(peer), now + delay);
+        if self.timers.get(&Timer::Period).is_none() {
+            let delay = self.around(period, 0.2);
+            self.timers.set(Timer::Period, now + delay);
+        }
+    }
+
+    pub(crate) fn neighbor_down(&mut self, peer: PeerId) {
+        if self.neighbors.remove(&peer).is_none() {
+            return;
+        }
+        self.timers.cancel(&Timer::Probe(peer));
+        self.timers.cancel(&Timer::Session(peer));
+        if self.neighbors.is_empty() {
+            self.timers.cancel(&Timer::Period);
+        }
+        self.note_clocks();
+    }
+
+    pub(crate) fn received(&mut self, from: PeerId, message: Message, turn: &mut Turn<'_>) {
+        if self.config.repair_period.is_none() {
+            return;
+        }
+        match message {
+            Message::Probe { digest, wall } => self.on_probe(from, digest, wall, turn),
+            Message::Equal { wall } => self.on_equal(from, wall, turn),
+            Message::Shards { keys, wall, sums } => self.on_shards(from, keys, wall, &sums, turn),
+            Message::Lead { ranges } => self.on_lead(from, &ranges, turn),
+            Message::Compare { round, ranges, rows } => self.on_compare(from, round, &ranges, &rows, turn),
+            Message::Compared { round, through, want } => self.on_compared(from, round, through, &want, turn),
+            // Their content is the business of the map; its caller tells us by `entries_arrived`.
+            Message::Entries { .. } => {}
+        }
+    }
+
+    /// Entries came from a peer: a session with it is alive.
+    pub(crate) fn entries_arrived(&mut self, from: PeerId, now: Time) {
+        if self.timers.get(&Timer::Session(from)).is_some() {
+            self.timers.set(Timer::Session(from), now + self.config.session_timeout);
+        }
+    }
+
+    pub(crate) fn deadline_reached(&mut self, turn: &mut Turn<'_>) {
+        while let Some((_, timer)) = self.timers.pop_due(turn.now.time) {
+            match timer {
+                Timer::Period => self.on_period_due(turn),
+                Timer::Probe(peer) => self.on_probe_due(peer, turn),
+                Timer::Session(peer) => self.on_session_due(peer, turn),
+            }
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.timers.next_deadline()
+    }
+
+    /// The lower median of the clocks that the neighbors reported, brought up to now; `None` before enough of them did.
+    pub(crate) fn cluster_wall(&self, now: Time) -> Option<WallTime> {
+        let micros = self.clock_offset?.saturating_add(micros_of(now));
+        Some(WallTime::from_micros(u64::try_from(micros).unwrap_or(0)))
+    }
+
+    pub(crate) fn check(&self) {
+        debug_assert!(self.timers.len() <= 2 * self.neighbors.len() + 1, "timers belong to neighbors");
+        debug_assert!(self.leads() <= self.config.leads_max, "no more leads than allowed");
+        for (peer, neighbor) in &self.neighbors {
+            let has_timer = self.timers.get(&Timer::Session(*peer)).is_some();
+            debug_assert_eq!(has_timer, !matches!(neighbor.session, Session::Idle), "a session has an end");
+        }
+    }
+
+    fn on_period_due(&mut self, turn: &mut Turn<'_>) {
+        let Some(period) = self.config.repair_period else { return };
+        let delay = self.around(period, 0.2);
+        self.timers.set(Timer::Period, turn.now.time + delay);
+        let now = turn.now.time;
+        let free: Vec<PeerId> = self.neighbors.iter().filter(|(_, neighbor)| neighbor.is_free(now)).map(|(peer, _)| *peer).collect();
+        if !free.is_empty() {
+            let peer = free[self.generator.random_range(0..free.len())];
+            self.send_probe(peer, turn);
+        }
+    }
+
+    fn on_probe_due(&mut self, peer: PeerId, turn: &mut Turn<'_>) {
+        // Whoever is in a session with the peer already is about to learn what a probe would tell.
+        if self.neighbors.get(&peer).is_some_and(|neighbor| neighbor.is_free(turn.now.time)) {
+            self.send_probe(peer, turn);
+        }
+    }
+
+    fn on_session_due(&mut self, peer: PeerId, turn: &mut Turn<'_>) {
+        tracing::debug!(?peer, "repair given up: the peer is silent");
+        turn.counters.abandoned += 1;
+        self.end_session(peer);
+    }
+
+    fn send_probe(&mut self, peer: PeerId, turn: &mut Turn<'_>) {
+        let Some(neighbor) = self.neighbors.get_mut(&peer) else { return };
+        neighbor.session = Session::Probed;
+        self.timers.cancel(&Timer::Probe(peer));
+        self.timers.set(Timer::Session(peer), turn.now.time + self.config.session_timeout);
+        turn.counters.probes += 1;
+        turn.send(peer, Message::Probe { digest: turn.store.digest(), wall: turn.now.wall });
+    }
+
+    fn on_probe(&mut self, from: PeerId, digest: Digest, wall: WallTime, turn: &mut Turn<'_>) {
+        self.note_clock(from, wall, turn.now.time);
+        match self.neighbors.get(&from).map(|neighbor| &neighbor.session) {
+            // Crossed probes: the smaller identity goes on, or both would do the work of one.
+            Some(Session::Probed) if self.me < from => return,
+            Some(Session::Probed) => self.end_session(from),
+            // We compare with it already.
+            Some(Session::Leading(_)) => return,
+            Some(Session::Idle) | None => {}
+        }
+        if !self.allows(from, turn) {
+            return;
+        }
+        self.charge(from, 1, turn.now.time);
+        self.timers.cancel(&Timer::Probe(from));
+        if digest == turn.store.digest() {
+            turn.counters.equal += 1;
+            turn.send(from, Message::Equal { wall: turn.now.wall });
+        } else {
+            turn.counters.different += 1;
+            self.note_led(from, turn.now.time);
+            let keys = turn.store.digest().keys;
+            let sums = Bounded::first_of(turn.store.shard_sums());
+            turn.send(from, Message::Shards { keys, wall: turn.now.wall, sums });
+        }
+    }
+
+    fn on_equal(&mut self, from: PeerId, wall: WallTime, turn: &mut Turn<'_>) {
+        self.note_clock(from, wall, turn.now.time);
+        if self.is_probed(from) {
+            turn.counters.equal += 1;
+            self.end_session(from);
+        }
+    }
+
+    fn on_shards(&mut self, from: PeerId, keys: u64, wall: WallTime, sums: &[ShardSum], turn: &mut Turn<'_>) {
+        self.note_clock(from, wall, turn.now.time);
+        if sums.len() != SHARDS {
+            return turn.misbehaved(from, Misbehavior::Undecodable(DecodeError::Invalid));
+        }
+        // An answer that comes after its session was given up changes nothing.
+        if !self.is_probed(from) {
+            return;
+        }
+        turn.counters.different += 1;
+        self.end_session(from);
+        let ranges = ranges_that_differ(turn.store.shard_sums(), sums);
+        if ranges.is_empty() {
+            return;
+        }
+        if keys < turn.store.digest().keys {
+            self.note_led(from, turn.now.time);
+            turn.send(from, Message::Lead { ranges: Bounded::first_of(ranges) });
+        } else {
+            self.lead(from, ranges, turn);
+        }
+    }
+
+    fn on_lead(&mut self, from: PeerId, ranges: &[Range], turn: &mut Turn<'_>) {
+        if ranges.is_empty() || !are_ascending(ranges) {
+            return turn.misbehaved(from, Misbehavior::Undecodable(DecodeError::Invalid));
+        }
+        match self.neighbors.get(&from).map(|neighbor| &neighbor.session) {
+            // We lead already, or it is no neighbor of ours and has no place for a session.
+            Some(Session::Leading(_)) | None => return,
+            Some(Session::Probed) => self.end_session(from),
+            Some(Session::Idle) => {}
+        }
+        if !self.allows(from, turn) {
+            return;
+        }
+        self.charge(from, 1, turn.now.time);
+        self.lead(from, ranges.to_vec(), turn);
+    }
+
+    fn lead(&mut self, peer: PeerId, ranges: Vec<Range>, turn: &mut Turn<'_>) {
+        if self.leads() >= self.config.leads_max {
+            // Another neighbor is bringing us up to date; what then still differs from this one is little.
+            let delay = self.around(self.config.session_timeout / 4, 0.5);
+            self.timers.set(Timer::Probe(peer), turn.now.time + delay);
+            if let Some(neighbor) = self.neighbors.get_mut(&peer) {
+                neighbor.led_until = Time::ZERO;
+            }
+            return;
+        }
+        if let Some(neighbor) = self.neighbors.get_mut(&peer) {
+            neighbor.session = Session::Leading(Lead { todo: ranges.into(), round: 0, asked_through: 0, steps: 0 });
+            self.send_compare(peer, turn);
+        }
+    }
+
+    fn send_compare(&mut self, peer: PeerId, turn: &mut Turn<'_>) {
+        let Some(Neighbor { session: Session::Leading(lead), .. }) = self.neighbors.get_mut(&peer) else { return };
+        self.round = self.round.wrapping_add(1);
+        let (ranges, rows) = rows_within(&lead.todo, turn.store);
+        lead.round = self.round;
+        lead.steps += 1;
+        lead.asked_through = ranges.last().map_or(0, |range| range.last.0);
+        self.timers.set(Timer::Session(peer), turn.now.time + self.config.session_timeout);
+        turn.send(peer, Message::Compare { round: self.round, ranges, rows });
+    }
+
+    fn on_compare(&mut self, from: PeerId, round: u32, ranges: &[Range], rows: &[Row], turn: &mut Turn<'_>) {
+        if ranges.is_empty() || !are_ascending(ranges) || !are_within(rows, ranges) {
+            return turn.misbehaved(from, Misbehavior::Undecodable(DecodeError::Invalid));
+        }
+        if !self.allows(from, turn) {
+            return;
+        }
+        self.note_led(from, turn.now.time);
+        let answer = answer(turn.store, ranges, rows, self.config.burst_frames);
+        self.charge(from, answer.frames.frames.len() + 1, turn.now.time);
+        answer.frames.send(from, turn);
+        turn.send(from, Message::Compared { round, through: KeyHash(answer.through), want: Bounded::first_of(answer.want) });
+    }
+
+    fn on_compared(&mut self, from: PeerId, round: u32, through: KeyHash, want: &[KeyHash], turn: &mut Turn<'_>) {
+        let Some(Neighbor { session: Session::Leading(lead), .. }) = self.neighbors.get_mut(&from) else { return };
+        if lead.round != round {
+            return;
+        }
+        let first = lead.todo.front().map_or(0, |range| range.first.0);
+        let is_valid = through.0 >= first
+            && through.0 <= lead.asked_through
+            && want.is_sorted_by(|a, b| a < b)
+            && want.first().is_none_or(|hash| hash.0 >= first)
+            && want.last().is_none_or(|hash| *hash <= through);
+        if !is_valid {
+            self.end_session(from);
+            return turn.misbehaved(from, Misbehavior::Undecodable(DecodeError::Invalid));
+        }
+
+        let mut frames = Frames::new(self.config.burst_frames);
+        let mut covered = Some(through.0);
+        'all: for hash in want {
+            let was_empty = frames.is_empty();
+            for (_, key, register) in turn.store.rows(Range { first: *hash, last: *hash }) {
+                if !frames.push(key, register) && !was_empty {
+                    // The rest waits: the next round starts with this key and asks for it again.
+                    covered = hash.0.checked_sub(1);
+                    break 'all;
+                }
+            }
+        }
+        if let Some(covered) = covered {
+            trim(&mut lead.todo, covered);
+        }
+        let (is_done, is_endless) = (lead.todo.is_empty(), lead.steps >= STEPS_MAX);
+        frames.send(from, turn);
+        if is_done || is_endless {
+            self.end_session(from);
+            *(if is_done { &mut turn.counters.completed } else { &mut turn.counters.abandoned }) += 1;
+        } else {
+            self.send_compare(from, turn);
+        }
+    }
+
+    fn is_probed(&self, peer: PeerId) -> bool {
+        self.neighbors.get(&peer).is_some_and(|neighbor| matches!(neighbor.session, Session::Probed))
+    }
+
+    fn leads(&self) -> usize {
+        self.neighbors.values().filter(|neighbor| matches!(neighbor.session, Session::Leading(_))).count()
+    }
+
+    fn end_session(&mut self, peer: PeerId) {
+        self.timers.cancel(&Timer::Session(peer));
+        if let Some(neighbor) = self.neighbors.get_mut(&peer) {
+            neighbor.session = Session::Idle;
+        }
+    }
+
+    fn note_led(&mut self, peer: PeerId, now: Time) {
+        if let Some(neighbor) = self.neighbors.get_mut(&peer) {
+            neighbor.led_until = now + self.config.session_timeout;
+        }
+    }
+
+    fn note_clock(&mut self, from: PeerId, wall: WallTime, now: Time) {
+        if let Some(neighbor) = self.neighbors.get_mut(&from) {
+            let wall = i64::try_from(wall.as_micros()).unwrap_or(i64::MAX);
+            neighbor.clock_offset = Some(wall.saturating_sub(micros_of(now)));
+            self.note_clocks();
+        }
+    }
+
+    fn note_clocks(&mut self) {
+        let mut offsets: Vec<i64> = self.neighbors.values().filter_map(|neighbor| neighbor.clock_offset).collect();
+        offsets.sort_unstable();
+        self.clock_offset = if offsets.len() < CLOCK_REPORTS_MIN { None } else { Some(offsets[(offsets.len() - 1) / 2]) };
+    }
+
+    fn allows(&mut self, peer: PeerId, turn: &mut Turn<'_>) -> bool {
+        let is_allowed = self.allowance(peer).is_left(turn.now.time);
+        if !is_allowed {
+            turn.counters.throttled += 1;
+            turn.misbehaved(peer, Misbehavior::TooManyRequests);
+        }
+        is_allowed
+    }
+
+    fn charge(&mut self, peer: PeerId, frames: usize, now: Time) {
+        let per_second = self.config.answer_frames_per_second;
+        self.allowance(peer).charge(frames, per_second, now);
+    }
+
+    fn allowance(&mut self, peer: PeerId) -> &mut Allowance {
+        match self.neighbors.get_mut(&peer) {
+            Some(neighbor) => &mut neighbor.allowance,
+            None => &mut self.strangers,
+        }
+    }
+
+    /// A duration within `part` of another, either way.
+    fn around(&mut self, duration: Duration, part: f64) -> Duration {
+        duration.mul_f64(self.generator.random_range(1.0 - part..1.0 + part))
+    }
+}
+
+impl Neighbor {
+    fn is_free(&self, now: Time) -> bool {
+        matches!(self.session, Session::Idle) && self.led_until <= now
+    }
+}
+
+/// What a peer may still ask for, as the moment until which its share is used up (the leaky bucket as a virtual schedule: ITU-T I.371,
+/// annex A).
+#[derive(Clone, Copy, Debug, Default)]
+struct Allowance {
+    used_until: Time,
+}
+
+impl Allowance {
+    fn is_left(&self, now: Time) -> bool {
+        self.used_until <= now + ALLOWANCE
+    }
+
+    fn charge(&mut self, frames: usize, per_second: u32, now: Time) {
+        self.used_until = self.used_until.max(now) + Duration::from_secs(1) / per_second * u32::try_from(frames).unwrap_or(u32::MAX);
+    }
+}
+
+/// Entries packed into a bounded number of frames.
+struct Frames {
+    frames: Vec<Bounded<Entry, ENTRIES_MAX>>,
+    frames_max: usize,
+    /// Bytes of the last frame.
+    bytes: usize,
+}
+
+impl Frames {
+    fn new(frames_max: usize) -> Self {
+        Frames { frames: Vec::new(), frames_max, bytes: 0 }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Adds an entry, or says that there is no room.
+    fn push(&mut self, key: &Key, register: &Register) -> bool {
+        let bytes = entry_bytes_max(key.len(), register.val.as_ref().map_or(0, |value| value.len()));
+        if self.frames.last().is_none_or(|frame| frame.len() == ENTRIES_MAX || self.bytes + bytes > FRAME_BUDGET_BYTES) {
+            if self.frames.len() == self.frames_max {
+                return false;
+            }
+            self.frames.push(Bounded::new());
+            self.bytes = 0;
+        }
+        self.bytes += bytes;
+        let marker = &register.marker;
+        let entry = Entry { key: key.clone(), stamp: marker.stamp, origin: marker.origin, value: Value::from_option(register.val.clone()) };
+        self.frames.last_mut().is_some_and(|frame| frame.push(entry).is_ok())
+    }
+
+    fn send(self, to: PeerId, turn: &mut Turn<'_>) {
+        for entries in self.frames {
+            turn.counters.entries_sent += entries.len() as u64;
+            turn.send(to, Message::Entries { entries });
+        }
+    }
+}
+
+fn micros_of(time: Time) -> i64 {
+    i64::try_from(time.as_nanos() / 1_000).unwrap_or(i64::MAX)
+}
+
+/// Whether ranges are ascending, disjoint, and none is inside out.
+fn are_ascending(ranges: &[Range]) -> bool {
+    ranges.iter().all(|range| range.first <= range.last) && ranges.is_sorted_by(|a, b| a.last < b.first)
+}
+
+/// Whether rows are strictly ascending and each is within one of the ranges, which are ascending.
+fn are_within(rows: &[Row], ranges: &[Range]) -> bool {
+    let mut ranges = ranges.iter().peekable();
+    rows.is_sorted_by(|a, b| a < b)
+        && rows.iter().all(|row| {
+            while ranges.next_if(|range| range.last < row.key).is_some() {}
+            ranges.peek().is_some_and(|range| range.first <= row.key)
+        })
+}
+
+/// The shards whose sums differ, neighbors among them joined.
+fn ranges_that_differ(ours: impl Iterator<Item = ShardSum>, theirs: &[ShardSum]) -> Vec<Range> {
+    let mut ranges: Vec<Range> = Vec::new();
+    for (shard, (ours, theirs)) in (0_u64..).zip(ours.zip(theirs)) {
+        if ours == *theirs {
+            continue;
+        }
+        let first = shard << 56;
+        let last = KeyHash(first | u64::MAX >> 8);
+        match ranges.last_mut() {
+            Some(range) if range.last.0.checked_add(1) == Some(first) => range.last = last,
+            _ => ranges.push(Range { first: KeyHash(first), last }),
+        }
+    }
+    ranges
+}
+
+/// Removes everything up to and including `through` from the front.
+fn trim(todo: &mut VecDeque<Range>, through: u64) {
+    while let Some(range) = todo.front_mut() {
+        if range.last.0 <= through {
+            todo.pop_front();
+        } else {
+            // `through` is below `last` here, so adding one cannot overflow.
+            range.first = range.first.max(KeyHash(through + 1));
+            return;
+        }
+    }
+}
+
+/// As many of the ranges as the rows of one message cover, with all our rows in them.
+fn rows_within(todo: &VecDeque<Range>, store: &Store) -> (Bounded<Range, RANGES_MAX>, Bounded<Row, ROWS_MAX>) {
+    let mut ranges: Vec<Range> = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
+    'all: for range in todo {
+        for (row, _, _) in store.rows(*range) {
+            if rows.len() == ROWS_MAX {
+                // The cut falls between two hashes, because the other side takes a row that is missing for an entry that is.
+                let whole = rows.iter().rposition(|held| held.key != row.key).map_or(0, |index| index + 1);
+                let mut last = KeyHash(row.key.0.saturating_sub(1));
+                if whole > 0 {
+                    rows.truncate(whole);
+                } else {
+                    // More keys with one hash than rows in a message: what is left out we merely receive although we hold it.
+                    last = row.key;
+                }
+                if range.first <= last {
+                    ranges.push(Range { first: range.first, last });
+                }
+                break 'all;
+            }
+            rows.push(row);
+        }
+        ranges.push(*range);
+    }
+    // The store orders equal hashes by key, the wire by content.
+    rows.sort_unstable();
+    (Bounded::first_of(ranges), Bounded::first_of(rows))
+}
+
+/// What the side that does not lead makes of a `Compare`.
+struct Answer {
+    frames: Frames,
+    want: Vec<KeyHash>,
+    /// The last hash that was compared.
+    through: u64,
+}
+
+fn answer(store: &Store, ranges: &[Range], mut theirs: &[Row], frames_max: usize) -> Answer {
+    let mut frames = Frames::new(frames_max);
+    let mut want = Vec::new();
+    for range in ranges {
+        let mut ours = store.rows(*range).peekable();
+        loop {
+            // The smallest hash that is left on either side, and both sides' rows of it: one each, unless hashes collide.
+            let their_hash = theirs.first().map(|row| row.key).filter(|hash| *hash <= range.last);
+            let Some(hash) = ours.peek().map(|(row, _, _)| row.key).into_iter().chain(their_hash).min() else { break };
+            let our_group: Vec<_> = std::iter::from_fn(|| ours.next_if(|(row, _, _)| row.key == hash)).collect();
+            let their_group = &theirs[..theirs.iter().take_while(|row| row.key == hash).count()];
+
+            let we_lack = their_group.iter().any(|row| our_group.iter().all(|(held, _, _)| held != row));
+            let mut is_wanted = we_lack;
+            let was_empty = frames.is_empty();
+            for (row, key, register) in &our_group {
+                if their_group.contains(row) {
+                    continue;
+                }
+                if let ([_], [their_row]) = (&our_group[..], their_group) {
+                    // The same key on both sides: only the newer entry travels, or both if their stamps do not tell.
+                    is_wanted = their_row.stamp >= row.stamp;
+                    if their_row.stamp > row.stamp {
+                        continue;
+                    }
+                }
+                if !frames.push(key, register) && !was_empty {
+                    return Answer { frames, want, through: hash.0.saturating_sub(1) };
+                }
+            }
+            if is_wanted {
+                want.push(hash);
+            }
+            theirs = &theirs[their_group.len()..];
+        }
+    }
+    Answer { frames, want, through: ranges.last().map_or(0, |range| range.last.0) }
+}

@@ -1,0 +1,53 @@
+//! The wire and the digests are what they were: a change here breaks running clusters.
+
+use super::*;
+
+pub(super) fn every_message() -> Vec<Message> {
+    let range = Range { first: KeyHash(0x0100_0000_0000_0000), last: KeyHash(0x01ff_ffff_ffff_ffff) };
+    let row = Row { key: KeyHash(0x0101_0101_0101_0101), stamp: Stamp::from_parts(5, 6), entry: 0x0202_0202_0202_0202 };
+    let entries = [
+        wire::Entry { key: key("ab"), stamp: Stamp::from_parts(5, 6), origin: peer(9), value: Value::Removed },
+        wire::Entry { key: key("c"), stamp: Stamp::from_parts(5, 7), origin: peer(9), value: Value::Register(bytes("xyz")) },
+    ];
+    vec![
+        Message::Probe { digest: Digest { keys: 300, sum: 0xabcd }, wall: WallTime::from_micros(1) },
+        Message::Equal { wall: WallTime::from_micros(300) },
+        Message::Shards { keys: 2, wall: WallTime::from_micros(1), sums: Bounded::first_of([ShardSum(3), ShardSum(u64::MAX)]) },
+        Message::Lead { ranges: Bounded::first_of([range]) },
+        Message::Compare { round: 4, ranges: Bounded::first_of([range]), rows: Bounded::first_of([row]) },
+        Message::Entries { entries: Bounded::first_of(entries) },
+        Message::Compared { round: 4, through: KeyHash(7), want: Bounded::first_of([KeyHash(6)]) },
+    ]
+}
+
+#[test]
+fn the_wire_is_what_it_was() {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let nine = "09".repeat(32);
+    let expected = [
+        "00ac020000000000000000000000000000abcd01".to_owned(),
+        "01ac02".to_owned(),
+        "020201020000000000000003ffffffffffffffff".to_owned(),
+        "0301010000000000000001ffffffffffffff".to_owned(),
+        "040401010000000000000001ffffffffffffff01010101010101010100000000000500060202020202020202".to_owned(),
+        format!("050202616200000000000500 06{nine}00016300000000000500 07{nine}010378797a").replace(' ', ""),
+        "060400000000000000070100000000 00000006".replace(' ', ""),
+    ];
+    for (message, expected) in every_message().iter().zip(expected) {
+        assert_eq!(hex(&encode(message)), expected, "{}", message.name());
+        assert_eq!(decode::<Message>(&encode(message)).as_ref(), Ok(message));
+    }
+    let delta = delta([("a", Stamp::from_parts(1, 2), Some("v")), ("b", Stamp::from_parts(1, 3), None)]);
+    assert_eq!(hex(&delta), "000201610000000000010002010176016200000000000100 0300".replace(' ', ""));
+}
+
+/// The digest of one entry, so that a change of the hash or of what it covers is seen.
+#[test]
+fn digests_are_what_they_were() {
+    let mut state = replica(1);
+    let stamp = Stamp::from_parts(EPOCH.as_millis(), 3);
+    let bytes = delta([("config/x", stamp, Some("1"))]);
+    state.handle(Input::Delta { origin: peer(2), bytes }, at_millis(0), &mut Vec::new());
+    assert_eq!(state.digest().to_string(), "1:e96e2a6f2c082fcbc8fbc6d7620b5aed");
+    assert_eq!(replica(1).digest().to_string(), format!("0:{:032x}", 0));
+}

@@ -1,0 +1,211 @@
+//! What replicas say to each other: deltas in broadcasts, and the messages of repair between neighbors.
+//!
+//! Enums grow at their ends only. Hashes and stamps have a fixed width, because they use all their bits. No wire type is kept as it came:
+//! entries become registers of the store, whose marker is computed again from the value that arrived.
+
+use bytes::Bytes;
+use meshwork_channels::{Bounded, PeerId, WallTime, limits};
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::hlc::Stamp;
+use crate::key::Key;
+
+/// Shards of the key space: the top byte of a key's hash.
+pub const SHARDS: usize = 256;
+/// Ranges of one message.
+pub const RANGES_MAX: usize = SHARDS;
+/// Rows, or wanted hashes, of one message.
+pub const ROWS_MAX: usize = 2_048;
+/// Entries of one frame.
+pub const ENTRIES_MAX: usize = 1_024;
+/// Writes of one delta.
+pub const WRITES_MAX: usize = 1_024;
+
+/// Bytes that a sender fills in one frame or delta: the smaller of both limits, less room for what wraps the message.
+pub(crate) const FRAME_BUDGET_BYTES: usize = limits::CONTROL_BYTES_MAX - 512;
+const _: () = assert!(limits::BROADCAST_BYTES_MAX >= limits::CONTROL_BYTES_MAX, "one budget serves both");
+const _: () = assert!(entry_bytes_max(limits::KEY_BYTES_MAX, limits::VALUE_BYTES_MAX) <= FRAME_BUDGET_BYTES, "the largest entry fits");
+
+/// At most how many bytes an entry takes on the wire.
+pub(crate) const fn entry_bytes_max(key_len: usize, value_len: usize) -> usize {
+    // The length and bytes of the key, stamp, origin, tag and length and bytes of the value.
+    2 + key_len + 8 + 32 + 1 + 3 + value_len
+}
+
+/// A value. New kinds of values are added at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Value {
+    /// The key was removed: a tombstone.
+    Removed,
+    /// A register in which the last writer wins.
+    Register(Bytes),
+}
+
+impl Value {
+    pub(crate) fn from_option(value: Option<Bytes>) -> Self {
+        value.map_or(Value::Removed, Value::Register)
+    }
+
+    pub(crate) fn into_option(self) -> Option<Bytes> {
+        match self {
+            Value::Removed => None,
+            Value::Register(bytes) => Some(bytes),
+        }
+    }
+}
+
+/// A write of the node that broadcasts it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Write {
+    /// The key.
+    pub key: Key,
+    /// When it was written.
+    pub stamp: Stamp,
+    /// What was written.
+    pub value: Value,
+}
+
+/// The payload of a broadcast. Its origin is who sends the broadcast, so it cannot speak for others and need not name itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Delta {
+    /// Writes, in the order of their keys.
+    Writes(Bounded<Write, WRITES_MAX>),
+}
+
+/// An entry that one neighbor hands to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The key.
+    pub key: Key,
+    /// When it was written.
+    pub stamp: Stamp,
+    /// Who wrote it.
+    pub origin: PeerId,
+    /// What was written.
+    pub value: Value,
+}
+
+/// The keyed hash of a key; replicas compare in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeyHash(#[serde(with = "fixed")] pub u64);
+
+/// The sum over the entries of one shard; zero for an empty one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardSum(#[serde(with = "fixed")] pub u64);
+
+/// A part of the space of key hashes, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// The first hash.
+    pub first: KeyHash,
+    /// The last hash.
+    pub last: KeyHash,
+}
+
+/// What names an entry without its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Row {
+    /// The hash of the key.
+    pub key: KeyHash,
+    /// When it was written.
+    pub stamp: Stamp,
+    /// The keyed hash of the whole entry.
+    #[serde(with = "fixed")]
+    pub entry: u64,
+}
+
+/// A message of repair. Every one fits in [`limits::CONTROL_BYTES_MAX`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// "This is my digest."
+    Probe {
+        /// The digest of the sender.
+        digest: Digest,
+        /// Its wall clock.
+        wall: WallTime,
+    },
+    /// "Mine is the same." Answers `Probe`.
+    Equal {
+        /// The wall clock of the sender.
+        wall: WallTime,
+    },
+    /// "Mine differs; these are my shards." Answers `Probe`.
+    Shards {
+        /// How many keys the sender holds, tombstones included.
+        keys: u64,
+        /// Its wall clock.
+        wall: WallTime,
+        /// The sum of each of the [`SHARDS`] shards.
+        sums: Bounded<ShardSum, SHARDS>,
+    },
+    /// "We differ within these ranges and you hold fewer keys: you compare." Answers `Shards`.
+    Lead {
+        /// Ascending and disjoint.
+        ranges: Bounded<Range, RANGES_MAX>,
+    },
+    /// "Within these ranges I hold exactly these rows." Sent by the leader.
+    Compare {
+        /// Told back by the answer.
+        round: u32,
+        /// Ascending and disjoint.
+        ranges: Bounded<Range, RANGES_MAX>,
+        /// Ascending, each within a range.
+        rows: Bounded<Row, ROWS_MAX>,
+    },
+    /// "You lack these." Sent by both, as often as needed.
+    Entries {
+        /// The entries.
+        entries: Bounded<Entry, ENTRIES_MAX>,
+    },
+    /// "Up to here you have from me what you lack, and I want these of you." Ends the answer to `Compare`.
+    Compared {
+        /// The round of the `Compare`.
+        round: u32,
+        /// The last hash that the answer covers.
+        through: KeyHash,
+        /// Keys of which the leader has a newer entry; ascending, none after `through`.
+        want: Bounded<KeyHash, ROWS_MAX>,
+    },
+}
+
+impl Message {
+    /// A short stable name for logs, counters and tables.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::Probe { .. } => "probe",
+            Message::Equal { .. } => "equal",
+            Message::Shards { .. } => "shards",
+            Message::Lead { .. } => "lead",
+            Message::Compare { .. } => "compare",
+            Message::Entries { .. } => "entries",
+            Message::Compared { .. } => "compared",
+        }
+    }
+}
+
+/// 64 bits as eight bytes, highest first, so that bytes order as numbers do.
+pub(crate) mod fixed {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        value.to_be_bytes().serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        <[u8; 8]>::deserialize(deserializer).map(u64::from_be_bytes)
+    }
+}
+
+/// 128 bits as sixteen bytes, highest first.
+pub(crate) mod fixed_wide {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(value: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+        value.to_be_bytes().serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+        <[u8; 16]>::deserialize(deserializer).map(u128::from_be_bytes)
+    }
+}

@@ -1,0 +1,53 @@
+//! What the membership tells: new peers, and peers from beyond a healed partition.
+
+use super::*;
+
+impl<I: Identifier> State<I> {
+    pub(super) fn on_member_up(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
+        if !self.has_left && self.learn(peer, &[]) {
+            // Worth a request, however many were made in vain.
+            self.requests_left = self.requests_left.max(1);
+            self.fruitless = 0;
+            self.fill(now, actions);
+        }
+    }
+
+    pub(super) fn on_member_back(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
+        if self.has_left || peer == self.me || self.link_of(peer).is_some() {
+            return;
+        }
+        self.learn(peer, &[]);
+        self.want_heal(peer, now);
+        self.fill(now, actions);
+    }
+
+    /// Puts a peer into the sample of those that are asked for a link though both views are full.
+    pub(super) fn want_heal(&mut self, peer: I, now: Time) {
+        if self.returned.contains(&peer) {
+            return;
+        }
+        if self.returned.len() < RETURNED_LEN_MAX {
+            self.returned.push(peer);
+        } else {
+            let index = self.random.random_range(0..RETURNED_LEN_MAX);
+            self.returned[index] = peer;
+        }
+        let phase = Duration::from_secs(1).mul_f64(self.random.random_range(0.0..1.0));
+        self.timers.set_if_absent(Key::Heal, now + phase);
+    }
+
+    pub(super) fn on_heal_due(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
+        let each = self.params.heal_pause / self.params.heal_links;
+        if self.returned.is_empty() || !self.heals_asked.allows(now, self.params.heal_links, each) {
+            // Every node asks for a few links, so that all together bridge the gap without a storm.
+            self.returned.clear();
+            return;
+        }
+        let peer = self.returned.swap_remove(self.random.random_range(0..self.returned.len()));
+        if self.link_of(peer).is_none() && self.request_of(peer).is_none() {
+            self.heals_asked.take(now, self.params.heal_links, each);
+            self.send_request(peer, Purpose::Heal, now, actions);
+        }
+        self.timers.set(Key::Heal, now + Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,492 @@
+//! What was announced and is not here: waiting for the tree, then asking the announcers (sections 3.5 and 3.6).
+
+use meshwork_channels::{Misbehavior, Time};
+
+use super::message::{Group, LinkNews, Message, Packer, Push, Range};
+use super::{Action, EARLY_MAX, Held, MessageId, SETTLE, State, Stream};
+use crate::identifier::Identifier;
+
+/// A message that was announced and is not here.
+#[derive(Clone, Debug)]
+pub(super) struct Missing<I> {
+    /// Never empty, in the order in which they announced it.
+    announcers: Vec<Announcer<I>>,
+    phase: Phase<I>,
+    since: Time,
+    /// How often all announcers have been asked in vain.
+    rounds: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Announcer<I> {
+    peer: I,
+    /// As announced; 0 when the message is not on its first way through the tree.
+    hops: u16,
+    /// Whether it was asked in this round.
+    asked: bool,
+    /// How often it was asked at all.
+    attempts: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase<I> {
+    /// For the tree, or for the next round.
+    Waiting { due: Time },
+    /// For room among the open requests of an announcer that was not asked in this round.
+    Ready,
+    /// For the answer of an announcer.
+    Asked { peer: I, at: Time, due: Time },
+}
+
+impl<I: Copy + Ord> Missing<I> {
+    /// Whether it is on its first way through the tree.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.announcers.iter().any(|announcer| announcer.hops > 0)
+    }
+
+    /// The announcer that is nearest to the origin.
+    pub(super) fn nearest(&self) -> Option<(I, u16)> {
+        let fresh = self.announcers.iter().filter(|announcer| announcer.hops > 0);
+        fresh.min_by_key(|announcer| announcer.hops).map(|announcer| (announcer.peer, announcer.hops))
+    }
+
+    pub(super) fn into_announcers(self) -> Vec<I> {
+        self.announcers.into_iter().map(|announcer| announcer.peer).collect()
+    }
+
+    fn position(&self, peer: I) -> Option<usize> {
+        self.announcers.iter().position(|announcer| announcer.peer == peer)
+    }
+}
+
+impl<I: Identifier> State<I> {
+    /// Section 3.5: what is announced and not here is expected from the tree for a while.
+    pub(super) fn on_ihave(&mut self, from: I, link: LinkNews, groups: &[Group<I>], now: Time, actions: &mut Vec<Action<I>>) {
+        if self.find(&from).is_err() {
+            // The two sides of a link do not come up in the same instant. Once it is our neighbor, we ask it to say this again.
+            self.counters.strangers_ignored += 1;
+            self.early.retain(|(early, _)| *early != from);
+            if self.early.len() == EARLY_MAX {
+                self.early.remove(0);
+            }
+            self.early.push((from, now));
+            return;
+        }
+        let mut budget = self.params.config().missing_per_neighbor_max.saturating_mul(2);
+        let mut misbehavior = None;
+        'frame: for (stream, range) in ranges(groups) {
+            let (first, last) = (stream.message(range.first), stream.message(range.last()));
+            if let Some(neighbor) = self.neighbor_mut(&from) {
+                // It has them, so it need not be told of them.
+                while let Some(id) = neighbor.announce.range(first..=last).next().map(|(id, _)| *id) {
+                    neighbor.announce.remove(&id);
+                }
+            }
+            if self.is_own(&stream) {
+                if range.first == 0 || range.last() > self.sequence(stream.channel) {
+                    misbehavior = Some(Misbehavior::OwnName);
+                }
+                continue;
+            }
+            if self.seen.is_impossible(&first, now, self.params.seen()) || self.seen.is_impossible(&last, now, self.params.seen()) {
+                self.counters.sequences_refused += 1;
+                misbehavior = Some(Misbehavior::SequenceAhead);
+                continue;
+            }
+            if range.hops > 0
+                && let Some(Held { from: Some(pusher), hops, .. }) = self.store.get(&last).cloned()
+                && self.neighbor_mut(&pusher).is_some_and(|neighbor| neighbor.eager)
+            {
+                self.optimize((from, range.hops), pusher, hops, now, actions);
+            }
+            let mut next = range.first;
+            while let Some((first, last)) = self.seen.next_unseen(&stream, next, range.last()) {
+                for sequence in first..=last {
+                    if budget == 0 || !self.note_announcement(stream.message(sequence), from, range.hops, now) {
+                        self.counters.announcements_dropped += 1;
+                        break 'frame;
+                    }
+                    budget -= 1;
+                }
+                let Some(after) = last.checked_add(1) else { break };
+                next = after;
+            }
+        }
+        if let Some(what) = misbehavior {
+            actions.push(Action::Misbehaved { peer: from, what });
+        }
+        self.on_link_news(from, link, now, actions);
+    }
+
+    /// Notes that `peer` holds a message that is not here; `false` when there is no room for that.
+    fn note_announcement(&mut self, id: MessageId<I>, peer: I, hops: u16, now: Time) -> bool {
+        if self.store.contains(&id) {
+            // Its stream was forgotten at the bound, and it came before that.
+            return true;
+        }
+        let Ok(at) = self.find(&peer) else { return true };
+        let config = self.params.config();
+        let is_full = self.neighbors[at].announced_len >= config.missing_per_neighbor_max;
+        let announcer = Announcer { peer, hops, asked: false, attempts: 0 };
+        match self.missing.get_mut(&id) {
+            Some(missing) => {
+                if let Some(known) = missing.position(peer) {
+                    missing.announcers[known].hops = missing.announcers[known].hops.max(hops);
+                    return true;
+                }
+                if is_full {
+                    return false;
+                }
+                if missing.announcers.len() >= config.announcers_max {
+                    self.counters.announcers_dropped += 1;
+                    return true;
+                }
+                missing.announcers.push(announcer);
+                self.neighbors[at].announced_len += 1;
+                match missing.phase {
+                    Phase::Ready => {
+                        self.neighbors[at].ready.insert(id);
+                    }
+                    // The others were asked in vain; this one was not.
+                    Phase::Waiting { .. } if missing.rounds > 0 => self.make_ready(id, now),
+                    Phase::Waiting { .. } | Phase::Asked { .. } => {}
+                }
+            }
+            None => {
+                if is_full || self.missing.len() >= config.missing_max {
+                    return false;
+                }
+                let due = now + self.tree_lag.bound(config.graft_wait, config.graft_wait_min, config.graft_wait_max);
+                let missing = Missing { announcers: vec![announcer], phase: Phase::Waiting { due }, since: now, rounds: 0 };
+                self.missing.insert(id, missing);
+                self.missing_due.insert((due, id));
+                self.neighbors[at].announced_len += 1;
+            }
+        }
+        true
+    }
+
+    /// A link that was replaced without our knowing has lost what we sent over it: tell the neighbor again what we hold.
+    fn on_link_news(&mut self, from: I, link: LinkNews, now: Time, actions: &mut Vec<Action<I>>) {
+        let Some(neighbor) = self.neighbor_mut(&from) else { return };
+        let again = match link {
+            LinkNews::Same => false,
+            LinkNews::Opened => now - neighbor.backlog_at > SETTLE,
+            LinkNews::OpenedUnheard => neighbor.backlog_asked_at.is_none_or(|at| now - at > SETTLE),
+        };
+        if again {
+            neighbor.backlog_at = now;
+            neighbor.backlog_asked_at = Some(now);
+            self.send_backlog(from, LinkNews::Same, actions);
+        }
+    }
+
+    /// Section 3.6: the link joins the tree, and what was asked for is sent. What is not held is said, so that the peer asks elsewhere.
+    pub(super) fn on_graft(&mut self, from: I, eager: bool, groups: &[Group<I>], now: Time, actions: &mut Vec<Action<I>>) {
+        let config = self.params.config();
+        let (per_second, burst) = (config.grafts_per_second, config.graft_burst);
+        let at = self.find(&from).ok();
+        if eager && let Some(at) = at {
+            self.neighbors[at].eager = true;
+        }
+        let quota = at.map_or(self.strangers_quota, |at| self.neighbors[at].serve_quota);
+        let available = quota.available(now, per_second, burst);
+        let asked = ranges(groups).fold(0_u64, |sum, (_, range)| sum.saturating_add(range.len()));
+        let mut gone = Packer::new();
+        let ids = ranges(groups).flat_map(|(stream, range)| (range.first..=range.last()).map(move |sequence| stream.message(sequence)));
+        for id in ids.take(usize::try_from(available).unwrap_or(usize::MAX)) {
+            let Some(held) = self.store.get(&id) else {
+                gone.add(id, 0);
+                continue;
+            };
+            self.counters.grafts_served += 1;
+            self.counters.payload_bytes_sent += held.payload.len() as u64;
+            let (hops, payload) = (held.hops.saturating_add(1), held.payload.clone());
+            actions.push(Action::Send { to: from, message: Message::Gossip { id, hops, push: Push::Answer, payload } });
+            if let Some(at) = at {
+                self.neighbors[at].announce.remove(&id);
+            }
+        }
+        self.counters.grafts_missed += gone.ids();
+        for groups in gone.finish() {
+            actions.push(Action::Send { to: from, message: Message::Gone { groups } });
+        }
+        let quota = at.map_or(&mut self.strangers_quota, |at| &mut self.neighbors[at].serve_quota);
+        quota.take(asked.min(available), now, per_second);
+        if asked > available {
+            self.counters.grafts_refused += asked - available;
+            actions.push(Action::Misbehaved { peer: from, what: Misbehavior::TooManyRequests });
+        }
+    }
+
+    /// The peer does not hold what it announced (any more): the next announcer is asked at once.
+    pub(super) fn on_gone(&mut self, from: I, groups: &[Group<I>], now: Time) {
+        // An honest list names each message once, so this is no limit to it.
+        let mut budget = self.missing.len();
+        for (stream, range) in ranges(groups) {
+            let (first, last) = (stream.message(range.first), stream.message(range.last()));
+            let mut gone = Vec::new();
+            for (id, missing) in self.missing.range(first..=last).take(budget) {
+                budget -= 1;
+                if missing.position(from).is_some() {
+                    gone.push(*id);
+                }
+            }
+            for id in gone {
+                self.counters.grafts_gone += 1;
+                self.remove_announcer(id, from, now);
+            }
+        }
+    }
+
+    /// The tree did not bring the message in time, a round begins, or an answer did not come.
+    pub(super) fn on_missing_due(&mut self, id: MessageId<I>, now: Time) {
+        let Some(missing) = self.missing.get(&id) else { return };
+        match missing.phase {
+            Phase::Waiting { .. } => self.make_ready(id, now),
+            Phase::Asked { peer, .. } => {
+                self.counters.grafts_timed_out += 1;
+                let attempts = missing.position(peer).map_or(0, |at| missing.announcers[at].attempts);
+                if attempts >= self.params.config().attempts_max {
+                    self.remove_announcer(id, peer, now);
+                } else {
+                    self.leave_phase(&id);
+                    self.ask_next(id, now);
+                }
+            }
+            Phase::Ready => {}
+        }
+    }
+
+    /// Takes a message out because it has come. Learns how long the tree lags, or how long the neighbor took to answer.
+    pub(super) fn take_missing(&mut self, id: &MessageId<I>, from: I, push: Push, now: Time) -> Option<Missing<I>> {
+        let missing = self.missing.remove(id)?;
+        match push {
+            Push::Eager => self.tree_lag.sample(now - missing.since),
+            Push::Answer => {
+                if let Phase::Asked { peer, at, .. } = missing.phase
+                    && peer == from
+                    // An answer to a repeated request could belong to the first one (Karn and Partridge, SIGCOMM 1987).
+                    && missing.rounds == 0
+                    && let Some(neighbor) = self.neighbor_mut(&peer)
+                {
+                    neighbor.answers.sample(now - at);
+                }
+            }
+            Push::Late => {}
+        }
+        self.forget_phase(id, missing.phase);
+        for announcer in &missing.announcers {
+            if let Some(neighbor) = self.neighbor_mut(&announcer.peer) {
+                neighbor.announced_len -= 1;
+                neighbor.ready.remove(id);
+            }
+        }
+        Some(missing)
+    }
+
+    /// A neighbor is about to be forgotten: nothing is expected from it any more.
+    pub(super) fn forget_announcer(&mut self, peer: I, now: Time) {
+        let ids: Vec<MessageId<I>> =
+            self.missing.iter().filter(|(_, missing)| missing.position(peer).is_some()).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.remove_announcer(id, peer, now);
+        }
+    }
+
+    /// Sends what was asked for in this input, after filling the room that has become free.
+    pub(super) fn send_grafts(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
+        for at in 0..self.neighbors.len() {
+            let asked_max = self.params.config().asked_max;
+            // Half of the room at a time, so that answers that come one by one do not make one request each.
+            if self.neighbors[at].asked_len * 2 <= asked_max {
+                while let Some(id) = self.neighbors[at].ready.first().copied()
+                    && self.has_room(at, now)
+                {
+                    self.ask(id, at, now);
+                }
+            }
+            if !self.neighbors[at].ready.is_empty() && self.neighbors[at].asked_len < asked_max {
+                self.ask_later(at, now);
+            }
+            let neighbor = &mut self.neighbors[at];
+            if neighbor.asking.is_empty() {
+                continue;
+            }
+            let (to, eager) = (neighbor.peer, std::mem::take(&mut neighbor.asking_eager));
+            let ids = std::mem::take(&mut neighbor.asking);
+            for groups in Packer::pack(ids.into_iter().map(|id| (id, 0))) {
+                self.counters.graft_frames_sent += 1;
+                actions.push(Action::Send { to, message: Message::Graft { eager, groups } });
+            }
+        }
+    }
+
+    /// Wakes up once the neighbor may be asked for a fair number again.
+    fn ask_later(&mut self, at: usize, now: Time) {
+        let config = self.params.config();
+        let (per_second, burst) = (config.grafts_per_second / 2, config.graft_burst / 2);
+        let neighbor = &self.neighbors[at];
+        if neighbor.ask_quota.available(now, per_second, burst) > 0 {
+            return;
+        }
+        let count = (burst / 4).clamp(1, u32::try_from(config.asked_max).unwrap_or(u32::MAX));
+        let wake = neighbor.ask_quota.available_at(count, per_second, burst);
+        self.ask_at = Some(self.ask_at.map_or(wake, |at| at.min(wake)));
+    }
+
+    fn has_room(&self, at: usize, now: Time) -> bool {
+        let (config, neighbor) = (self.params.config(), &self.neighbors[at]);
+        neighbor.asked_len < config.asked_max && neighbor.ask_quota.available(now, config.grafts_per_second / 2, config.graft_burst / 2) > 0
+    }
+
+    /// Asks the first announcer that was not asked in this round and has room; else the first that gets room will be asked.
+    fn make_ready(&mut self, id: MessageId<I>, now: Time) {
+        self.leave_phase(&id);
+        let Some(missing) = self.missing.get(&id) else { return };
+        let mut left: Vec<Announcer<I>> = missing.announcers.iter().filter(|announcer| !announcer.asked).copied().collect();
+        // Who was asked in vain in an earlier round comes after who was never asked.
+        left.sort_by_key(|announcer| announcer.attempts);
+        let places: Vec<usize> = left.iter().filter_map(|announcer| self.find(&announcer.peer).ok()).collect();
+        // Where others wait already, this one waits behind them.
+        match places.iter().find(|at| self.neighbors[**at].ready.is_empty() && self.has_room(**at, now)) {
+            Some(at) => self.ask(id, *at, now),
+            None => {
+                for at in places {
+                    self.neighbors[at].ready.insert(id);
+                }
+            }
+        }
+    }
+
+    /// Section 3.6: asks an announcer, and takes the link into the tree when the tree should have brought the message.
+    fn ask(&mut self, id: MessageId<I>, at: usize, now: Time) {
+        let peer = self.neighbors[at].peer;
+        let config = self.params.config();
+        let wait = self.neighbors[at].answers.bound(config.answer_wait, config.answer_wait_min, config.answer_wait_max);
+        let Some(missing) = self.missing.get_mut(&id) else { return };
+        let due = now + wait.saturating_mul(1 << missing.rounds.min(8)).min(config.answer_wait_max);
+        missing.phase = Phase::Asked { peer, at: now, due };
+        let is_fresh = missing.is_fresh();
+        if let Some(announcer) = missing.announcers.iter_mut().find(|announcer| announcer.peer == peer) {
+            announcer.asked = true;
+            announcer.attempts = announcer.attempts.saturating_add(1);
+        }
+        let peers: Vec<I> = missing.announcers.iter().map(|announcer| announcer.peer).collect();
+        for peer in peers {
+            if let Some(neighbor) = self.neighbor_mut(&peer) {
+                neighbor.ready.remove(&id);
+            }
+        }
+        self.missing_due.insert((due, id));
+        let per_second = self.params.config().grafts_per_second / 2;
+        let neighbor = &mut self.neighbors[at];
+        neighbor.asked_len += 1;
+        neighbor.asking.insert(id);
+        neighbor.ask_quota.take(1, now, per_second);
+        if is_fresh {
+            neighbor.eager = true;
+            neighbor.asking_eager = true;
+        }
+        self.counters.grafts_sent += 1;
+    }
+
+    /// Asks an announcer that was not asked in this round. After the last one, a new round begins after a pause that grows.
+    fn ask_next(&mut self, id: MessageId<I>, now: Time) {
+        let config = self.params.config();
+        let Some(missing) = self.missing.get_mut(&id) else { return };
+        if missing.announcers.is_empty() {
+            self.missing.remove(&id);
+            self.counters.missing_given_up += 1;
+        } else if missing.announcers.iter().any(|announcer| !announcer.asked) {
+            self.make_ready(id, now);
+        } else {
+            missing.announcers.iter_mut().for_each(|announcer| announcer.asked = false);
+            missing.rounds = missing.rounds.saturating_add(1);
+            let pause = config.answer_wait.saturating_mul(1 << (missing.rounds - 1).min(8)).min(config.answer_wait_max);
+            let due = now + pause;
+            missing.phase = Phase::Waiting { due };
+            self.missing_due.insert((due, id));
+        }
+    }
+
+    /// Nothing more is expected from this announcer of this message. What it was asked for is asked for elsewhere at once.
+    fn remove_announcer(&mut self, id: MessageId<I>, peer: I, now: Time) {
+        let Some(missing) = self.missing.get_mut(&id) else { return };
+        let Some(position) = missing.position(peer) else { return };
+        missing.announcers.remove(position);
+        let phase = missing.phase;
+        let is_last = missing.announcers.is_empty();
+        let is_stuck = missing.announcers.iter().all(|announcer| announcer.asked);
+        if let Some(neighbor) = self.neighbor_mut(&peer) {
+            neighbor.announced_len -= 1;
+            neighbor.ready.remove(&id);
+        }
+        match phase {
+            Phase::Asked { peer: asked, .. } if asked == peer => {
+                self.leave_phase(&id);
+                self.ask_next(id, now);
+            }
+            Phase::Ready if is_stuck => self.ask_next(id, now),
+            Phase::Waiting { .. } if is_last => {
+                self.leave_phase(&id);
+                self.ask_next(id, now);
+            }
+            Phase::Asked { .. } | Phase::Ready | Phase::Waiting { .. } => {}
+        }
+    }
+
+    /// Between two phases: nothing is open, no deadline is set, and nobody is about to be asked. The caller enters the next phase.
+    fn leave_phase(&mut self, id: &MessageId<I>) {
+        if let Some(missing) = self.missing.get_mut(id) {
+            let phase = std::mem::replace(&mut missing.phase, Phase::Ready);
+            self.forget_phase(id, phase);
+        }
+    }
+
+    /// Undoes what a phase keeps outside of the message itself.
+    fn forget_phase(&mut self, id: &MessageId<I>, phase: Phase<I>) {
+        match phase {
+            Phase::Waiting { due } => {
+                self.missing_due.remove(&(due, *id));
+            }
+            Phase::Ready => {}
+            Phase::Asked { peer, due, .. } => {
+                self.missing_due.remove(&(due, *id));
+                if let Some(neighbor) = self.neighbor_mut(&peer) {
+                    neighbor.asked_len -= 1;
+                    neighbor.asking.remove(id);
+                }
+            }
+        }
+    }
+
+    /// The invariants of what is missing, where they are cheap to see.
+    pub(super) fn check_missing(&self) {
+        if !cfg!(debug_assertions) || self.missing.len() > 64 {
+            return;
+        }
+        for neighbor in &self.neighbors {
+            let asked = |missing: &&Missing<I>| matches!(missing.phase, Phase::Asked { peer, .. } if peer == neighbor.peer);
+            assert_eq!(self.missing.values().filter(asked).count(), neighbor.asked_len, "open requests are counted");
+            let announced = self.missing.values().filter(|missing| missing.position(neighbor.peer).is_some()).count();
+            assert_eq!(announced, neighbor.announced_len, "announcements are counted");
+        }
+        for (id, missing) in &self.missing {
+            assert!(!self.is_seen(id), "what is here is not missing");
+            assert!(!missing.announcers.is_empty(), "somebody announced what is missing");
+            assert!(missing.announcers.iter().all(|announcer| self.find(&announcer.peer).is_ok()), "announcers are neighbors");
+            match missing.phase {
+                Phase::Waiting { due } | Phase::Asked { due, .. } => assert!(self.missing_due.contains(&(due, *id)), "a deadline is set"),
+                Phase::Ready => assert!(
+                    self.neighbors.iter().any(|neighbor| neighbor.ready.contains(id)),
+                    "a neighbor will be asked as soon as it has room"
+                ),
+            }
+        }
+    }
+}
+
+fn ranges<I: Copy>(groups: &[Group<I>]) -> impl Iterator<Item = (Stream<I>, Range)> {
+    groups.iter().flat_map(|group| group.ranges.iter().map(|range| (group.stream, *range)))
+}

@@ -1,0 +1,179 @@
+//! From a missed answer to a verdict: hints, suspicions and the pings that can end them.
+
+use std::time::Duration;
+
+use foca::{Incarnation, Member as Update, State as Verdict};
+use meshwork_channels::{Misbehavior, Time};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::identity::Identity;
+use super::message::{Accusation, Message, Record};
+use super::view::Status;
+use super::{Action, Key, OF_LATE, State, misbehaved};
+use crate::identifier::Identifier;
+
+/// A suspicion never lasts longer than so many times the configured one.
+const DAMPING_MAX: u32 = 6;
+/// Questions at once, and in a second from then on, whatever connections break and tables say.
+const HINTS_BURST: u32 = 64;
+const HINTS_PER_SECOND: u32 = 32;
+
+/// A suspicion that this node times.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Suspicion<I> {
+    identity: Identity<I>,
+    incarnation: Incarnation,
+}
+
+/// A member that is asked whether it lives, before anything is held against it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Hint<I> {
+    /// The connection to it broke.
+    Lost,
+    /// A table says that it is dead in this run.
+    HeldForDead(Identity<I>),
+}
+
+impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
+    /// Asks a member that is up for a sign of life; without one it becomes a suspect.
+    pub(super) fn inquire(&mut self, peer: I, hint: Hint<I>, now: Time, actions: &mut Vec<Action<I>>) {
+        let Some(entry) = self.view.entry(peer).filter(|entry| entry.member.status.is_up()) else { return };
+        let accusation = match hint {
+            Hint::Lost => Accusation::Nothing,
+            Hint::HeldForDead(identity) => Accusation::Dead { generation: identity.generation },
+        };
+        let to = entry.member;
+        if self.wanted.is_some() || self.hints.contains_key(&peer) || !self.hints_left.take(HINTS_BURST, HINTS_PER_SECOND, now) {
+            return;
+        }
+        self.hints.insert(peer, hint);
+        self.timers.set(Key::Hint(peer), now + self.params.hint_grace());
+        actions.push(Action::Send { to: peer, address: to.address, message: Message::Ping { accusation } });
+    }
+
+    pub(super) fn on_hint_due(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
+        let Some(hint) = self.hints.remove(&peer) else { return };
+        if self.wanted.is_some() {
+            return;
+        }
+        let Some(entry) = self.view.entry(peer).filter(|entry| entry.member.status.is_up()) else { return };
+        // Silence on a broken connection is two signs, so half the time will do. A run that is over has nothing to answer for.
+        let span = match hint {
+            Hint::Lost => self.params.config().suspicion / 2,
+            Hint::HeldForDead(identity) if identity == entry.identity() => self.params.config().suspicion,
+            Hint::HeldForDead(_) => return,
+        };
+        let (identity, incarnation) = (entry.identity(), entry.incarnation);
+        self.detector.apply(std::iter::once(Update::new(identity, incarnation, Verdict::Suspect)), true);
+        self.touched.push(peer);
+        self.refresh(now);
+        self.suspect(identity, incarnation, span, now, actions);
+    }
+
+    /// Starts to time a suspicion that foca holds, and tells the accused (Lifeguard, section IV.C, over a stream).
+    pub(super) fn suspect(
+        &mut self,
+        identity: Identity<I>,
+        incarnation: Incarnation,
+        span: Duration,
+        now: Time,
+        actions: &mut Vec<Action<I>>,
+    ) {
+        if self.wanted.is_some() || !self.detector.is_suspect(&identity, incarnation) {
+            return;
+        }
+        let Identity { peer, generation, address } = identity;
+        let flaps = self.view.entry(peer).map_or(0, |entry| entry.flaps(OF_LATE, now));
+        let span = span * 2_u32.saturating_pow(flaps).min(DAMPING_MAX);
+        let until = now + span;
+        let is_known = self.suspicions.get(&peer).is_some_and(|known| known.identity == identity && known.incarnation == incarnation);
+        if is_known && self.timers.get(&Key::Suspicion(peer)).is_some_and(|at| at <= until) {
+            return;
+        }
+        self.timers.set(Key::Suspicion(peer), until);
+        self.timers.set(Key::LastPing(peer), now + span.saturating_sub(self.params.last_ping_lead()));
+        if !is_known {
+            self.suspicions.insert(peer, Suspicion { identity, incarnation });
+            self.counters.suspicions += 1;
+            let accusation = Accusation::Suspected { generation, incarnation };
+            actions.push(Action::Send { to: peer, address, message: Message::Ping { accusation } });
+        }
+    }
+
+    pub(super) fn on_last_ping_due(&mut self, peer: I, actions: &mut Vec<Action<I>>) {
+        let Some(Suspicion { identity, incarnation }) = self.suspicions.get(&peer).copied() else { return };
+        if self.detector.is_suspect(&identity, incarnation) {
+            let accusation = Accusation::Suspected { generation: identity.generation, incarnation };
+            actions.push(Action::Send { to: peer, address: identity.address, message: Message::Ping { accusation } });
+        }
+    }
+
+    pub(super) fn on_suspicion_due(&mut self, peer: I) {
+        let Some(Suspicion { identity, incarnation }) = self.suspicions.remove(&peer) else { return };
+        self.timers.cancel(&Key::LastPing(peer));
+        // A suspicion may have been refuted, or be about a run that is over. Foca 2.0.0 would tell the member that it is dead all the same.
+        if self.detector.is_suspect(&identity, incarnation) {
+            self.detector.apply(std::iter::once(Update::new(identity, incarnation.min(super::LEFT - 1), Verdict::Down)), true);
+            self.touched.push(peer);
+        } else {
+            self.counters.suspicions_refuted += 1;
+        }
+    }
+
+    pub(super) fn on_ping(&mut self, from: I, accusation: Accusation, now: Time, actions: &mut Vec<Action<I>>) {
+        let verdict = match accusation {
+            Accusation::Nothing => None,
+            Accusation::Suspected { generation, incarnation } => Some((generation, incarnation, Verdict::Suspect)),
+            Accusation::Dead { generation } => Some((generation, 0, Verdict::Down)),
+        };
+        if let Some((generation, incarnation, verdict)) = verdict {
+            self.on_own_name(from, &Identity { generation, ..self.me }, incarnation, verdict, now, actions);
+        }
+        // A node that must wait before it renews has no sign of life to give: its present generation is dead.
+        if self.wanted.is_none() {
+            let message = Message::Pong { sender: self.own_record() };
+            self.send(from, message, actions);
+        }
+    }
+
+    pub(super) fn on_pong(&mut self, from: I, sender: &Record<I>, now: Time, actions: &mut Vec<Action<I>>) {
+        if !self.take_in_person(from, sender, now, actions) {
+            return;
+        }
+        if self.hints.remove(&from).is_some() {
+            self.timers.cancel(&Key::Hint(from));
+        }
+        self.tell_the_dead(from, now, actions);
+    }
+
+    /// Tells a peer that speaks although we hold this run of it for dead; says whether that is so.
+    pub(super) fn tell_the_dead(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) -> bool {
+        let Some(entry) = self.view.entry(peer).filter(|entry| entry.member.status == Status::Down && entry.is_settled) else {
+            return false;
+        };
+        let (generation, address) = (entry.member.generation, entry.member.address);
+        if self.hints_left.take(HINTS_BURST, HINTS_PER_SECOND, now) {
+            let accusation = Accusation::Dead { generation };
+            actions.push(Action::Send { to: peer, address, message: Message::Ping { accusation } });
+        }
+        true
+    }
+
+    /// Takes in what an authenticated peer says of itself; says whether it was fit to be heard.
+    pub(super) fn take_in_person(&mut self, from: I, sender: &Record<I>, now: Time, actions: &mut Vec<Action<I>>) -> bool {
+        if sender.peer != from || sender.status != Status::Alive {
+            misbehaved(from, Misbehavior::Impersonation, actions);
+            return false;
+        }
+        if let Some(what) = sender.fault() {
+            misbehaved(from, what, actions);
+            return false;
+        }
+        self.hear_from(from, now);
+        self.detector.apply(std::iter::once(sender.update()), true);
+        self.touched.push(from);
+        self.refresh(now);
+        true
+    }
+}

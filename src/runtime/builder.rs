@@ -1,0 +1,364 @@
+//! Settings of a node, and its start.
+
+#![expect(clippy::disallowed_methods, reason = "the start reads the clock and starts the protocol thread")]
+#![expect(clippy::disallowed_types, reason = "a socket that never sends tells which address leads to the network")]
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use meshwork_channels::identity::ClusterNameError;
+use meshwork_channels::quic::{self, NodeKey};
+use meshwork_channels::token::{JoinToken, TokenError};
+use meshwork_channels::{ClusterName, ClusterSecret, PeerId, WallTime, limits};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::driver::{self, Driver};
+use super::storage::{self, DataDir, StorageError};
+use super::{COMMANDS_MAX, Node, Pulse, Shared};
+use crate::node::{self, Candidate, ConfigError, Identity};
+
+/// Items that a subscriber may fall behind before it loses some.
+const SUBSCRIPTION_MAX: usize = 16_384;
+/// Events that a subscriber may fall behind before it loses some.
+const EVENTS_MAX: usize = 4_096;
+
+/// Settings of a node. Made by [`Node::builder`].
+#[derive(Debug)]
+pub struct Builder {
+    cluster: String,
+    joins: Vec<String>,
+    listen: Option<SocketAddr>,
+    advertise: Option<SocketAddr>,
+    data_dir: Option<PathBuf>,
+    key: Option<NodeKey>,
+    secrets: Secrets,
+    mdns: bool,
+    config: node::Config,
+}
+
+#[derive(Debug)]
+enum Secrets {
+    /// That of a token, else that of the user.
+    Found,
+    Given(Vec<ClusterSecret>),
+    None,
+}
+
+/// Why a node could not start. Nothing runs then.
+#[derive(Debug)]
+pub enum StartError {
+    /// The name of the cluster cannot be used.
+    ClusterName(ClusterNameError),
+    /// The configuration cannot be used.
+    Config(ConfigError),
+    /// What was given to join is neither a token nor an address.
+    Join {
+        /// The text, or `a token`, which is never shown.
+        given: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A token admits to another cluster than the one that was named.
+    OtherCluster {
+        /// The name given to the builder.
+        named: String,
+        /// The name in the token.
+        token: String,
+    },
+    /// A file or folder could not be used.
+    Storage(StorageError),
+    /// The socket could not be opened, or admission is off on an address that others reach.
+    Bind(quic::BindError),
+    /// The system gave no thread or no random key.
+    System(String),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::ClusterName(error) => error.fmt(f),
+            StartError::Config(error) => write!(f, "configuration: {error}"),
+            StartError::Join { given, problem } => write!(f, "cannot join `{given}`: {problem}"),
+            StartError::OtherCluster { named, token } => {
+                write!(f, "the token admits to the cluster `{token}`, but `{named}` was named; name that one, or none")
+            }
+            StartError::Storage(error) => error.fmt(f),
+            StartError::Bind(error) => error.fmt(f),
+            StartError::System(problem) => f.write_str(problem),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<StorageError> for StartError {
+    fn from(error: StorageError) -> Self {
+        StartError::Storage(error)
+    }
+}
+
+impl Builder {
+    pub(super) fn new(cluster: String) -> Self {
+        Builder {
+            cluster,
+            joins: Vec::new(),
+            listen: None,
+            advertise: None,
+            data_dir: None,
+            key: None,
+            secrets: Secrets::Found,
+            mdns: true,
+            config: node::Config::default(),
+        }
+    }
+
+    /// Joins through a node at this address (`host:port`), or with a token that another node printed. Several can be given; each is tried
+    /// for ever, so the order in which nodes start does not matter.
+    pub fn join(mut self, address_or_token: impl Into<String>) -> Self {
+        self.joins.push(address_or_token.into());
+        self
+    }
+
+    /// Listens on this UDP address. Default: a free port on every IPv4 interface, or on loopback without a secret.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// Tells others to reach this node at this address. Default: the listening address, and where that is "every interface", the one that leads
+    /// to the network.
+    pub fn advertise(mut self, address: SocketAddr) -> Self {
+        self.advertise = Some(address);
+        self
+    }
+
+    /// Keeps key, incarnation and known peers in this folder, so that the node is the same after a restart. Default: in memory.
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(dir.into());
+        self
+    }
+
+    /// Uses this key, and none from the data folder.
+    pub fn key(mut self, key: NodeKey) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Admits and is admitted by this secret. Given several times, the first is used and all are accepted (at most four), for rotation. Default: that of a join token, else one that
+    /// is made once for this user and cluster and kept in the state folder.
+    pub fn secret(mut self, secret: ClusterSecret) -> Self {
+        match &mut self.secrets {
+            Secrets::Given(secrets) => secrets.push(secret),
+            Secrets::Found | Secrets::None => self.secrets = Secrets::Given(vec![secret]),
+        }
+        self
+    }
+
+    /// Runs without admission, for tests: whoever reaches the node is let in. It listens on loopback only and refuses anything else.
+    pub fn insecure_without_secret(mut self) -> Self {
+        self.secrets = Secrets::None;
+        self
+    }
+
+    /// Whether to find others, and be found, by mDNS on the local network. Default: yes.
+    pub fn mdns(mut self, on: bool) -> Self {
+        self.mdns = on;
+        self
+    }
+
+    /// The configuration of the protocols. Default: the one for local networks.
+    pub fn config(mut self, config: node::Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Starts the node. It listens when this returns, and joins from then on: [`Node::events`] tells when it has.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing runs then.
+    pub async fn start(self) -> Result<Node, StartError> {
+        let mut named: ClusterName = self.cluster.parse().map_err(StartError::ClusterName)?;
+        let params = self.config.build().map_err(StartError::Config)?;
+        let wall = WallTime::from_micros(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| {
+            u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+        }));
+
+        let mut candidates = Vec::new();
+        let mut token_secrets = Vec::new();
+        for join in &self.joins {
+            if JoinToken::looks_like(join) {
+                let token = JoinToken::parse(join).and_then(|token| token.check(wall).map(|()| token));
+                let token = token.map_err(|error: TokenError| StartError::Join { given: "a token".into(), problem: error.to_string() })?;
+                if named.as_str() == Node::CLUSTER_OF_TOKEN {
+                    named = token.cluster().clone();
+                } else if named != *token.cluster() {
+                    return Err(StartError::OtherCluster { named: named.to_string(), token: token.cluster().to_string() });
+                }
+                token_secrets.push(token.secret().clone());
+                candidates.extend(token_candidates(&token));
+            } else {
+                let addresses = resolve(join).await?;
+                candidates.extend(addresses.into_iter().map(|address| Candidate { address, peer: None, keep: true }));
+            }
+        }
+        let secrets = match self.secrets {
+            Secrets::Given(secrets) => secrets,
+            Secrets::None => Vec::new(),
+            Secrets::Found if !token_secrets.is_empty() => {
+                token_secrets.dedup();
+                token_secrets
+            }
+            Secrets::Found => vec![storage::user_secret(&named)?],
+        };
+
+        let data_dir = self.data_dir.as_deref().map(DataDir::open).transpose()?;
+        let key = match (self.key, &data_dir) {
+            (Some(key), _) => key,
+            (None, Some(dir)) => dir.key()?,
+            (None, None) => NodeKey::generate().map_err(|error| StartError::System(error.to_string()))?,
+        };
+        let incarnation = match &data_dir {
+            Some(dir) => dir.next_incarnation()?,
+            None => storage::wall_clock_incarnation(),
+        };
+        let peer = key.peer_id();
+        if let Some(dir) = &data_dir {
+            candidates.extend(dir.peers().into_iter().map(|(peer, address)| Candidate { address, peer: Some(peer), keep: false }));
+        }
+
+        let default_ip = if secrets.is_empty() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+        let listen = self.listen.unwrap_or(SocketAddr::from((default_ip, 0)));
+        let tag = quic::cluster_tag(&named, secrets.first());
+        let token_secret = secrets.first().cloned();
+        let config = quic::EndpointConfig { listen, key, cluster: named.clone(), secrets, incarnation, ..quic::EndpointConfig::default_limits() };
+
+        let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
+        let pulse = Arc::new(Pulse::default());
+        let advertise = self.advertise;
+        let seeds: Vec<SocketAddr> = candidates.iter().map(|candidate| candidate.address).collect();
+        let streams = driver::Streams {
+            events: broadcast::Sender::new(EVENTS_MAX),
+            deliveries: broadcast::Sender::new(SUBSCRIPTION_MAX),
+            messages: broadcast::Sender::new(SUBSCRIPTION_MAX),
+            changes: broadcast::Sender::new(SUBSCRIPTION_MAX),
+        };
+        let (ready, started) = oneshot::channel();
+        let on_thread = {
+            let (streams, pulse, commands) = (streams.clone(), pulse.clone(), commands.downgrade());
+            let mdns = self.mdns;
+            move |runtime: &tokio::runtime::Runtime| {
+                let _inside = runtime.enter();
+                let (endpoint, endpoint_events) = match quic::Endpoint::bind(config) {
+                    Ok(bound) => bound,
+                    Err(error) => {
+                        let _ = ready.send(Err(StartError::Bind(error)));
+                        return;
+                    }
+                };
+                let listening = endpoint.local_address();
+                let address = advertise.unwrap_or_else(|| reachable_address(listening, &seeds));
+                let identity = Identity { peer, incarnation, address };
+                let mdns = mdns.then_some(tag);
+                let parts = driver::Parts {
+                    identity,
+                    params,
+                    endpoint,
+                    endpoint_events,
+                    command_queue,
+                    streams,
+                    pulse,
+                    data_dir,
+                    candidates,
+                    mdns,
+                };
+                let driver = Driver::new(parts, commands);
+                let _ = ready.send(Ok((identity, listening)));
+                runtime.block_on(driver.run());
+            }
+        };
+        driver::start_threads(peer, pulse.clone(), on_thread).map_err(StartError::System)?;
+        let (identity, listening) = started.await.map_err(|_| StartError::System("the protocol thread ended before it began".into()))??;
+        let token = token_secret.map(|secret| {
+            let expires = wall + limits::TOKEN_LIFE;
+            JoinToken::new(named.clone(), secret, Some(expires), vec![identity.address], vec![identity.peer]).encode()
+        });
+        Ok(Node {
+            shared: Arc::new(Shared {
+                cluster: named,
+                identity,
+                listening,
+                token,
+                commands,
+                events: streams.events,
+                deliveries: streams.deliveries,
+                messages: streams.messages,
+                changes: streams.changes,
+                pulse,
+            }),
+        })
+    }
+}
+
+impl Node {
+    /// Given as the name of the cluster, takes the name from the join token.
+    pub const CLUSTER_OF_TOKEN: &'static str = "*";
+}
+
+/// Where a token says that the cluster is. Identities belong to addresses by position; without them, whoever proves to know the secret will do.
+fn token_candidates(token: &JoinToken) -> Vec<Candidate> {
+    let peers: Vec<PeerId> = token.seed_peers().to_vec();
+    let pinned = peers.len() == token.seeds().len();
+    token
+        .seeds()
+        .iter()
+        .enumerate()
+        .map(|(index, address)| Candidate { address: *address, peer: if pinned { peers.get(index).copied() } else { None }, keep: true })
+        .collect()
+}
+
+/// The addresses behind `host:port`.
+async fn resolve(join: &str) -> Result<Vec<SocketAddr>, StartError> {
+    if let Ok(address) = SocketAddr::from_str(join) {
+        return Ok(vec![address]);
+    }
+    let problem = |problem: String| StartError::Join { given: join.chars().take(80).flat_map(char::escape_debug).collect(), problem };
+    if !join.contains(':') {
+        return Err(problem("an address is `host:port`, a token begins with `mesh1`".into()));
+    }
+    let host = join.to_owned();
+    // The system resolver blocks; it gets a thread of its own, so that any executor can start a node.
+    let (reply, answer) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("meshwork-resolve".into())
+        .spawn(move || {
+            let _ = reply.send(host.to_socket_addrs().map(|addresses| addresses.filter(SocketAddr::is_ipv4).take(8).collect::<Vec<_>>()));
+        })
+        .map_err(|error| problem(error.to_string()))?;
+    match answer.await {
+        Ok(Ok(addresses)) if addresses.is_empty() => Err(problem("the name has no IPv4 address".into())),
+        Ok(Ok(addresses)) => Ok(addresses),
+        Ok(Err(error)) => Err(problem(error.to_string())),
+        Err(_) => Err(problem("the resolver gave no answer".into())),
+    }
+}
+
+/// The address at which others reach a socket that listens on every interface: the source address of packets to a seed, else to the multicast
+/// group of mDNS. Nothing is sent for it.
+fn reachable_address(listening: SocketAddr, seeds: &[SocketAddr]) -> SocketAddr {
+    if !listening.ip().is_unspecified() {
+        return listening;
+    }
+    let mdns = SocketAddr::from((Ipv4Addr::new(224, 0, 0, 251), 5353));
+    let source_towards = |to: &SocketAddr| -> Option<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect(to).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    let ip = seeds.iter().chain([&mdns]).filter_map(source_towards).find(|ip| !ip.is_unspecified());
+    SocketAddr::new(ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), listening.port())
+}

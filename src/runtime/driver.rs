@@ -1,0 +1,605 @@
+//! The loop that drives a node: inputs in, actions out, never a wait between them.
+//!
+//! Everything that may wait happens elsewhere: connections have tasks of their own behind bounded queues, files are written on another thread,
+//! handlers of the application run wherever the application runs. The answer to a queue that is full stands beside the send.
+
+#![expect(clippy::disallowed_methods, reason = "the driver reads the clocks and starts threads and tasks")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use meshwork_channels::channel::{ChannelSpec, Overflow};
+use meshwork_channels::dial::ConnectionId;
+use meshwork_channels::quic::{self, CloseCode, Endpoint, Link};
+use meshwork_channels::{ChannelId, Now, PeerId, Time, WallTime, random};
+use meshwork_overlay::swim::Status;
+use tokio::runtime::Runtime;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tracing::{debug, error, info, warn};
+
+use super::discovery::{self, Found};
+use super::storage::{DataDir, PEERS_MAX};
+use super::streams::{Change, DirectMessage, Request};
+use super::{ChannelReport, Command, Error, LinkReport, Pulse, Report};
+use crate::node::{
+    Action, CallError, CallId, Candidate, CloseReason, Connectivity, Delivery, Event, Identity, Input, Node, Params, Refusal, RequestToken,
+};
+
+/// Inputs of one kind that are handled before others get their turn.
+const BURST: usize = 128;
+/// The loop turns at least this often, and looks after slow peers when it does.
+const TICK: Duration = Duration::from_millis(500);
+/// A peer that takes nothing for this long while frames wait for it is too slow.
+const STALLED: Duration = Duration::from_secs(5);
+/// A peer that took nothing for this long does not hold up the application any more.
+const KEEPS_UP: Duration = Duration::from_millis(50);
+/// How often a node without company knocks again where it once found somebody.
+const KNOCK_AGAIN: Duration = Duration::from_secs(5);
+/// How often known peers are written down.
+const REMEMBER: Duration = Duration::from_secs(30);
+/// Addresses of non-seeds to knock at again.
+const KNOWN_MAX: usize = 64;
+/// How long a goodbye may take to spread, and what is queued to go out.
+const GOODBYE: Duration = Duration::from_millis(600);
+const DRAIN: Duration = Duration::from_secs(3);
+/// The watchdog reports a loop that does not turn for this long.
+const WATCHDOG: Duration = Duration::from_secs(2);
+
+/// Where the application listens.
+#[derive(Clone)]
+pub(super) struct Streams {
+    pub(super) events: broadcast::Sender<Event>,
+    pub(super) deliveries: broadcast::Sender<Delivery>,
+    pub(super) messages: broadcast::Sender<DirectMessage>,
+    pub(super) changes: broadcast::Sender<Change>,
+}
+
+/// What a driver is made of.
+pub(super) struct Parts {
+    pub(super) identity: Identity,
+    pub(super) params: Params,
+    pub(super) endpoint: Endpoint,
+    pub(super) endpoint_events: mpsc::Receiver<quic::Event>,
+    pub(super) command_queue: mpsc::Receiver<Command>,
+    pub(super) streams: Streams,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) data_dir: Option<DataDir>,
+    pub(super) candidates: Vec<Candidate>,
+    /// The keyed tag of the cluster, when mDNS is on.
+    pub(super) mdns: Option<String>,
+}
+
+/// Starts the protocol thread, with its runtime, and the watchdog.
+pub(super) fn start_threads(
+    peer: PeerId,
+    pulse: Arc<Pulse>,
+    on_thread: impl FnOnce(&Runtime) + Send + 'static,
+) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the system gives no event loop: {error}"))?;
+    let name = format!("meshwork-{}", &peer.short()[..4]);
+    let watched = Arc::downgrade(&pulse);
+    drop(pulse);
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || on_thread(&runtime))
+        .map_err(|error| format!("the system gives no thread: {error}"))?;
+    std::thread::Builder::new()
+        .name("meshwork-watchdog".into())
+        .spawn(move || {
+            let (mut turns, mut since) = (0, Instant::now());
+            loop {
+                std::thread::sleep(TICK);
+                let Some(pulse) = watched.upgrade() else { return };
+                let now_turns = pulse.turns.load(Ordering::Relaxed);
+                if now_turns == u64::MAX {
+                    return;
+                }
+                if now_turns != turns {
+                    (turns, since) = (now_turns, Instant::now());
+                    if pulse.stalled.swap(false, Ordering::Relaxed) {
+                        warn!(peer = %peer.short(), "the protocol thread turns again");
+                    }
+                } else if since.elapsed() >= WATCHDOG && !pulse.stalled.swap(true, Ordering::Relaxed) {
+                    pulse.stalls.fetch_add(1, Ordering::Relaxed);
+                    error!(peer = %peer.short(), for_s = since.elapsed().as_secs_f32(), "the protocol thread stalls; peers will hold this node for dead");
+                }
+            }
+        })
+        .map_err(|error| format!("the system gives no thread: {error}"))?;
+    Ok(())
+}
+
+enum Waiter {
+    Send(oneshot::Sender<Result<(), Error>>),
+    Request(oneshot::Sender<Result<Bytes, Error>>),
+}
+
+impl Waiter {
+    fn fail(self, error: CallError) {
+        // Whoever asked may have gone away.
+        match self {
+            Waiter::Send(reply) => drop(reply.send(Err(Error::Call(error)))),
+            Waiter::Request(reply) => drop(reply.send(Err(Error::Call(error)))),
+        }
+    }
+}
+
+/// The driver of one node.
+pub(super) struct Driver {
+    node: Node,
+    origin: Instant,
+    endpoint: Endpoint,
+    endpoint_events: mpsc::Receiver<quic::Event>,
+    command_queue: mpsc::Receiver<Command>,
+    found: mpsc::Receiver<Found>,
+    streams: Streams,
+    pulse: Arc<Pulse>,
+    data_dir: Option<Arc<DataDir>>,
+    links: BTreeMap<ConnectionId, Link>,
+    channels: BTreeMap<ChannelId, Overflow>,
+    waiters: BTreeMap<CallId, Waiter>,
+    requests: Option<mpsc::Sender<Request>>,
+    /// For requests that wait for their answer: dropped with the driver, so that a handle that only serves does not keep the node alive.
+    commands: mpsc::WeakSender<Command>,
+    known: Vec<Candidate>,
+    inputs: VecDeque<Input>,
+    actions: Vec<Action>,
+    tick_at: Instant,
+    knock_at: Instant,
+    remember_at: Instant,
+}
+
+/// Why the loop ended.
+enum End {
+    /// Somebody asked to leave, and waits.
+    Leave(Option<oneshot::Sender<()>>),
+    /// Stop at once, as if the process had died.
+    Kill,
+}
+
+impl Driver {
+    pub(super) fn new(parts: Parts, commands: mpsc::WeakSender<Command>) -> Self {
+        let Parts { identity, params, endpoint, endpoint_events, command_queue, streams, pulse, data_dir, candidates, mdns } = parts;
+        let origin = Instant::now();
+        let mut seed = [0; 8];
+        // Without system randomness the keys could not have been made; the identity still sets nodes apart.
+        if quic::system_random(&mut seed).is_err() {
+            seed.copy_from_slice(&identity.peer.as_bytes()[..8]);
+        }
+        let seed = random::hash(&[u64::from_le_bytes(seed), identity.incarnation]);
+        let now = Now { time: Time::ZERO, wall: wall_now() };
+        let (found_sender, found) = mpsc::channel(64);
+        if let Some(tag) = mdns {
+            tokio::spawn(discovery::mdns(identity, tag, found_sender));
+        }
+        let known = candidates.iter().filter(|candidate| !candidate.keep).copied().take(KNOWN_MAX).collect();
+        info!(id = %identity.peer.short(), address = %identity.address, incarnation = identity.incarnation, "node started");
+        Driver {
+            node: Node::new(identity, params, seed, now),
+            origin,
+            endpoint,
+            endpoint_events,
+            command_queue,
+            found,
+            streams,
+            pulse,
+            data_dir: data_dir.map(Arc::new),
+            links: BTreeMap::new(),
+            channels: ChannelSpec::built_in().into_iter().map(|spec| (spec.id, spec.overflow)).collect(),
+            waiters: BTreeMap::new(),
+            requests: None,
+            commands,
+            known,
+            inputs: VecDeque::from([Input::Discovered { source: "static", candidates }]),
+            actions: Vec::new(),
+            tick_at: origin + TICK,
+            knock_at: origin + KNOCK_AGAIN,
+            remember_at: origin + REMEMBER,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let end = self.turn_until_end().await;
+        // Told by its own value, because the watchdog must not take an end for a stall.
+        self.pulse.turns.store(u64::MAX, Ordering::Relaxed);
+        for (_, waiter) in std::mem::take(&mut self.waiters) {
+            waiter.fail(CallError::Leaving);
+        }
+        if let End::Leave(reply) = end {
+            self.remember_peers();
+            self.endpoint.shutdown(CloseCode::Leaving, DRAIN).await;
+            info!(id = %self.node.id().short(), "node stopped");
+            if let Some(reply) = reply {
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    async fn turn_until_end(&mut self) -> End {
+        let mut leaving: Option<(Instant, Option<oneshot::Sender<()>>)> = None;
+        loop {
+            self.pulse.turns.fetch_add(1, Ordering::Relaxed);
+            self.handle_inputs();
+            if let Some((until, reply)) = &mut leaving
+                && Instant::now() >= *until
+            {
+                return End::Leave(reply.take());
+            }
+            let deadline = self.node.next_deadline().map_or(self.tick_at, |at| self.tick_at.min(self.instant(at)));
+            let deadline = leaving.as_ref().map_or(deadline, |(until, _)| deadline.min(*until));
+            let takes_commands = leaving.is_none() && !self.is_congested();
+            let command = tokio::select! {
+                biased;
+                event = self.endpoint_events.recv() => {
+                    if let Some(event) = event {
+                        self.on_endpoint_event(event);
+                    }
+                    None
+                }
+                command = self.command_queue.recv(), if takes_commands => Some(command),
+                Some(found) = self.found.recv() => {
+                    self.on_found(found);
+                    None
+                }
+                () = tokio::time::sleep_until(deadline.into()) => None,
+            };
+            for _ in 0..BURST {
+                let Ok(event) = self.endpoint_events.try_recv() else { break };
+                self.on_endpoint_event(event);
+            }
+            let mut next = command;
+            for _ in 0..BURST {
+                match next.take() {
+                    Some(Some(Command::Kill)) => return End::Kill,
+                    Some(Some(Command::Leave { reply })) => leaving = Some(self.say_goodbye(Some(reply))),
+                    // Every handle is gone: nobody can use the node any more.
+                    Some(None) => leaving = Some(self.say_goodbye(None)),
+                    Some(Some(command)) => self.on_command(command),
+                    None => {}
+                }
+                if leaving.is_some() || self.is_congested() {
+                    break;
+                }
+                match self.command_queue.try_recv() {
+                    Ok(command) => next = Some(Some(command)),
+                    Err(_) => break,
+                }
+            }
+            if Instant::now() >= self.tick_at {
+                self.on_tick();
+            }
+            if self.node.next_deadline().is_some_and(|at| at <= self.now().time) {
+                self.inputs.push_back(Input::DeadlineReached);
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        let since = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Now { time: Time::from_nanos(since), wall: wall_now() }
+    }
+
+    fn instant(&self, time: Time) -> Instant {
+        // A far deadline is cut to the next tick by the caller; an hour keeps the sum in range.
+        self.origin + time.since(Time::ZERO).min(self.origin.elapsed() + Duration::from_secs(3_600))
+    }
+
+    fn say_goodbye(&mut self, reply: Option<oneshot::Sender<()>>) -> (Instant, Option<oneshot::Sender<()>>) {
+        let now = self.now();
+        self.node.leave(now, &mut self.actions);
+        self.carry_out();
+        (Instant::now() + GOODBYE, reply)
+    }
+
+    /// Feeds what has come up, and carries out what the node decides, until neither is left.
+    fn handle_inputs(&mut self) {
+        while let Some(input) = self.inputs.pop_front() {
+            let now = self.now();
+            self.node.handle(input, now, &mut self.actions);
+            self.carry_out();
+        }
+    }
+
+    /// Carries out the actions in order. Nothing here waits: a full queue has its answer beside the send.
+    fn carry_out(&mut self) {
+        let mut actions = std::mem::take(&mut self.actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Dial { address, expected } => self.endpoint.dial(address, expected),
+                Action::Send { connection, channel, frame, call } => self.send(connection, channel, frame, call),
+                Action::SendDatagram { connection, bytes } => {
+                    if let Some(link) = self.links.get(&connection) {
+                        // A datagram may be lost, on the way as here.
+                        let _ = link.try_send_datagram(bytes);
+                    }
+                }
+                Action::Close { connection, reason } => {
+                    if let Some(link) = self.links.get(&connection) {
+                        link.close(close_code(reason));
+                    }
+                }
+                Action::Event(event) => {
+                    log_event(&event);
+                    // Without a subscriber nobody wants to know.
+                    let _ = self.streams.events.send(event);
+                }
+                Action::Deliver(delivery) => drop(self.streams.deliveries.send(delivery)),
+                Action::Message { from, channel, payload } => {
+                    drop(self.streams.messages.send(DirectMessage { from, channel, payload }));
+                }
+                Action::Request { token, payload } => self.hand_out(token, payload),
+                Action::Answer { call, outcome } => match self.waiters.remove(&call) {
+                    Some(Waiter::Request(reply)) => drop(reply.send(outcome.map_err(Error::Call))),
+                    Some(Waiter::Send(reply)) => drop(reply.send(outcome.map(|_| ()).map_err(Error::Call))),
+                    None => {}
+                },
+                Action::Changed { key, value, stamp } => {
+                    drop(self.streams.changes.send(Change { key, value, stamp: Some(stamp) }));
+                }
+            }
+        }
+        self.actions = actions;
+    }
+
+    fn send(&mut self, connection: ConnectionId, channel: ChannelId, frame: Bytes, call: Option<CallId>) {
+        // A connection that is going down: its end is among the events to come, and what was sent on it is the peers' to repair.
+        let Some(link) = self.links.get(&connection) else { return };
+        let sent = link.try_send(channel, frame);
+        match (sent, call) {
+            (Ok(()), Some(call)) => {
+                if let Some(Waiter::Send(_)) = self.waiters.get(&call)
+                    && let Some(Waiter::Send(reply)) = self.waiters.remove(&call)
+                {
+                    let _ = reply.send(Ok(()));
+                }
+            }
+            (Ok(()), None) => {}
+            (Err(_), Some(call)) => {
+                if let Some(waiter) = self.waiters.remove(&call) {
+                    waiter.fail(CallError::Full);
+                }
+            }
+            (Err(_), None) => {
+                if self.channels.get(&channel) == Some(&Overflow::Disconnect) {
+                    self.inputs.push_back(Input::Stalled { connection });
+                }
+            }
+        }
+    }
+
+    fn hand_out(&mut self, token: RequestToken, payload: Bytes) {
+        let refusal = match &self.requests {
+            None => Some(Refusal::NoHandler),
+            Some(requests) => {
+                let request = Request { token, payload, commands: self.commands.upgrade() };
+                match requests.try_send(request) {
+                    Ok(()) => None,
+                    Err(mpsc::error::TrySendError::Full(mut request)) => {
+                        request.commands = None;
+                        Some(Refusal::Busy)
+                    }
+                    Err(mpsc::error::TrySendError::Closed(mut request)) => {
+                        request.commands = None;
+                        self.requests = None;
+                        Some(Refusal::NoHandler)
+                    }
+                }
+            }
+        };
+        if let Some(refusal) = refusal {
+            self.inputs.push_back(Input::Respond { token, answer: Err(refusal) });
+        }
+    }
+
+    fn on_endpoint_event(&mut self, event: quic::Event) {
+        let input = match event {
+            quic::Event::Connected(link) => {
+                let input = Input::Connected {
+                    connection: link.connection(),
+                    peer: link.peer(),
+                    incarnation: link.incarnation(),
+                    address: link.address(),
+                    direction: link.direction(),
+                };
+                debug!(peer = %link.peer().short(), address = %link.address(), "connected");
+                self.links.insert(link.connection(), link);
+                input
+            }
+            quic::Event::DialFailed { address, failure, .. } => Input::DialFailed { address, failure },
+            quic::Event::Refused { address, reason } => {
+                warn!(%address, %reason, "turned away");
+                return;
+            }
+            quic::Event::Frame { connection, channel, frame } => Input::Frame { connection, channel, frame },
+            quic::Event::Datagram { connection, bytes } => Input::Datagram { connection, bytes },
+            quic::Event::Closed { connection, peer, reason } => {
+                debug!(peer = %peer.short(), %reason, "connection closed");
+                self.links.remove(&connection);
+                Input::Disconnected { connection, peer }
+            }
+        };
+        self.inputs.push_back(input);
+        self.handle_inputs();
+    }
+
+    fn on_found(&mut self, found: Found) {
+        for candidate in &found.candidates {
+            if !self.known.contains(candidate) {
+                if self.known.len() == KNOWN_MAX {
+                    self.known.remove(0);
+                }
+                self.known.push(*candidate);
+            }
+        }
+        self.inputs.push_back(Input::Discovered { source: found.source, candidates: found.candidates });
+    }
+
+    fn on_command(&mut self, command: Command) {
+        let now = self.now();
+        match command {
+            Command::Broadcast { channel, payload, reply } => {
+                let _ = reply.send(self.node.broadcast(channel, payload, now, &mut self.actions));
+            }
+            Command::Send { to, channel, payload, reply } => {
+                // The waiter must be there before the actions are carried out.
+                match self.node.send(to, channel, &payload, now, &mut self.actions) {
+                    Ok(call) => drop(self.waiters.insert(call, Waiter::Send(reply))),
+                    Err(error) => drop(reply.send(Err(Error::Send(error)))),
+                }
+            }
+            Command::Request { to, payload, timeout, reply } => {
+                match self.node.request(to, payload, timeout, now, &mut self.actions) {
+                    Ok(call) => drop(self.waiters.insert(call, Waiter::Request(reply))),
+                    Err(error) => drop(reply.send(Err(Error::Send(error)))),
+                }
+            }
+            Command::Respond { token, answer } => self.inputs.push_back(Input::Respond { token, answer }),
+            Command::Serve { requests } => self.requests = Some(requests),
+            Command::Set { key, value, reply } => {
+                let _ = reply.send(match value {
+                    Some(value) => self.node.set(&key, value, now, &mut self.actions).map(Some),
+                    None => self.node.remove(&key, now, &mut self.actions),
+                });
+            }
+            Command::Get { key, reply } => drop(reply.send(self.node.get(&key).cloned())),
+            Command::Entries { prefix, reply } => {
+                let entries = self.node.state().iter(&prefix).map(|(key, value)| (key.to_owned(), value.clone())).collect();
+                let _ = reply.send(entries);
+            }
+            Command::Discovered { source, candidates } => self.inputs.push_back(Input::Discovered { source, candidates }),
+            Command::Report { reply } => drop(reply.send(self.report())),
+            // Ends of the loop, taken by the loop.
+            Command::Leave { .. } | Command::Kill => {}
+        }
+        self.carry_out();
+    }
+
+    /// Whether a peer that keeps up has more than half of a queue before it: then the application waits, so that its own flood does not
+    /// make healthy peers look slow. A peer that takes nothing holds up nobody; it will be closed.
+    fn is_congested(&self) -> bool {
+        self.links.values().any(|link| link.is_half_full() && link.stalled_for().is_none_or(|stalled| stalled < KEEPS_UP))
+    }
+
+    fn on_tick(&mut self) {
+        let now = Instant::now();
+        self.tick_at = now + TICK;
+        for (connection, link) in &self.links {
+            if link.stalled_for().is_some_and(|stalled| stalled >= STALLED) {
+                self.inputs.push_back(Input::Stalled { connection: *connection });
+            }
+        }
+        if now >= self.knock_at {
+            self.knock_at = now + KNOCK_AGAIN;
+            if self.node.connectivity() != Connectivity::Connected && !self.known.is_empty() {
+                self.inputs.push_back(Input::Discovered { source: "known", candidates: self.known.clone() });
+            }
+        }
+        if now >= self.remember_at {
+            self.remember_at = now + REMEMBER;
+            self.remember_peers();
+        }
+    }
+
+    /// Writes down some living members, on another thread: a slow disk must not stop the protocol.
+    fn remember_peers(&self) {
+        let Some(dir) = self.data_dir.clone() else { return };
+        let me = self.node.id();
+        let peers: Vec<_> = self
+            .node
+            .members()
+            .filter(|member| member.peer != me && member.status == Status::Alive)
+            .map(|member| (member.peer, member.address))
+            .take(PEERS_MAX)
+            .collect();
+        if !peers.is_empty() {
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = dir.set_peers(&peers) {
+                    warn!(%error, "peers not remembered");
+                }
+            });
+        }
+    }
+
+    fn report(&self) -> Report {
+        let neighbors = self.node.neighbors().to_vec();
+        let links = self.links.values().map(|link| link_report(link, &neighbors)).collect();
+        Report {
+            connectivity: self.node.connectivity(),
+            members: self.node.members().cloned().collect(),
+            topology: self.node.overlay().topology().name(),
+            links,
+            neighbors,
+            keys: self.node.state().len(),
+            digest: self.node.state().digest(),
+            broadcast: self.node.overlay().plumtree().counters().clone(),
+            counters: self.node.counters(),
+            stalls: self.pulse.stalls.load(Ordering::Relaxed),
+            stalled: self.pulse.stalled.load(Ordering::Relaxed),
+            uptime: self.origin.elapsed(),
+        }
+    }
+}
+
+fn wall_now() -> WallTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallTime::from_micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn close_code(reason: CloseReason) -> CloseCode {
+    match reason {
+        CloseReason::Duplicate => CloseCode::Duplicate,
+        CloseReason::Unneeded => CloseCode::Unneeded,
+        CloseReason::Misbehaved => CloseCode::Misbehaved,
+        CloseReason::TooSlow => CloseCode::TooSlow,
+        CloseReason::Leaving => CloseCode::Leaving,
+    }
+}
+
+fn link_report(link: &Link, neighbors: &[PeerId]) -> LinkReport {
+    let stats = link.stats();
+    LinkReport {
+        peer: link.peer(),
+        address: link.address(),
+        direction: link.direction(),
+        neighbor: neighbors.binary_search(&link.peer()).is_ok(),
+        rtt: stats.rtt,
+        lost_packets: stats.lost_packets,
+        sent_packets: stats.sent_packets,
+        sent_bytes: stats.sent_bytes,
+        received_bytes: stats.received_bytes,
+        channels: stats.channels.into_iter().map(|channel| ChannelReport {
+            channel: channel.channel,
+            sent_frames: channel.sent_frames,
+            sent_bytes: channel.sent_bytes,
+            received_frames: channel.received_frames,
+            received_bytes: channel.received_bytes,
+            refused: channel.refused,
+            queued_frames: channel.queued_frames,
+            queued_bytes: channel.queued_bytes,
+            queued_frames_high: channel.queued_frames_high,
+        }).collect(),
+    }
+}
+
+/// What an operator cares about, at the level that it deserves.
+fn log_event(event: &Event) {
+    match event {
+        Event::MemberJoined(member) | Event::MemberUpdated(member) | Event::MemberRecovered(member) => {
+            info!(peer = %member.peer.short(), address = %member.address, "{}", event.name());
+        }
+        Event::MemberSuspected(member) => debug!(peer = %member.peer.short(), "{}", event.name()),
+        Event::MemberFailed(member) | Event::MemberLeft(member) => info!(peer = %member.peer.short(), "{}", event.name()),
+        Event::NeighborUp(peer) => debug!(peer = %peer.short(), "{}", event.name()),
+        Event::NeighborDown(peer, reason) => debug!(peer = %peer.short(), reason = reason.name(), "{}", event.name()),
+        Event::Connected | Event::Isolated => info!("{}", event.name()),
+        Event::SlowPeer(peer) => warn!(peer = %peer.short(), "{}", event.name()),
+        Event::Misbehaved(peer, what) => warn!(peer = %peer.short(), %what, "{}", event.name()),
+        Event::DialFailed(address, failure) => warn!(%address, %failure, "{}", event.name()),
+    }
+}
