@@ -16,13 +16,15 @@ impl ChannelId {
     pub const COORDINATION: ChannelId = ChannelId(1);
     /// Application data.
     pub const DATA: ChannelId = ChannelId(2);
-    /// Background traffic: replicated state and whatever may wait.
+    /// Background traffic of the application: whatever may wait.
     pub const GOSSIP: ChannelId = ChannelId(3);
     /// Application events; what a broadcast uses unless told otherwise.
     pub const EVENTS: ChannelId = ChannelId(4);
+    /// The replicated state: its deltas and its repair. Applications cannot send here.
+    pub const STATE: ChannelId = ChannelId(5);
 
     /// The channels that every node has, in the order of their numbers.
-    pub const BUILT_IN: [ChannelId; 5] = [Self::CONTROL, Self::COORDINATION, Self::DATA, Self::GOSSIP, Self::EVENTS];
+    pub const BUILT_IN: [ChannelId; 6] = [Self::CONTROL, Self::COORDINATION, Self::DATA, Self::GOSSIP, Self::EVENTS, Self::STATE];
 
     /// The name of a built-in channel.
     pub fn name(self) -> Option<&'static str> {
@@ -32,6 +34,7 @@ impl ChannelId {
             Self::DATA => "data",
             Self::GOSSIP => "gossip",
             Self::EVENTS => "events",
+            Self::STATE => "state",
             _ => return None,
         })
     }
@@ -125,25 +128,27 @@ pub struct ChannelSpec {
 impl ChannelSpec {
     /// The channels that every node has, in the order of their numbers. Together they hold at most 16 MiB for one peer.
     ///
-    /// The buffered frames of the four application channels are the numbers that the feature list chose for them; `control` is not in
-    /// that list, and its frames are a guess of several bursts of a large cluster. The bytes are guesses too: they share 16 MiB, which
+    /// The buffered frames of the four application channels are the numbers that the feature list chose for them; `control` and `state` are not in
+    /// that list: the frames of the one are a guess of several bursts of a large cluster, those of the other follow `gossip`. The bytes are guesses too: they share 16 MiB, which
     /// is two send windows, so that a peer that stalls costs little and one round trip of a fast link still fits.
     ///
     /// | channel | class | frames | bytes | when full |
     /// |---|---|---|---|---|
     /// | control | control | 4,096 | 4 MiB | the connection ends: an overlay that lost one of its messages is wrong until it reconnects |
     /// | coordination | high | 1,000 | 2 MiB | the producer is told |
-    /// | data | medium | 10,000 | 4 MiB | the producer is told |
-    /// | gossip | low | 5,000 | 3 MiB | the connection ends: repair starts afresh with the next one |
+    /// | data | medium | 10,000 | 3 MiB | the producer is told |
+    /// | gossip | low | 5,000 | 2 MiB | the connection ends: repair starts afresh with the next one |
     /// | events | medium | 5,000 | 3 MiB | the connection ends: a relayed broadcast has no producer here that could be told |
-    pub fn built_in() -> [ChannelSpec; 5] {
+    /// | state | low | 5,000 | 2 MiB | the connection ends: replicas compare afresh with the next one |
+    pub fn built_in() -> [ChannelSpec; 6] {
         ChannelId::BUILT_IN.map(|id| {
             const MIB: usize = 1_024 * 1_024;
             let (class, queued_frames_max, queued_bytes_max, overflow) = match id {
                 ChannelId::CONTROL => (Class::Control, 4_096, 4 * MIB, Overflow::Disconnect),
                 ChannelId::COORDINATION => (Class::High, 1_000, 2 * MIB, Overflow::Refuse),
-                ChannelId::DATA => (Class::Medium, 10_000, 4 * MIB, Overflow::Refuse),
-                ChannelId::GOSSIP => (Class::Low, 5_000, 3 * MIB, Overflow::Disconnect),
+                ChannelId::DATA => (Class::Medium, 10_000, 3 * MIB, Overflow::Refuse),
+                ChannelId::GOSSIP => (Class::Low, 5_000, 2 * MIB, Overflow::Disconnect),
+                ChannelId::STATE => (Class::Low, 5_000, 2 * MIB, Overflow::Disconnect),
                 _ => (Class::Medium, 5_000, 3 * MIB, Overflow::Disconnect),
             };
             let name = Cow::Borrowed(id.name().unwrap_or_default());

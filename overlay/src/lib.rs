@@ -15,8 +15,10 @@ pub mod hyparview;
 pub mod identifier;
 pub mod mesh;
 pub mod plumtree;
+pub mod state;
 pub mod swim;
 pub mod topology;
 
 pub use identifier::Identifier;
 pub use plumtree::MessageId;
+pub use state::{Action, Input, Message, Params, State};

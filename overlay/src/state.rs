@@ -35,7 +35,12 @@ pub enum Input<I> {
         generation: u64,
     },
     /// The last connection to the peer is gone, or none could be made.
-    Disconnected(I),
+    Disconnected {
+        /// The peer.
+        peer: I,
+        /// Whether nobody wished it: membership asks questions then. A connection that either side closed because it was unused says nothing.
+        broken: bool,
+    },
     /// Enter the overlay through a peer to which a connection stands.
     Join {
         /// The peer.
@@ -149,7 +154,7 @@ pub struct Params {
 
 /// The overlay of one node.
 #[derive(Debug)]
-pub struct State<I: swim::Peer> {
+pub struct State<I: Identifier + Serialize + DeserializeOwned> {
     topology: Topology<I>,
     plumtree: plumtree::State<I>,
     membership: swim::State<I>,
@@ -159,7 +164,7 @@ pub struct State<I: swim::Peer> {
     membership_actions: Vec<swim::Action<I>>,
 }
 
-impl<I: swim::Peer + Serialize + DeserializeOwned> State<I> {
+impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     /// The overlay of `me`, reachable at `address`, in the life `generation`; `seed` feeds every generator.
     pub fn new(me: I, generation: u64, address: SocketAddr, params: Params, seed: u64, now: Time) -> Self {
         State {
@@ -178,8 +183,10 @@ impl<I: swim::Peer + Serialize + DeserializeOwned> State<I> {
             Input::Connected { peer, address, generation } => {
                 self.membership.handle(swim::Input::Connected { peer, address, generation }, now, &mut self.membership_actions);
             }
-            Input::Disconnected(peer) => {
-                self.membership.handle(swim::Input::Disconnected(peer), now, &mut self.membership_actions);
+            Input::Disconnected { peer, broken } => {
+                if broken {
+                    self.membership.handle(swim::Input::Disconnected(peer), now, &mut self.membership_actions);
+                }
                 self.topology.handle(topology::Input::Unreachable(peer), now, &mut self.topology_actions);
             }
             Input::Join { contact } => self.topology.handle(topology::Input::Join { contact }, now, &mut self.topology_actions),
@@ -306,6 +313,9 @@ fn topology_input<I: Identifier>(event: &swim::Event<I>) -> Option<topology::Inp
         swim::Event::Joined(member) => topology::Input::MemberUp(member.peer),
         swim::Event::Recovered { member, was_down: true } => topology::Input::MemberBack(member.peer),
         swim::Event::Failed(member) | swim::Event::Left(member) => topology::Input::MemberDown(member.peer),
-        swim::Event::Recovered { was_down: false, .. } | swim::Event::Suspected(_) | swim::Event::Updated(_) => return None,
+        swim::Event::Recovered { was_down: false, .. }
+        | swim::Event::Suspected(_)
+        | swim::Event::Updated(_)
+        | swim::Event::Renewed { .. } => return None,
     })
 }

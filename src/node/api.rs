@@ -38,6 +38,8 @@ pub enum Input {
         connection: ConnectionId,
         /// Who was at the other end.
         peer: PeerId,
+        /// Whether either side closed it because nobody needed it; anything else may mean that the peer is in trouble.
+        unneeded: bool,
     },
     /// A dial that was asked for did not lead to a connection.
     DialFailed {

@@ -24,7 +24,7 @@ pub struct Config {
     /// Who is in the cluster and who is alive.
     pub membership: swim::Config,
     /// The replicated state.
-    pub state: meshwork_crdt::Config,
+    pub state: meshwork_crdt::config::Config,
     /// Connections.
     pub links: Links,
 }
@@ -89,7 +89,7 @@ pub struct Params {
     /// Of the overlay.
     pub overlay: meshwork_overlay::Params,
     /// Of the replicated state.
-    pub state: meshwork_crdt::Params,
+    pub state: meshwork_crdt::config::Params,
     /// Of the connections.
     pub links: links::Params,
 }

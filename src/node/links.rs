@@ -47,7 +47,7 @@ pub(crate) enum Notice {
     /// The first connection to a peer stands.
     Up { peer: PeerId, incarnation: u64, address: SocketAddr, join: bool },
     /// The last connection to a peer is gone, or none could be made.
-    Down(PeerId),
+    Down { peer: PeerId, broken: bool },
     /// A call could not be sent.
     Failed(CallId),
 }
@@ -86,6 +86,8 @@ pub(crate) struct Links {
     doors: BTreeSet<SocketAddr>,
     waiting: BTreeMap<PeerId, Waiting>,
     arriving: Option<Arriving>,
+    /// Whether the connection whose end is being handled was closed because nobody needed it.
+    unneeded: bool,
     /// Frames given up because their queue was full or their peer could not be reached.
     pub(crate) dropped: u64,
     leaving: bool,
@@ -104,6 +106,7 @@ impl Links {
             doors: BTreeSet::new(),
             waiting: BTreeMap::new(),
             arriving: None,
+            unneeded: false,
             dropped: 0,
             leaving: false,
         }
@@ -208,10 +211,20 @@ impl Links {
         self.flush(peer, actions);
     }
 
-    pub(crate) fn on_disconnected(&mut self, connection: ConnectionId, peer: PeerId, now: Time, notices: &mut Vec<Notice>, actions: &mut Vec<Action>) {
+    pub(crate) fn on_disconnected(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        unneeded: bool,
+        now: Time,
+        notices: &mut Vec<Notice>,
+        actions: &mut Vec<Action>,
+    ) {
         self.by_connection.remove(&connection);
+        self.unneeded = unneeded;
         self.dial.handle(dial::Input::Disconnected { connection, peer }, now, &mut self.dial_actions);
         self.route(now, notices, actions);
+        self.unneeded = false;
     }
 
     pub(crate) fn on_dial_failed(&mut self, address: SocketAddr, failure: DialFailure, now: Time, notices: &mut Vec<Notice>, actions: &mut Vec<Action>) {
@@ -320,7 +333,7 @@ impl Links {
             self.dropped += (waiting.frames.len() + waiting.datagrams.len()) as u64;
             notices.extend(waiting.frames.into_iter().filter_map(|(_, _, call)| call).map(Notice::Failed));
         }
-        notices.push(Notice::Down(peer));
+        notices.push(Notice::Down { peer, broken: true });
     }
 
     /// Closes connections that nobody needs: those to peers that are no neighbors, when they are many or long unused.
@@ -362,7 +375,7 @@ impl Links {
                 dial::Action::Replaced { .. } => {}
                 dial::Action::Down { peer } => {
                     self.peers.remove(&peer);
-                    notices.push(Notice::Down(peer));
+                    notices.push(Notice::Down { peer, broken: !self.unneeded });
                 }
                 dial::Action::GaveUp { peer, .. } => {
                     if let Some(peer) = peer.filter(|peer| !self.peers.contains_key(peer)) {

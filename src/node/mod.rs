@@ -29,7 +29,8 @@ use bytes::Bytes;
 use meshwork_channels::dial::{ConnectionId, DialFailure};
 use meshwork_channels::frame::Frame;
 use meshwork_channels::{Bounded, ChannelId, DecodeError, Misbehavior, Now, PeerId, Time, Timers, decode, frame, limits, random};
-use meshwork_crdt::{SetError, Stamp};
+use meshwork_crdt::Stamp;
+use meshwork_crdt::replica::{self, SetError};
 use meshwork_overlay::plumtree::BroadcastError;
 use meshwork_overlay::swim::Status;
 use rand::RngExt;
@@ -158,7 +159,7 @@ pub struct Node {
     identity: Identity,
     links: Links,
     overlay: meshwork_overlay::State<PeerId>,
-    state: meshwork_crdt::State,
+    state: replica::State,
     calls: Calls,
     seen: Seen,
     timers: Timers<Timer>,
@@ -170,7 +171,7 @@ pub struct Node {
     // Reused buffers, empty between inputs.
     notices: Vec<Notice>,
     overlay_actions: Vec<meshwork_overlay::Action<PeerId>>,
-    state_actions: Vec<meshwork_crdt::Action>,
+    state_actions: Vec<replica::Action>,
 }
 
 impl Node {
@@ -184,7 +185,7 @@ impl Node {
         Node {
             links: Links::new(peer, params.links, random::hash(&[seed, 1])),
             overlay: meshwork_overlay::State::new(peer, incarnation, address, params.overlay, random::hash(&[seed, 2]), now.time),
-            state: meshwork_crdt::State::new(peer, params.state, random::hash(&[seed, 3])),
+            state: replica::State::new(peer, params.state, random::hash(&[seed, 3])),
             identity,
             calls: Calls::default(),
             seen: Seen::default(),
@@ -206,8 +207,8 @@ impl Node {
             Input::Connected { connection, peer, incarnation, address, direction } => {
                 self.links.on_connected(connection, peer, incarnation, address, direction, now.time, &mut self.notices, actions);
             }
-            Input::Disconnected { connection, peer } => {
-                self.links.on_disconnected(connection, peer, now.time, &mut self.notices, actions);
+            Input::Disconnected { connection, peer, unneeded } => {
+                self.links.on_disconnected(connection, peer, unneeded, now.time, &mut self.notices, actions);
             }
             Input::DialFailed { address, failure } => {
                 if matches!(failure, DialFailure::WrongCluster | DialFailure::NotAdmitted | DialFailure::NotExpected) {
@@ -375,8 +376,10 @@ impl Node {
     }
 
     /// The members of the cluster, this node included, in the order of their identities; those that failed or left lately too.
-    pub fn members(&self) -> impl Iterator<Item = &Member> {
-        self.overlay.membership().view().members()
+    pub fn members(&self) -> impl Iterator<Item = Member> {
+        let me = self.overlay.membership().me();
+        let others = || self.overlay.membership().view().members().copied();
+        others().take_while(move |member| member.peer < me.peer).chain([me]).chain(others().skip_while(move |member| member.peer < me.peer))
     }
 
     /// The neighbors in the overlay, in order.
@@ -395,7 +398,7 @@ impl Node {
     }
 
     /// The replicated state.
-    pub fn state(&self) -> &meshwork_crdt::State {
+    pub fn state(&self) -> &replica::State {
         &self.state
     }
 
@@ -490,7 +493,7 @@ impl Node {
             return Err(Misbehavior::WrongChannel);
         }
         let message = decoded(body)?;
-        self.state.handle(meshwork_crdt::Input::Received { from, message }, now, &mut self.state_actions);
+        self.state.handle(replica::Input::Received { from, message }, now, &mut self.state_actions);
         Ok(())
     }
 
@@ -554,7 +557,7 @@ impl Node {
             self.overlay.handle(meshwork_overlay::Input::DeadlineReached, now.time, &mut self.overlay_actions);
         }
         if self.state.next_deadline().is_some_and(|at| at <= now.time) {
-            self.state.handle(meshwork_crdt::Input::DeadlineReached, now, &mut self.state_actions);
+            self.state.handle(replica::Input::DeadlineReached, now, &mut self.state_actions);
         }
     }
 
@@ -627,8 +630,8 @@ impl Node {
                     self.links.send(peer, None, ChannelId::COORDINATION, frame, Some(call), now.time, &mut self.notices, actions);
                 }
             }
-            Notice::Down(peer) => {
-                self.overlay.handle(Overlay::Disconnected(peer), now.time, &mut self.overlay_actions);
+            Notice::Down { peer, broken } => {
+                self.overlay.handle(Overlay::Disconnected { peer, broken }, now.time, &mut self.overlay_actions);
             }
             Notice::Failed(call) => {
                 actions.push(Action::Answer { call, outcome: Err(CallError::Unreachable) });
@@ -651,29 +654,29 @@ impl Node {
                 self.links.send_datagram(to, address, datagram.into(), now.time, &mut self.notices, actions);
             }
             Overlay::Deliver { id, payload, .. } if id.channel == ChannelId::STATE => {
-                self.state.handle(meshwork_crdt::Input::Delta { origin: id.origin, bytes: payload }, now, &mut self.state_actions);
+                self.state.handle(replica::Input::Delta { origin: id.origin, bytes: payload }, now, &mut self.state_actions);
             }
             Overlay::Deliver { id, payload, hops } => {
                 self.counters.delivered += 1;
                 actions.push(Action::Deliver(Delivery { id, payload, hops }));
             }
             Overlay::NeighborUp(peer) => {
-                self.state.handle(meshwork_crdt::Input::NeighborUp(peer), now, &mut self.state_actions);
+                self.state.handle(replica::Input::NeighborUp(peer), now, &mut self.state_actions);
                 actions.push(Action::Event(Event::NeighborUp(peer)));
                 self.on_neighbors(actions);
             }
             Overlay::NeighborDown(peer, reason) => {
-                self.state.handle(meshwork_crdt::Input::NeighborDown(peer), now, &mut self.state_actions);
+                self.state.handle(replica::Input::NeighborDown(peer), now, &mut self.state_actions);
                 actions.push(Action::Event(Event::NeighborDown(peer, reason)));
                 self.on_neighbors(actions);
             }
-            Overlay::Member(event) => actions.push(Action::Event(member_event(event))),
+            Overlay::Member(event) => actions.extend(member_event(event).map(Action::Event)),
             Overlay::Misbehaved { peer, what } => self.on_misbehaved(peer, what, now, actions),
         }
     }
 
-    fn on_state_action(&mut self, action: meshwork_crdt::Action, now: Now, actions: &mut Vec<Action>) {
-        use meshwork_crdt::Action as State;
+    fn on_state_action(&mut self, action: replica::Action, now: Now, actions: &mut Vec<Action>) {
+        use replica::Action as State;
         match action {
             State::Send { to, message } => {
                 let frame = wire::encode(wire::STATE, &message);
@@ -721,15 +724,16 @@ fn decoded<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Misbehavior
     decode(body).map_err(Misbehavior::Undecodable)
 }
 
-fn member_event(event: meshwork_overlay::swim::Event<PeerId>) -> Event {
+fn member_event(event: meshwork_overlay::swim::Event<PeerId>) -> Option<Event> {
     use meshwork_overlay::swim::Event as Swim;
-    match event {
-        Swim::Joined(member) => Event::MemberJoined(member),
+    Some(match event {
+        Swim::Joined(member) | Swim::Recovered { member, was_down: true } => Event::MemberJoined(member),
         Swim::Updated(member) => Event::MemberUpdated(member),
         Swim::Suspected(member) => Event::MemberSuspected(member),
-        Swim::Recovered { member, was_down: true } => Event::MemberJoined(member),
         Swim::Recovered { member, was_down: false } => Event::MemberRecovered(member),
         Swim::Failed(member) => Event::MemberFailed(member),
         Swim::Left(member) => Event::MemberLeft(member),
-    }
+        // Its own generation is this node's business.
+        Swim::Renewed { .. } => return None,
+    })
 }

@@ -197,15 +197,15 @@ fn a_full_channel_refuses_and_leaves_the_others_alone() {
         push(&mut state, ChannelId::COORDINATION, 10).unwrap();
     }
     assert_eq!(push(&mut state, ChannelId::COORDINATION, 10), Err(Reason::ChannelFull));
-    for _ in 0..4 {
+    for _ in 0..3 {
         push(&mut state, ChannelId::DATA, 1_024 * 1_024).unwrap();
     }
     assert_eq!(push(&mut state, ChannelId::DATA, 1), Err(Reason::ChannelFull));
     push(&mut state, ChannelId::GOSSIP, 10).unwrap();
     assert_eq!(push(&mut state, ChannelId(77), 10), Err(Reason::UnknownChannel));
     let counters: BTreeMap<_, _> = state.counters().collect();
-    assert_eq!((counters[&ChannelId::DATA].frames, counters[&ChannelId::DATA].refused), (4, 1));
-    assert_eq!(counters[&ChannelId::DATA].high, Queued { frames: 4, bytes: 4 * 1_024 * 1_024 });
+    assert_eq!((counters[&ChannelId::DATA].frames, counters[&ChannelId::DATA].refused), (3, 1));
+    assert_eq!(counters[&ChannelId::DATA].high, Queued { frames: 3, bytes: 3 * 1_024 * 1_024 });
     assert_eq!(counters[&ChannelId::COORDINATION].refused, 1);
     let refused = state.push(ChannelId::COORDINATION, frame_of(3), T0).unwrap_err();
     assert_eq!(format!("{refused:?}: {refused}"), "Refused(ChannelFull, Refuse, 3 bytes): the channel's queue to the peer is full");

@@ -461,8 +461,8 @@ fn churn_with_odd_but_legal_parameters() {
         },
     ];
     for (index, config) in odd.into_iter().enumerate() {
-        // One link makes pairs and two make rings, of which there may be several; and no answer comes within 20 ms.
-        let is_one_overlay = config.active_len_max >= 3 && config.request_timeout > Duration::from_millis(100);
+        // One link makes pairs and two make rings, of which there may be several. Answers that always come too late make links for a moment.
+        let (is_one_overlay, is_in_time) = (config.active_len_max >= 3, config.request_timeout > Duration::from_millis(100));
         let seed = index as u64;
         let mut network = Network::new(config, seed);
         network.join_all_at_once(40);
@@ -487,8 +487,8 @@ fn churn_with_odd_but_legal_parameters() {
             network.handle(0, Input::MemberDown(other));
         }
         network.run_for(60 * SECOND);
-        assert_eq!(network.one_way_links(), 0, "configuration {index}");
-        if is_one_overlay {
+        assert!(network.one_way_links() == 0 || !is_in_time, "configuration {index}");
+        if is_one_overlay && is_in_time {
             let largest = network.components()[0];
             assert!(largest * 10 >= network.living().len() * 9, "configuration {index}: {:?}", network.components());
         }
