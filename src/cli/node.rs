@@ -416,8 +416,9 @@ impl Happened {
             }
             Event::DialFailed(address, failure) => {
                 happened.address = Some(*address);
-                happened.reason = Some(failure.to_string());
-                format!("cannot join at {address}: {}", printable(&failure.to_string(), 500))
+                let (name, sentence) = views::dial_failure(*failure);
+                happened.reason = Some(name.to_owned());
+                format!("cannot join at {address}: {sentence}")
             }
         };
         happened

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use meshwork_channels::PeerId;
+use meshwork_channels::dial::{DialFailure, Direction};
 use serde::{Deserialize, Serialize};
 
 use super::text::{self, Align, Table, printable};
@@ -229,7 +230,11 @@ pub(super) fn links(report: &Report) -> Links {
     let links = report.links.iter().map(|link| LinkView {
         peer: link.peer.to_string(),
         address: link.address,
-        direction: link.direction.name().to_owned(),
+        direction: match link.direction {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        }
+        .to_owned(),
         neighbor: link.neighbor,
         rtt_ms: milliseconds(link.rtt),
         sent_packets: link.sent_packets,
@@ -304,6 +309,21 @@ pub(super) fn health(node: &Node, report: Option<&Report>) -> Health {
         dropped: report.map(|report| report.counters.dropped),
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Why an address does not lead into the cluster: a stable name for JSON, and a sentence.
+pub(super) fn dial_failure(failure: DialFailure) -> (&'static str, &'static str) {
+    match failure {
+        DialFailure::TimedOut => ("timed_out", "nothing answers there; trying again"),
+        DialFailure::Refused => ("refused", "nobody listens there, or it has no room; trying again"),
+        DialFailure::Broken => ("broken", "the handshake failed; trying again"),
+        DialFailure::NotExpected => ("not_expected", "another node than the expected one answers there"),
+        DialFailure::WrongCluster => {
+            ("wrong_cluster", "the node there belongs to another cluster or has another secret; a token of that cluster lets this node in")
+        }
+        DialFailure::NotAdmitted => ("not_admitted", "the node there does not let this one in, or is of another version"),
+        DialFailure::Myself => ("myself", "that is this node itself"),
     }
 }
 

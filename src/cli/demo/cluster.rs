@@ -88,9 +88,9 @@ impl Cluster {
     }
 
     /// Stops a node without a word to anybody.
-    pub(super) fn kill(&mut self, index: usize) {
+    pub(super) async fn kill(&mut self, index: usize) {
         if let Some(citizen) = self.citizens.get_mut(index) {
-            citizen.node.kill();
+            citizen.node.kill().await;
             citizen.is_dead = true;
         }
     }

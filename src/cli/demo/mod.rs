@@ -346,7 +346,7 @@ impl Demo {
     async fn carry_out(&mut self, event: Planned) -> Result<Done, Failure> {
         let node = match event {
             Planned::Kill(node) => {
-                self.cluster.kill(node);
+                self.cluster.kill(node).await;
                 self.say(&format!("killed node {node} without goodbye"));
                 node
             }
