@@ -90,8 +90,7 @@ struct Process {
 
 impl Process {
     fn start(command: &mut Command) -> Self {
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
         let (lines, errors) = (Arc::<Mutex<Vec<Value>>>::default(), Arc::<Mutex<String>>::default());
         let (output, problems) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
         let (into_lines, into_errors) = (lines.clone(), errors.clone());
@@ -158,7 +157,9 @@ impl Process {
     fn member(&self, user: &User, id: &str) -> Vec<(String, String)> {
         let members = self.ctl(user, &["members"]);
         let entries = members["members"].as_array().expect("a list").iter().filter(|member| member["id"] == id);
-        entries.map(|member| (member["status"].as_str().unwrap_or("").to_owned(), member["address"].as_str().unwrap_or("").to_owned())).collect()
+        entries
+            .map(|member| (member["status"].as_str().unwrap_or("").to_owned(), member["address"].as_str().unwrap_or("").to_owned()))
+            .collect()
     }
 
     /// How many members this node holds for alive.
@@ -212,7 +213,12 @@ fn cluster(user: &User, nodes: usize) -> Vec<Process> {
         processes.push(user.node(&["--join", &address]));
     }
     for process in &processes {
-        assert!(wait(PATIENCE, || process.alive(user) == nodes), "{} does not see {nodes} members: {:#?}", process.short(), process.lines());
+        assert!(
+            wait(PATIENCE, || process.alive(user) == nodes),
+            "{} does not see {nodes} members: {:#?}",
+            process.short(),
+            process.lines()
+        );
     }
     processes
 }
@@ -250,7 +256,8 @@ fn five_nodes_find_each_other_talk_and_notice_a_death() {
     dead.signal("KILL");
     let died = Instant::now();
     for node in &nodes {
-        let noticed = wait(NOTICED.saturating_sub(died.elapsed()), || node.member(&user, dead.id()).iter().all(|(status, _)| status != "alive"));
+        let noticed =
+            wait(NOTICED.saturating_sub(died.elapsed()), || node.member(&user, dead.id()).iter().all(|(status, _)| status != "alive"));
         assert!(noticed, "{} holds {} for alive after {:?}", node.short(), dead.short(), died.elapsed());
     }
 }
@@ -438,11 +445,13 @@ fn the_admin_endpoint_takes_no_nonsense() {
 fn a_configuration_file_is_read_and_checked() {
     let user = User::new();
     let file = user.path("mesh.toml");
-    std::fs::write(&file, "cluster = \"filed\"\nlisten = \"127.0.0.1:0\"\nmdns = false\ntopology = \"mesh\"\n").expect("the home can be written");
+    std::fs::write(&file, "cluster = \"filed\"\nlisten = \"127.0.0.1:0\"\nmdns = false\ntopology = \"mesh\"\n")
+        .expect("the home can be written");
     let node = Process::start(&mut user.command(&["node", "--json", "--config", &file, "--admin", "127.0.0.1:0"]));
     assert_eq!(node.field("cluster"), "filed");
     assert_eq!(node.ctl(&user, &["topology"])["topology"], "mesh");
-    let named = Process::start(user.command(&["node", "--json", "--config", &file, "--admin", "127.0.0.1:0"]).env("MESHWORK_CLUSTER", "named"));
+    let named =
+        Process::start(user.command(&["node", "--json", "--config", &file, "--admin", "127.0.0.1:0"]).env("MESHWORK_CLUSTER", "named"));
     assert_eq!(named.field("cluster"), "named");
     std::fs::write(&file, "cluster = \"filed\"\nport = 4000\n").expect("the home can be written");
     let refused = user.run(&["node", "--config", &file]);

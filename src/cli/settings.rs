@@ -237,23 +237,18 @@ fn place(text: &str, offset: usize) -> (usize, Option<String>) {
 fn line_of(text: &str, field: &str, problem: &str) -> Option<usize> {
     let first = problem.split([':', ' ', '`']).find(|word| !word.is_empty()).unwrap_or_default();
     let candidates = [format!("{field}.{first}"), field.to_owned()];
-    let mut table = String::new();
     let mut offset = 0;
-    let mut header_line = None;
+    let mut in_header = None;
     for (index, line) in text.split_inclusive('\n').enumerate() {
-        if let Some(header) = header(line) {
-            table = header.to_owned();
-            if candidates.contains(&table) {
-                header_line = Some(index + 1);
-            }
+        if header(line).is_some_and(|table| candidates.iter().any(|candidate| candidate == table)) {
+            in_header = Some(index + 1);
         }
-        let (_, key) = place(text, offset);
-        if key.is_some_and(|key| candidates.contains(&key)) {
+        if place(text, offset).1.is_some_and(|key| candidates.contains(&key)) {
             return Some(index + 1);
         }
         offset += line.len();
     }
-    header_line
+    in_header
 }
 
 fn header(line: &str) -> Option<&str> {
