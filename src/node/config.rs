@@ -118,13 +118,17 @@ impl Config {
     ///
     /// [`ConfigError`] with the name of the first field that cannot be used. Nothing is cut to size in silence.
     pub fn build(self) -> Result<Params, ConfigError> {
-        let within = |table: &'static str| move |error: &dyn fmt::Display| ConfigError { field: table.to_owned(), problem: error.to_string() };
+        let within =
+            |table: &'static str| move |error: &dyn fmt::Display| ConfigError { field: table.to_owned(), problem: error.to_string() };
         let topology = match self.topology {
             Kind::Hyparview => topology::Params::Hyparview(self.hyparview.build().map_err(|error| within("hyparview")(&error))?),
             Kind::Mesh => topology::Params::Mesh(self.mesh.build().map_err(|error| within("mesh")(&error))?),
         };
         if self.links.light_idle_s == 0 {
-            return Err(ConfigError { field: "links.light_idle_s".into(), problem: "0 would close every connection at once; at least 1".into() });
+            return Err(ConfigError {
+                field: "links.light_idle_s".into(),
+                problem: "0 would close every connection at once; at least 1".into(),
+            });
         }
         Ok(Params {
             overlay: meshwork_overlay::Params {

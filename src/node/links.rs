@@ -128,10 +128,6 @@ impl Links {
         self.peers.keys().filter_map(|peer| Some((*peer, self.dial.connection_of(peer)?)))
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.peers.len()
-    }
-
     pub(crate) fn address_of(&self, peer: PeerId) -> Option<SocketAddr> {
         self.book.get(&peer).copied()
     }
@@ -227,7 +223,14 @@ impl Links {
         self.unneeded = false;
     }
 
-    pub(crate) fn on_dial_failed(&mut self, address: SocketAddr, failure: DialFailure, now: Time, notices: &mut Vec<Notice>, actions: &mut Vec<Action>) {
+    pub(crate) fn on_dial_failed(
+        &mut self,
+        address: SocketAddr,
+        failure: DialFailure,
+        now: Time,
+        notices: &mut Vec<Notice>,
+        actions: &mut Vec<Action>,
+    ) {
         self.dial.handle(dial::Input::Failed { address, reason: failure }, now, &mut self.dial_actions);
         self.route(now, notices, actions);
     }
@@ -345,9 +348,8 @@ impl Links {
         for (index, (last_used, peer)) in light.into_iter().enumerate() {
             let unused = now.since(last_used);
             if unused >= self.params.light_idle || (index < surplus && unused >= Duration::from_secs(1)) {
-                actions.extend(
-                    self.dial.connection_of(&peer).map(|connection| Action::Close { connection, reason: CloseReason::Unneeded }),
-                );
+                actions
+                    .extend(self.dial.connection_of(&peer).map(|connection| Action::Close { connection, reason: CloseReason::Unneeded }));
             }
         }
     }

@@ -35,9 +35,7 @@ use meshwork_overlay::plumtree::BroadcastError;
 use meshwork_overlay::swim::Status;
 use rand::RngExt;
 
-pub use api::{
-    Action, CallError, CallId, Candidate, CloseReason, Delivery, Event, Input, Member, MessageId, Refusal, RequestToken,
-};
+pub use api::{Action, CallError, CallId, Candidate, CloseReason, Delivery, Event, Input, Member, MessageId, Refusal, RequestToken};
 pub use config::{Config, ConfigError, Kind, Links as LinksConfig, Params, UnknownKind};
 
 use links::{Links, Notice};
@@ -220,7 +218,8 @@ impl Node {
             Input::Datagram { connection, bytes } => self.on_datagram(connection, &bytes, now, actions),
             Input::Discovered { source: _, candidates } => {
                 let me = self.identity.address;
-                let others = candidates.into_iter().filter(|candidate| candidate.address != me && candidate.peer != Some(self.identity.peer));
+                let others =
+                    candidates.into_iter().filter(|candidate| candidate.address != me && candidate.peer != Some(self.identity.peer));
                 self.links.on_discovered(others.collect(), now.time, &mut self.notices, actions);
             }
             Input::Stalled { connection } => {

@@ -44,13 +44,17 @@ impl<I: Identifier> State<I> {
             false => (Priority::Low, self.params.requests_len_max),
         };
         let moment = if ignore_pauses { Time::MAX } else { now };
-        while self.requests_left > 0 && self.room() > 0 && self.kept() < in_flight_max {
+        let purpose = Purpose::Fill(priority);
+        while self.requests_left > 0
+            && self.room() > 0
+            && self.requests.iter().filter(|request| request.purpose == purpose).count() < in_flight_max
+        {
             let requests = &self.requests;
             let Some(peer) = self.passive.pick(moment, |peer| requests.iter().any(|request| request.peer == peer), &mut self.random) else {
                 break;
             };
             self.requests_left -= 1;
-            self.send_request(peer, Purpose::Fill(priority), now, actions);
+            self.send_request(peer, purpose, now, actions);
         }
     }
 

@@ -3,6 +3,7 @@
 use meshwork_channels::Time;
 use meshwork_channels::random::Generator;
 use rand::RngExt;
+use rand::seq::IteratorRandom;
 
 use crate::identifier::Identifier;
 
@@ -79,14 +80,7 @@ impl<I: Identifier> Passive<I> {
 
     /// A random peer that may be asked now and is none of those that `skip` names.
     pub(super) fn pick(&self, now: Time, skip: impl Fn(I) -> bool, random: &mut Generator) -> Option<I> {
-        let mut chosen = None;
-        let mut seen = 0_u32;
-        for candidate in self.candidates.iter().filter(|candidate| candidate.ask_after <= now && !skip(candidate.peer)) {
-            seen += 1;
-            if random.random_range(0..seen) == 0 {
-                chosen = Some(candidate.peer);
-            }
-        }
-        chosen
+        let free = self.candidates.iter().filter(|candidate| candidate.ask_after <= now && !skip(candidate.peer));
+        free.map(|candidate| candidate.peer).choose(random)
     }
 }

@@ -84,14 +84,8 @@ impl Config {
 }
 
 /// A [`Config`] that was found to work.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Params(Config);
-
-impl Default for Params {
-    fn default() -> Self {
-        Params(Config::default())
-    }
-}
 
 /// A message. The wire enum only grows at its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

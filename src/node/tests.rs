@@ -1,0 +1,280 @@
+//! Some nodes by hand: messages are carried over in order, one at a time, in virtual time.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use meshwork_channels::dial::Direction;
+use meshwork_channels::{WallTime, frame::Decoder};
+
+use super::*;
+
+/// Nodes whose connections never break and whose messages take no time.
+struct Table {
+    nodes: Vec<Node>,
+    now: Now,
+    /// Both ends of each connection: `(node, peer's node)` by number.
+    connections: BTreeMap<ConnectionId, (usize, ConnectionId)>,
+    inputs: VecDeque<(usize, Input)>,
+    told: Vec<Vec<Action>>,
+}
+
+fn address(index: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, index as u8 + 1], 7_000))
+}
+
+fn peer(index: usize) -> PeerId {
+    PeerId::from_bytes([index as u8 + 1; 32])
+}
+
+impl Table {
+    fn new(count: usize, config: &Config) -> Self {
+        let now = Now { time: Time::ZERO, wall: WallTime::from_millis(1_800_000_000_000) };
+        let nodes = (0..count)
+            .map(|index| {
+                let identity = Identity { peer: peer(index), incarnation: 1, address: address(index) };
+                Node::new(identity, config.clone().build().unwrap(), index as u64, now)
+            })
+            .collect();
+        Table { nodes, now, connections: BTreeMap::new(), inputs: VecDeque::new(), told: vec![Vec::new(); count] }
+    }
+
+    fn join_all_to_the_first(&mut self) {
+        for index in 1..self.nodes.len() {
+            let candidates = vec![Candidate { address: address(0), peer: None, keep: true }];
+            self.inputs.push_back((index, Input::Discovered { source: "static", candidates }));
+        }
+    }
+
+    fn with(&mut self, index: usize, act: impl FnOnce(&mut Node, Now, &mut Vec<Action>)) {
+        let mut actions = Vec::new();
+        act(&mut self.nodes[index], self.now, &mut actions);
+        self.carry_out(index, actions);
+    }
+
+    fn carry_out(&mut self, index: usize, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Dial { address: to, .. } => {
+                    let Some(other) = (0..self.nodes.len()).find(|other| address(*other) == to) else { continue };
+                    let (ours, theirs) = (ConnectionId(self.connections.len() as u64), ConnectionId(self.connections.len() as u64 + 1));
+                    self.connections.insert(ours, (index, theirs));
+                    self.connections.insert(theirs, (other, ours));
+                    for (at, connection, whom, direction) in
+                        [(index, ours, other, Direction::Outbound), (other, theirs, index, Direction::Inbound)]
+                    {
+                        let input = Input::Connected { connection, peer: peer(whom), incarnation: 1, address: address(whom), direction };
+                        self.inputs.push_back((at, input));
+                    }
+                }
+                Action::Send { connection, channel, frame, .. } => {
+                    let (_, theirs) = self.connections[&connection];
+                    let (to, _) = self.connections[&theirs];
+                    let mut decoder = Decoder::new(limits::FRAME_BYTES_MAX);
+                    decoder.push(frame);
+                    let frame = decoder.next().unwrap().unwrap();
+                    self.inputs.push_back((to, Input::Frame { connection: theirs, channel, frame }));
+                }
+                Action::SendDatagram { connection, bytes } => {
+                    let (_, theirs) = self.connections[&connection];
+                    let (to, _) = self.connections[&theirs];
+                    self.inputs.push_back((to, Input::Datagram { connection: theirs, bytes }));
+                }
+                Action::Close { connection, reason } => {
+                    let (_, theirs) = self.connections[&connection];
+                    for (end, other) in [(connection, theirs), (theirs, connection)] {
+                        let at = self.connections[&end].0;
+                        let whom = self.connections[&other].0;
+                        let unneeded = matches!(reason, CloseReason::Unneeded | CloseReason::Duplicate);
+                        self.inputs.push_back((at, Input::Disconnected { connection: end, peer: peer(whom), unneeded }));
+                    }
+                }
+                other => self.told[index].push(other),
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        while let Some((index, input)) = self.inputs.pop_front() {
+            self.with(index, |node, now, actions| node.handle(input, now, actions));
+        }
+    }
+
+    fn run(&mut self, duration: Duration) {
+        let end = self.now.time + duration;
+        self.settle();
+        while let Some(next) = self.nodes.iter().filter_map(Node::next_deadline).min().filter(|next| *next <= end) {
+            let next = next.max(self.now.time);
+            self.now.wall = self.now.wall + next.since(self.now.time);
+            self.now.time = next;
+            for index in 0..self.nodes.len() {
+                if self.nodes[index].next_deadline().is_some_and(|at| at <= next) {
+                    self.inputs.push_back((index, Input::DeadlineReached));
+                    self.settle();
+                }
+            }
+        }
+        self.now.time = end;
+    }
+
+    fn delivered(&self, index: usize) -> Vec<Bytes> {
+        self.told[index]
+            .iter()
+            .filter_map(|action| match action {
+                Action::Deliver(delivery) => Some(delivery.payload.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn answers(&self, index: usize) -> Vec<(CallId, Result<Bytes, CallError>)> {
+        self.told[index]
+            .iter()
+            .filter_map(|action| match action {
+                Action::Answer { call, outcome } => Some((*call, outcome.clone())),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn nodes_find_each_other_talk_and_agree() {
+    for topology in [Kind::Hyparview, Kind::Mesh] {
+        let mut table = Table::new(7, &Config { topology, ..Config::default() });
+        table.join_all_to_the_first();
+        table.run(Duration::from_secs(10));
+        for node in &table.nodes {
+            assert_eq!(node.members().filter(|member| member.status == Status::Alive).count(), 7, "{topology:?}");
+            assert!(!node.neighbors().is_empty(), "{topology:?}");
+            assert_eq!(node.connectivity(), Connectivity::Connected);
+        }
+        table.with(3, |node, now, actions| drop(node.broadcast(ChannelId::EVENTS, Bytes::from_static(b"hello"), now, actions).unwrap()));
+        table.with(5, |node, now, actions| drop(node.set("color", Bytes::from_static(b"green"), now, actions).unwrap()));
+        table.run(Duration::from_secs(10));
+        for index in 0..7 {
+            let expected: &[&[u8]] = if index == 3 { &[] } else { &[b"hello"] };
+            assert_eq!(table.delivered(index), expected, "{topology:?}");
+            assert_eq!(table.nodes[index].get("color").map(|value| &value[..]), Some(&b"green"[..]), "{topology:?}");
+            assert_eq!(table.nodes[index].state().digest(), table.nodes[0].state().digest());
+            assert!(table.nodes[index].counters().misbehaved.is_empty(), "{:?}", table.nodes[index].counters());
+        }
+    }
+}
+
+#[test]
+fn a_node_that_was_alone_delivers_what_it_said_then() {
+    let mut table = Table::new(2, &Config::default());
+    table.with(0, |node, now, actions| {
+        let sent = node.broadcast(ChannelId::EVENTS, Bytes::from_static(b"anybody?"), now, actions).unwrap();
+        assert_eq!(sent.neighbors, 0);
+    });
+    table.run(Duration::from_secs(5));
+    table.join_all_to_the_first();
+    table.run(Duration::from_secs(5));
+    assert_eq!(table.delivered(1), [&b"anybody?"[..]]);
+}
+
+#[test]
+fn members_are_listed_in_order_with_this_node_among_them() {
+    let mut table = Table::new(5, &Config::default());
+    table.join_all_to_the_first();
+    table.run(Duration::from_secs(5));
+    for node in &table.nodes {
+        let listed: Vec<PeerId> = node.members().map(|member| member.peer).collect();
+        assert_eq!(listed, (0..5).map(peer).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_request_is_answered_once() {
+    let mut table = Table::new(2, &Config::default());
+    table.join_all_to_the_first();
+    table.run(Duration::from_secs(2));
+    let mut call = None;
+    table.with(0, |node, now, actions| {
+        call = Some(node.request(peer(1), Bytes::from_static(b"ping"), Duration::from_secs(5), now, actions).unwrap());
+    });
+    table.settle();
+    let token = table.told[1]
+        .iter()
+        .find_map(|action| match action {
+            Action::Request { token, payload } if payload == "ping" => Some(*token),
+            _ => None,
+        })
+        .expect("the request arrived");
+    for answer in ["pong", "again"] {
+        table.with(1, |node, now, actions| node.handle(Input::Respond { token, answer: Ok(answer.into()) }, now, actions));
+    }
+    table.run(Duration::from_secs(10));
+    assert_eq!(table.answers(0), [(call.unwrap(), Ok(Bytes::from_static(b"pong")))]);
+}
+
+#[test]
+fn a_request_that_nobody_answers_times_out_and_leaves_nothing_behind() {
+    let mut table = Table::new(2, &Config::default());
+    table.join_all_to_the_first();
+    table.run(Duration::from_secs(2));
+    for _ in 0..1_000 {
+        table.with(0, |node, now, actions| {
+            node.request(peer(1), Bytes::new(), Duration::from_secs(5), now, actions).unwrap();
+        });
+        table.settle();
+    }
+    table.run(Duration::from_secs(6));
+    assert_eq!(table.answers(0).len(), 1_000);
+    assert!(table.answers(0).iter().all(|(_, outcome)| *outcome == Err(CallError::TimedOut)));
+    assert_eq!(table.nodes[0].calls.len(), 0);
+}
+
+#[test]
+fn what_cannot_be_sent_is_refused_by_name() {
+    let mut table = Table::new(1, &Config::default());
+    table.with(0, |node, now, actions| {
+        let large = Bytes::from(vec![0; limits::BROADCAST_BYTES_MAX + 1]);
+        assert!(matches!(node.broadcast(ChannelId::EVENTS, large, now, actions), Err(SendError::TooLarge { .. })));
+        for channel in [ChannelId::CONTROL, ChannelId::STATE, ChannelId(99)] {
+            assert_eq!(node.broadcast(channel, Bytes::new(), now, actions), Err(SendError::UnknownChannel(channel)));
+        }
+        assert_eq!(node.send(peer(0), ChannelId::DATA, b"", now, actions), Err(SendError::Myself));
+        assert_eq!(node.send(peer(9), ChannelId::DATA, b"", now, actions), Err(SendError::UnknownPeer(peer(9))));
+        node.leave(now, actions);
+        assert_eq!(node.broadcast(ChannelId::EVENTS, Bytes::new(), now, actions), Err(SendError::Leaving));
+        assert!(actions.iter().all(|action| !matches!(action, Action::Send { .. })));
+    });
+}
+
+#[test]
+fn frames_that_do_not_belong_cost_the_sender_its_connection() {
+    let hostile = [
+        (ChannelId::CONTROL, wire::MESSAGE, Bytes::from_static(b"not here")),
+        (ChannelId::CONTROL, wire::STATE, Bytes::from_static(b"")),
+        (ChannelId::CONTROL, wire::OVERLAY, Bytes::from_static(b"\xff\xff\xff")),
+        (ChannelId::STATE, wire::STATE, Bytes::from_static(b"\xff\xff\xff")),
+        (ChannelId::COORDINATION, wire::REQUEST, Bytes::from_static(b"")),
+    ];
+    for (channel, kind, body) in hostile {
+        let mut table = Table::new(2, &Config::default());
+        table.join_all_to_the_first();
+        table.run(Duration::from_secs(2));
+        let (victim_side, _) = table.nodes[0].connections().next().map(|(_, connection)| (connection, ())).unwrap();
+        table.with(0, |node, now, actions| {
+            node.handle(Input::Frame { connection: victim_side, channel, frame: Frame { kind, body: body.clone() } }, now, actions);
+            let closed = actions.iter().any(|action| matches!(action, Action::Close { reason: CloseReason::Misbehaved, .. }));
+            assert!(closed, "{channel} {kind} {body:?}");
+            assert!(actions.iter().any(|action| matches!(action, Action::Event(Event::Misbehaved(..)))));
+        });
+    }
+}
+
+#[test]
+fn an_unknown_kind_of_frame_is_skipped() {
+    let mut table = Table::new(2, &Config::default());
+    table.join_all_to_the_first();
+    table.run(Duration::from_secs(2));
+    let connection = table.nodes[0].connections().next().unwrap().1;
+    table.with(0, |node, now, actions| {
+        let frame = Frame { kind: 999, body: Bytes::from_static(b"from the future") };
+        node.handle(Input::Frame { connection, channel: ChannelId::EVENTS, frame }, now, actions);
+        assert!(actions.is_empty());
+        assert_eq!(node.counters().skipped, 1);
+    });
+}
