@@ -1,7 +1,7 @@
 //! Become a node of a peer-to-peer cluster, with no server to run.
-pub mod node;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+pub mod node;
 #[cfg(feature = "net")]
 pub mod runtime;

@@ -311,7 +311,9 @@ async fn answer(node: &Node, ask: Ask) -> Answer {
     match timeout(ANSWER_MAX, answer_of(node, ask)).await.unwrap_or(Err(Unanswered::Stalled)) {
         Ok(answer) => answer,
         Err(Unanswered::Stalled) if is_health => done(views::health(node, None)),
-        Err(Unanswered::Stalled) => error(format!("the node gave no answer in {}; its protocol thread is stalled", text::duration(ANSWER_MAX))),
+        Err(Unanswered::Stalled) => {
+            error(format!("the node gave no answer in {}; its protocol thread is stalled", text::duration(ANSWER_MAX)))
+        }
         Err(Unanswered::Stopped) => error("the node has stopped".into()),
         Err(Unanswered::Refused(problem)) => error(problem),
     }

@@ -13,10 +13,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::Failure;
 use super::admin::{Answer, Ask, Endpoint, Written, read_line_of, sockets_dir};
 use super::text::{self, printable};
 use super::views::{self, Printable};
-use super::Failure;
 
 /// How long a node may take to answer; it answers for itself that it is stalled before that.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -167,7 +167,9 @@ async fn only_node() -> Result<Endpoint, Failure> {
     running.sort();
     match running.as_slice() {
         [path] => Ok(Endpoint::Unix(path.clone())),
-        [] => Err(Failure::new("no node of this user runs on this machine; start one with `meshwork node`, or name its endpoint with --admin")),
+        [] => Err(Failure::new(
+            "no node of this user runs on this machine; start one with `meshwork node`, or name its endpoint with --admin",
+        )),
         several => {
             let paths: Vec<String> = several.iter().map(|path| path.display().to_string()).collect();
             Err(Failure::usage(format!("{} nodes run; choose one with --admin: {}", paths.len(), paths.join(" "))))

@@ -86,7 +86,9 @@ pub(super) async fn run(args: NodeArgs) -> Result<(), Failure> {
 fn start_failure(error: StartError) -> Failure {
     match error {
         StartError::Storage(_) | StartError::Bind(_) | StartError::System(_) => Failure::new(error),
-        StartError::ClusterName(_) | StartError::Config(_) | StartError::Join { .. } | StartError::OtherCluster { .. } => Failure::usage(error),
+        StartError::ClusterName(_) | StartError::Config(_) | StartError::Join { .. } | StartError::OtherCluster { .. } => {
+            Failure::usage(error)
+        }
     }
 }
 
@@ -318,7 +320,9 @@ impl Line for Started {
         }
         text.push_str(&format!("admin    {}\n", self.admin.as_deref().map_or_else(|| "none".into(), |admin| printable(admin, 200))));
         match &self.token {
-            Some(token) => text.push_str(&format!("join     meshwork node --join {token}\n         from another machine or user; whoever has this token is let in for a day")),
+            Some(token) => text.push_str(&format!(
+                "join     meshwork node --join {token}\n         from another machine or user; whoever has this token is let in for a day"
+            )),
             None => text.push_str("join     every program of this machine can join: the node runs without a secret"),
         }
         text
@@ -374,8 +378,7 @@ struct Happened {
 
 impl Happened {
     fn of(event: &Event, me: PeerId) -> Self {
-        let mut happened =
-            Happened { event: event.name(), member: None, peer: None, address: None, reason: None, text: String::new() };
+        let mut happened = Happened { event: event.name(), member: None, peer: None, address: None, reason: None, text: String::new() };
         happened.text = match event {
             Event::MemberJoined(member)
             | Event::MemberUpdated(member)
@@ -494,7 +497,10 @@ mod tests {
             value: Value::of(b"\x1b]0;title\x07 hi"),
         };
         assert_eq!(message.text(), "abcdefghij> \\u{1b}]0;title\\u{7} hi");
-        assert!(json_line(&message).starts_with(r#"{"event":"message","from":"abcdefghijklmnop","channel":"events","sequence":1,"hops":1,"value":"#));
+        assert!(
+            json_line(&message)
+                .starts_with(r#"{"event":"message","from":"abcdefghijklmnop","channel":"events","sequence":1,"hops":1,"value":"#)
+        );
     }
 
     #[test]

@@ -177,7 +177,8 @@ fn expand(joins: Vec<String>) -> Result<Vec<String>, Failure> {
             Some(path) => {
                 let content = read(Path::new(path))?;
                 let before = expanded.len();
-                expanded.extend(content.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned));
+                expanded
+                    .extend(content.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned));
                 if expanded.len() == before {
                     return Err(Failure::usage(format!("{path}: no address and no token in it")));
                 }

@@ -165,5 +165,7 @@ impl Inspected {
 }
 
 fn now() -> WallTime {
-    WallTime::from_micros(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX)))
+    WallTime::from_micros(
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX)),
+    )
 }

@@ -248,10 +248,7 @@ pub(super) fn links(report: &Report) -> Links {
 pub(super) fn channels(report: &Report) -> Channels {
     let mut total = BTreeMap::new();
     for channel in report.links.iter().flat_map(|link| &link.channels) {
-        total
-            .entry(channel.channel)
-            .and_modify(|view: &mut ChannelView| view.add(channel))
-            .or_insert_with(|| ChannelView::of(channel));
+        total.entry(channel.channel).and_modify(|view: &mut ChannelView| view.add(channel)).or_insert_with(|| ChannelView::of(channel));
     }
     let peers = report
         .links
@@ -344,7 +341,8 @@ pub(super) trait Printable {
 
 impl Printable for Members {
     fn print(&self, width: Option<usize>) -> String {
-        let mut table = Table::new(&[("member", Align::Left), ("address", Align::Left), ("status", Align::Left), ("incarnation", Align::Right)]);
+        let mut table =
+            Table::new(&[("member", Align::Left), ("address", Align::Left), ("status", Align::Left), ("incarnation", Align::Right)]);
         for member in &self.members {
             let status = format!("{}{}", printable(&member.status, 20), if member.this { " (this node)" } else { "" });
             table.row([short(&member.id), member.address.to_string(), status, member.incarnation.to_string()]);
@@ -434,7 +432,11 @@ impl Printable for State {
         for entry in &self.entries {
             table.row([printable(&entry.key, VALUE_CHARS_MAX), entry.value.bytes.to_string(), entry.value.printable(VALUE_CHARS_MAX)]);
         }
-        let more = if self.more { format!("only the first {} are shown; narrow them down with a prefix\n", self.entries.len()) } else { String::new() };
+        let more = if self.more {
+            format!("only the first {} are shown; narrow them down with a prefix\n", self.entries.len())
+        } else {
+            String::new()
+        };
         format!("{} keys, digest {}\n\n{}{more}", self.keys, printable(&self.digest, 80), table.render(width))
     }
 }
@@ -457,7 +459,11 @@ impl Printable for Health {
             ("neighbors", number(self.neighbors)),
             ("links", number(self.links)),
             ("keys", number(self.keys)),
-            ("uptime", self.uptime_s.map_or_else(|| "unknown".to_owned(), |seconds| text::duration(Duration::from_secs_f64(seconds.clamp(0.0, 1e12))))),
+            (
+                "uptime",
+                self.uptime_s
+                    .map_or_else(|| "unknown".to_owned(), |seconds| text::duration(Duration::from_secs_f64(seconds.clamp(0.0, 1e12)))),
+            ),
             ("stalls", self.stalls.map_or_else(|| "unknown".to_owned(), |stalls| stalls.to_string())),
             ("process", format!("{} (meshwork {})", self.pid, printable(&self.version, 20))),
         ] {

@@ -184,9 +184,9 @@ impl Builder {
     pub async fn start(self) -> Result<Node, StartError> {
         let mut named: ClusterName = self.cluster.parse().map_err(StartError::ClusterName)?;
         let params = self.config.build().map_err(StartError::Config)?;
-        let wall = WallTime::from_micros(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| {
-            u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-        }));
+        let wall = WallTime::from_micros(
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX)),
+        );
 
         let mut candidates = Vec::new();
         let mut token_secrets = Vec::new();
@@ -235,7 +235,8 @@ impl Builder {
         let listen = self.listen.unwrap_or(SocketAddr::from((default_ip, 0)));
         let tag = quic::cluster_tag(&named, secrets.first());
         let token_secret = secrets.first().cloned();
-        let config = quic::EndpointConfig { listen, key, cluster: named.clone(), secrets, incarnation, ..quic::EndpointConfig::default_limits() };
+        let config =
+            quic::EndpointConfig { listen, key, cluster: named.clone(), secrets, incarnation, ..quic::EndpointConfig::default_limits() };
 
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let pulse = Arc::new(Pulse::default());

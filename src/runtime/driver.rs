@@ -73,11 +73,7 @@ pub(super) struct Parts {
 }
 
 /// Starts the protocol thread, with its runtime, and the watchdog.
-pub(super) fn start_threads(
-    peer: PeerId,
-    pulse: Arc<Pulse>,
-    on_thread: impl FnOnce(&Runtime) + Send + 'static,
-) -> Result<(), String> {
+pub(super) fn start_threads(peer: PeerId, pulse: Arc<Pulse>, on_thread: impl FnOnce(&Runtime) + Send + 'static) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -453,12 +449,10 @@ impl Driver {
                     Err(error) => drop(reply.send(Err(Error::Send(error)))),
                 }
             }
-            Command::Request { to, payload, timeout, reply } => {
-                match self.node.request(to, payload, timeout, now, &mut self.actions) {
-                    Ok(call) => drop(self.waiters.insert(call, Waiter::Request(reply))),
-                    Err(error) => drop(reply.send(Err(Error::Send(error)))),
-                }
-            }
+            Command::Request { to, payload, timeout, reply } => match self.node.request(to, payload, timeout, now, &mut self.actions) {
+                Ok(call) => drop(self.waiters.insert(call, Waiter::Request(reply))),
+                Err(error) => drop(reply.send(Err(Error::Send(error)))),
+            },
             Command::Respond { token, answer } => self.inputs.push_back(Input::Respond { token, answer }),
             Command::Serve { requests } => self.requests = Some(requests),
             Command::Set { key, value, reply } => {
@@ -573,17 +567,21 @@ fn link_report(link: &Link, neighbors: &[PeerId]) -> LinkReport {
         sent_packets: stats.sent_packets,
         sent_bytes: stats.sent_bytes,
         received_bytes: stats.received_bytes,
-        channels: stats.channels.into_iter().map(|channel| ChannelReport {
-            channel: channel.channel,
-            sent_frames: channel.sent_frames,
-            sent_bytes: channel.sent_bytes,
-            received_frames: channel.received_frames,
-            received_bytes: channel.received_bytes,
-            refused: channel.refused,
-            queued_frames: channel.queued_frames,
-            queued_bytes: channel.queued_bytes,
-            queued_frames_high: channel.queued_frames_high,
-        }).collect(),
+        channels: stats
+            .channels
+            .into_iter()
+            .map(|channel| ChannelReport {
+                channel: channel.channel,
+                sent_frames: channel.sent_frames,
+                sent_bytes: channel.sent_bytes,
+                received_frames: channel.received_frames,
+                received_bytes: channel.received_bytes,
+                refused: channel.refused,
+                queued_frames: channel.queued_frames,
+                queued_bytes: channel.queued_bytes,
+                queued_frames_high: channel.queued_frames_high,
+            })
+            .collect(),
     }
 }
 

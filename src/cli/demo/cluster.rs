@@ -137,7 +137,12 @@ impl Cluster {
 }
 
 /// Notes each delivery of a node until it stops.
-async fn collect(mut deliveries: Subscription<Delivery>, received: Arc<Mutex<Received>>, senders: Arc<Mutex<Vec<PeerId>>>, started: Instant) {
+async fn collect(
+    mut deliveries: Subscription<Delivery>,
+    received: Arc<Mutex<Received>>,
+    senders: Arc<Mutex<Vec<PeerId>>>,
+    started: Instant,
+) {
     while let Some(delivery) = deliveries.try_next().await {
         let now = started.elapsed();
         match delivery {
@@ -184,7 +189,9 @@ impl Sight {
     pub(super) fn miss(&self, observers: &[usize], subject: usize) -> bool {
         let Some(id) = self.ids.get(subject) else { return false };
         observers.iter().all(|observer| {
-            self.reports.get(observer).is_some_and(|report| !report.members.iter().any(|member| member.peer == *id && member.status.is_up()))
+            self.reports
+                .get(observer)
+                .is_some_and(|report| !report.members.iter().any(|member| member.peer == *id && member.status.is_up()))
         })
     }
 
@@ -202,7 +209,8 @@ impl Sight {
         let mut next = vec![*first];
         while let Some(node) = next.pop() {
             for (other, id) in self.ids.iter().enumerate() {
-                let is_link = self.reports.contains_key(&other) && self.reports.get(&node).is_some_and(|report| report.neighbors.contains(id));
+                let is_link =
+                    self.reports.contains_key(&other) && self.reports.get(&node).is_some_and(|report| report.neighbors.contains(id));
                 if is_link && reached.insert(other) {
                     next.push(other);
                 }

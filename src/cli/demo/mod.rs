@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use meshwork_channels::ClusterSecret;
 use meshwork_channels::quic::system_random;
 use meshwork_channels::random::{Generator, generator};
-use meshwork_channels::ClusterSecret;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use tokio::task::JoinSet;
@@ -237,9 +237,16 @@ impl Demo {
                 {
                     owed[nodes] = Owed::Since(healed);
                 }
-                let is_over = tasks.is_empty() || { while tasks.try_join_next().is_some() {} tasks.is_empty() };
+                let is_over = tasks.is_empty() || {
+                    while tasks.try_join_next().is_some() {}
+                    tasks.is_empty()
+                };
                 let sent = traffic.sent_count.load(Ordering::Relaxed);
-                self.show(if is_over { "waiting until everything is everywhere".into() } else { format!("{sent}/{} messages", args.messages) });
+                self.show(if is_over {
+                    "waiting until everything is everywhere".into()
+                } else {
+                    format!("{sent}/{} messages", args.messages)
+                });
                 if is_over {
                     let living = survivors.len() + usize::from(self.cluster.citizens.len() > nodes);
                     if !sight.is_converged(living, args.keys as usize) {
@@ -422,11 +429,20 @@ impl Demo {
         };
         promise(formed.is_some(), format!("the nodes did not all find each other within {} s", self.seconds.as_secs() / 2));
         if formed.is_some() {
-            promise(broadcasts.sent == args.messages as usize, format!("{} of {} messages were sent in time", broadcasts.sent, args.messages));
+            promise(
+                broadcasts.sent == args.messages as usize,
+                format!("{} of {} messages were sent in time", broadcasts.sent, args.messages),
+            );
             if let Some(missing) = missing {
                 let count = broadcasts.expected - broadcasts.delivered;
                 let tally::Missing { message, sender, node } = missing;
-                promise(false, format!("{count} of {} deliveries are missing, the first one message {message} of node {sender} at node {node}", broadcasts.expected));
+                promise(
+                    false,
+                    format!(
+                        "{count} of {} deliveries are missing, the first one message {message} of node {sender} at node {node}",
+                        broadcasts.expected
+                    ),
+                );
             }
             promise(broadcasts.duplicates == 0, format!("{} deliveries came twice", broadcasts.duplicates));
             promise(broadcasts.foreign == 0, format!("{} deliveries were of messages that nobody sent", broadcasts.foreign));

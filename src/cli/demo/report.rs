@@ -90,7 +90,11 @@ impl Report {
         row("delivered", format!("{} of {}, {} twice", broadcasts.delivered, broadcasts.expected, broadcasts.duplicates));
         let latency = broadcasts.latency_ms;
         row("latency", format!("p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", latency.p50, latency.p99, latency.max));
-        let converged = if self.state.converged { format!("the same everywhere after {}", seconds(self.state.converged_s)) } else { "not the same everywhere".into() };
+        let converged = if self.state.converged {
+            format!("the same everywhere after {}", seconds(self.state.converged_s))
+        } else {
+            "not the same everywhere".into()
+        };
         row("state", format!("{} writes to {} keys, {converged}", self.state.writes, self.state.keys));
         for fault in &self.faults {
             let (noticed, whole) = if fault.kind == "join" { ("known", "connected") } else { ("noticed", "healed") };
