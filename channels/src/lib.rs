@@ -6,8 +6,9 @@
 //! 2. [`limits`], [`error`], [`codec`], [`frame`]: what may be on the wire, and whose fault it is when something else is.
 //! 3. [`channel`], [`sender`]: named channels, and the core that decides which frame to a peer goes next.
 //! 4. [`dial`]: the core that decides whom to dial, and which of two crossed connections stays.
-//! 5. [`link`]: the model of a network link that the simulator uses.
-//! 6. `quic` (feature `quic`): the sockets. It is the only module here that performs input and output.
+//! 5. [`token`]: what lets another machine join, as one string.
+//! 6. [`link`]: the model of a network link that the simulator uses.
+//! 7. `quic` (feature `quic`): the sockets. It is the only module here that performs input and output.
 //!
 //! Everything but `quic` is pure: no clock, no system randomness, no task, no input or output.
 
@@ -18,10 +19,14 @@ pub mod error;
 pub mod frame;
 pub mod identity;
 pub mod limits;
+pub mod link;
+#[cfg(feature = "quic")]
+pub mod quic;
 pub mod random;
 pub mod sender;
 pub mod time;
 pub mod timers;
+pub mod token;
 
 pub use channel::{ChannelId, ChannelSpec, Class, Overflow};
 pub use codec::{Bounded, decode, encode};
@@ -29,3 +34,4 @@ pub use error::{ConfigError, DecodeError, Misbehavior};
 pub use identity::{ClusterName, ClusterSecret, PeerId};
 pub use time::{Now, Time, WallTime};
 pub use timers::Timers;
+pub use token::JoinToken;

@@ -1,17 +1,16 @@
 //! The hybrid logical clock: stamps that respect causality and stay close to the wall clock.
 //!
-//! Kulkarni, Demirbas, Madappa, Avva and Leone, "Logical Physical Clocks and Consistent Snapshots in Globally Distributed Databases"
-//! (OPODIS 2014), section 3: an event that happened before another has the smaller stamp, and a stamp is never further from the wall
-//! clocks of the cluster than these are from each other.
+//! Kulkarni, Demirbas, Madappa, Avva and Leone, "Logical Physical Clocks" (OPODIS 2014), section 3: an event that happened before another
+//! has the smaller stamp, and a stamp is never further from the wall clocks of the cluster than these are from each other.
 //!
 //! Deviations:
 //!
-//! 1. Both parts share 64 bits (section 6.2 of the paper proposes the same for NTP time): 48 bits of milliseconds since the Unix epoch,
-//!    then a counter of 16 bits. A counter that overflows carries into the milliseconds, so 65,536 stamps within one millisecond cost one
+//! 1. Both parts share 64 bits, as the authors propose for compact stamps: here 48 bits of milliseconds since the Unix epoch, then a
+//!    counter of 16 bits. A counter that overflows carries into the milliseconds, so 65,536 stamps within one millisecond cost one
 //!    millisecond of drift, and no stamp is given twice.
 //! 2. Receiving does not make a stamp of its own; it only raises the floor under the next one, because nobody reads the others.
-//! 3. A stamp too far ahead is refused *before* anything is merged. The paper (section 5) asks to detect such messages; a clock that merely
-//!    ignored them while the store took their values would let one node with a wrong clock win every conflict.
+//! 3. A stamp too far ahead is refused *before* anything is merged. Protecting the clock alone, as the authors do, would let the store take
+//!    the value all the same, and one node with a wrong clock would win every conflict.
 //!
 //! Invariants: stamps given out by one clock strictly increase, also when the wall clock steps back; every stamp given out after another
 //! one was accepted is greater than it.

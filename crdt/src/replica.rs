@@ -21,7 +21,7 @@
 //! Invariants: two replicas that merged the same writes in any order, any number of times, hold the same and have equal digests; a write
 //! stamped here is newer than everything that this replica holds; an entry is applied whole or refused whole.
 //!
-//! What a peer can make it store: entries, up to the keys and bytes of [`Config`](crate::config::Config), and one small record for each
+//! What a peer can make it store: entries, up to the keys and bytes of [`Config`], and one small record for each
 //! neighbor that the overlay reports. Tombstones count as keys and stay: collecting them needs to know what every member has seen,
 //! which is a part of its own. A replica that is full refuses new keys, counts them, and keeps accepting changes of those it holds. An
 //! entry that one replica refuses keeps its digest apart from the others', which costs one bounded comparison per period. Entries carry

@@ -199,7 +199,8 @@ pub struct Config {
     pub backoff_min: Duration,
     /// Where doubling ends, so how long a peer that comes back may stay unnoticed by us. A guess: one dial in 15 s on average is nothing.
     pub backoff_max: Duration,
-    /// Dials of an address that need not be kept. Five last about 4 s on average: longer than a restart. A guess.
+    /// Dials of an address that need not be kept. With five, the delays between them take 4 s at most: longer than
+    /// a restart. A guess.
     pub tries_max: u32,
     /// A connection that lived this long makes the next delay the shortest again.
     /// A guess: longer than the idle timeout, so that a connection that never worked does not count.

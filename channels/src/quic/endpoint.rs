@@ -225,7 +225,7 @@ struct Shared {
     cluster: ClusterName,
     secrets: Vec<ClusterSecret>,
     incarnation: u64,
-    allow: Option<BTreeSet<PeerId>>,
+    allow: Mutex<Option<BTreeSet<PeerId>>>,
     channels: sender::Params,
     clock: Clock,
     outlet: Outlet,
@@ -326,7 +326,7 @@ impl Endpoint {
             cluster,
             secrets,
             incarnation,
-            allow,
+            allow: Mutex::new(allow),
             channels,
             clock: Clock { origin },
             outlet,
@@ -372,6 +372,17 @@ impl Endpoint {
                 }
             }
         });
+    }
+
+    /// Changes who may come, and closes the connections of those who may not any more with [`CloseCode::NotAllowed`].
+    pub fn set_allow(&self, allow: Option<BTreeSet<PeerId>>) {
+        *self.shared.allow.lock().unwrap_or_else(PoisonError::into_inner) = allow;
+        // Whoever is being admitted meanwhile is looked at again when its link is made.
+        for link in self.links() {
+            if !self.shared.is_allowed(link.peer()) {
+                link.close(CloseCode::NotAllowed);
+            }
+        }
     }
 
     /// The admitted connections, in the order in which they were admitted.
@@ -468,17 +479,21 @@ impl Shared {
         }
     }
 
-    /// Handshakes in progress. QUIC remembers those that were given up for some seconds, and their memory counts.
-    fn half_open(&self) -> usize {
-        let links = self.links().all.len();
-        self.half_open.load(Ordering::Relaxed).max(self.quinn.open_connections().saturating_sub(links))
-    }
-
     fn consider(self: &Arc<Self>, incoming: Incoming) {
         self.counts.knocks.fetch_add(1, Ordering::Relaxed);
         let address = canonical(incoming.remote_address());
         let validated = incoming.remote_address_validated();
-        let knock = Knock { validated, half_open: self.half_open(), inbound: self.links().inbound, loaded: self.outlet.is_loaded() };
+        let (links, inbound) = {
+            let links = self.links();
+            (links.all.len(), links.inbound)
+        };
+        let knock = Knock {
+            validated,
+            half_open: self.half_open.load(Ordering::Relaxed),
+            remembered: self.quinn.open_connections().saturating_sub(links),
+            inbound,
+            loaded: self.outlet.is_loaded(),
+        };
         let decision = self.door.lock().unwrap_or_else(PoisonError::into_inner).gate.judge(knock, self.clock.now());
         tracing::trace!(%address, ?knock, ?decision, "knock");
         match decision {
@@ -528,7 +543,8 @@ impl Shared {
     }
 
     fn is_allowed(&self, peer: PeerId) -> bool {
-        self.allow.as_ref().is_none_or(|allow| allow.contains(&peer))
+        let allow = self.allow.lock().unwrap_or_else(PoisonError::into_inner);
+        allow.as_ref().is_none_or(|allow| allow.contains(&peer))
     }
 
     fn context<'a>(&'a self, connection: &quinn::Connection, peer: PeerId) -> Option<Context<'a>> {
@@ -559,7 +575,8 @@ impl Shared {
             Ok(admitted) => admitted,
             Err(failure) => return Err(turn_away(failure.close_code(), failure.refusal())),
         };
-        self.enlist(connection.clone(), peer, admitted, Direction::Inbound).map_err(|code| turn_away(code, Refusal::Busy))
+        self.enlist(connection.clone(), peer, admitted, Direction::Inbound)
+            .map_err(|code| turn_away(code, if code == CloseCode::NotAllowed { Refusal::NotAllowed } else { Refusal::Busy }))
     }
 
     /// The dialing side of a connection, from the first packet to the admission.
@@ -616,8 +633,14 @@ impl Shared {
                 ));
             }
         };
-        self.enlist(connection.clone(), peer, admitted, Direction::Outbound)
-            .map_err(|code| give_up(code, if code == CloseCode::Full { DialError::Full } else { DialError::Stopped }))
+        self.enlist(connection.clone(), peer, admitted, Direction::Outbound).map_err(|code| {
+            let error = match code {
+                CloseCode::Full => DialError::Full,
+                CloseCode::NotAllowed => DialError::NotAllowed,
+                _ => DialError::Stopped,
+            };
+            give_up(code, error)
+        })
     }
 
     /// Makes a link of an admitted connection, if there is room for one more.
@@ -626,6 +649,9 @@ impl Shared {
         // Under the lock: a shutdown sees either this link or no link after it.
         if self.stopping.load(Ordering::SeqCst) {
             return Err(CloseCode::Shutdown);
+        }
+        if !self.is_allowed(peer) {
+            return Err(CloseCode::NotAllowed);
         }
         if links.all.len() >= limits::CONNECTIONS_MAX {
             return Err(CloseCode::Full);
@@ -666,7 +692,6 @@ impl Shared {
         connection.set_max_concurrent_bi_streams(VarInt::from_u32(0));
 
         let reason = self.carry(&link).await;
-        link.0.mark_closed();
         tracing::debug!(peer = %peer.short(), %address, %reason, "closed");
         let _ = self.outlet.send(Event::Closed { connection: id, peer, reason }).await;
     }
@@ -706,6 +731,7 @@ impl Shared {
         };
         let reason = CloseReason::of(&error, inner.ours());
         others.shutdown().await;
+        inner.mark_closed();
         match reason {
             // What the peer sent before it closed is still there, and it may have waited until we had it.
             CloseReason::Theirs(_) | CloseReason::TheirsUnknown(_) => while readers.join_next().await.is_some() {},

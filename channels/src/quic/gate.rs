@@ -12,13 +12,19 @@ use crate::time::Time;
 /// Connections that others may open towards us. The rest is for those that we open, so that no crowd can cut us off.
 pub(super) const INBOUND_MAX: usize = limits::CONNECTIONS_MAX / 4 * 3;
 
+/// Connections without admission that QUIC may remember. One that fails is remembered for seconds if its dialer is silent, so those who
+/// fail fast could be many; peers that close in good order are forgotten in three round trips.
+const REMEMBERED_MAX: usize = 4 * limits::HALF_OPEN_MAX;
+
 /// What is known of a first packet and of the endpoint when it arrives.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Knock {
     /// The sender proved that it receives at its address.
     pub(super) validated: bool,
-    /// Handshakes and admissions in progress that others began, with those that were given up and are not forgotten yet.
+    /// Handshakes and admissions in progress that others began.
     pub(super) half_open: usize,
+    /// Connections that QUIC has memory for and that are not admitted: those in progress, and those that ended some seconds ago.
+    pub(super) remembered: usize,
     /// Admitted connections that others opened.
     pub(super) inbound: usize,
     /// The owner of the endpoint is slow to take its events.
@@ -47,11 +53,13 @@ impl Gate {
             }
             self.newcomers = self.newcomers.saturating_add(1);
             // Before the refusals: whoever forges addresses shall not learn, and not cost, more than a token.
-            if knock.loaded || knock.half_open > limits::HALF_OPEN_RETRY || self.newcomers > limits::NEW_PER_SECOND_RETRY {
+            let crowded = knock.half_open.max(knock.remembered) > limits::HALF_OPEN_RETRY;
+            if knock.loaded || crowded || self.newcomers > limits::NEW_PER_SECOND_RETRY {
                 return Decision::Retry;
             }
         }
-        if knock.half_open >= limits::HALF_OPEN_MAX || knock.inbound >= INBOUND_MAX { Decision::Refuse } else { Decision::Accept }
+        let full = knock.half_open >= limits::HALF_OPEN_MAX || knock.remembered >= REMEMBERED_MAX || knock.inbound >= INBOUND_MAX;
+        if full { Decision::Refuse } else { Decision::Accept }
     }
 }
 
@@ -59,7 +67,7 @@ impl Gate {
 mod tests {
     use super::*;
 
-    const QUIET: Knock = Knock { validated: false, half_open: 0, inbound: 0, loaded: false };
+    const QUIET: Knock = Knock { validated: false, half_open: 0, remembered: 0, inbound: 0, loaded: false };
 
     #[test]
     fn a_quiet_door_is_open() {
@@ -69,7 +77,8 @@ mod tests {
 
     #[test]
     fn a_busy_door_asks_for_a_token() {
-        let busy = [Knock { half_open: limits::HALF_OPEN_RETRY + 1, ..QUIET }, Knock { loaded: true, ..QUIET }];
+        let crowd = limits::HALF_OPEN_RETRY + 1;
+        let busy = [Knock { half_open: crowd, ..QUIET }, Knock { remembered: crowd, ..QUIET }, Knock { loaded: true, ..QUIET }];
         for knock in busy {
             assert_eq!(Gate::default().judge(knock, Time::ZERO), Decision::Retry, "{knock:?}");
             assert_eq!(Gate::default().judge(Knock { validated: true, ..knock }, Time::ZERO), Decision::Accept, "{knock:?}");
@@ -92,6 +101,7 @@ mod tests {
     fn a_full_house_refuses_those_who_proved_their_address() {
         let full = [
             Knock { validated: true, half_open: limits::HALF_OPEN_MAX, ..QUIET },
+            Knock { validated: true, remembered: REMEMBERED_MAX, ..QUIET },
             Knock { validated: true, inbound: INBOUND_MAX, ..QUIET },
             Knock { inbound: INBOUND_MAX, ..QUIET },
         ];

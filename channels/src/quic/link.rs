@@ -139,9 +139,13 @@ impl Inner {
         self.connection.close(code.var_int(), &[]);
     }
 
-    /// Refuses what comes now that the connection is gone.
+    /// Refuses what comes now that the connection is gone, and forgets what was queued: an owner may keep the link.
     pub(super) fn mark_closed(&self) {
-        self.queues().closed = true;
+        let mut queues = self.queues();
+        queues.closed = true;
+        while queues.state.pop(|_| true).is_some() {}
+        queues.held = 0;
+        queues.held_since = None;
     }
 
     pub(super) fn ours(&self) -> Option<CloseReason> {

@@ -34,7 +34,7 @@
 //! | anybody who receives at its address | handshakes in progress | [`limits::HALF_OPEN_MAX`](crate::limits::HALF_OPEN_MAX), for some seconds each |
 //! | anybody who holds some key | bytes before admission | 32 KiB on one stream |
 //! | a member | bytes that it sent and nobody read | [`limits::WINDOW_BYTES`](crate::limits::WINDOW_BYTES), and 256 KiB of datagrams |
-//! | a member that does not read | queued frames | [`sender::Params`](crate::sender::Params), and some 64 KiB for each channel |
+//! | a member that does not read | queued frames | [`sender::Params`](crate::sender::Params), and 64 KiB and a frame for each channel |
 //! | all members together | events not taken | [`EndpointConfig::events_max`] and [`EndpointConfig::event_bytes_max`] |
 #![expect(
     clippy::disallowed_methods,
@@ -53,7 +53,7 @@ mod reader;
 mod tls;
 mod writer;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 pub use admission::Versions;
@@ -80,5 +80,9 @@ impl Clock {
 
 /// One way to write an address: a socket for both families shows IPv4 peers inside IPv6 addresses.
 fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),
+        // As it is: a link-local address is nothing without its scope.
+        IpAddr::V6(_) => address,
+    }
 }

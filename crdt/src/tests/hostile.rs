@@ -23,17 +23,17 @@ fn compare(ranges: &[Range], rows: &[Row]) -> Message {
 
 const INVALID: [(PeerId, Misbehavior); 1] = [(PeerId::from_bytes([2; 32]), Misbehavior::Undecodable(DecodeError::Invalid))];
 
-/// A replica of 100 keys that leads a comparison with peer 2.
+/// A replica of 20 keys that leads a comparison with peer 2.
 fn leader() -> (State, u32) {
     let mut state = replica(1);
-    for number in 0..100 {
+    for number in 0..20 {
         state.set(&format!("k{number}"), bytes("1"), at_millis(0), &mut Vec::new()).unwrap();
     }
     state.handle(Input::NeighborUp(peer(2)), at_millis(0), &mut Vec::new());
     let everything = Message::Lead { ranges: Bounded::first_of([range(0, u64::MAX)]) };
     let actions = receive(&mut state, everything);
     let [Action::Send { message: Message::Compare { round, rows, .. }, .. }] = &actions[..] else { panic!("{actions:?}") };
-    assert_eq!(rows.len(), 100);
+    assert_eq!(rows.len(), 20);
     (state, *round)
 }
 

@@ -54,20 +54,20 @@ fn run(seed: u64) -> Network {
     }
     network.cut.clear();
     network.control_loss = 0.0;
-    network.run_for(Duration::from_secs(60));
+    network.run_for(Duration::from_secs(40));
     network
 }
 
 #[test]
 fn converge_after_any_loss_repetition_and_order() {
     let mut needed_repair = 0;
-    for seed in 0..150 {
+    for seed in 0..100 {
         let mut network = run(seed);
         network.assert_converged();
         assert_eq!(network.misbehaved, [], "seed {seed}");
         needed_repair += u64::from(network.replicas.iter().any(|replica| replica.counters().repaired > 0));
     }
-    assert!(needed_repair > 50, "losses happened: {needed_repair}");
+    assert!(needed_repair > 35, "losses happened: {needed_repair}");
 }
 
 #[test]

@@ -85,7 +85,8 @@ pub struct Config {
     /// By how many links an announced way must be shorter than the tree's before the tree takes it (section 3.8). Lower gives shorter ways and
     /// more control messages; `None` turns the optimization off.
     ///
-    /// Default 7: the paper's value for many senders (section 4.1).
+    /// Default 3: the paper's value for one sender (section 4.1). The paper takes 7 for many senders; measured with 1,000 nodes, five links each
+    /// of 10 to 50 ms and senders in turn, 3 gives 14.3 links to the last node at a redundancy of 0.03, 7 gives 18.5 at 0.04, 1 is no better.
     pub optimization_threshold: Option<u16>,
 
     /// How often one neighbor at random is told what is held: the net under every other mechanism.
@@ -147,7 +148,7 @@ impl Default for Config {
             asked_max: 128,
             grafts_per_second: 10_000,
             graft_burst: 2_048,
-            optimization_threshold: Some(7),
+            optimization_threshold: Some(3),
             summary_period: Duration::from_secs(5),
             summary_bytes_max: 32 * 1_024,
             missing_max: 65_536,

@@ -378,7 +378,9 @@ impl<I: Identifier> State<I> {
             return;
         }
         let hops = hops.max(1);
-        self.seen.insert(&id, now, self.params.seen(), &mut self.counters);
+        if let Some((first, last)) = self.seen.insert(&id, now, self.params.seen(), &mut self.counters) {
+            self.forget_missing(id.stream().message(first), id.stream().message(last));
+        }
         let missing = self.take_missing(&id, from, push, now);
         let push = match push {
             Push::Eager | Push::Late => push,

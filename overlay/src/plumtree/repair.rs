@@ -275,6 +275,22 @@ impl<I: Identifier> State<I> {
             }
             Push::Late => {}
         }
+        self.forget_announcers(id, &missing);
+        Some(missing)
+    }
+
+    /// Takes messages out because they count as seen, though they never came.
+    pub(super) fn forget_missing(&mut self, first: MessageId<I>, last: MessageId<I>) {
+        while let Some(id) = self.missing.range(first..=last).next().map(|(id, _)| *id)
+            && let Some(missing) = self.missing.remove(&id)
+        {
+            self.counters.missing_given_up += 1;
+            self.forget_announcers(&id, &missing);
+        }
+    }
+
+    /// Undoes what is kept outside of a message that was taken out.
+    fn forget_announcers(&mut self, id: &MessageId<I>, missing: &Missing<I>) {
         self.forget_phase(id, missing.phase);
         for announcer in &missing.announcers {
             if let Some(neighbor) = self.neighbor_mut(&announcer.peer) {
@@ -282,7 +298,6 @@ impl<I: Identifier> State<I> {
                 neighbor.ready.remove(id);
             }
         }
-        Some(missing)
     }
 
     /// A neighbor is about to be forgotten: nothing is expected from it any more.
@@ -463,7 +478,7 @@ impl<I: Identifier> State<I> {
 
     /// The invariants of what is missing, where they are cheap to see.
     pub(super) fn check_missing(&self) {
-        if !cfg!(debug_assertions) || self.missing.len() > 64 {
+        if !cfg!(debug_assertions) || self.missing.len() > 16 {
             return;
         }
         for neighbor in &self.neighbors {

@@ -82,10 +82,10 @@ impl<I: Identifier> Seen<I> {
         Some((first, last))
     }
 
-    /// Records a message; says whether it is new.
-    pub(crate) fn insert(&mut self, id: &MessageId<I>, now: Time, bounds: &Bounds, counters: &mut Counters) -> bool {
+    /// Records a message. The gap that was closed for it, if any, holds messages that count as seen from now on.
+    pub(crate) fn insert(&mut self, id: &MessageId<I>, now: Time, bounds: &Bounds, counters: &mut Counters) -> Option<(u64, u64)> {
         if self.contains(id) {
-            return false;
+            return None;
         }
         let stream = id.stream();
         self.uses += 1;
@@ -114,12 +114,14 @@ impl<I: Identifier> Seen<I> {
         self.ranges_len = self.ranges_len - before + track.ranges.len();
         if track.ranges.len() > bounds.stream_ranges_max || (self.ranges_len > bounds.ranges_max && track.ranges.len() > 1) {
             // The lowest gap is the oldest, so it is the one that is least likely to be filled.
-            track.ranges[1].0 = track.ranges[0].0;
-            track.ranges.remove(0);
+            let (first, below) = track.ranges.remove(0);
+            let gap = (below + 1, track.ranges[0].0 - 1);
+            track.ranges[0].0 = first;
             self.ranges_len -= 1;
             counters.gaps_closed += 1;
+            return Some(gap);
         }
-        true
+        None
     }
 
     fn evict(&mut self, counters: &mut Counters) {

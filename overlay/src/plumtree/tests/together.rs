@@ -51,13 +51,13 @@ fn rotating_senders_reach_everyone() {
 #[test]
 fn all_send_at_once() {
     let mut network = Network::regular(100, 5, &Params::default(), 3);
-    for _ in 0..5 {
+    for _ in 0..2 {
         for at in 0..100 {
             network.broadcast(at, &[3; 10]);
         }
         network.run(secs(3));
     }
-    network.run(secs(20));
+    network.run(secs(10));
     network.assert_complete();
 }
 
@@ -96,19 +96,19 @@ fn the_same_seed_gives_the_same_run() {
 
 #[test]
 fn links_that_are_cut_and_replaced_lose_nothing() {
-    for seed in 0..3 {
-        let mut network = Network::regular(150, 5, &Params::default(), 100 + seed);
+    for seed in 0..2 {
+        let mut network = Network::regular(120, 5, &Params::default(), 100 + seed);
         for round in 0..60_u32 {
             for _ in 0..5 {
                 let links = network.connections();
                 let (a, b) = links[network.draw(links.len())];
                 network.cut(a, b);
-                let (c, d) = (network.draw(150) as u32, network.draw(150) as u32);
+                let (c, d) = (network.draw(120) as u32, network.draw(120) as u32);
                 network.link(c, d);
                 network.link(a, d);
             }
             network.reconnect();
-            let at = network.draw(150) as u32;
+            let at = network.draw(120) as u32;
             network.broadcast(at, &round.to_le_bytes());
             network.run(millis(150));
         }
@@ -167,18 +167,18 @@ fn half_of_the_nodes_crash_and_new_links_repair_the_first_message() {
 
 #[test]
 fn a_node_that_was_cut_off_gets_everything_once() {
-    let mut network = Network::regular(60, 5, &Params::default(), 9);
+    let mut network = Network::regular(50, 5, &Params::default(), 9);
     let links = network.neighbors(30);
     for peer in &links {
         network.cut(30, *peer);
     }
     network.reconnect_all_but(30);
-    for round in 0..2_000_u32 {
+    for round in 0..1_000_u32 {
         let at = round % 5;
         network.broadcast(at, &round.to_le_bytes());
-        network.run(millis(10));
+        network.run(millis(20));
     }
-    assert_eq!(network.lost().iter().filter(|(_, at)| *at == 30).count(), 2_000, "it was cut off");
+    assert_eq!(network.lost().iter().filter(|(_, at)| *at == 30).count(), 1_000, "it was cut off");
     for peer in 40..44 {
         network.link(30, peer);
     }
@@ -287,7 +287,7 @@ fn odd_parameters_still_deliver() {
         Config { asked_max: 1, attempts_max: 1, announcers_max: 1, ..Config::default() },
         Config { graft_burst: 2, grafts_per_second: 20, asked_max: 3, ..Config::default() },
         Config { optimization_threshold: Some(1), ..Config::default() },
-        Config { optimization_threshold: None, summary_period: millis(10), summary_bytes_max: 256, ..Config::default() },
+        Config { optimization_threshold: None, summary_period: millis(300), summary_bytes_max: 256, ..Config::default() },
         Config {
             graft_wait: millis(1),
             graft_wait_min: millis(1),
