@@ -1,7 +1,37 @@
 //! Become a node of a peer-to-peer cluster, with no server to run.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = meshwork::Node::builder("my-cluster").start().await?;
+//! node.broadcast("hello").await?;
+//! node.state().set("color", "green").await?;
+//! node.leave().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! That node finds others of the same user on the local network by mDNS, or through one address given to [`Builder::join`]; links are encrypted QUIC
+//! between keys, and nobody is let in who does not prove to know the secret of the cluster.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`node`] | the node as a pure state machine: what can happen to it, what it decides, and how it is configured |
+//! | [`runtime`] | the driver with sockets and clocks, and the [`Node`] handle (feature `net`, on by default) |
+//! | [`channels`], [`overlay`], [`crdt`] | the parts, for whoever replaces one or drives a node in another way |
+//!
+//! Without the feature `net` this crate depends on no runtime and touches no socket; the simulator uses it that way.
+
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 pub mod node;
 #[cfg(feature = "net")]
 pub mod runtime;
+
+pub use meshwork_channels as channels;
+pub use meshwork_crdt as crdt;
+pub use meshwork_overlay as overlay;
+
+pub use meshwork_channels::{ChannelId, PeerId};
+#[cfg(feature = "net")]
+pub use runtime::{Builder, Error, Node, StartError, Stopped};

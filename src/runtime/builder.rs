@@ -8,12 +8,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use meshwork_channels::identity::ClusterNameError;
+use meshwork_channels::identity::{ClusterNameError, base32_encode};
 use meshwork_channels::quic::{self, NodeKey};
 use meshwork_channels::token::{JoinToken, TokenError};
-use meshwork_channels::{ClusterName, ClusterSecret, PeerId, WallTime, limits};
+use meshwork_channels::{Bounded, ClusterName, ClusterSecret, PeerId, WallTime, limits};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::driver::{self, Driver};
@@ -191,15 +191,15 @@ impl Builder {
         let mut candidates = Vec::new();
         let mut token_secrets = Vec::new();
         for join in &self.joins {
-            if JoinToken::looks_like(join) {
+            if join.starts_with("mesh1") && !join.contains(':') {
                 let token = JoinToken::parse(join).and_then(|token| token.check(wall).map(|()| token));
                 let token = token.map_err(|error: TokenError| StartError::Join { given: "a token".into(), problem: error.to_string() })?;
                 if named.as_str() == Node::CLUSTER_OF_TOKEN {
-                    named = token.cluster().clone();
-                } else if named != *token.cluster() {
-                    return Err(StartError::OtherCluster { named: named.to_string(), token: token.cluster().to_string() });
+                    named = token.cluster.clone();
+                } else if named != token.cluster {
+                    return Err(StartError::OtherCluster { named: named.to_string(), token: token.cluster.to_string() });
                 }
-                token_secrets.push(token.secret().clone());
+                token_secrets.push(token.secret.clone());
                 candidates.extend(token_candidates(&token));
             } else {
                 let addresses = resolve(join).await?;
@@ -233,10 +233,13 @@ impl Builder {
 
         let default_ip = if secrets.is_empty() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
         let listen = self.listen.unwrap_or(SocketAddr::from((default_ip, 0)));
-        let tag = quic::cluster_tag(&named, secrets.first());
+        let tag = base32_encode(&quic::derived(secrets.first(), &named, "mdns")[..10]);
+        let digest_key = quic::derived(secrets.first(), &named, "digest");
+        let digest_key = std::array::from_fn(|index| digest_key[index]);
+        let params = node::Params { state: params.state.with_digest_key(digest_key), ..params };
         let token_secret = secrets.first().cloned();
-        let config =
-            quic::EndpointConfig { listen, key, cluster: named.clone(), secrets, incarnation, ..quic::EndpointConfig::default_limits() };
+        let origin = Instant::now();
+        let config = quic::EndpointConfig { secrets, incarnation, origin, ..quic::EndpointConfig::new(listen, key, named.clone()) };
 
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let pulse = Arc::new(Pulse::default());
@@ -266,6 +269,7 @@ impl Builder {
                 let identity = Identity { peer, incarnation, address };
                 let mdns = mdns.then_some(tag);
                 let parts = driver::Parts {
+                    origin,
                     identity,
                     params,
                     endpoint,
@@ -285,8 +289,9 @@ impl Builder {
         driver::start_threads(peer, pulse.clone(), on_thread).map_err(StartError::System)?;
         let (identity, listening) = started.await.map_err(|_| StartError::System("the protocol thread ended before it began".into()))??;
         let token = token_secret.map(|secret| {
-            let expires = wall + limits::TOKEN_LIFE;
-            JoinToken::new(named.clone(), secret, Some(expires), vec![identity.address], vec![identity.peer]).encode()
+            let expires = Some(wall + limits::TOKEN_LIFE);
+            let (seeds, peers) = (Bounded::first_of([identity.address]), Bounded::first_of([identity.peer]));
+            JoinToken { cluster: named.clone(), secret, expires, seeds, peers }.encode()
         });
         Ok(Node {
             shared: Arc::new(Shared {
@@ -312,10 +317,10 @@ impl Node {
 
 /// Where a token says that the cluster is. Identities belong to addresses by position; without them, whoever proves to know the secret will do.
 fn token_candidates(token: &JoinToken) -> Vec<Candidate> {
-    let peers: Vec<PeerId> = token.seed_peers().to_vec();
-    let pinned = peers.len() == token.seeds().len();
+    let peers: &[PeerId] = &token.peers;
+    let pinned = peers.len() == token.seeds.len();
     token
-        .seeds()
+        .seeds
         .iter()
         .enumerate()
         .map(|(index, address)| Candidate { address: *address, peer: if pinned { peers.get(index).copied() } else { None }, keep: true })

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use meshwork_channels::channel::{ChannelSpec, Overflow};
+use meshwork_channels::channel::Overflow;
 use meshwork_channels::dial::ConnectionId;
 use meshwork_channels::quic::{self, CloseCode, Endpoint, Link};
 use meshwork_channels::{ChannelId, Now, PeerId, Time, WallTime, random};
@@ -36,6 +36,8 @@ const TICK: Duration = Duration::from_millis(500);
 const STALLED: Duration = Duration::from_secs(5);
 /// A peer that took nothing for this long does not hold up the application any more.
 const KEEPS_UP: Duration = Duration::from_millis(50);
+/// A peer before which so much waits holds up the application, if it keeps up at all: well below what any channel may queue.
+const CONGESTED_BYTES: usize = 768 * 1_024;
 /// How often a node without company knocks again where it once found somebody.
 const KNOCK_AGAIN: Duration = Duration::from_secs(5);
 /// How often known peers are written down.
@@ -59,10 +61,12 @@ pub(super) struct Streams {
 
 /// What a driver is made of.
 pub(super) struct Parts {
+    /// The moment that is zero for the node and for its links.
+    pub(super) origin: Instant,
     pub(super) identity: Identity,
     pub(super) params: Params,
     pub(super) endpoint: Endpoint,
-    pub(super) endpoint_events: mpsc::Receiver<quic::Event>,
+    pub(super) endpoint_events: quic::Events,
     pub(super) command_queue: mpsc::Receiver<Command>,
     pub(super) streams: Streams,
     pub(super) pulse: Arc<Pulse>,
@@ -131,14 +135,13 @@ pub(super) struct Driver {
     node: Node,
     origin: Instant,
     endpoint: Endpoint,
-    endpoint_events: mpsc::Receiver<quic::Event>,
+    endpoint_events: quic::Events,
     command_queue: mpsc::Receiver<Command>,
     found: mpsc::Receiver<Found>,
     streams: Streams,
     pulse: Arc<Pulse>,
     data_dir: Option<Arc<DataDir>>,
     links: BTreeMap<ConnectionId, Link>,
-    channels: BTreeMap<ChannelId, Overflow>,
     waiters: BTreeMap<CallId, Waiter>,
     requests: Option<mpsc::Sender<Request>>,
     /// For requests that wait for their answer: dropped with the driver, so that a handle that only serves does not keep the node alive.
@@ -161,15 +164,15 @@ enum End {
 
 impl Driver {
     pub(super) fn new(parts: Parts, commands: mpsc::WeakSender<Command>) -> Self {
-        let Parts { identity, params, endpoint, endpoint_events, command_queue, streams, pulse, data_dir, candidates, mdns } = parts;
-        let origin = Instant::now();
+        let Parts { origin, identity, params, endpoint, endpoint_events, command_queue, streams, pulse, data_dir, candidates, mdns } =
+            parts;
         let mut seed = [0; 8];
         // Without system randomness the keys could not have been made; the identity still sets nodes apart.
         if quic::system_random(&mut seed).is_err() {
             seed.copy_from_slice(&identity.peer.as_bytes()[..8]);
         }
         let seed = random::hash(&[u64::from_le_bytes(seed), identity.incarnation]);
-        let now = Now { time: Time::ZERO, wall: wall_now() };
+        let now = Now { time: since(origin), wall: wall_now() };
         let (found_sender, found) = mpsc::channel(64);
         if let Some(tag) = mdns {
             tokio::spawn(discovery::mdns(identity, tag, found_sender));
@@ -187,7 +190,6 @@ impl Driver {
             pulse,
             data_dir: data_dir.map(Arc::new),
             links: BTreeMap::new(),
-            channels: ChannelSpec::built_in().into_iter().map(|spec| (spec.id, spec.overflow)).collect(),
             waiters: BTreeMap::new(),
             requests: None,
             commands,
@@ -246,7 +248,7 @@ impl Driver {
                 () = tokio::time::sleep_until(deadline.into()) => None,
             };
             for _ in 0..BURST {
-                let Ok(event) = self.endpoint_events.try_recv() else { break };
+                let Some(event) = self.endpoint_events.try_recv() else { break };
                 self.on_endpoint_event(event);
             }
             let mut next = command;
@@ -277,8 +279,7 @@ impl Driver {
     }
 
     fn now(&self) -> Now {
-        let since = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Now { time: Time::from_nanos(since), wall: wall_now() }
+        Now { time: since(self.origin), wall: wall_now() }
     }
 
     fn instant(&self, time: Time) -> Instant {
@@ -361,11 +362,11 @@ impl Driver {
                     waiter.fail(CallError::Full);
                 }
             }
-            (Err(_), None) => {
-                if self.channels.get(&channel) == Some(&Overflow::Disconnect) {
-                    self.inputs.push_back(Input::Stalled { connection });
-                }
+            (Err(quic::SendError::Refused(refused)), None) if refused.overflow == Overflow::Disconnect => {
+                self.inputs.push_back(Input::Stalled { connection });
             }
+            // Refused on a channel that may lose frames, and counted there; or the connection is going down.
+            (Err(_), None) => {}
         }
     }
 
@@ -397,17 +398,20 @@ impl Driver {
         let input = match event {
             quic::Event::Connected(link) => {
                 let input = Input::Connected {
-                    connection: link.connection(),
+                    connection: link.id(),
                     peer: link.peer(),
                     incarnation: link.incarnation(),
                     address: link.address(),
                     direction: link.direction(),
                 };
                 debug!(peer = %link.peer().short(), address = %link.address(), "connected");
-                self.links.insert(link.connection(), link);
+                self.links.insert(link.id(), link);
                 input
             }
-            quic::Event::DialFailed { address, failure, .. } => Input::DialFailed { address, failure },
+            quic::Event::DialFailed { address, error, .. } => {
+                debug!(%address, %error, "dial failed");
+                Input::DialFailed { address, failure: error.failure() }
+            }
             quic::Event::Refused { address, reason } => {
                 warn!(%address, %reason, "turned away");
                 return;
@@ -417,7 +421,10 @@ impl Driver {
             quic::Event::Closed { connection, peer, reason } => {
                 debug!(peer = %peer.short(), %reason, "connection closed");
                 self.links.remove(&connection);
-                Input::Disconnected { connection, peer }
+                use quic::CloseReason::{Ours, Theirs};
+                let unneeded =
+                    matches!(reason, Ours(CloseCode::Idle | CloseCode::Duplicate) | Theirs(CloseCode::Idle | CloseCode::Duplicate));
+                Input::Disconnected { connection, peer, unneeded }
             }
         };
         self.inputs.push_back(input);
@@ -463,7 +470,7 @@ impl Driver {
             }
             Command::Get { key, reply } => drop(reply.send(self.node.get(&key).cloned())),
             Command::Entries { prefix, reply } => {
-                let entries = self.node.state().iter(&prefix).map(|(key, value)| (key.to_owned(), value.clone())).collect();
+                let entries = self.node.state().iter(&prefix).map(|(key, entry)| (key.to_string(), entry.value.clone())).collect();
                 let _ = reply.send(entries);
             }
             Command::Discovered { source, candidates } => self.inputs.push_back(Input::Discovered { source, candidates }),
@@ -477,14 +484,18 @@ impl Driver {
     /// Whether a peer that keeps up has more than half of a queue before it: then the application waits, so that its own flood does not
     /// make healthy peers look slow. A peer that takes nothing holds up nobody; it will be closed.
     fn is_congested(&self) -> bool {
-        self.links.values().any(|link| link.is_half_full() && link.stalled_for().is_none_or(|stalled| stalled < KEEPS_UP))
+        let now = self.now().time;
+        self.links
+            .values()
+            .any(|link| link.queued().bytes > CONGESTED_BYTES && link.stalled_since().is_none_or(|stalled| now.since(stalled) < KEEPS_UP))
     }
 
     fn on_tick(&mut self) {
         let now = Instant::now();
         self.tick_at = now + TICK;
+        let time = self.now().time;
         for (connection, link) in &self.links {
-            if link.stalled_for().is_some_and(|stalled| stalled >= STALLED) {
+            if link.stalled_since().is_some_and(|since| time.since(since) >= STALLED) {
                 self.inputs.push_back(Input::Stalled { connection: *connection });
             }
         }
@@ -525,7 +536,7 @@ impl Driver {
         let links = self.links.values().map(|link| link_report(link, &neighbors)).collect();
         Report {
             connectivity: self.node.connectivity(),
-            members: self.node.members().cloned().collect(),
+            members: self.node.members().collect(),
             topology: self.node.overlay().topology().name(),
             links,
             neighbors,
@@ -540,6 +551,10 @@ impl Driver {
     }
 }
 
+fn since(origin: Instant) -> Time {
+    Time::from_nanos(u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+}
+
 fn wall_now() -> WallTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     WallTime::from_micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
@@ -548,7 +563,7 @@ fn wall_now() -> WallTime {
 fn close_code(reason: CloseReason) -> CloseCode {
     match reason {
         CloseReason::Duplicate => CloseCode::Duplicate,
-        CloseReason::Unneeded => CloseCode::Unneeded,
+        CloseReason::Unneeded => CloseCode::Idle,
         CloseReason::Misbehaved => CloseCode::Misbehaved,
         CloseReason::TooSlow => CloseCode::TooSlow,
         CloseReason::Leaving => CloseCode::Leaving,
@@ -557,31 +572,30 @@ fn close_code(reason: CloseReason) -> CloseCode {
 
 fn link_report(link: &Link, neighbors: &[PeerId]) -> LinkReport {
     let stats = link.stats();
+    let channels = stats.channels.iter().map(|channel| ChannelReport {
+        channel: channel.channel,
+        sent_frames: channel.sent.frames,
+        sent_bytes: channel.sent.sent_bytes,
+        received_frames: channel.received_frames,
+        received_bytes: channel.received_bytes,
+        refused: channel.sent.refused,
+        queued_frames_high: channel.sent.high.frames,
+        queued_bytes_high: channel.sent.high.bytes,
+    });
+    let queued = link.queued();
     LinkReport {
         peer: link.peer(),
         address: link.address(),
         direction: link.direction(),
         neighbor: neighbors.binary_search(&link.peer()).is_ok(),
         rtt: stats.rtt,
-        lost_packets: stats.lost_packets,
-        sent_packets: stats.sent_packets,
-        sent_bytes: stats.sent_bytes,
-        received_bytes: stats.received_bytes,
-        channels: stats
-            .channels
-            .into_iter()
-            .map(|channel| ChannelReport {
-                channel: channel.channel,
-                sent_frames: channel.sent_frames,
-                sent_bytes: channel.sent_bytes,
-                received_frames: channel.received_frames,
-                received_bytes: channel.received_bytes,
-                refused: channel.refused,
-                queued_frames: channel.queued_frames,
-                queued_bytes: channel.queued_bytes,
-                queued_frames_high: channel.queued_frames_high,
-            })
-            .collect(),
+        lost_packets: stats.packets_lost,
+        sent_packets: stats.packets_sent,
+        sent_bytes: stats.bytes_sent,
+        received_bytes: stats.bytes_received,
+        queued_frames: queued.frames,
+        queued_bytes: queued.bytes,
+        channels: channels.collect(),
     }
 }
 

@@ -26,7 +26,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use meshwork_channels::dial::Direction;
 use meshwork_channels::{ChannelId, ClusterName, PeerId};
-use meshwork_crdt::{Digest, SetError, Stamp};
+use meshwork_crdt::replica::SetError;
+use meshwork_crdt::{Digest, Stamp};
 use meshwork_overlay::plumtree;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -192,6 +193,10 @@ pub struct LinkReport {
     pub sent_bytes: u64,
     /// UDP bytes received.
     pub received_bytes: u64,
+    /// Frames that wait for the peer now.
+    pub queued_frames: usize,
+    /// Their bytes.
+    pub queued_bytes: usize,
     /// What was sent and received on each channel.
     pub channels: Vec<ChannelReport>,
 }
@@ -211,12 +216,10 @@ pub struct ChannelReport {
     pub received_bytes: u64,
     /// Frames refused because the queue was full.
     pub refused: u64,
-    /// Frames that wait now.
-    pub queued_frames: usize,
-    /// Their bytes.
-    pub queued_bytes: usize,
     /// The most frames that ever waited.
     pub queued_frames_high: usize,
+    /// The most bytes that ever waited.
+    pub queued_bytes_high: usize,
 }
 
 impl Node {

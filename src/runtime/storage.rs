@@ -117,8 +117,7 @@ pub(crate) fn user_secret(cluster: &ClusterName) -> Result<ClusterSecret, Storag
     }
     private_dir(&dir)?;
     let mut bytes = [0; 32];
-    meshwork_channels::quic::system_random(&mut bytes)
-        .map_err(|()| failed("make a cluster secret")(io::Error::other("the system gives no random bytes")))?;
+    meshwork_channels::quic::system_random(&mut bytes).map_err(|error| failed("make a cluster secret")(io::Error::other(error)))?;
     let temporary = temporary_beside(&path);
     write_new_private(&temporary, base32_encode(&bytes).as_bytes()).map_err(failed(format!("write {}", temporary.display())))?;
     // A link never replaces: of several that start at once, one makes the secret and all use it.

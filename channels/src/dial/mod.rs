@@ -31,6 +31,7 @@
 //! [`LINKS_MAX`] connections for each peer, of which the oldest makes room; how many peers is for the driver, which admits them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -75,6 +76,20 @@ pub enum DialFailure {
     NotAdmitted,
     /// We answered ourselves. The address is blocked.
     Myself,
+}
+
+impl fmt::Display for DialFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DialFailure::TimedOut => "nothing answers there",
+            DialFailure::Refused => "the address cannot be reached, or the peer has no room",
+            DialFailure::Broken => "the handshake failed",
+            DialFailure::NotExpected => "another node answered than the one that was expected there",
+            DialFailure::WrongCluster => "the node there is of another cluster, or of this one under another secret",
+            DialFailure::NotAdmitted => "the peer does not admit this node: the secrets, an allow-list or the versions differ",
+            DialFailure::Myself => "this very node answered",
+        })
+    }
 }
 
 impl DialFailure {

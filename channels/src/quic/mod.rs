@@ -44,6 +44,7 @@
 
 mod admission;
 mod close;
+mod derive;
 mod endpoint;
 mod event;
 mod gate;
@@ -58,6 +59,7 @@ use std::time::Instant;
 
 pub use admission::Versions;
 pub use close::{CloseCode, CloseReason, DialError, Refusal};
+pub use derive::{NoRandomness, derived, system_random};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, EndpointStats};
 pub use event::{Event, Events};
 pub use key::{NodeKey, NodeKeyError};
