@@ -419,9 +419,9 @@ impl Happened {
             }
             Event::DialFailed(address, failure) => {
                 happened.address = Some(*address);
-                let (name, sentence) = views::dial_failure(*failure);
+                let (name, help) = views::dial_failure(*failure);
                 happened.reason = Some(name.to_owned());
-                format!("cannot join at {address}: {sentence}")
+                format!("cannot join at {address}: {failure}{help}")
             }
         };
         happened

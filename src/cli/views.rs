@@ -66,6 +66,8 @@ pub(super) struct LinkView {
     pub(super) lost_packets: u64,
     pub(super) sent_bytes: u64,
     pub(super) received_bytes: u64,
+    pub(super) queued_frames: usize,
+    pub(super) queued_bytes: usize,
 }
 
 /// What went over each channel: over all connections, and over each.
@@ -89,9 +91,8 @@ pub(super) struct ChannelView {
     pub(super) received_frames: u64,
     pub(super) received_bytes: u64,
     pub(super) refused: u64,
-    pub(super) queued_frames: usize,
-    pub(super) queued_bytes: usize,
     pub(super) queued_frames_high: usize,
+    pub(super) queued_bytes_high: usize,
 }
 
 impl ChannelView {
@@ -103,22 +104,20 @@ impl ChannelView {
             received_frames: report.received_frames,
             received_bytes: report.received_bytes,
             refused: report.refused,
-            queued_frames: report.queued_frames,
-            queued_bytes: report.queued_bytes,
             queued_frames_high: report.queued_frames_high,
+            queued_bytes_high: report.queued_bytes_high,
         }
     }
 
-    /// Adds another connection's figures for the same channel; the highest queue is that of the worst connection.
+    /// Adds another connection's figures for the same channel; the longest queue is that of the worst connection.
     fn add(&mut self, report: &ChannelReport) {
         self.sent_frames = self.sent_frames.saturating_add(report.sent_frames);
         self.sent_bytes = self.sent_bytes.saturating_add(report.sent_bytes);
         self.received_frames = self.received_frames.saturating_add(report.received_frames);
         self.received_bytes = self.received_bytes.saturating_add(report.received_bytes);
         self.refused = self.refused.saturating_add(report.refused);
-        self.queued_frames = self.queued_frames.saturating_add(report.queued_frames);
-        self.queued_bytes = self.queued_bytes.saturating_add(report.queued_bytes);
         self.queued_frames_high = self.queued_frames_high.max(report.queued_frames_high);
+        self.queued_bytes_high = self.queued_bytes_high.max(report.queued_bytes_high);
     }
 }
 
@@ -241,6 +240,8 @@ pub(super) fn links(report: &Report) -> Links {
         lost_packets: link.lost_packets,
         sent_bytes: link.sent_bytes,
         received_bytes: link.received_bytes,
+        queued_frames: link.queued_frames,
+        queued_bytes: link.queued_bytes,
     });
     Links { links: links.collect() }
 }
@@ -309,18 +310,16 @@ pub(super) fn health(node: &Node, report: Option<&Report>) -> Health {
     }
 }
 
-/// Why an address does not lead into the cluster: a stable name for JSON, and a sentence.
+/// Why an address does not lead into the cluster: a stable name for JSON, and what helps.
 pub(super) fn dial_failure(failure: DialFailure) -> (&'static str, &'static str) {
     match failure {
-        DialFailure::TimedOut => ("timed_out", "nothing answers there; trying again"),
-        DialFailure::Refused => ("refused", "nobody listens there, or it has no room; trying again"),
-        DialFailure::Broken => ("broken", "the handshake failed; trying again"),
-        DialFailure::NotExpected => ("not_expected", "another node than the expected one answers there"),
-        DialFailure::WrongCluster => {
-            ("wrong_cluster", "the node there belongs to another cluster or has another secret; a token of that cluster lets this node in")
-        }
-        DialFailure::NotAdmitted => ("not_admitted", "the node there does not let this one in, or is of another version"),
-        DialFailure::Myself => ("myself", "that is this node itself"),
+        DialFailure::TimedOut => ("timed_out", "; trying again"),
+        DialFailure::Refused => ("refused", "; trying again"),
+        DialFailure::Broken => ("broken", "; trying again"),
+        DialFailure::NotExpected => ("not_expected", ""),
+        DialFailure::WrongCluster => ("wrong_cluster", "; a token of that cluster lets this node in"),
+        DialFailure::NotAdmitted => ("not_admitted", "; a token of that cluster lets this node in"),
+        DialFailure::Myself => ("myself", ""),
     }
 }
 
@@ -362,6 +361,7 @@ impl Printable for Links {
             ("sent", Align::Right),
             ("received", Align::Right),
             ("lost", Align::Right),
+            ("queued", Align::Right),
         ]);
         for link in &self.links {
             table.row([
@@ -373,6 +373,7 @@ impl Printable for Links {
                 text::bytes(link.sent_bytes),
                 text::bytes(link.received_bytes),
                 format!("{}/{}", link.lost_packets, link.sent_packets),
+                link.queued_frames.to_string(),
             ]);
         }
         table.render(width)
@@ -389,8 +390,7 @@ impl Printable for Channels {
             ("received", Align::Right),
             ("frames", Align::Right),
             ("refused", Align::Right),
-            ("queued", Align::Right),
-            ("most", Align::Right),
+            ("most queued", Align::Right),
         ]);
         let all = self.channels.iter().map(|channel| ("all".to_owned(), channel));
         let each = self.peers.iter().flat_map(|peer| peer.channels.iter().map(|channel| (short(&peer.peer), channel)));
@@ -403,7 +403,6 @@ impl Printable for Channels {
                 text::bytes(channel.received_bytes),
                 channel.received_frames.to_string(),
                 channel.refused.to_string(),
-                channel.queued_frames.to_string(),
                 channel.queued_frames_high.to_string(),
             ]);
         }

@@ -158,7 +158,7 @@ impl Demo {
         let mut secret = [0; 32];
         let mut seed = [0; 8];
         let random = system_random(&mut secret).and_then(|()| system_random(&mut seed));
-        random.map_err(|()| Failure::new("the system gives no random bytes"))?;
+        random.map_err(Failure::new)?;
         let config = Config { topology: args.topology, ..Config::default() };
         let started = Instant::now();
         let style = ProgressStyle::with_template("{bar:24} {pos:>3}/{len} s  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
