@@ -1,5 +1,13 @@
 //! Real nodes on loopback, each with its own thread, socket, key and connections: that the parts are wired, not that the protocols are right.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test of real sockets, in which a panic is the verdict"
+)]
+
 use std::future::Future;
 use std::time::Duration;
 

@@ -18,6 +18,8 @@ pub const BROADCAST_BYTES_MAX: usize = 64 * 1_024;
 pub const CONTROL_BYTES_MAX: usize = 64 * 1_024;
 /// Bytes of one datagram: fits the minimum that QUIC guarantees after its own headers.
 pub const DATAGRAM_BYTES_MAX: usize = 1_162;
+/// Bytes of one datagram of the membership: a node puts one byte before it that says what it is.
+pub const MEMBERSHIP_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - 1;
 
 /// Bytes of an admission frame.
 pub const ADMISSION_BYTES_MAX: usize = 4 * 1_024;

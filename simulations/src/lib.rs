@@ -1,1 +1,33 @@
-//! Placeholder.
+//! Whole Meshwork nodes in virtual time: deterministic scenarios with faults, invariants and digests.
+//!
+//! A run is a seed, a scenario and the code, nothing else: it reads no clock and no system generator, so it can be repeated exactly, in
+//! debug and release builds alike, and a failure comes with the line that shows it again.
+//!
+//! Read in this order:
+//!
+//! 1. [`wheel`], [`network`], [`schedule`]: what happens when, what becomes of bytes, and what is done to the nodes.
+//! 2. [`host`], [`world`]: what a node is to the world, and the world.
+//! 3. [`record`], [`invariants`]: what was seen, and what must hold.
+//! 4. [`plan`], [`settings`], [`scenarios`], [`swarm`]: a run as data, what people may set, the presets, and runs drawn at random.
+//! 5. [`run`](mod@run): one run from its plan to its outcome.
+//! 6. [`command`]: the command line. It is the only module here that performs input and output.
+
+pub mod command;
+pub mod digest;
+pub mod host;
+pub mod invariants;
+pub mod network;
+pub mod plan;
+pub mod record;
+pub mod run;
+pub mod scenarios;
+pub mod schedule;
+pub mod settings;
+pub mod swarm;
+pub mod wheel;
+pub mod world;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod toy;

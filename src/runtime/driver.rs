@@ -542,7 +542,7 @@ impl Driver {
             neighbors,
             keys: self.node.state().len(),
             digest: self.node.state().digest(),
-            broadcast: self.node.overlay().plumtree().counters().clone(),
+            broadcast: *self.node.overlay().plumtree().counters(),
             counters: self.node.counters(),
             stalls: self.pulse.stalls.load(Ordering::Relaxed),
             stalled: self.pulse.stalled.load(Ordering::Relaxed),

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use foca::State as Verdict;
-use meshwork_channels::{Bounded, Misbehavior, Time, codec};
+use meshwork_channels::{Bounded, Misbehavior, Time, codec, limits};
 use rand::RngExt;
 use rand::seq::IteratorRandom;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::message::{Message, RECORDS_MAX, Record};
+use super::message::{Message, RECORDS_MAX, Record, SAMPLE_MAX};
 use super::suspicion::Hint;
 use super::view::Status;
 use super::{Action, Key, State, misbehaved};
@@ -19,18 +19,18 @@ use crate::identifier::Identifier;
 /// Exchanges of a node that has just met the cluster, after the first contact.
 const SERIES: [Duration; 5] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
-/// Exchanges that this node has open at once; the oldest is given up for the next.
-const ASKED_MAX: usize = 16;
-/// An answer after this is none.
+/// Exchanges that this node has open at once; above it the oldest is given up for the next.
+const ASKED_MAX: usize = limits::CONNECTIONS_MAX;
+/// A peer that has not answered is asked again after this.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Newcomers in one table that are news to the others even when they outnumber those that we knew.
+const NEWS_MIN: usize = 8;
 /// Digests and pings of one peer at once, and in a second from then on.
 const REQUESTS_BURST: u32 = 16;
 const REQUESTS_PER_SECOND: u32 = 2;
 /// Tables given to all peers at once, and in a second from then on. Above it the answer is a few members to ask instead.
 const TABLES_BURST: u32 = 256;
 const TABLES_PER_SECOND: u32 = 128;
-/// Members that a busy node names.
-const SAMPLE: usize = 16;
 /// Members that one table may make us ask whether they live.
 const INQUIRIES_MAX: usize = 16;
 
@@ -49,8 +49,13 @@ pub(super) struct Link<I> {
 #[derive(Clone, Debug)]
 pub(super) struct Asked<I> {
     pub(super) peer: I,
+    /// Where the next part of its table starts.
     after: Option<I>,
     at: Time,
+    /// Answers that may come. More than one when a connection broke and we asked again, while the first digest had arrived all the same.
+    due: u32,
+    /// Whether there is no reason to wait for them.
+    is_lost: bool,
 }
 
 /// A token bucket in thousandths.
@@ -116,6 +121,8 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         match message {
             Message::Digest { hash, sender } => self.on_digest(from, hash, &sender, now, actions),
             Message::Table { after, until, records } => self.on_table(from, after, until, &records, now, actions),
+            Message::Equal => self.on_equal(from, actions),
+            Message::Busy { records } => self.on_busy(from, &records, now, actions),
             Message::Next { after } => self.on_next(from, after, now, actions),
             Message::Push { records } => self.on_push(from, &records, now, actions),
             Message::Ping { accusation } => self.on_ping(from, accusation, now, actions),
@@ -173,11 +180,19 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     }
 
     fn send_digest(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
-        self.asked.retain(|asked| asked.peer != peer && now.since(asked.at) < ANSWER_TIMEOUT);
+        self.asked.retain(|asked| now.since(asked.at) < ANSWER_TIMEOUT);
+        let mut due = 1;
+        if let Some(at) = self.asked.iter().position(|asked| asked.peer == peer) {
+            if !self.asked[at].is_lost {
+                return;
+            }
+            due = self.asked[at].due.saturating_add(1);
+            self.asked.remove(at);
+        }
         if self.asked.len() >= ASKED_MAX {
             self.asked.pop_front();
         }
-        self.asked.push_back(Asked { peer, after: None, at: now });
+        self.asked.push_back(Asked { peer, after: None, at: now, due, is_lost: false });
         self.counters.exchanges += 1;
         let message = Message::Digest { hash: self.hash(now), sender: self.own_record() };
         self.send(peer, message, actions);
@@ -190,15 +205,16 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         }
         if hash == self.hash(now) {
             self.counters.exchanges_equal += 1;
+            self.send(from, Message::Equal, actions);
         } else if self.tables_left.take(TABLES_BURST, TABLES_PER_SECOND, now) {
             self.send_table(from, None, now, actions);
         } else {
             self.counters.exchanges_busy += 1;
-            let sample = self.sample(SAMPLE);
+            let sample = self.sample(SAMPLE_MAX - 1);
             let known = sample.iter().filter_map(|member| self.view.entry(member.peer));
-            let mut records: Vec<Record<I>> = known.map(|entry| entry.record(self.params.config().tombstone_life, now)).collect();
-            records.push(self.own_record());
-            self.send(from, Message::Push { records: Bounded::first_of(records) }, actions);
+            let records = known.map(|entry| entry.record(self.params.config().tombstone_life, now));
+            let records = Bounded::first_of(std::iter::once(self.own_record()).chain(records));
+            self.send(from, Message::Busy { records }, actions);
         }
     }
 
@@ -212,7 +228,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         };
         let link = self.link(to, now);
         link.serving = until;
-        link.pushes = link.pushes.saturating_add(1);
+        link.pushes = if after.is_none() { 1 } else { link.pushes.saturating_add(1) };
         self.counters.records_sent += records.len() as u64;
         self.send(to, Message::Table { after, until, records: Bounded::first_of(records) }, actions);
     }
@@ -236,12 +252,10 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
                 self.send(from, Message::Next { after: until }, actions);
             }
             Some(_) => {
-                self.asked.remove(at);
+                self.answered(at);
                 return misbehaved(from, Misbehavior::Unasked, actions);
             }
-            None => {
-                self.asked.remove(at);
-            }
+            None => self.answered(at),
         }
         self.take_in(from, records, now, actions);
         if self.wanted.is_some() {
@@ -264,15 +278,52 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
 
     fn on_push(&mut self, from: I, records: &[Record<I>], now: Time, actions: &mut Vec<Action<I>>) {
         let link = self.link(from, now);
-        if link.pushes > 0 {
-            link.pushes -= 1;
-        } else if let Some(at) = self.asked.iter().position(|asked| asked.peer == from) {
-            // The short answer of a busy node ends the exchange.
-            self.asked.remove(at);
-        } else {
+        if link.pushes == 0 {
             return misbehaved(from, Misbehavior::Unasked, actions);
         }
+        link.pushes -= 1;
         self.take_in(from, records, now, actions);
+    }
+
+    fn on_equal(&mut self, from: I, actions: &mut Vec<Action<I>>) {
+        if !self.end_exchange(from) {
+            misbehaved(from, Misbehavior::Unasked, actions);
+        }
+    }
+
+    fn on_busy(&mut self, from: I, records: &[Record<I>], now: Time, actions: &mut Vec<Action<I>>) {
+        if self.end_exchange(from) {
+            self.take_in(from, records, now, actions);
+        } else {
+            misbehaved(from, Misbehavior::Unasked, actions);
+        }
+    }
+
+    /// Ends the exchange that we opened with a peer; says whether there was one whose first answer is due.
+    fn end_exchange(&mut self, peer: I) -> bool {
+        let at = self.asked.iter().position(|asked| asked.peer == peer && asked.after.is_none());
+        if let Some(at) = at {
+            self.answered(at);
+        }
+        at.is_some()
+    }
+
+    /// An answer is still welcome, but not waited for.
+    pub(super) fn give_up_exchange(&mut self, peer: I) {
+        for asked in self.asked.iter_mut().filter(|asked| asked.peer == peer) {
+            asked.is_lost = true;
+        }
+    }
+
+    fn answered(&mut self, at: usize) {
+        let asked = &mut self.asked[at];
+        asked.due -= 1;
+        asked.after = None;
+        // Another answer is only what may come, nothing to wait for.
+        asked.is_lost = true;
+        if asked.due == 0 {
+            self.asked.remove(at);
+        }
     }
 
     /// Takes in what a peer says of others.
@@ -282,6 +333,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         let mut aged = Vec::new();
         let mut about_us = None;
         let mut inquiries = 0;
+        let mut newcomers = 0;
         self.hear_from(from, now);
         for record in records {
             if record.peer == self.me.peer {
@@ -294,8 +346,10 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
                 continue;
             }
             let known = self.view.entry(record.peer);
-            if record.status == Status::Down && known.is_some_and(|known| known.member.status.is_up() && known.identity() == identity) {
-                // Old verdicts of another side must not kill whom we see alive: it is asked, and renews itself.
+            let is_new = known.is_none();
+            let is_alive = known.is_some_and(|known| known.member.status == Status::Alive && known.identity() == identity);
+            if record.status == Status::Down && is_alive {
+                // Old verdicts of another side must not kill whom we see alive: it is asked, and renews itself. A suspect had its chance.
                 if inquiries < INQUIRIES_MAX {
                     inquiries += 1;
                     self.inquire(record.peer, Hint::HeldForDead(identity), now, actions);
@@ -307,11 +361,15 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             }
             if !record.status.is_up() {
                 aged.push(record);
+            } else if is_new {
+                newcomers += 1;
             }
             self.touched.push(record.peer);
             updates.push(record.update());
         }
-        self.detector.apply(updates.into_iter(), true);
+        // A newcomer has nothing to tell to those it has just heard of: where two groups meet, the larger tells its own of the smaller.
+        let is_news = newcomers <= self.view.up_len().max(NEWS_MIN);
+        self.detector.apply(updates.into_iter(), is_news);
         self.refresh(now);
         for record in aged {
             self.view.age(record, self.params.config().tombstone_life, now);

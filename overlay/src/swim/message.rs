@@ -13,6 +13,9 @@ use crate::identifier::Identifier;
 /// Records in one frame: at most 19 KB with 32-byte names, and little enough work to be done in one turn.
 pub const RECORDS_MAX: usize = 256;
 
+/// Records in the answer of a busy node.
+pub const SAMPLE_MAX: usize = 16;
+
 /// The incarnation that says that a member is down because it left. It travels in ordinary gossip, so that whoever hears of a departure
 /// hears that it was one. No living member reaches it: it renews its generation first.
 pub(super) const LEFT: Incarnation = Incarnation::MAX;
@@ -88,12 +91,19 @@ pub enum Message<I> {
         /// The records, in the order of their peers.
         records: Bounded<Record<I>, RECORDS_MAX>,
     },
+    /// Answers a digest: the sender knows the same.
+    Equal,
+    /// Answers a digest: the sender has no time, and names a few members to ask instead.
+    Busy {
+        /// The records.
+        records: Bounded<Record<I>, SAMPLE_MAX>,
+    },
     /// Asks for the part of the table that follows.
     Next {
         /// Where the last part ended.
         after: I,
     },
-    /// What the sender knows better than the table that it was sent. Also the short answer of a busy node: a few members to ask instead.
+    /// What the sender knows better than the part of a table that it was sent.
     Push {
         /// The records.
         records: Bounded<Record<I>, RECORDS_MAX>,

@@ -11,7 +11,7 @@
 //! 3. **State exchange.** Tables are compared over a stream, hash first, when a peer is new, soon after a start, and now and then; gossip alone
 //!    needs a minute until a hundred nodes know each other. A quarter of the exchanges goes to members that are down, which heals partitions.
 //! 4. **Verdicts from tables are checked.** A table that says "down" of a member that we see alive makes us ask that member, which then renews its
-//!    generation; only gossip, which is fresh, is believed at once. After a partition nobody is killed by old verdicts.
+//!    generation, or is believed dead when it has no answer; only gossip, which is fresh, is believed at once. After a partition nobody is killed by old verdicts.
 //! 5. **The minority yields.** A node that held more members for dead than alive and hears from one of those withdraws its recent verdicts:
 //!    it was the one that was cut off.
 //! 6. **Leaving** travels as a verdict with the last incarnation, so whoever hears of a departure hears that it was one.
@@ -28,7 +28,7 @@
 //! Invariants: at most one entry for each peer, never one for ourselves; foca and the view agree on who is up; every suspicion has a deadline.
 //!
 //! Memory that peers govern: the view (`members_max` by hearsay, besides those that connect), tombstones (the larger of 1,024 and four times the
-//! members that are up), one small record for each connected peer, 16 open exchanges, one suspicion and one hint for each member.
+//! members that are up), one small record for each connected peer, 1,024 open exchanges, one suspicion and one hint for each member.
 //!
 //! The driver owes: [`Input::Connected`] when an admitted connection stands, [`Input::Disconnected`] when one breaks (not when either side closed
 //! it because it was idle), [`Input::Datagram`] and [`Input::Received`] with the authenticated sender. It dials whoever an action is addressed to.
@@ -60,7 +60,7 @@ pub use config::{Config, ConfigError, Params};
 use detector::{Detector, Kind};
 use exchange::{Asked, Bucket, Link};
 use identity::{Identity, is_reachable, plain};
-pub use message::{Accusation, Message, RECORDS_MAX, Record};
+pub use message::{Accusation, Message, RECORDS_MAX, Record, SAMPLE_MAX};
 use message::{LEFT, Packet};
 use suspicion::{Hint, Suspicion};
 pub use view::{Event, Member, Status, View};
@@ -119,7 +119,7 @@ pub enum Action<I> {
         to: I,
         /// Where it listens, for dialing.
         address: SocketAddr,
-        /// At most [`limits::DATAGRAM_BYTES_MAX`] bytes.
+        /// At most [`limits::MEMBERSHIP_BYTES_MAX`] bytes.
         bytes: Bytes,
     },
     /// Send a message over the reliable stream, over a connection that is dialed if there is none. It is dropped when that fails.
@@ -313,12 +313,12 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
 
     fn on_disconnected(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
         self.links.remove(&peer);
-        self.asked.retain(|asked| asked.peer != peer);
+        self.give_up_exchange(peer);
         self.inquire(peer, Hint::Lost, now, actions);
     }
 
     fn on_datagram(&mut self, from: I, bytes: &Bytes, now: Time, actions: &mut Vec<Action<I>>) {
-        if bytes.len() > limits::DATAGRAM_BYTES_MAX {
+        if bytes.len() > limits::MEMBERSHIP_BYTES_MAX {
             return misbehaved(from, Misbehavior::Undecodable(DecodeError::TooLong), actions);
         }
         let mut packet = match Packet::<I>::decode(bytes) {

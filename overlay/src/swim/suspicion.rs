@@ -58,17 +58,22 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             return;
         }
         let Some(entry) = self.view.entry(peer).filter(|entry| entry.member.status.is_up()) else { return };
-        // Silence on a broken connection is two signs, so half the time will do. A run that is over has nothing to answer for.
-        let span = match hint {
-            Hint::Lost => self.params.config().suspicion / 2,
-            Hint::HeldForDead(identity) if identity == entry.identity() => self.params.config().suspicion,
-            Hint::HeldForDead(_) => return,
-        };
         let (identity, incarnation) = (entry.identity(), entry.incarnation);
-        self.detector.apply(std::iter::once(Update::new(identity, incarnation, Verdict::Suspect)), true);
         self.touched.push(peer);
-        self.refresh(now);
-        self.suspect(identity, incarnation, span, now, actions);
+        match hint {
+            Hint::Lost => {
+                self.detector.apply(std::iter::once(Update::new(identity, incarnation, Verdict::Suspect)), true);
+                self.refresh(now);
+                // Silence on a broken connection is two signs, so half the time will do.
+                self.suspect(identity, incarnation, self.params.config().suspicion / 2, now, actions);
+            }
+            // Others gave it its time to refute, and it has nothing to say to us either.
+            Hint::HeldForDead(accused) if accused == identity => {
+                self.detector.apply(std::iter::once(Update::new(identity, incarnation.min(super::LEFT - 1), Verdict::Down)), true);
+            }
+            // That run is over.
+            Hint::HeldForDead(_) => {}
+        }
     }
 
     /// Starts to time a suspicion that foca holds, and tells the accused (Lifeguard, section IV.C, over a stream).
@@ -127,6 +132,10 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             Accusation::Suspected { generation, incarnation } => Some((generation, incarnation, Verdict::Suspect)),
             Accusation::Dead { generation } => Some((generation, 0, Verdict::Down)),
         };
+        if matches!(accusation, Accusation::Dead { .. }) {
+            // Who holds us for dead may not have answered our digest.
+            self.give_up_exchange(from);
+        }
         if let Some((generation, incarnation, verdict)) = verdict {
             self.on_own_name(from, &Identity { generation, ..self.me }, incarnation, verdict, now, actions);
         }

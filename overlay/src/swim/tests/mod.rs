@@ -383,3 +383,72 @@ fn settings_out_of_their_limits_are_refused_by_name() {
     let error = Config { probe_rtt: secs(1), ..Config::lan() }.build().unwrap_err();
     assert_eq!(error.to_string(), "probe_rtt is 1s, but must be below probe_period (1s)");
 }
+
+#[test]
+fn processes_that_freeze_again_and_again_for_four_seconds_are_no_failures() {
+    let mut net = Network::formed(16, 15);
+    for round in 0..6 {
+        for peer in (0..5).filter(|peer| (peer + round) % 3 == 0) {
+            net.freeze(peer, secs(4));
+        }
+        net.run(ms(4_700));
+    }
+    net.run(secs(10));
+    assert!(net.events.iter().any(|(_, _, event)| matches!(event, Event::Suspected(_))));
+    assert!(net.failures().is_empty());
+    assert_eq!(net.renewals(), 0);
+}
+
+/// Raise it for a longer look: 1,500 have passed.
+const SWARM_SEEDS: u64 = 6;
+
+/// Whatever happens, once it stops everybody agrees, nobody has accused anyone of breaking a rule, and events tell one story of each member.
+#[test]
+fn swarm() {
+    use rand::RngExt;
+    for seed in 0..SWARM_SEEDS {
+        let mut random = generator(seed, "swarm", 0);
+        let n = random.random_range(2..=14);
+        let mut net = Network::formed(n, seed);
+        let before = net.clone_views();
+        let mut generations = vec![1_u64; n as usize];
+        for _ in 0..random.random_range(3..=15) {
+            let peer = random.random_range(0..n);
+            let is_up = net.hosts[&peer].is_up;
+            match random.random_range(0..8) {
+                0 if is_up && net.up().len() > 2 => net.crash(peer, random.random_bool(0.5)),
+                1 if !is_up || random.random_bool(0.2) => {
+                    // Some restart with a clock that went back.
+                    generations[peer as usize] += if random.random_bool(0.8) { 1_000 } else { 0 };
+                    net.start(peer, generations[peer as usize]);
+                    let seed = *net.up().iter().find(|up| **up != peer).unwrap();
+                    net.connect(peer, seed);
+                }
+                2 if is_up => net.freeze(peer, ms(random.random_range(100..=15_000))),
+                3 => net.sides = (0..n).map(|peer| (peer, u8::from(random.random_bool(0.5)))).collect(),
+                4 => net.sides.clear(),
+                5 => net.loss = random.random_range(0.0..0.5),
+                6 => net.disconnect(peer, random.random_range(0..n)),
+                _ => {}
+            }
+            net.run(ms(random.random_range(0..=12_000)));
+        }
+        net.sides.clear();
+        net.loss = 0.0;
+        // Discovery never ends, so whoever started while nobody could be reached finds somebody now.
+        let first = net.up()[0];
+        for peer in net.up() {
+            net.connect(peer, first);
+        }
+        // A node that used up its renewals waits for a minute.
+        net.run(secs(16));
+        assert!(net.run_until_complete(secs(150)).is_some(), "seed {seed}");
+        net.run(secs(20));
+        assert!(net.is_complete(), "seed {seed}");
+        net.audit();
+        // This network lets a process get the answer to what its predecessor asked.
+        net.faults.retain(|(by, _, what)| net.hosts[by].run == 0 || *what != Misbehavior::Unasked);
+        assert!(net.faults.is_empty(), "seed {seed}: {:?}", net.faults);
+        net.check_stories(before);
+    }
+}

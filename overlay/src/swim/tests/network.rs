@@ -30,7 +30,7 @@ pub(super) struct Host {
     /// What arrived while the process stood still.
     inbox: Vec<Input<u32>>,
     /// A number for each process that ran here, so that nothing reaches its successor by mistake.
-    run: u32,
+    pub(super) run: u32,
     timer: Option<Time>,
 }
 
@@ -203,7 +203,7 @@ impl Network {
         }
         match action {
             Action::Datagram { to, bytes, .. } => {
-                assert!(bytes.len() <= limits::DATAGRAM_BYTES_MAX);
+                assert!(bytes.len() <= limits::MEMBERSHIP_BYTES_MAX);
                 self.bytes += bytes.len() as u64;
                 self.connect(from, to);
                 if self.can_reach(from, to) && !self.random.random_bool(self.loss) {
@@ -313,6 +313,33 @@ impl Network {
     pub(super) fn audit(&self) {
         for host in self.hosts.values() {
             host.state.audit();
+        }
+    }
+
+    /// Who sees whom up, for [`Network::check_stories`].
+    pub(super) fn clone_views(&self) -> BTreeMap<(u32, u32), Status> {
+        let views = self.hosts.iter().flat_map(|(me, host)| host.state.view().members().map(|member| ((*me, member.peer), member.status)));
+        views.collect()
+    }
+
+    /// Events alone, in their order, lead from one view to the next.
+    pub(super) fn check_stories(&self, mut seen: BTreeMap<(u32, u32), Status>) {
+        for (at, by, event) in &self.events {
+            let (member, is_legal) = {
+                let was = |member: &Member<u32>| seen.get(&(*by, member.peer)).copied();
+                let up = |member: &Member<u32>| was(member).is_some_and(Status::is_up);
+                match event {
+                    Event::Joined(member) => (member, !up(member) && was(member) != Some(Status::Down)),
+                    Event::Recovered { member, was_down: true } => (member, was(member) == Some(Status::Down)),
+                    Event::Recovered { member, .. } => (member, was(member) == Some(Status::Suspect)),
+                    Event::Suspected(member) => (member, up(member)),
+                    Event::Updated(member) | Event::Failed(member) | Event::Left(member) => (member, up(member)),
+                    Event::Renewed { .. } => continue,
+                }
+            };
+            // A process that started again has no memory.
+            assert!(is_legal || self.hosts[by].run > 0, "{at} {by} {event:?} after {:?}", seen.get(&(*by, member.peer)));
+            seen.insert((*by, member.peer), member.status);
         }
     }
 }

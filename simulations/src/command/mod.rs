@@ -1,0 +1,461 @@
+//! The command line: `meshwork-sim`.
+//!
+//! The only module of this package that performs input and output: it reads the clock and the processor time for the progress bar and the
+//! report, writes to the terminal and to files, and runs the seeds of a swarm on threads. Nothing of that reaches a run.
+
+mod cpu;
+mod progress;
+mod report;
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::host::{Host, Plant};
+use crate::plan::Plan;
+use crate::run::{self, Class, Failure, Outcome};
+use crate::scenarios::{self, Scenario};
+use crate::settings::{self, KEYS};
+use crate::swarm;
+
+/// The exit code for a mistake on the command line.
+const USAGE: u8 = 1;
+/// Failing seeds of a swarm that are shown; the rest is counted.
+const SHOWN_MAX: usize = 5;
+
+/// Run whole Meshwork nodes in virtual time: the same code as a real node, repeatable from a seed, with faults.
+#[derive(Debug, Parser)]
+#[command(
+    name = "meshwork-sim",
+    version,
+    after_help = "Exit codes: 0 all is well, 1 usage, 2 an expectation failed or the run showed nothing, 3 something broke that must always \
+                  hold, 4 something did not come to hold in the end, 5 a node panicked, 6 two runs of one seed differ."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the scenarios
+    List,
+    /// Show what a scenario does and what can be set in it
+    Show {
+        /// The scenario, as `list` names it
+        scenario: String,
+        #[command(flatten)]
+        size: Size,
+        /// Print the whole schedule of faults and work as JSON instead
+        #[arg(long)]
+        schedule: bool,
+    },
+    /// Run a scenario and report
+    Run {
+        /// The scenario, as `list` names it
+        scenario: String,
+        #[command(flatten)]
+        size: Size,
+        #[command(flatten)]
+        output: Output,
+        /// Give one node a bug on purpose, to see that it is noticed
+        #[arg(long, value_name = "BUG", value_parser = plant)]
+        plant: Option<Plant>,
+    },
+    /// Run many small clusters with random parameters and random faults, one for each seed
+    Swarm {
+        /// The seeds: one number, or a first and an end that is not run, such as `0..500`
+        #[arg(long, value_name = "A..B", value_parser = seeds)]
+        seeds: std::ops::Range<u64>,
+        /// Seeds that run at once
+        #[arg(long, default_value_t = 1)]
+        threads: u16,
+        /// Stop after this many failing seeds
+        #[arg(long, value_name = "COUNT", default_value_t = SHOWN_MAX as u64)]
+        failures_max: u64,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Run a scenario twice and compare: the same seed must give the same run
+    Check {
+        /// The scenario, as `list` names it
+        scenario: String,
+        #[command(flatten)]
+        size: Size,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Size {
+    /// How many nodes [default: the scenario's own]
+    #[arg(long, short)]
+    nodes: Option<u32>,
+    /// What feeds every draw: one seed is one run
+    #[arg(long, short, default_value_t = 1)]
+    seed: u64,
+    /// Set one of the scenario's settings; can be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+struct Output {
+    /// Write the report as JSON to a file; `-` writes it to the standard output in place of the table
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// No progress
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+fn plant(text: &str) -> Result<Plant, String> {
+    let names: Vec<&str> = Plant::ALL.iter().map(|plant| plant.name()).collect();
+    Plant::ALL.into_iter().find(|plant| plant.name() == text).ok_or_else(|| format!("the bugs are: {}", names.join(", ")))
+}
+
+fn seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
+    let number = |text: &str| text.parse::<u64>().map_err(|_| "seeds are one number or a range such as 0..500".to_owned());
+    let range = match text.split_once("..") {
+        Some((first, end)) => number(first)?..number(end)?,
+        None => number(text)?..number(text)?.saturating_add(1),
+    };
+    if range.is_empty() { Err("there is no seed in this range".to_owned()) } else { Ok(range) }
+}
+
+/// A mistake of the person who typed.
+struct Usage(String);
+
+/// Runs the command with nodes of a kind; gives its exit code.
+pub fn main<H: Host>() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no mistakes. When even the terminal is gone there is nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    quiet_panics();
+    let done = match cli.command {
+        Command::List => list(),
+        Command::Show { scenario, size, schedule } => show(&scenario, &size, schedule),
+        Command::Run { scenario, size, output, plant } => run_one::<H>(&scenario, &size, &output, plant),
+        Command::Swarm { seeds, threads, failures_max, output } => run_swarm::<H>(seeds, threads.max(1), failures_max.max(1), &output),
+        Command::Check { scenario, size, output } => check::<H>(&scenario, &size, &output),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(Usage(message)) => {
+            complain(&format!("error: {message}"));
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// Writes to the standard output. A reader that went away is no error: `meshwork-sim list | head` is a fair thing to type.
+fn say(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// Writes a line to the standard error, where nothing can be done about a failure.
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+fn scenario(name: &str) -> Result<&'static Scenario, Usage> {
+    Scenario::named(name).ok_or_else(|| {
+        let names: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).collect();
+        let hint = settings::nearest(name, &names).map_or(String::new(), |near| format!(" Did you mean `{near}`?"));
+        Usage(format!("there is no scenario `{name}`.{hint} There are: {}.", names.join(", ")))
+    })
+}
+
+fn plan(name: &str, size: &Size) -> Result<Plan, Usage> {
+    let scenario = scenario(name)?;
+    let nodes = size.nodes.unwrap_or(scenario.nodes);
+    if !(scenarios::NODES_MIN..=scenarios::NODES_MAX).contains(&nodes) {
+        return Err(Usage(format!("--nodes is {nodes}; a scenario has {} to {} nodes", scenarios::NODES_MIN, scenarios::NODES_MAX)));
+    }
+    scenario.plan(nodes, size.seed, &size.set).map_err(|error| Usage(error.to_string()))
+}
+
+fn list() -> Result<u8, Usage> {
+    let mut text = String::new();
+    for scenario in scenarios::ALL {
+        let _ = writeln!(text, "{:<12} {}", scenario.name, scenario.about);
+    }
+    text.push_str("\nRun one with `meshwork-sim run NAME`; `meshwork-sim show NAME` tells what can be set in it.\n");
+    say(&text);
+    Ok(0)
+}
+
+fn show(name: &str, size: &Size, schedule: bool) -> Result<u8, Usage> {
+    let plan = plan(name, size)?;
+    let scenario = scenario(name)?;
+    if schedule {
+        say(&report::pretty(&plan));
+        return Ok(0);
+    }
+    let mut text = format!("{}: {}\n\nSettings (--set key=value):\n", scenario.name, scenario.about);
+    for (name, default) in scenario.defaults() {
+        let Some(key) = KEYS.iter().find(|key| key.name == name) else { continue };
+        let _ = writeln!(text, "  {name:<10} {default:<10} {} ({})", key.about, settings::describe(key.of));
+    }
+    let _ = writeln!(text, "\nWith {} nodes and seed {}:", plan.setup.nodes, plan.setup.seed);
+    let mut names: Vec<&str> = plan.schedule.entries().iter().map(|entry| entry.what.name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        let times: Vec<u64> = plan.schedule.entries().iter().filter(|entry| entry.what.name() == name).map(|entry| entry.at).collect();
+        let (Some(first), Some(last)) = (times.first(), times.last()) else { continue };
+        let (first, last) = (*first as f64 / 1e6, *last as f64 / 1e6);
+        let _ = writeln!(text, "  {:>6} x {name:<10} from {first:.1} s to {last:.1} s", times.len());
+    }
+    let _ = writeln!(
+        text,
+        "  quiet from {:.1} s on; everything must have come to rest by {:.1} s",
+        plan.calm_at as f64 / 1e6,
+        plan.ends_at() as f64 / 1e6
+    );
+    say(&text);
+    Ok(0)
+}
+
+/// What one run gave, with what it cost.
+struct Finished {
+    outcome: Outcome,
+    cpu_s: f64,
+    replay: String,
+}
+
+thread_local! {
+    /// What the last panic of this thread said.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// A panic in a node is a result to report in one line. Its message is kept instead of printed.
+fn quiet_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let message = info.payload_as_str().unwrap_or("no message");
+        let place = info.location().map_or(String::new(), |location| format!(" ({location})"));
+        PANIC.with(|kept| *kept.borrow_mut() = Some(format!("{message}{place}")));
+    }));
+}
+
+/// Plays a plan; a panic becomes a failure.
+fn play<H: Host>(plan: &Plan, watch: &mut dyn FnMut(run::Progress)) -> Result<Finished, Usage> {
+    let cpu = cpu::Meter::start();
+    let mut last = 0;
+    let mut events = 0;
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        run::run::<H>(plan, &mut |progress| {
+            (last, events) = (progress.now, progress.events);
+            watch(progress);
+        })
+    }));
+    let outcome = match result {
+        Ok(outcome) => outcome.map_err(Usage)?,
+        Err(_) => {
+            let detail = PANIC.with(|kept| kept.borrow_mut().take()).unwrap_or_else(|| "no message".to_owned());
+            Outcome {
+                scenario: plan.scenario.clone(),
+                seed: plan.setup.seed,
+                nodes: plan.setup.nodes,
+                digest: String::new(),
+                events,
+                virtual_s: last as f64 / 1e6,
+                ok: false,
+                failure: Some(Failure { class: Class::Panic, what: "panic".to_owned(), at: last, node: None, detail }),
+                invariants: Vec::new(),
+                metrics: Vec::new(),
+                digests: Vec::new(),
+            }
+        }
+    };
+    Ok(Finished { outcome, cpu_s: cpu.seconds(), replay: plan.replay.clone() })
+}
+
+fn run_one<H: Host>(name: &str, size: &Size, output: &Output, plant: Option<Plant>) -> Result<u8, Usage> {
+    let mut plan = plan(name, size)?;
+    if let Some(plant) = plant {
+        plan.plant(plant);
+        let _ = write!(plan.replay, " --plant {}", plant.name());
+    }
+    let mut bar = progress::Bar::start(output.quiet, &plan);
+    let finished = play::<H>(&plan, &mut |progress| bar.show(progress))?;
+    bar.finish();
+    give(output, &report::table(&finished), &report::json(&finished))?;
+    Ok(verdict(&finished))
+}
+
+/// Names the failure in one line and gives the exit code.
+fn verdict(finished: &Finished) -> u8 {
+    match &finished.outcome.failure {
+        None => 0,
+        Some(failure) => {
+            complain(&report::line(finished, failure));
+            failure.class.exit_code()
+        }
+    }
+}
+
+/// Writes the report where it was asked for.
+fn give(output: &Output, table: &str, json: &str) -> Result<(), Usage> {
+    match &output.json {
+        Some(path) if path.as_os_str() == "-" => say(json),
+        Some(path) => {
+            write_file(path, json)?;
+            say(table);
+        }
+        None => say(table),
+    }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "a report is written to the file that was asked for")]
+fn write_file(path: &PathBuf, text: &str) -> Result<(), Usage> {
+    std::fs::write(path, text).map_err(|error| Usage(format!("cannot write {}: {error}", path.display())))
+}
+
+fn check<H: Host>(name: &str, size: &Size, output: &Output) -> Result<u8, Usage> {
+    let plan = plan(name, size)?;
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        let mut bar = progress::Bar::start(output.quiet, &plan);
+        runs.push(play::<H>(&plan, &mut |progress| bar.show(progress))?);
+        bar.finish();
+    }
+    let (Some(mut second), Some(first)) = (runs.pop(), runs.pop()) else { return Ok(0) };
+    let (one, two) = (&first.outcome.digests, &second.outcome.digests);
+    let differs = (0..one.len().max(two.len())).find(|index| one.get(*index) != two.get(*index));
+    if let Some(index) = differs.or((first.outcome.digest != second.outcome.digest).then_some(one.len())) {
+        let detail = format!("two runs of the same seed first differ within second {index} of virtual time");
+        let at = index as u64 * 1_000_000;
+        second.outcome.ok = false;
+        second.outcome.failure = Some(Failure { class: Class::NonDeterminism, what: "check".to_owned(), at, node: None, detail });
+    }
+    let same = if differs.is_none() { "Both runs are the same" } else { "The runs differ" };
+    let text = format!("{same}: {} events and {} seconds compared, digest {}.\n", second.outcome.events, two.len(), second.outcome.digest);
+    give(output, &text, &report::json(&second))?;
+    Ok(verdict(&second))
+}
+
+fn run_swarm<H: Host>(seeds: std::ops::Range<u64>, threads: u16, failures_max: u64, output: &Output) -> Result<u8, Usage> {
+    if seeds.end - seeds.start == 1 {
+        let plan = swarm::plan(seeds.start);
+        let mut bar = progress::Bar::start(output.quiet, &plan);
+        let finished = play::<H>(&plan, &mut |progress| bar.show(progress))?;
+        bar.finish();
+        give(output, &report::table(&finished), &report::json(&finished))?;
+        return Ok(verdict(&finished));
+    }
+    let count = seeds.end - seeds.start;
+    let bar = Mutex::new(progress::Count::start(output.quiet, count));
+    let next = AtomicU64::new(seeds.start);
+    let (events, failures) = (AtomicU64::new(0), AtomicU64::new(0));
+    let stop = AtomicBool::new(false);
+    let failed = Mutex::new(Vec::new());
+    let trouble = Mutex::new(None);
+    let cpu = Mutex::new(0.0);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        break;
+                    }
+                    match play::<H>(&swarm::plan(seed), &mut |_| {}) {
+                        Ok(finished) => {
+                            events.fetch_add(finished.outcome.events, Ordering::Relaxed);
+                            *lock(&cpu) += finished.cpu_s;
+                            let line = finished.outcome.failure.as_ref().map(|failure| report::line(&finished, failure));
+                            if let Some(line) = line {
+                                let before = failures.fetch_add(1, Ordering::Relaxed);
+                                if before + 1 >= failures_max {
+                                    stop.store(true, Ordering::Relaxed);
+                                }
+                                lock(&bar).interrupt(&line);
+                                lock(&failed).push(finished);
+                            }
+                            lock(&bar).advance(failures.load(Ordering::Relaxed));
+                        }
+                        Err(usage) => {
+                            *lock(&trouble) = Some(usage);
+                            stop.store(true, Ordering::Relaxed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let done = lock(&bar).finish();
+    if let Some(usage) = lock(&trouble).take() {
+        return Err(usage);
+    }
+    let mut failed = std::mem::take(&mut *lock(&failed));
+    failed.sort_by_key(|finished| finished.outcome.seed);
+    let swarm = report::Swarm { seeds, done, events: events.into_inner(), cpu_s: *lock(&cpu), failed: &failed };
+    give(output, &swarm.text(), &swarm.json())?;
+    Ok(failed.first().and_then(|finished| finished.outcome.failure.as_ref()).map_or(0, |failure| failure.class.exit_code()))
+}
+
+/// Locks; nothing that holds a lock here can panic, and if it did, a report is still worth more than none.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn seeds_are_a_number_or_a_range() {
+        assert_eq!(seeds("7"), Ok(7..8));
+        assert_eq!(seeds("0..500"), Ok(0..500));
+        assert!(seeds("5..5").is_err());
+        assert!(seeds("5..").is_err());
+        assert!(seeds("x").is_err());
+    }
+
+    #[test]
+    fn mistakes_come_with_a_suggestion() {
+        let size = |set: &[&str], nodes| Size { nodes, seed: 1, set: set.iter().map(|text| (*text).to_owned()).collect() };
+        let mistake = |name, size| plan(name, &size).err().map(|Usage(message)| message).unwrap_or_default();
+        assert!(mistake("brodcast", size(&[], None)).contains("Did you mean `broadcast`?"));
+        assert!(mistake("broadcast", size(&["message=3"], None)).contains("Did you mean `messages`?"));
+        assert!(mistake("broadcast", size(&[], Some(2))).contains("3 to 20000 nodes"));
+    }
+
+    #[test]
+    fn every_scenario_can_be_planned_at_every_size() {
+        for scenario in scenarios::ALL {
+            for nodes in [3, 4, 10, 100] {
+                let plan = scenario.plan(nodes, 5, &[]).unwrap();
+                assert!(plan.schedule.entries().is_sorted_by_key(|entry| entry.at), "{}", scenario.name);
+                let last = plan.schedule.entries().last().unwrap().at;
+                assert!(plan.calm_at >= last && plan.calm_at > 0, "{} is calm after everything", scenario.name);
+                assert_eq!(plan.schedule, scenario.plan(nodes, 5, &[]).unwrap().schedule);
+            }
+            for (name, _) in scenario.defaults() {
+                assert!(KEYS.iter().any(|key| key.name == name), "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,520 @@
+//! What the world asks of a node, and the one place that knows the real one.
+//!
+//! The world drives anything that is a [`Host`]: it starts it, feeds it inputs with the time, and carries out its effects. The vocabulary
+//! here is narrower than that of a real node, because the world looks at frames as bytes and at events only as far as an invariant reads them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use meshwork::node::{self, Action, Candidate, CloseReason, Event, Identity, Kind, Node};
+use meshwork_channels::dial::{self, ConnectionId, Direction};
+use meshwork_channels::frame::Decoder;
+use meshwork_channels::{ChannelId, Now, PeerId, Time, limits};
+
+use crate::plan::Tuning;
+
+/// The number of a connection in one node; never used twice by it.
+pub type Connection = u64;
+
+/// What can happen to a node.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// An admitted connection stands.
+    Connected {
+        /// Its number.
+        connection: Connection,
+        /// Who is at the other end.
+        peer: PeerId,
+        /// Which life of that node.
+        incarnation: u64,
+        /// Where it is.
+        address: SocketAddr,
+        /// Whether this node dialed.
+        outbound: bool,
+    },
+    /// A connection is gone, also after the node closed it itself.
+    Disconnected {
+        /// Its number.
+        connection: Connection,
+        /// Who was at the other end.
+        peer: PeerId,
+        /// Whether either side closed it because nobody needed it.
+        unneeded: bool,
+    },
+    /// A dial did not lead to a connection.
+    DialFailed {
+        /// Where to.
+        address: SocketAddr,
+        /// Why.
+        why: DialFailure,
+    },
+    /// A whole frame arrived on a stream.
+    Frame {
+        /// Over this connection.
+        connection: Connection,
+        /// On this channel.
+        channel: ChannelId,
+        /// The frame with its length.
+        bytes: Bytes,
+    },
+    /// A datagram arrived.
+    Datagram {
+        /// Over this connection.
+        connection: Connection,
+        /// Its bytes.
+        bytes: Bytes,
+    },
+    /// Addresses worth dialing.
+    Discovered(Vec<SocketAddr>),
+    /// The moment of [`Host::next_deadline`] has come.
+    DeadlineReached,
+}
+
+/// Why a dial led nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DialFailure {
+    /// Nobody answered.
+    TimedOut,
+    /// Somebody else than expected answered, in which life.
+    WrongPeer(PeerId),
+    /// The address is this node's own.
+    Myself,
+    /// The connection ended before it stood.
+    Lost,
+}
+
+/// What a node decides.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Dial.
+    Dial {
+        /// Where to.
+        address: SocketAddr,
+        /// Who must be there.
+        expected: Option<PeerId>,
+    },
+    /// Send a whole frame.
+    Send {
+        /// Over this connection.
+        connection: Connection,
+        /// On this channel.
+        channel: ChannelId,
+        /// The frame with its length.
+        frame: Bytes,
+    },
+    /// Send a datagram.
+    SendDatagram {
+        /// Over this connection.
+        connection: Connection,
+        /// Its bytes.
+        bytes: Bytes,
+    },
+    /// Close a connection and tell the peer.
+    Close {
+        /// Its number.
+        connection: Connection,
+        /// Whether that is because nobody needs it.
+        unneeded: bool,
+    },
+    /// Something that the application would see.
+    Observed(Observation),
+}
+
+/// What the application of a node would see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Observation {
+    /// A broadcast.
+    Delivered {
+        /// Its payload.
+        payload: Bytes,
+        /// Links that it crossed.
+        hops: u16,
+    },
+    /// The set of neighbors changed.
+    NeighborsChanged,
+    /// A member is held for dead.
+    MemberFailed(PeerId),
+    /// A member is suspected.
+    MemberSuspected(PeerId),
+    /// A peer broke a rule.
+    Misbehaved {
+        /// Who.
+        peer: PeerId,
+        /// Which rule.
+        rule: &'static str,
+    },
+}
+
+/// What a node is born with.
+#[derive(Clone, Copy, Debug)]
+pub struct Birth {
+    /// Its number in the world.
+    pub index: u32,
+    /// Its name.
+    pub peer: PeerId,
+    /// Which life this is, from 1.
+    pub incarnation: u64,
+    /// Where others reach it.
+    pub address: SocketAddr,
+    /// Feeds its generators.
+    pub seed: u64,
+    /// A bug that it has on purpose.
+    pub plant: Option<Plant>,
+}
+
+/// A bug that is planted on purpose, to see that the invariant that should notice it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// One node ignores every frame that repairs its replica: `state_converged` fails.
+    NeverRepairs,
+    /// One node hands each broadcast to its application twice: `delivered_once` fails.
+    DeliverTwice,
+    /// One node hands no broadcast to its application: `delivered_to_all_survivors` fails.
+    DeliverNever,
+    /// One node hides one of its neighbors: `neighbors_symmetric` fails.
+    HideNeighbor,
+    /// One node reports a broken rule that nobody broke: `no_misbehavior` fails.
+    BlameOthers,
+}
+
+impl Plant {
+    /// All of them.
+    pub const ALL: [Plant; 5] = [Plant::NeverRepairs, Plant::DeliverTwice, Plant::DeliverNever, Plant::HideNeighbor, Plant::BlameOthers];
+
+    /// What is typed to plant it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Plant::NeverRepairs => "never-repairs",
+            Plant::DeliverTwice => "deliver-twice",
+            Plant::DeliverNever => "deliver-never",
+            Plant::HideNeighbor => "hide-neighbor",
+            Plant::BlameOthers => "blame-others",
+        }
+    }
+
+    /// The invariant that must notice it.
+    pub fn caught_by(self) -> &'static str {
+        match self {
+            Plant::NeverRepairs => "state_converged",
+            Plant::DeliverTwice => "delivered_once",
+            Plant::DeliverNever => "delivered_to_all_survivors",
+            Plant::HideNeighbor => "neighbors_symmetric",
+            Plant::BlameOthers => "no_misbehavior",
+        }
+    }
+}
+
+/// Counters of one node, summed over all nodes and lives for the report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Payload-carrying broadcast messages received, duplicates included.
+    pub payloads_received: u64,
+    /// Of those, the ones that were known already.
+    pub duplicates: u64,
+    /// Lazy announcements sent.
+    pub announcements: u64,
+    /// Payloads asked for after an announcement.
+    pub grafts: u64,
+    /// Tree links cut after a duplicate.
+    pub prunes: u64,
+    /// Frames of a kind or state that the node dropped.
+    pub dropped: u64,
+}
+
+impl Tally {
+    /// Adds another node's counters.
+    pub fn add(&mut self, other: &Tally) {
+        self.payloads_received += other.payloads_received;
+        self.duplicates += other.duplicates;
+        self.announcements += other.announcements;
+        self.grafts += other.grafts;
+        self.prunes += other.prunes;
+        self.dropped += other.dropped;
+    }
+}
+
+/// A node as the world drives it.
+pub trait Host: Sized {
+    /// Its parameters; one value serves all nodes.
+    type Params;
+    /// Memory that all nodes of a world share while they handle an input, one at a time.
+    type Scratch: Default;
+
+    /// The parameters for a tuning.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, in words.
+    fn params(tuning: &Tuning) -> Result<Self::Params, String>;
+    /// The most neighbors that a node with these parameters may have in a world of `nodes`.
+    fn neighbors_max(params: &Self::Params, nodes: u32) -> usize;
+
+    /// A node that begins to live.
+    fn start(birth: &Birth, params: &Self::Params, now: Now) -> Self;
+    /// Handles one input.
+    fn handle(&mut self, input: Input, now: Now, scratch: &mut Self::Scratch, effects: &mut Vec<Effect>);
+    /// When [`Input::DeadlineReached`] is due.
+    fn next_deadline(&self) -> Option<Time>;
+
+    /// Broadcasts; says whether the node accepted it.
+    fn broadcast(&mut self, payload: Bytes, now: Now, scratch: &mut Self::Scratch, effects: &mut Vec<Effect>) -> bool;
+    /// Writes a key of the replicated state; says whether the node accepted it.
+    fn set(&mut self, key: &str, value: Bytes, now: Now, scratch: &mut Self::Scratch, effects: &mut Vec<Effect>) -> bool;
+    /// Removes a key; says whether there was one.
+    fn remove(&mut self, key: &str, now: Now, scratch: &mut Self::Scratch, effects: &mut Vec<Effect>) -> bool;
+    /// Says goodbye.
+    fn leave(&mut self, now: Now, scratch: &mut Self::Scratch, effects: &mut Vec<Effect>);
+
+    /// Its neighbors in the overlay.
+    fn visit_neighbors(&self, visit: &mut dyn FnMut(PeerId));
+    /// The members that it holds for alive, itself included.
+    fn visit_members(&self, visit: &mut dyn FnMut(PeerId));
+    /// The visible value of a key.
+    fn value(&self, key: &str) -> Option<&Bytes>;
+    /// A digest of its replica: equal when the replicas are.
+    fn state_digest(&self) -> u128;
+    /// How many keys are visible in its replica.
+    fn state_len(&self) -> usize;
+    /// Its counters.
+    fn tally(&self) -> Tally;
+}
+
+/// The name of the node with this number under a seed: a hash, so that the order of names says nothing, with the number at the end.
+pub fn peer_id(seed: u64, index: u32) -> PeerId {
+    let mut bytes = [0; 32];
+    for (part, chunk) in bytes.chunks_exact_mut(8).enumerate() {
+        chunk.copy_from_slice(&meshwork_channels::random::hash(&[seed, 0x7065_6572, u64::from(index), part as u64]).to_be_bytes());
+    }
+    bytes[28..].copy_from_slice(&index.to_be_bytes());
+    PeerId::from_bytes(bytes)
+}
+
+/// The number of the node with this name, if the world gave the name.
+pub fn index_of(peer: PeerId) -> u32 {
+    let bytes = peer.as_bytes();
+    u32::from_be_bytes([bytes[28], bytes[29], bytes[30], bytes[31]])
+}
+
+/// Most nodes of a world: the number of a node is the host part of its address in 10.0.0.0/8.
+pub const NODES_MAX: u32 = 1 << 24;
+const PORT: u16 = 7_000;
+
+/// Where a node is after it moved this many times.
+pub fn address(index: u32, moves: u16) -> SocketAddr {
+    let [_, b, c, d] = index.to_be_bytes();
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, b, c, d)), PORT.saturating_add(moves))
+}
+
+/// Which node may be at an address, and after how many moves.
+pub fn at_address(address: SocketAddr) -> Option<(u32, u16)> {
+    match address.ip() {
+        IpAddr::V4(ip) => match ip.octets() {
+            [10, b, c, d] => Some((u32::from_be_bytes([0, b, c, d]), address.port().checked_sub(PORT)?)),
+            _ => None,
+        },
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// The real node.
+#[derive(Debug)]
+pub struct RealNode {
+    node: Node,
+    plant: Option<Plant>,
+}
+
+/// The parameters of real nodes.
+#[derive(Clone, Debug)]
+pub struct RealParams {
+    params: node::Params,
+    neighbors_max: Option<usize>,
+}
+
+impl RealNode {
+    fn has(&self, plant: Plant) -> bool {
+        self.plant == Some(plant)
+    }
+
+    /// Turns what the node decided into effects.
+    fn translate(&self, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
+        for action in actions.drain(..) {
+            match action {
+                Action::Dial { address, expected } => effects.push(Effect::Dial { address, expected }),
+                Action::Send { connection, channel, frame, call: _ } => {
+                    effects.push(Effect::Send { connection: connection.0, channel, frame });
+                }
+                Action::SendDatagram { connection, bytes } => effects.push(Effect::SendDatagram { connection: connection.0, bytes }),
+                Action::Close { connection, reason } => {
+                    effects.push(Effect::Close { connection: connection.0, unneeded: reason == CloseReason::Unneeded });
+                }
+                Action::Event(event) => self.translate_event(&event, effects),
+                Action::Deliver(delivery) if delivery.id.channel == ChannelId::EVENTS => {
+                    let times = if self.has(Plant::DeliverNever) { 0 } else { 1 + usize::from(self.has(Plant::DeliverTwice)) };
+                    let observation = Observation::Delivered { payload: delivery.payload, hops: delivery.hops };
+                    effects.extend(std::iter::repeat_n(Effect::Observed(observation), times));
+                }
+                // Scenarios send nothing to single nodes yet, and read the replicated state instead of following it.
+                Action::Deliver(_) | Action::Message { .. } | Action::Request { .. } | Action::Answer { .. } | Action::Changed { .. } => {}
+            }
+        }
+    }
+
+    fn translate_event(&self, event: &Event, effects: &mut Vec<Effect>) {
+        let observation = match event {
+            Event::NeighborUp(_) | Event::NeighborDown(..) => Observation::NeighborsChanged,
+            Event::MemberFailed(member) => Observation::MemberFailed(member.peer),
+            Event::MemberSuspected(member) => Observation::MemberSuspected(member.peer),
+            Event::Misbehaved(peer, what) => Observation::Misbehaved { peer: *peer, rule: what.name() },
+            _ => return,
+        };
+        effects.push(Effect::Observed(observation));
+        if let Event::NeighborUp(peer) = event
+            && self.has(Plant::BlameOthers)
+        {
+            effects.push(Effect::Observed(Observation::Misbehaved { peer: *peer, rule: "planted" }));
+        }
+    }
+
+    fn act<T>(&mut self, actions: &mut Vec<Action>, effects: &mut Vec<Effect>, act: impl FnOnce(&mut Node, &mut Vec<Action>) -> T) -> T {
+        let answer = act(&mut self.node, actions);
+        self.translate(actions, effects);
+        answer
+    }
+}
+
+impl Host for RealNode {
+    type Params = RealParams;
+    type Scratch = Vec<Action>;
+
+    fn params(tuning: &Tuning) -> Result<RealParams, String> {
+        let mut config = node::Config { topology: if tuning.full_mesh { Kind::Mesh } else { Kind::Hyparview }, ..node::Config::default() };
+        config.hyparview.active_len_max = tuning.active as usize;
+        config.hyparview.active_len_min = config.hyparview.active_len_min.min(tuning.active as usize);
+        config.hyparview.passive_len_max = tuning.passive as usize;
+        config.broadcast.payload_retention = Duration::from_micros(tuning.retention);
+        let params = config.build().map_err(|error| format!("the nodes cannot have these parameters: {error}"))?;
+        Ok(RealParams { params, neighbors_max: (!tuning.full_mesh).then_some(tuning.active as usize) })
+    }
+
+    fn neighbors_max(params: &RealParams, nodes: u32) -> usize {
+        params.neighbors_max.unwrap_or(nodes as usize - 1)
+    }
+
+    fn start(birth: &Birth, params: &RealParams, now: Now) -> Self {
+        let identity = Identity { peer: birth.peer, incarnation: birth.incarnation, address: birth.address };
+        RealNode { node: Node::new(identity, params.params.clone(), birth.seed, now), plant: birth.plant }
+    }
+
+    fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
+        let input = match input {
+            Input::Connected { connection, peer, incarnation, address, outbound } => node::Input::Connected {
+                connection: ConnectionId(connection),
+                peer,
+                incarnation,
+                address,
+                direction: if outbound { Direction::Outbound } else { Direction::Inbound },
+            },
+            Input::Disconnected { connection, peer, unneeded } => {
+                node::Input::Disconnected { connection: ConnectionId(connection), peer, unneeded }
+            }
+            Input::DialFailed { address, why } => {
+                let failure = match why {
+                    DialFailure::TimedOut => dial::DialFailure::TimedOut,
+                    DialFailure::WrongPeer(_) => dial::DialFailure::NotExpected,
+                    DialFailure::Myself => dial::DialFailure::Myself,
+                    DialFailure::Lost => dial::DialFailure::Broken,
+                };
+                node::Input::DialFailed { address, failure }
+            }
+            Input::Frame { channel: ChannelId::STATE, .. } if self.has(Plant::NeverRepairs) => return,
+            Input::Frame { connection, channel, bytes } => {
+                // The frame goes through the decoder of a real stream: what does not survive that does not arrive.
+                let mut decoder = Decoder::new(limits::FRAME_BYTES_MAX);
+                decoder.push(bytes);
+                let Ok(Some(frame)) = decoder.next() else {
+                    let me = self.node.id();
+                    effects.push(Effect::Observed(Observation::Misbehaved { peer: me, rule: "undecodable frame" }));
+                    return;
+                };
+                node::Input::Frame { connection: ConnectionId(connection), channel, frame }
+            }
+            Input::Datagram { connection, bytes } => node::Input::Datagram { connection: ConnectionId(connection), bytes },
+            Input::Discovered(addresses) => {
+                let candidates = addresses.into_iter().map(|address| Candidate { address, peer: None, keep: true }).collect();
+                node::Input::Discovered { source: "static", candidates }
+            }
+            Input::DeadlineReached => node::Input::DeadlineReached,
+        };
+        self.act(actions, effects, |node, actions| node.handle(input, now, actions));
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        self.node.next_deadline()
+    }
+
+    fn broadcast(&mut self, payload: Bytes, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> bool {
+        self.act(actions, effects, |node, actions| node.broadcast(ChannelId::EVENTS, payload, now, actions).is_ok())
+    }
+
+    fn set(&mut self, key: &str, value: Bytes, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> bool {
+        self.act(actions, effects, |node, actions| node.set(key, value, now, actions).is_ok())
+    }
+
+    fn remove(&mut self, key: &str, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> bool {
+        self.act(actions, effects, |node, actions| matches!(node.remove(key, now, actions), Ok(Some(_))))
+    }
+
+    fn leave(&mut self, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
+        self.act(actions, effects, |node, actions| node.leave(now, actions));
+    }
+
+    fn visit_neighbors(&self, visit: &mut dyn FnMut(PeerId)) {
+        self.node.neighbors().iter().skip(usize::from(self.has(Plant::HideNeighbor))).copied().for_each(visit);
+    }
+
+    fn visit_members(&self, visit: &mut dyn FnMut(PeerId)) {
+        self.node.members().filter(|member| member.status.is_up()).for_each(|member| visit(member.peer));
+    }
+
+    fn value(&self, key: &str) -> Option<&Bytes> {
+        self.node.get(key)
+    }
+
+    fn state_digest(&self) -> u128 {
+        let digest = self.node.state().digest();
+        digest.sum ^ (u128::from(digest.keys) << 64)
+    }
+
+    fn state_len(&self) -> usize {
+        self.node.state().len()
+    }
+
+    fn tally(&self) -> Tally {
+        let counters = self.node.overlay().plumtree().counters();
+        Tally {
+            payloads_received: counters.delivered + counters.duplicates,
+            duplicates: counters.duplicates,
+            announcements: counters.ihave_ids_sent,
+            grafts: counters.grafts_sent,
+            prunes: counters.prunes_sent,
+            dropped: self.node.counters().dropped,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_addresses_lead_back_to_the_number() {
+        for index in [0, 1, 255, 256, 70_000, NODES_MAX - 1] {
+            assert_eq!(index_of(peer_id(3, index)), index);
+            assert_eq!(at_address(address(index, 2)), Some((index, 2)));
+        }
+        assert_ne!(peer_id(1, 5), peer_id(2, 5));
+        assert_eq!(at_address(SocketAddr::from(([192, 168, 0, 1], 7_000))), None);
+        assert_eq!(at_address(SocketAddr::from(([10, 0, 0, 1], 6_999))), None);
+    }
+}

@@ -1,0 +1,227 @@
+//! One run as data: its nodes, its network, everything that will be done, and what is expected of it.
+
+use meshwork_channels::random::hash;
+use serde::Serialize;
+
+use crate::host::Plant;
+use crate::network::Link;
+use crate::schedule::{Happening, Schedule};
+use crate::world::Setup;
+
+/// Microseconds in a second.
+pub const SECOND: u64 = 1_000_000;
+
+/// The parameters of the nodes that scenarios vary; the rest are the defaults of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Tuning {
+    /// Whether everybody is everybody's neighbor.
+    pub full_mesh: bool,
+    /// Neighbors of a node in a partial view.
+    pub active: u64,
+    /// Further peers that a partial view remembers.
+    pub passive: u64,
+    /// How long a node keeps broadcasts for peers that missed them, in microseconds.
+    pub retention: u64,
+}
+
+/// What a run must show beyond the invariants.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Expectation {
+    /// The name of a metric.
+    pub metric: &'static str,
+    /// The least that it may be.
+    pub min: Option<f64>,
+    /// The most that it may be.
+    pub max: Option<f64>,
+}
+
+/// One run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// The scenario, or `swarm`.
+    pub scenario: String,
+    /// What to type to see the run again.
+    #[serde(skip)]
+    pub replay: String,
+    /// The world.
+    pub setup: Setup,
+    /// The nodes.
+    pub tuning: Tuning,
+    /// Everything that is done.
+    pub schedule: Schedule,
+    /// When everything is whole and nothing is lost any more, in microseconds since the start.
+    pub calm_at: u64,
+    /// How long the run goes on after that at least, in microseconds.
+    pub quiet_min: u64,
+    /// How long after that everything must have come to rest, in microseconds.
+    pub settle_max: u64,
+    /// Kinds of entries of the schedule, and how many of each must have had an effect; else the run showed nothing.
+    pub required: Vec<(&'static str, u64)>,
+    /// Whether the network must have lost something.
+    pub must_lose: bool,
+    /// What else it must show.
+    pub expectations: Vec<Expectation>,
+}
+
+impl Plan {
+    /// When the run is over at the latest, in microseconds since the start.
+    pub fn ends_at(&self) -> u64 {
+        self.calm_at + self.settle_max
+    }
+
+    /// Gives a bug to one node: one that is there to the end, and the last of those, because it joins last.
+    pub fn plant(&mut self, plant: Plant) {
+        let stops = |node| {
+            let ends = |what: &Happening| matches!(what, Happening::Crash { .. } | Happening::Leave { .. }) && what.node() == Some(node);
+            self.schedule.entries().iter().any(|entry| ends(&entry.what))
+        };
+        let node = (0..self.setup.nodes).rev().find(|node| !stops(*node)).unwrap_or(0);
+        self.setup.plant = Some((node, plant));
+    }
+}
+
+/// Draws for one purpose, each a hash of the seed, the purpose and a count.
+#[derive(Clone, Debug)]
+pub struct Draw {
+    seed: u64,
+    purpose: u64,
+    count: u64,
+}
+
+impl Draw {
+    /// Draws for a purpose under a seed.
+    pub fn new(seed: u64, purpose: &str) -> Self {
+        let purpose = crate::digest::hash_bytes(purpose.as_bytes());
+        Draw { seed, purpose, count: 0 }
+    }
+
+    /// A number below `end`; 0 when `end` is 0.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.count += 1;
+        hash(&[self.seed, self.purpose, self.count]) % end.max(1)
+    }
+
+    /// A number from `first` to `last`, both included.
+    pub fn between(&mut self, first: u64, last: u64) -> u64 {
+        first + self.below(last.saturating_sub(first) + 1)
+    }
+
+    /// True `percent` times in a hundred.
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    /// One of some items.
+    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
+        items.get(self.below(items.len() as u64) as usize)
+    }
+
+    /// Takes `count` of some items, in the order of the draws.
+    pub fn take<T>(&mut self, mut items: Vec<T>, count: u64) -> Vec<T> {
+        let mut taken = Vec::new();
+        while !items.is_empty() && (taken.len() as u64) < count {
+            taken.push(items.swap_remove(self.below(items.len() as u64) as usize));
+        }
+        taken
+    }
+}
+
+/// How the nodes come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Join {
+    /// One after the other, at equal distances.
+    OneByOne,
+    /// At random moments.
+    Staggered,
+    /// All at once, through one contact.
+    Storm,
+}
+
+/// Adds the starts of the nodes of a range, over a span of time from a moment on. Each is told the addresses of up to two nodes that
+/// started before it; in a storm, that of node 0.
+pub fn join(schedule: &mut Schedule, draw: &mut Draw, nodes: std::ops::Range<u32>, how: Join, from: u64, over: u64) {
+    let len = u64::from(nodes.end - nodes.start).max(1);
+    let mut starts: Vec<u64> = (0..len)
+        .map(|index| match how {
+            Join::OneByOne => from + over * index / len,
+            Join::Staggered => from + if index == 0 { 0 } else { draw.below(over.max(1)) },
+            Join::Storm => from,
+        })
+        .collect();
+    starts.sort_unstable();
+    for (node, at) in nodes.zip(starts) {
+        let contacts = match (how, node) {
+            // The first node knows the second, so that either may be lost before the others come.
+            (Join::Storm, 0) => vec![],
+            (_, 0) => vec![1],
+            (Join::Storm, _) => vec![0],
+            _ => draw.take((0..node).collect(), 2),
+        };
+        schedule.push(at.max(1), Happening::Start { node, contacts });
+    }
+}
+
+/// Adds broadcasts at about equal distances over a span of time, from the given senders in turn.
+pub fn broadcasts(schedule: &mut Schedule, draw: &mut Draw, senders: &[u32], messages: u64, from: u64, over: u64) {
+    let first = schedule.count("broadcast") as u32;
+    let gap = (over / messages.max(1)).max(1);
+    for (message, node) in (first..first + messages as u32).zip(senders.iter().cycle()) {
+        let at = from + u64::from(message - first) * gap + draw.below(gap);
+        schedule.push(at, Happening::Broadcast { node: *node, message });
+    }
+}
+
+/// Adds writes, and a removal for about every tenth of them, at random moments of a span of time.
+pub fn writes(schedule: &mut Schedule, draw: &mut Draw, nodes: &[u32], keys: u64, writes: u64, from: u64, over: u64) {
+    let first = schedule.count("write") as u32;
+    for write in first..first + writes as u32 {
+        let at = from + draw.below(over.max(1));
+        let key = draw.below(keys) as u32;
+        let Some(node) = draw.pick(nodes).copied() else { return };
+        schedule.push(at, Happening::Write { node, key, write });
+        // A third of the keys is never removed, so that a lost write cannot hide behind a removal.
+        if !key.is_multiple_of(3) && draw.chance(10) {
+            let remover = draw.pick(nodes).copied().unwrap_or(node);
+            schedule.push(at + draw.below(2 * SECOND), Happening::Remove { node: remover, key });
+        }
+    }
+}
+
+/// The link of a plan.
+pub fn link(latency: u64, jitter: u64, loss: f64) -> Link {
+    Link { latency, jitter, loss }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_are_stable_and_within_their_bounds() {
+        let mut one = Draw::new(1, "faults");
+        let mut two = Draw::new(1, "faults");
+        let mut other = Draw::new(1, "workload");
+        let numbers: Vec<u64> = (0..50).map(|_| one.between(3, 9)).collect();
+        assert!(numbers.iter().all(|number| (3..=9).contains(number)));
+        assert_eq!(numbers, (0..50).map(|_| two.between(3, 9)).collect::<Vec<_>>());
+        assert_ne!(numbers, (0..50).map(|_| other.between(3, 9)).collect::<Vec<_>>());
+        let mut taken = one.take((0..10).collect(), 20);
+        taken.sort_unstable();
+        assert_eq!(taken, (0..10).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn nobody_is_told_of_a_node_that_started_later_but_the_first() {
+        for how in [Join::OneByOne, Join::Staggered, Join::Storm] {
+            let mut schedule = Schedule::default();
+            join(&mut schedule, &mut Draw::new(1, "join"), 0..20, how, 0, 10 * SECOND);
+            let starts = schedule.entries();
+            assert_eq!(starts.len(), 20);
+            assert!(starts.is_sorted_by_key(|entry| entry.at));
+            for entry in &starts[1..] {
+                let Happening::Start { node, contacts } = &entry.what else { panic!("{entry:?}") };
+                assert!(!contacts.is_empty() && contacts.iter().all(|contact| contact < node));
+            }
+        }
+    }
+}

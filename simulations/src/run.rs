@@ -1,0 +1,379 @@
+//! One run, from its plan to its outcome.
+
+use serde::Serialize;
+
+use crate::host::Host;
+use crate::invariants::{self, Bounds, Invariant, Kind, Violation};
+use crate::plan::{Plan, SECOND};
+use crate::record::Record;
+use crate::world::{Seen, World};
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Microseconds of virtual time that have passed.
+    pub now: u64,
+    /// Microseconds after which the run is over at the latest.
+    pub ends_at: u64,
+    /// Events that nodes have handled.
+    pub events: u64,
+    /// Nodes that are alive.
+    pub alive: usize,
+}
+
+/// A number that a run gives.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value.
+    pub value: f64,
+    /// Its unit; empty for a plain count or ratio.
+    pub unit: &'static str,
+}
+
+/// What became of one invariant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// Its name.
+    pub name: &'static str,
+    /// `always` or `eventually`.
+    pub kind: &'static str,
+    /// Whether it held.
+    pub ok: bool,
+}
+
+/// The class of a failure, which is also the exit code of the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// A metric is not as expected.
+    Expectation,
+    /// What the run is about did not happen, so it showed nothing.
+    Vacuous,
+    /// Something was broken that must always hold.
+    Safety,
+    /// Something did not come to hold once everything was whole and quiet.
+    Liveness,
+    /// A node panicked.
+    Panic,
+    /// Two runs of one seed differ.
+    NonDeterminism,
+}
+
+impl Class {
+    /// A short stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Expectation => "expectation",
+            Class::Vacuous => "vacuous",
+            Class::Safety => "safety",
+            Class::Liveness => "liveness",
+            Class::Panic => "panic",
+            Class::NonDeterminism => "non-determinism",
+        }
+    }
+
+    /// The exit code of the command.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Class::Expectation | Class::Vacuous => 2,
+            Class::Safety => 3,
+            Class::Liveness => 4,
+            Class::Panic => 5,
+            Class::NonDeterminism => 6,
+        }
+    }
+}
+
+/// Why a run failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// The class.
+    pub class: Class,
+    /// The invariant, the metric or the missing happening.
+    pub what: String,
+    /// When, in microseconds since the start.
+    pub at: u64,
+    /// At which node, if at one.
+    pub node: Option<u32>,
+    /// What was found.
+    pub detail: String,
+}
+
+/// What a run gave.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// The scenario.
+    pub scenario: String,
+    /// The seed.
+    pub seed: u64,
+    /// How many nodes it had.
+    pub nodes: u32,
+    /// The digest of everything that happened.
+    pub digest: String,
+    /// Events that nodes handled.
+    pub events: u64,
+    /// Seconds of virtual time that passed.
+    pub virtual_s: f64,
+    /// Whether everything was as it must be.
+    pub ok: bool,
+    /// Why not.
+    pub failure: Option<Failure>,
+    /// The invariants.
+    pub invariants: Vec<Verdict>,
+    /// The numbers; in JSON a map from name to value.
+    #[serde(serialize_with = "as_map")]
+    pub metrics: Vec<Metric>,
+    /// The digest after each second of virtual time.
+    #[serde(skip)]
+    pub digests: Vec<u128>,
+}
+
+fn as_map<S: serde::Serializer>(metrics: &[Metric], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(metrics.iter().map(|metric| (metric.name, metric.value)))
+}
+
+impl Outcome {
+    /// A metric by name.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        self.metrics.iter().find(|metric| metric.name == name).map(|metric| metric.value)
+    }
+}
+
+/// Plays a plan to its end.
+///
+/// # Errors
+///
+/// What is wrong with the parameters of the nodes, in words. Nothing has run then.
+pub fn run<H: Host>(plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<Outcome, String> {
+    let params = H::params(&plan.tuning)?;
+    let bounds = Bounds { neighbors_max: H::neighbors_max(&params, plan.setup.nodes) };
+    let mut run = Run {
+        plan,
+        world: World::<H>::new(plan.setup.clone(), params, plan.schedule.clone()),
+        record: Record::new(plan.setup.nodes),
+        invariants: invariants::all(bounds),
+        seen: Vec::new(),
+        digests: Vec::new(),
+        formed_at: None,
+        settled_at: None,
+        failure: None,
+    };
+    run.play(progress);
+    Ok(run.outcome())
+}
+
+struct Run<'a, H: Host> {
+    plan: &'a Plan,
+    world: World<H>,
+    record: Record,
+    invariants: Vec<Box<dyn Invariant>>,
+    seen: Vec<Seen>,
+    digests: Vec<u128>,
+    formed_at: Option<u64>,
+    settled_at: Option<u64>,
+    failure: Option<Failure>,
+}
+
+impl<H: Host> Run<'_, H> {
+    fn play(&mut self, progress: &mut dyn FnMut(Progress)) {
+        let last_start = self.plan.schedule.entries().iter().filter(|entry| entry.what.name() == "start").map(|entry| entry.at).max();
+        let done_at = self.plan.schedule.entries().last().map_or(0, |entry| entry.at).max(self.plan.calm_at);
+        for second in 1.. {
+            let now = second * SECOND;
+            self.world.run_until(now);
+            self.digests.push(self.world.digest());
+            self.look();
+            progress(Progress { now, ends_at: self.plan.ends_at(), events: self.world.events(), alive: self.world.alive() });
+            if self.failure.is_some() {
+                return;
+            }
+            if self.formed_at.is_none() && last_start.is_some_and(|at| at < now) && self.is_formed() {
+                self.formed_at = Some(now);
+            }
+            if now >= done_at {
+                match self.unsettled() {
+                    None => {
+                        self.settled_at.get_or_insert(now);
+                        if now >= self.plan.calm_at + self.plan.quiet_min {
+                            break;
+                        }
+                    }
+                    Some((what, violation)) => {
+                        self.settled_at = None;
+                        if now >= self.plan.ends_at() {
+                            let Violation { at, node, detail } = violation;
+                            self.failure = Some(Failure { class: Class::Liveness, what: what.to_owned(), at, node: Some(node), detail });
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+        self.failure = self.vacuous();
+    }
+
+    /// Looks at everything that was seen since the last time.
+    fn look(&mut self) {
+        self.world.take_seen(&mut self.seen);
+        for seen in &self.seen {
+            for invariant in &mut self.invariants {
+                if let Err(Violation { at, node, detail }) = invariant.see(seen, &self.record) {
+                    let what = invariant.name().to_owned();
+                    self.failure = Some(Failure { class: Class::Safety, what, at, node: Some(node), detail });
+                    return;
+                }
+            }
+            self.record.take(seen);
+        }
+    }
+
+    /// Whether the overlay is one piece and everybody knows everybody.
+    fn is_formed(&self) -> bool {
+        let matters = |name| name == "one_component" || name == "views_complete";
+        self.invariants.iter().all(|invariant| !matters(invariant.name()) || invariant.check(&self.world, &self.record).is_ok())
+    }
+
+    /// The first invariant that does not hold yet.
+    fn unsettled(&self) -> Option<(&'static str, Violation)> {
+        self.invariants.iter().find_map(|invariant| Some((invariant.name(), invariant.check(&self.world, &self.record).err()?)))
+    }
+
+    fn vacuous(&self) -> Option<Failure> {
+        let failure =
+            |what: &str, detail| Failure { class: Class::Vacuous, what: what.to_owned(), at: self.world.now(), node: None, detail };
+        for (name, count) in &self.plan.required {
+            let happened = self.world.happened(name);
+            if happened < *count {
+                return Some(failure(name, format!("{happened} of at least {count} happened: the run shows nothing")));
+            }
+        }
+        (self.plan.must_lose && self.world.losses() == 0).then(|| failure("loss", "nothing was lost: the run shows nothing".to_owned()))
+    }
+
+    fn metrics(&mut self) -> Vec<Metric> {
+        let mut metrics = Vec::new();
+        let mut put = |name, value: f64, unit| metrics.push(Metric { name, value, unit });
+        let seconds = |micros: u64| micros as f64 / 1e6;
+        let traffic = self.world.traffic();
+        if let Some(at) = self.formed_at {
+            put("formed", seconds(at), "s");
+        }
+        if let Some(at) = self.settled_at {
+            put("settled", seconds(at.saturating_sub(self.plan.calm_at)), "s");
+        }
+        let (mut owed, mut had, mut sent) = (0_u64, 0_u64, 0_u64);
+        for (_, message) in self.record.messages() {
+            sent += 1;
+            for (_, has) in self.record.must_have(message) {
+                owed += 1;
+                had += u64::from(has);
+            }
+        }
+        if sent > 0 {
+            put("messages", sent as f64, "");
+            put("delivery", if owed == 0 { 1.0 } else { had as f64 / owed as f64 }, "");
+            let latencies = &mut self.record.latencies;
+            latencies.sort_unstable();
+            for (name, share) in [("latency_p50", 50), ("latency_p99", 99), ("latency_max", 100)] {
+                put(name, percentile(latencies, share) as f64 / 1e3, "ms");
+            }
+            put("hops_max", f64::from(self.record.hops_max), "");
+            let tally = self.world.tally();
+            let first = tally.payloads_received.saturating_sub(tally.duplicates);
+            // Relative message redundancy (Leitão, Pereira and Rodrigues, SRDS 2007): payloads received per payload needed, minus one.
+            put("rmr", if first == 0 { 0.0 } else { tally.duplicates as f64 / first as f64 }, "");
+            put("grafts", tally.grafts as f64, "");
+            put("prunes", tally.prunes as f64, "");
+        }
+        if !self.record.detections.is_empty() {
+            let detections = &mut self.record.detections;
+            detections.sort_unstable();
+            for (name, share) in [("detection_p50", 50), ("detection_p99", 99), ("detection_max", 100)] {
+                put(name, seconds(percentile(detections, share)), "s");
+            }
+        }
+        put("living_held_for_dead", self.record.living_held_for_dead as f64, "");
+        put("suspicions", self.record.suspicions as f64, "");
+        let keys = (0..self.plan.setup.nodes).find_map(|node| self.world.host(node)).map_or(0, Host::state_len);
+        if self.world.happened("write") > 0 {
+            put("writes", self.world.happened("write") as f64, "");
+            put("keys", keys as f64, "");
+        }
+        for name in ["crash", "restart", "leave", "pause", "break", "partition"] {
+            let happened = self.world.happened(name);
+            if happened > 0 {
+                put(name, happened as f64, "");
+            }
+        }
+        put("losses", self.world.losses() as f64, "");
+        put("frames", traffic.frames as f64, "");
+        put("frames_lost", traffic.frames_lost as f64, "");
+        put("datagrams", traffic.datagrams as f64, "");
+        put("dials", traffic.dials as f64, "");
+        put("dials_failed", traffic.dials_failed as f64, "");
+        let node_seconds = seconds(self.world.now()) * f64::from(self.plan.setup.nodes);
+        put("bytes_per_node", (traffic.frame_bytes + traffic.datagram_bytes) as f64 / node_seconds, "B/s");
+        metrics
+    }
+
+    fn outcome(mut self) -> Outcome {
+        let metrics = self.metrics();
+        if self.failure.is_none() {
+            self.failure = self.plan.expectations.iter().find_map(|expectation| {
+                let value = metrics.iter().find(|metric| metric.name == expectation.metric).map(|metric| metric.value);
+                let detail = match (value, expectation.min, expectation.max) {
+                    (None, ..) => "was not measured".to_owned(),
+                    (Some(value), Some(min), _) if value < min => format!("is {value:.3}, at least {min} is expected"),
+                    (Some(value), _, Some(max)) if value > max => format!("is {value:.3}, at most {max} is expected"),
+                    _ => return None,
+                };
+                let what = expectation.metric.to_owned();
+                Some(Failure { class: Class::Expectation, what, at: self.world.now(), node: None, detail })
+            });
+        }
+        let verdict = |invariant: &dyn Invariant| Verdict {
+            name: invariant.name(),
+            kind: invariant.kind().name(),
+            ok: match invariant.kind() {
+                Kind::Always => self.failure.as_ref().is_none_or(|failure| failure.what != invariant.name()),
+                Kind::Eventually => invariant.check(&self.world, &self.record).is_ok(),
+            },
+        };
+        Outcome {
+            scenario: self.plan.scenario.clone(),
+            seed: self.plan.setup.seed,
+            nodes: self.plan.setup.nodes,
+            digest: format!("{:032x}", self.world.digest()),
+            events: self.world.events(),
+            virtual_s: self.world.now() as f64 / 1e6,
+            ok: self.failure.is_none(),
+            invariants: self.invariants.iter().map(|invariant| verdict(invariant.as_ref())).collect(),
+            metrics,
+            failure: self.failure,
+            digests: self.digests,
+        }
+    }
+}
+
+/// The smallest value that is not below `percent` of all, of values in order.
+fn percentile(sorted: &[u64], percent: usize) -> u64 {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_nearest_ranks() {
+        let values: Vec<u64> = (1..=200).collect();
+        assert_eq!(percentile(&values, 50), 100);
+        assert_eq!(percentile(&values, 99), 198);
+        assert_eq!(percentile(&values, 100), 200);
+        assert_eq!(percentile(&[7], 50), 7);
+        assert_eq!(percentile(&[], 50), 0);
+    }
+}

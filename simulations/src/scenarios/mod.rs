@@ -1,0 +1,180 @@
+//! The presets: what people can run by name.
+//!
+//! Each makes a [`Plan`] out of its settings, a number of nodes and a seed, and ends with a phase in which the network is whole and quiet,
+//! so that what must hold in the end gets the chance to.
+
+mod broadcast;
+mod crash;
+mod join_storm;
+mod partition;
+mod state;
+
+use crate::plan::{self, Draw, Join, Plan, SECOND, Tuning};
+use crate::schedule::{Happening, Schedule};
+use crate::settings::{SettingError, Settings};
+use crate::world::Setup;
+
+/// A preset.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// What is typed to run it.
+    pub name: &'static str,
+    /// What it shows, in a sentence.
+    pub about: &'static str,
+    /// How many nodes it has unless told otherwise.
+    pub nodes: u32,
+    /// The settings that it has, with their defaults, beside the common ones.
+    settings: &'static [(&'static str, &'static str)],
+    make: fn(&mut Maker),
+}
+
+/// All presets.
+pub const ALL: &[Scenario] = &[broadcast::SCENARIO, state::SCENARIO, partition::SCENARIO, crash::SCENARIO, join_storm::SCENARIO];
+
+/// The fewest nodes of a preset: below, there is nobody to crash or to be cut off from.
+pub const NODES_MIN: u32 = 3;
+/// The most nodes of a preset: every node knows every other, which costs memory with the square of their number.
+pub const NODES_MAX: u32 = 20_000;
+
+/// Settings that every preset has.
+const COMMON: &[(&str, &str)] = &[
+    ("latency", "20ms"),
+    ("jitter", "5ms"),
+    ("loss", "0%"),
+    ("skew", "100ms"),
+    ("topology", "hyparview"),
+    ("active", "5"),
+    ("passive", "30"),
+    ("retention", "120s"),
+    ("join", "staggered"),
+    ("join-over", "10s"),
+    ("form", "15s"),
+    ("work", "10s"),
+    ("messages", "50"),
+    ("senders", "10"),
+    ("bytes", "256"),
+    ("quiet", "15s"),
+    ("settle", "120s"),
+];
+
+impl Scenario {
+    /// The preset with this name.
+    pub fn named(name: &str) -> Option<&'static Scenario> {
+        ALL.iter().find(|scenario| scenario.name == name)
+    }
+
+    /// Its settings with their defaults.
+    pub fn defaults(&self) -> Vec<(&'static str, &'static str)> {
+        let own = |key: &str| self.settings.iter().any(|(name, _)| *name == key);
+        COMMON.iter().filter(|(key, _)| !own(key)).chain(self.settings).copied().collect()
+    }
+
+    /// The plan for a number of nodes, a seed and what was typed as `key=value`.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingError`] for a setting that cannot be used.
+    pub fn plan(&self, nodes: u32, seed: u64, typed: &[String]) -> Result<Plan, SettingError> {
+        let settings = Settings::new(&self.defaults(), typed)?;
+        let mut replay = format!("meshwork-sim run {} --nodes {nodes} --seed {seed}", self.name);
+        for assignment in typed {
+            replay.push_str(&format!(" --set {assignment}"));
+        }
+        let mut maker = Maker {
+            draw: Draw::new(seed, self.name),
+            nodes,
+            plan: Plan {
+                scenario: self.name.to_owned(),
+                replay,
+                setup: Setup {
+                    seed,
+                    nodes,
+                    link: plan::link(settings.number("latency"), settings.number("jitter"), settings.share("loss")),
+                    skew: settings.number("skew"),
+                    payload_bytes: settings.number("bytes") as usize,
+                    value_bytes: 64,
+                    plant: None,
+                },
+                tuning: Tuning {
+                    full_mesh: settings.word("topology") == "mesh",
+                    active: settings.number("active"),
+                    passive: settings.number("passive"),
+                    retention: settings.number("retention"),
+                },
+                schedule: Schedule::default(),
+                calm_at: 0,
+                quiet_min: settings.number("quiet"),
+                settle_max: settings.number("settle").max(settings.number("quiet")),
+                required: Vec::new(),
+                must_lose: settings.share("loss") >= 0.001,
+                expectations: Vec::new(),
+            },
+            settings,
+        };
+        (self.make)(&mut maker);
+        let mut plan = maker.plan;
+        plan.schedule.push(plan.calm_at, Happening::Calm);
+        plan.schedule.sort();
+        Ok(plan)
+    }
+}
+
+/// A plan that is being made.
+struct Maker {
+    settings: Settings,
+    draw: Draw,
+    nodes: u32,
+    plan: Plan,
+}
+
+impl Maker {
+    /// Lets nodes come in; gives the moment at which the work begins.
+    fn join(&mut self, nodes: std::ops::Range<u32>) -> u64 {
+        let how = match self.settings.word("join") {
+            "one-by-one" => Join::OneByOne,
+            "storm" => Join::Storm,
+            _ => Join::Staggered,
+        };
+        let over = if how == Join::Storm { 0 } else { self.settings.number("join-over") };
+        plan::join(&mut self.plan.schedule, &mut self.draw, nodes, how, 0, over);
+        over + self.settings.number("form")
+    }
+
+    /// Lets senders out of some nodes broadcast from a moment on; gives the senders.
+    fn broadcasts(&mut self, among: Vec<u32>, from: u64) -> Vec<u32> {
+        let senders = self.draw.take(among, self.settings.number("senders"));
+        let (messages, work) = (self.settings.number("messages"), self.settings.number("work"));
+        plan::broadcasts(&mut self.plan.schedule, &mut self.draw, &senders, messages, from, work);
+        if messages > 0 {
+            self.require("broadcast", 1);
+        }
+        senders
+    }
+
+    /// Lets some nodes write from a moment on.
+    fn writes(&mut self, among: &[u32], from: u64) {
+        let (keys, writes, work) = (self.settings.number("keys"), self.settings.number("writes"), self.settings.number("work"));
+        plan::writes(&mut self.plan.schedule, &mut self.draw, among, keys, writes, from, work);
+        if writes > 0 {
+            self.require("write", 1);
+        }
+    }
+
+    fn push(&mut self, at: u64, what: Happening) {
+        self.plan.schedule.push(at, what);
+    }
+
+    fn require(&mut self, name: &'static str, count: u64) {
+        self.plan.required.push((name, count));
+    }
+
+    fn expect(&mut self, metric: &'static str, min: Option<f64>, max: Option<f64>) {
+        self.plan.expectations.push(plan::Expectation { metric, min, max });
+    }
+
+    /// The quiet phase begins a second after a moment and after everything that is done.
+    fn calm(&mut self, after: u64) {
+        let last = self.plan.schedule.entries().iter().map(|entry| entry.at).max().unwrap_or(0);
+        self.plan.calm_at = last.max(after) + SECOND;
+    }
+}

@@ -1,0 +1,262 @@
+//! What people may set in a scenario: keys with a type, bounds and a sentence.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::plan::SECOND;
+
+/// What a value is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Type {
+    /// A whole number within bounds.
+    Count(u64, u64),
+    /// A duration within bounds in microseconds; written `250us`, `20ms`, `1.5s` or `2m`.
+    Time(u64, u64),
+    /// A share from 0 to a bound; written `0.05` or `5%`.
+    Share(f64),
+    /// One of some words.
+    Choice(&'static [&'static str]),
+}
+
+/// A key that can be set.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// What is typed before the `=`.
+    pub name: &'static str,
+    /// What may stand after it.
+    pub of: Type,
+    /// What it does.
+    pub about: &'static str,
+}
+
+/// All keys. A scenario takes those to which it gives a default.
+pub const KEYS: &[Key] = &[
+    Key { name: "latency", of: Type::Time(0, 2 * SECOND), about: "mean one-way latency between two nodes" },
+    Key { name: "jitter", of: Type::Time(0, 2 * SECOND), about: "the most that one packet may take longer than that" },
+    Key { name: "loss", of: Type::Share(0.5), about: "the share of packets that are lost until the quiet phase" },
+    Key { name: "skew", of: Type::Time(0, 3_600 * SECOND), about: "how far a node's wall clock may be from the true time" },
+    Key { name: "topology", of: Type::Choice(&["hyparview", "mesh"]), about: "partial views, or everybody everybody's neighbor" },
+    Key { name: "active", of: Type::Count(1, 64), about: "neighbors of a node in a partial view" },
+    Key { name: "passive", of: Type::Count(1, 1_024), about: "further peers that a partial view remembers" },
+    Key { name: "retention", of: Type::Time(SECOND, 3_600 * SECOND), about: "how long nodes keep broadcasts for peers that missed them" },
+    Key {
+        name: "join",
+        of: Type::Choice(&["one-by-one", "staggered", "storm"]),
+        about: "how nodes come in; a storm is all at once through one contact",
+    },
+    Key { name: "join-over", of: Type::Time(1, 600 * SECOND), about: "over what time nodes come in, unless all at once" },
+    Key { name: "form", of: Type::Time(SECOND, 600 * SECOND), about: "time to form before the work begins" },
+    Key { name: "work", of: Type::Time(SECOND, 3_600 * SECOND), about: "over what time messages and writes are made" },
+    Key { name: "messages", of: Type::Count(0, 1_000_000), about: "broadcasts over the whole run" },
+    Key { name: "senders", of: Type::Count(1, 1_000_000), about: "nodes that broadcast, in turn" },
+    Key { name: "bytes", of: Type::Count(8, 65_536), about: "bytes of a broadcast" },
+    Key { name: "writes", of: Type::Count(0, 1_000_000), about: "writes of replicated keys over the whole run" },
+    Key { name: "keys", of: Type::Count(1, 100_000), about: "different keys that are written" },
+    Key { name: "late", of: Type::Share(0.5), about: "the share of nodes that join when half of the writes are made" },
+    Key { name: "breaks", of: Type::Count(0, 10_000), about: "moments at which all connections of one node break" },
+    Key { name: "crashed", of: Type::Share(0.9), about: "the share of nodes that crash" },
+    Key { name: "restarted", of: Type::Share(1.0), about: "the share of crashed nodes that start again, half of them at a new address" },
+    Key { name: "side", of: Type::Share(0.5), about: "the share of nodes on the smaller side of the partition" },
+    Key { name: "cut", of: Type::Time(SECOND, 3_600 * SECOND), about: "how long the partition lasts" },
+    Key { name: "quiet", of: Type::Time(SECOND, 3_600 * SECOND), about: "how long the quiet phase at the end lasts at least" },
+    Key { name: "settle", of: Type::Time(SECOND, 3_600 * SECOND), about: "after what time of quiet everything must have come to rest" },
+];
+
+/// A setting that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingError(String);
+
+impl fmt::Display for SettingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SettingError {}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Value {
+    Number(u64),
+    Share(f64),
+    Word(&'static str),
+}
+
+/// The values of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    values: BTreeMap<&'static str, Value>,
+}
+
+impl Settings {
+    /// The defaults of a scenario, and over them what was typed as `key=value`.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingError`] for a key that the scenario does not have, with the nearest that it has, and for a value that does not fit.
+    pub fn new(defaults: &[(&str, &str)], typed: &[String]) -> Result<Self, SettingError> {
+        let mut settings = Settings::default();
+        for (key, value) in defaults {
+            settings.set(key, value)?;
+        }
+        for assignment in typed {
+            let Some((key, value)) = assignment.split_once('=') else {
+                return Err(SettingError(format!("`{assignment}` is not of the form key=value")));
+            };
+            if !settings.values.contains_key(key) {
+                let keys: Vec<&str> = settings.values.keys().copied().collect();
+                let hint = nearest(key, &keys).map_or(String::new(), |near| format!(" Did you mean `{near}`?"));
+                return Err(SettingError(format!("there is no setting `{key}` here.{hint} There are: {}.", keys.join(", "))));
+            }
+            settings.set(key, value)?;
+        }
+        Ok(settings)
+    }
+
+    fn set(&mut self, name: &str, text: &str) -> Result<(), SettingError> {
+        let Some(key) = KEYS.iter().find(|key| key.name == name) else {
+            return Err(SettingError(format!("there is no setting `{name}`")));
+        };
+        let value = parse(key.of, text).ok_or_else(|| SettingError(format!("{name}: `{text}` is not {}", describe(key.of))))?;
+        self.values.insert(key.name, value);
+        Ok(())
+    }
+
+    /// A count or a duration in microseconds; 0 when the scenario does not have the key.
+    pub fn number(&self, key: &str) -> u64 {
+        match self.values.get(key) {
+            Some(Value::Number(number)) => *number,
+            _ => 0,
+        }
+    }
+
+    /// A share; 0 when the scenario does not have the key.
+    pub fn share(&self, key: &str) -> f64 {
+        match self.values.get(key) {
+            Some(Value::Share(share)) => *share,
+            _ => 0.0,
+        }
+    }
+
+    /// A word; empty when the scenario does not have the key.
+    pub fn word(&self, key: &str) -> &'static str {
+        match self.values.get(key) {
+            Some(Value::Word(word)) => word,
+            _ => "",
+        }
+    }
+
+    /// A share of a number, rounded down.
+    pub fn part(&self, key: &str, of: u32) -> u64 {
+        (self.share(key) * f64::from(of)) as u64
+    }
+}
+
+/// What may be typed, in words.
+pub fn describe(of: Type) -> String {
+    match of {
+        Type::Count(min, max) => format!("a number from {min} to {max}"),
+        Type::Time(min, max) => format!("a time such as `20ms` or `1.5s`, from {} to {}", print_time(min), print_time(max)),
+        Type::Share(max) => format!("a share such as `0.05` or `5%`, up to {}%", max * 100.0),
+        Type::Choice(words) => format!("one of {}", words.join(", ")),
+    }
+}
+
+fn print_time(micros: u64) -> String {
+    match micros {
+        0 => "0s".to_owned(),
+        micros if micros % SECOND == 0 => format!("{}s", micros / SECOND),
+        micros if micros % 1_000 == 0 => format!("{}ms", micros / 1_000),
+        micros => format!("{micros}us"),
+    }
+}
+
+fn parse(of: Type, text: &str) -> Option<Value> {
+    match of {
+        Type::Count(min, max) => text.parse().ok().filter(|count| (min..=max).contains(count)).map(Value::Number),
+        Type::Time(min, max) => parse_time(text).filter(|micros| (min..=max).contains(micros)).map(Value::Number),
+        Type::Share(max) => {
+            let share: f64 = match text.strip_suffix('%') {
+                Some(percent) => percent.trim().parse::<f64>().ok()? / 100.0,
+                None => text.parse().ok()?,
+            };
+            (0.0..=max).contains(&share).then_some(Value::Share(share))
+        }
+        Type::Choice(words) => words.iter().find(|word| **word == text).map(|word| Value::Word(word)),
+    }
+}
+
+fn parse_time(text: &str) -> Option<u64> {
+    let digits = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let micros = match unit.trim() {
+        "us" => 1.0,
+        "ms" => 1e3,
+        "s" => 1e6,
+        "m" | "min" => 60e6,
+        "" if number == "0" => 1.0,
+        _ => return None,
+    };
+    Some((number.parse::<f64>().ok()? * micros).round() as u64)
+}
+
+/// The word that is nearest to what was typed, if one is near.
+pub fn nearest<'a>(typed: &str, words: &[&'a str]) -> Option<&'a str> {
+    let near = words.iter().map(|word| (distance(typed, word), *word)).min()?;
+    (near.0 <= 2.max(typed.len() / 3) || near.1.starts_with(typed)).then_some(near.1)
+}
+
+/// How many letters must be put in, left out or changed to make one word of the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULTS: &[(&str, &str)] = &[("latency", "20ms"), ("loss", "1%"), ("messages", "10"), ("join", "storm")];
+
+    fn with(typed: &[&str]) -> Result<Settings, String> {
+        let typed: Vec<String> = typed.iter().map(|text| (*text).to_owned()).collect();
+        Settings::new(DEFAULTS, &typed).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_typed_replaces_the_defaults() {
+        let settings = with(&["latency=1.5s", "loss=0.25", "join=one-by-one"]).unwrap();
+        assert_eq!(settings.number("latency"), 1_500_000);
+        assert_eq!(settings.share("loss"), 0.25);
+        assert_eq!(settings.part("loss", 10), 2);
+        assert_eq!(settings.number("messages"), 10);
+        assert_eq!(settings.word("join"), "one-by-one");
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_what_was_meant() {
+        assert!(with(&["latencey=1s"]).unwrap_err().contains("Did you mean `latency`?"));
+        assert!(with(&["keys=3"]).unwrap_err().contains("there is no setting `keys` here"));
+        assert!(with(&["loss=60%"]).unwrap_err().contains("up to 50%"));
+        assert!(with(&["latency=5"]).unwrap_err().contains("a time such as"));
+        assert!(with(&["join=flood"]).unwrap_err().contains("one of one-by-one, staggered, storm"));
+        assert!(with(&["loss"]).unwrap_err().contains("key=value"));
+        assert!(with(&["loss=NaN"]).is_err());
+    }
+
+    #[test]
+    fn distances_between_words() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(nearest("brodcast", &["broadcast", "state"]), Some("broadcast"));
+        assert_eq!(nearest("qqqqqq", &["broadcast", "state"]), None);
+    }
+}
