@@ -36,9 +36,10 @@ inside() {
     ip netns exec "$namespace" "$@"
 }
 inside true 2>"$folder/problem" || skip "no command runs in a network namespace: $(cat "$folder/problem")"
-# A network card without a cable: what is sent to a group comes back to the sockets of this host.
-inside ip link add mesh0 type dummy 2>"$folder/problem" || skip "no dummy interface: $(cat "$folder/problem")"
+# A cable with both ends here; what is sent to a group comes back to the sockets of this host.
+inside ip link add mesh0 type veth peer name mesh1 2>"$folder/problem" || skip "no pair of interfaces: $(cat "$folder/problem")"
 inside ip link set lo up
+inside ip link set mesh1 up
 inside ip address add 10.77.0.1/24 dev mesh0
 inside ip link set mesh0 multicast on up
 inside ip route add 224.0.0.0/4 dev mesh0

@@ -294,8 +294,8 @@ fn a_node_that_moves_is_the_same_node() {
 
     moving.signal("KILL");
     drop(moving);
-    let moved = user.node(&["--data", &data, "--listen", &new]);
-    assert_eq!(moved.id(), id, "the key is in the data folder, and so is the address of the other");
+    let moved = user.node(&["--join", &seed, "--data", &data, "--listen", &new]);
+    assert_eq!(moved.id(), id, "the key is in the data folder");
     assert!(wait(PATIENCE, || first.member(&user, &id) == [("alive".to_owned(), new.clone())]), "{:?}", first.member(&user, &id));
     assert_eq!(first.alive(&user), 2);
     assert_eq!(first.ctl(&user, &["members"])["members"].as_array().map(Vec::len), Some(2), "no ghost");
