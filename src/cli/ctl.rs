@@ -1,7 +1,5 @@
 //! `meshwork ctl`: asks a running node of this machine.
 
-#![expect(clippy::disallowed_methods, reason = "it looks for the sockets of running nodes in their folder")]
-
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,7 +25,7 @@ const ANSWER_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 #[command(after_help = "Without --admin it finds the running node of this user. `health` fails when the node is stalled or isolated.")]
 pub(super) struct CtlArgs {
     /// The admin endpoint that the node printed: a loopback address or the path of a socket
-    #[arg(long, env = "MESHWORK_ADMIN", value_name = "ADDR|PATH", global = true)]
+    #[arg(long, env = "MESHWORK_ADMIN", hide_env_values = true, value_name = "ADDR|PATH", global = true)]
     admin: Option<String>,
     /// Print one JSON object
     #[arg(long, global = true)]

@@ -32,34 +32,34 @@ A flag wins over its environment variable, that over the configuration file. The
 topology, mdns, and a table [node] for the protocols.")]
 pub(super) struct NodeArgs {
     /// Name of the cluster; without one, that of the join token, else `default`
-    #[arg(long, env = "MESHWORK_CLUSTER", value_name = "NAME")]
+    #[arg(long, env = "MESHWORK_CLUSTER", hide_env_values = true, value_name = "NAME")]
     cluster: Option<String>,
     /// Where to join: the address of any node (host:port), a join token, or @FILE that holds one of these per line; can be repeated
     #[arg(long, env = "MESHWORK_JOIN", value_name = "ADDR|TOKEN|@FILE", value_delimiter = ',', hide_env_values = true)]
     join: Vec<String>,
     /// UDP address to listen on [default: a free port on every interface]
-    #[arg(long, env = "MESHWORK_LISTEN", value_name = "ADDR")]
+    #[arg(long, env = "MESHWORK_LISTEN", hide_env_values = true, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// Address at which others reach this node, if it is not the listening one
-    #[arg(long, env = "MESHWORK_ADVERTISE", value_name = "ADDR")]
+    #[arg(long, env = "MESHWORK_ADVERTISE", hide_env_values = true, value_name = "ADDR")]
     advertise: Option<SocketAddr>,
     /// Folder for the key of the node and the peers it knew, so that it is the same node after a restart [default: in memory]
-    #[arg(long, env = "MESHWORK_DATA", value_name = "DIR")]
+    #[arg(long, env = "MESHWORK_DATA", hide_env_values = true, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Where `meshwork ctl` reaches this node: a loopback address, a path for a Unix socket, or `off` [default: a socket in the state folder of the user]
-    #[arg(long, env = "MESHWORK_ADMIN", value_name = "ADDR|PATH")]
+    #[arg(long, env = "MESHWORK_ADMIN", hide_env_values = true, value_name = "ADDR|PATH")]
     admin: Option<String>,
     /// Configuration file
-    #[arg(long, env = "MESHWORK_CONFIG", value_name = "FILE")]
+    #[arg(long, env = "MESHWORK_CONFIG", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Overlay: `hyparview` (a few neighbors, any size) or `mesh` (everybody; up to some tens of nodes); the same on all nodes
-    #[arg(long, env = "MESHWORK_TOPOLOGY", value_name = "KIND")]
+    #[arg(long, env = "MESHWORK_TOPOLOGY", hide_env_values = true, value_name = "KIND")]
     topology: Option<Kind>,
     /// Neither find nor be found by mDNS
-    #[arg(long, env = "MESHWORK_NO_MDNS", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "MESHWORK_NO_MDNS", hide_env_values = true, value_parser = FalseyValueParser::new())]
     no_mdns: bool,
     /// Run without any secret, for tests: loopback only, and every program of this machine can join
-    #[arg(long, env = "MESHWORK_NO_SECRET", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "MESHWORK_NO_SECRET", hide_env_values = true, value_parser = FalseyValueParser::new())]
     no_secret: bool,
     /// Print one JSON object per line
     #[arg(long)]

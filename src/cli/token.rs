@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
-use meshwork_channels::token::{JoinToken, SEEDS_MAX};
+use meshwork_channels::token::{JoinToken, SEEDS_MAX, TokenError};
 use meshwork_channels::{Bounded, ClusterName, WallTime};
 use serde::Serialize;
 
@@ -41,7 +41,7 @@ enum Verb {
 #[derive(Args, Debug)]
 struct NewArgs {
     /// Name of the cluster
-    #[arg(long, env = "MESHWORK_CLUSTER", value_name = "NAME", default_value = CLUSTER)]
+    #[arg(long, env = "MESHWORK_CLUSTER", hide_env_values = true, value_name = "NAME", default_value = CLUSTER)]
     cluster: ClusterName,
     /// How long the token is good for, or `never`
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_expiry)]
@@ -145,14 +145,20 @@ impl Inspected {
             seed_ids: token.peers.iter().map(ToString::to_string).collect(),
             expires_at: expires.map(|expires| expires.as_micros() / 1_000_000),
             expires_in_s: expires.map(|expires| expires.as_micros().saturating_sub(now.as_micros()) / 1_000_000),
-            problem: token.check(now).err().map(|error| error.to_string()),
+            problem: token.check(now).err().map(|error| match error {
+                TokenError::Expired { at } => {
+                    let ago = Duration::from_micros(now.as_micros().saturating_sub(at.as_micros()));
+                    format!("the token expired {} ago", text::duration(ago))
+                }
+                other => other.to_string(),
+            }),
         }
     }
 
     fn print(&self) -> String {
         let list = |items: Vec<String>| if items.is_empty() { "none".to_owned() } else { items.join(", ") };
         let expires = match (&self.problem, self.expires_in_s) {
-            (Some(problem), _) => problem.clone(),
+            (Some(problem), _) => format!("{problem}; it admits nobody"),
             (None, Some(seconds)) => format!("in {}", text::duration(Duration::from_secs(seconds))),
             (None, None) => "never".to_owned(),
         };

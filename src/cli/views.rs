@@ -394,7 +394,8 @@ impl Printable for Channels {
         ]);
         let all = self.channels.iter().map(|channel| ("all".to_owned(), channel));
         let each = self.peers.iter().flat_map(|peer| peer.channels.iter().map(|channel| (short(&peer.peer), channel)));
-        for (peer, channel) in all.chain(each) {
+        // Most channels are silent on most links.
+        for (peer, channel) in all.chain(each.filter(|(_, channel)| channel.sent_frames + channel.received_frames + channel.refused > 0)) {
             table.row([
                 peer,
                 printable(&channel.channel, 20),
@@ -421,7 +422,7 @@ impl Printable for Topology {
             ]);
         }
         let (topology, neighbors, connections) = (printable(&self.topology, 20), self.neighbors.len(), self.connections);
-        format!("{topology}: {neighbors} neighbors over {connections} connections\n\n{}", table.render(width))
+        format!("{topology}, neighbors: {neighbors}, connections: {connections}\n\n{}", table.render(width))
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) struct DemoArgs {
     #[arg(long, default_value_t = 8, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(4..=64))]
     nodes: u16,
     /// How long it may take; it ends earlier when everything has been seen
-    #[arg(long, default_value_t = 20, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(15..=3600))]
+    #[arg(long, default_value_t = 20, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(12..=3600))]
     seconds: u16,
     /// Overlay: `hyparview` (a few neighbors each) or `mesh` (everybody)
     #[arg(long, default_value = "hyparview", value_name = "KIND")]
