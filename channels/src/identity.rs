@@ -1,5 +1,6 @@
 //! Who a node is, and which cluster it belongs to.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -12,7 +13,7 @@ const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 /// A node: its 32-byte ed25519 public key. It stays the same across restarts and addresses.
 ///
 /// It prints as 52 characters of lower-case base32 (RFC 4648 without padding); [`PeerId::short`] gives the first ten for logs and tables.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Eq, Hash, Serialize, Deserialize)]
 pub struct PeerId([u8; 32]);
 
 impl PeerId {
@@ -31,6 +32,37 @@ impl PeerId {
         let mut printed = self.to_string();
         printed.truncate(10);
         printed
+    }
+}
+
+// Identities are compared more than anything else is done with them, and nearly always differ in their first bytes: looking at those first, without a call, is
+// several times faster than comparing slices. The order is that of the bytes.
+impl PeerId {
+    #[inline]
+    fn head(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
+impl PartialEq for PeerId {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.head() == other.head() && self.0 == other.0
+    }
+}
+
+impl PartialOrd for PeerId {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for PeerId {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.head().cmp(&other.head()).then_with(|| self.0.cmp(&other.0))
     }
 }
 
@@ -194,6 +226,23 @@ mod tests {
             ["", "a", "aaaqeayeaudaocajbifqydiob4ibceqtcqkrmfyydenbwha5dypr", "1aaqeayeaudaocajbifqydiob4ibceqtcqkrmfyydenbwha5dypq"]
         {
             assert_eq!(text.parse::<PeerId>(), Err(ParseIdentityError), "{text}");
+        }
+    }
+
+    #[test]
+    fn peer_ids_are_ordered_by_their_bytes() {
+        let ids = [
+            [0; 32],
+            [1; 32],
+            std::array::from_fn(|index| u8::from(index == 31)),
+            std::array::from_fn(|index| u8::from(index == 8)),
+            [255; 32],
+        ];
+        for left in ids {
+            for right in ids {
+                let (a, b) = (PeerId::from_bytes(left), PeerId::from_bytes(right));
+                assert_eq!((a == b, a.cmp(&b)), (left == right, left.cmp(&right)));
+            }
         }
     }
 

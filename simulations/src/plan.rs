@@ -69,6 +69,27 @@ impl Plan {
         self.calm_at + self.settle_max
     }
 
+    /// What the run is like, in a line: its network, its nodes and how much of what happens.
+    pub fn describe(&self) -> String {
+        let Link { latency, jitter, loss } = self.setup.link;
+        let millis = |micros: u64| micros as f64 / 1e3;
+        let Tuning { full_mesh, active, passive, .. } = self.tuning;
+        let overlay = if full_mesh { "full mesh".to_owned() } else { format!("{active} neighbors and {passive} more") };
+        let mut names: Vec<&str> = self.schedule.entries().iter().map(|entry| entry.what.name()).filter(|name| *name != "calm").collect();
+        names.sort_unstable();
+        names.dedup();
+        let counts: Vec<String> = names.into_iter().map(|name| format!("{} {name}", self.schedule.count(name))).collect();
+        format!(
+            "{} nodes, {overlay}; {:.1} ms + {:.1} ms, {:.1} % lost; {}; quiet from {:.0} s",
+            self.setup.nodes,
+            millis(latency),
+            millis(jitter),
+            loss * 100.0,
+            counts.join(", "),
+            self.calm_at as f64 / 1e6
+        )
+    }
+
     /// Gives a bug to one node: one that is there to the end, and the last of those, because it joins last.
     pub fn plant(&mut self, plant: Plant) {
         let stops = |node| {

@@ -70,7 +70,9 @@ impl Record {
             Sight::Delivered { message, hops } => {
                 if let Some(Some(message)) = self.messages.get_mut(message as usize) {
                     message.delivered[seen.node as usize] = seen.life;
-                    if seen.node != message.sender {
+                    // A life that began later gets what is still kept, which says nothing about how fast messages are.
+                    let was_there = self.lives[seen.node as usize].last().is_some_and(|life| life.from <= message.sent_at);
+                    if seen.node != message.sender && was_there {
                         self.latencies.push(seen.at - message.sent_at);
                         self.hops_max = self.hops_max.max(hops);
                     }

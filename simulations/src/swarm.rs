@@ -41,8 +41,10 @@ pub fn plan(seed: u64) -> Plan {
     let from = over + draw.between(5, 15) * SECOND;
     let work = draw.between(10, 40) * SECOND;
     let all: Vec<u32> = (0..nodes).collect();
-    let senders = draw.between(1, u64::from(nodes));
-    let senders = draw.take(all.clone(), senders);
+    let senders = draw.between(0, u64::from(nodes) - 1);
+    let mut senders = draw.take((1..nodes).collect(), senders);
+    // The first node lives to the end, so at least one message is sent whatever happens to the others.
+    senders.insert(0, 0);
     let messages = draw.between(1, 40);
     plan::broadcasts(&mut schedule, draw, &senders, messages, from, work);
     if draw.chance(70) {

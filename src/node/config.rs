@@ -153,6 +153,6 @@ impl Config {
 /// How eagerly a node dials.
 fn dial_params() -> Result<dial::Params, ConfigError> {
     // Membership and topology try others when one does not answer: waiting through many tries for a dead peer would cost more than it finds.
-    let config = dial::Config { tries_max: 2, ..dial::Config::default() };
+    let config = dial::Config { tries_max: 2, per_second: 200, burst: 400, in_flight_max: 256, ..dial::Config::default() };
     config.build().map_err(|error| ConfigError { field: "links".into(), problem: error.to_string() })
 }

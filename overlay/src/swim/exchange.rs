@@ -121,7 +121,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         match message {
             Message::Digest { hash, sender } => self.on_digest(from, hash, &sender, now, actions),
             Message::Table { after, until, records } => self.on_table(from, after, until, &records, now, actions),
-            Message::Equal => self.on_equal(from, actions),
+            Message::Equal => self.on_equal(from),
             Message::Busy { records } => self.on_busy(from, &records, now, actions),
             Message::Next { after } => self.on_next(from, after, now, actions),
             Message::Push { records } => self.on_push(from, &records, now, actions),
@@ -237,13 +237,15 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         if self.link(from, now).serving.take() == Some(after) {
             self.send_table(from, Some(after), now, actions);
         } else {
-            misbehaved(from, Misbehavior::Unasked, actions);
+            self.counters.unasked += 1;
         }
     }
 
     fn on_table(&mut self, from: I, after: Option<I>, until: Option<I>, records: &[Record<I>], now: Time, actions: &mut Vec<Action<I>>) {
         let Some(at) = self.asked.iter().position(|asked| asked.peer == from && asked.after == after) else {
-            return misbehaved(from, Misbehavior::Unasked, actions);
+            // An answer that was given up on, or one to an earlier run of this node: no fault, and not taken in.
+            self.counters.unasked += 1;
+            return;
         };
         // The range only moves on, so one digest brings one walk through a table at most.
         match until {
@@ -279,15 +281,16 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     fn on_push(&mut self, from: I, records: &[Record<I>], now: Time, actions: &mut Vec<Action<I>>) {
         let link = self.link(from, now);
         if link.pushes == 0 {
-            return misbehaved(from, Misbehavior::Unasked, actions);
+            self.counters.unasked += 1;
+            return;
         }
         link.pushes -= 1;
         self.take_in(from, records, now, actions);
     }
 
-    fn on_equal(&mut self, from: I, actions: &mut Vec<Action<I>>) {
+    fn on_equal(&mut self, from: I) {
         if !self.end_exchange(from) {
-            misbehaved(from, Misbehavior::Unasked, actions);
+            self.counters.unasked += 1;
         }
     }
 
@@ -295,7 +298,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         if self.end_exchange(from) {
             self.take_in(from, records, now, actions);
         } else {
-            misbehaved(from, Misbehavior::Unasked, actions);
+            self.counters.unasked += 1;
         }
     }
 
@@ -346,6 +349,10 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
                 continue;
             }
             let known = self.view.entry(record.peer);
+            // Most of a table is known already, and foca looks through all members for each record that it is given.
+            if record.status.is_up() && known.is_some_and(|known| known.is_settled && known.update() == record.update()) {
+                continue;
+            }
             let is_new = known.is_none();
             let is_alive = known.is_some_and(|known| known.member.status == Status::Alive && known.identity() == identity);
             if record.status == Status::Down && is_alive {

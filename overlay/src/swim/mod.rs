@@ -161,6 +161,8 @@ pub struct Counters {
     pub records_sent: u64,
     /// Records and updates of others that were not believed.
     pub records_refused: u64,
+    /// Answers that this node no longer waited for, or never had; they are not taken in.
+    pub unasked: u64,
     /// Suspicions that this node timed.
     pub suspicions: u64,
     /// Of these, the ones that were refuted in time.

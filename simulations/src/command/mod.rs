@@ -235,6 +235,7 @@ struct Finished {
     outcome: Outcome,
     cpu_s: f64,
     replay: String,
+    plan: String,
 }
 
 thread_local! {
@@ -281,7 +282,7 @@ fn play<H: Host>(plan: &Plan, watch: &mut dyn FnMut(run::Progress)) -> Result<Fi
             }
         }
     };
-    Ok(Finished { outcome, cpu_s: cpu.seconds(), replay: plan.replay.clone() })
+    Ok(Finished { outcome, cpu_s: cpu.seconds(), replay: plan.replay.clone(), plan: plan.describe() })
 }
 
 fn run_one<H: Host>(name: &str, size: &Size, output: &Output, plant: Option<Plant>) -> Result<u8, Usage> {

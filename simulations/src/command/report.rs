@@ -19,6 +19,7 @@ struct Report<'a> {
     cpu_s: f64,
     events_per_cpu_s: f64,
     replay: &'a str,
+    plan: &'a str,
 }
 
 fn report(finished: &Finished) -> Report<'_> {
@@ -29,6 +30,7 @@ fn report(finished: &Finished) -> Report<'_> {
         cpu_s: finished.cpu_s,
         events_per_cpu_s: rate(finished.outcome.events, finished.cpu_s),
         replay: &finished.replay,
+        plan: &finished.plan,
     }
 }
 
@@ -52,7 +54,7 @@ pub(super) fn json(finished: &Finished) -> String {
 pub(super) fn table(finished: &Finished) -> String {
     let outcome = &finished.outcome;
     let mut text = String::new();
-    let _ = writeln!(text, "{}: {} nodes, seed {}", outcome.scenario, outcome.nodes, outcome.seed);
+    let _ = writeln!(text, "{}, seed {}: {}", outcome.scenario, outcome.seed, finished.plan);
     let _ = writeln!(
         text,
         "  {:.0} s of virtual time in {:.2} s of processor time: {} events, {:.2} M/s",

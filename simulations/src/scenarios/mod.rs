@@ -43,7 +43,7 @@ const COMMON: &[(&str, &str)] = &[
     ("loss", "0%"),
     ("skew", "100ms"),
     ("topology", "hyparview"),
-    ("active", "5"),
+    ("active", "6"),
     ("passive", "30"),
     ("retention", "120s"),
     ("join", "staggered"),

@@ -1,0 +1,67 @@
+//! The presets at a small size, with real nodes.
+
+use meshwork_simulations::host::{Plant, RealNode};
+use meshwork_simulations::plan::Plan;
+use meshwork_simulations::run::{Class, Outcome, run};
+use meshwork_simulations::scenarios::{self, Scenario};
+
+fn plan(name: &str, nodes: u32, seed: u64, set: &[&str]) -> Plan {
+    let set: Vec<String> = set.iter().map(|text| (*text).to_owned()).collect();
+    Scenario::named(name).expect("a preset").plan(nodes, seed, &set).expect("settings that fit")
+}
+
+fn play(plan: &Plan) -> Outcome {
+    run::<RealNode>(plan, &mut |_| {}).expect("parameters that nodes accept")
+}
+
+#[test]
+fn every_preset_holds_with_a_few_nodes() {
+    for scenario in scenarios::ALL {
+        for (nodes, seed) in [(3, 1), (10, 2)] {
+            let plan = plan(scenario.name, nodes, seed, &[]);
+            let outcome = play(&plan);
+            assert!(outcome.ok, "{:?}; replay: {}", outcome.failure, plan.replay);
+            assert!(outcome.invariants.iter().all(|verdict| verdict.ok), "{}", scenario.name);
+        }
+    }
+}
+
+#[test]
+fn broadcasts_survive_a_network_that_loses_a_fifth() {
+    let plan = plan("broadcast", 8, 3, &["loss=20%", "messages=30", "latency=40ms", "jitter=40ms"]);
+    let outcome = play(&plan);
+    assert!(outcome.ok, "{:?}; replay: {}", outcome.failure, plan.replay);
+    assert!(outcome.metric("losses").unwrap() > 100.0);
+    assert_eq!(outcome.metric("delivery"), Some(1.0));
+}
+
+#[test]
+fn a_full_mesh_does_the_same() {
+    let plan = plan("partition", 8, 4, &["topology=mesh"]);
+    let outcome = play(&plan);
+    assert!(outcome.ok, "{:?}; replay: {}", outcome.failure, plan.replay);
+}
+
+#[test]
+fn one_seed_is_one_run_and_another_seed_is_another() {
+    let one = play(&plan("crash", 6, 5, &[]));
+    assert_eq!(one.digests, play(&plan("crash", 6, 5, &[])).digests);
+    assert_ne!(one.digest, play(&plan("crash", 6, 6, &[])).digest);
+}
+
+#[test]
+fn every_planted_bug_is_caught_by_its_invariant() {
+    for plant in Plant::ALL {
+        let mut plan = plan("state", 6, 7, &["messages=10", "late=35%", "settle=30s"]);
+        plan.plant(plant);
+        let failure = play(&plan).failure.unwrap_or_else(|| panic!("{} was not noticed", plant.name()));
+        assert_eq!(failure.what, plant.caught_by());
+        assert!(matches!(failure.class, Class::Safety | Class::Liveness));
+    }
+}
+
+#[test]
+fn parameters_that_nodes_refuse_are_an_error_and_not_a_run() {
+    let plan = plan("broadcast", 3, 1, &["active=64"]);
+    assert!(run::<RealNode>(&plan, &mut |_| {}).unwrap_err().contains("active_len_max"));
+}
