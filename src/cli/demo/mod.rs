@@ -9,7 +9,7 @@ mod cluster;
 mod report;
 mod tally;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -145,6 +145,22 @@ impl Traffic {
     }
 }
 
+/// Who does what, and what has been seen of it.
+struct Course {
+    victims: Vec<usize>,
+    survivors: Vec<usize>,
+    senders: Vec<usize>,
+    /// The number of the node that joins late.
+    newcomer: usize,
+    traffic: Arc<Traffic>,
+    /// What each node is owed, the newcomer last.
+    owed: Vec<Owed>,
+    done: Vec<Done>,
+    /// When all nodes were first seen to hold the same state, and held it since.
+    converged: Option<Duration>,
+    sight: Sight,
+}
+
 struct Demo {
     cluster: Cluster,
     generator: Generator,
@@ -185,93 +201,90 @@ impl Demo {
     /// Everything, from the first node to the count.
     async fn play(&mut self, args: &DemoArgs) -> Result<Report, Failure> {
         let nodes = usize::from(args.nodes);
-        let everybody: Vec<usize> = (0..nodes).collect();
         let formed = self.form(nodes).await?;
-        let mut candidates: Vec<usize> = (1..nodes).collect();
-        // The first node stays: it is the address at which the late one joins.
-        candidates.shuffle(&mut self.generator);
-        let (victims, _) = candidates.split_at(2);
-        let survivors: Vec<usize> = everybody.iter().copied().filter(|node| !victims.contains(node)).collect();
-        let senders: Vec<usize> = survivors.iter().copied().take(usize::from(args.senders)).collect();
-        let traffic = Arc::new(Traffic::default());
-        let mut owed = vec![Owed::Nothing; nodes + 1];
-        for survivor in &survivors {
-            owed[*survivor] = Owed::Since(Duration::ZERO);
-        }
-        let mut done = Vec::new();
-        let mut converged = None;
-        let mut sight = self.cluster.look().await;
-
+        let mut course = self.course(args).await;
         if let Some(formed) = formed {
-            let window = (formed, self.seconds.mul_f64(0.6).max(formed + Duration::from_secs(2)));
-            let part = |part: f64| window.0 + (window.1 - window.0).mul_f64(part);
-            let mut plans = vec![
-                Plan { at: part(0.2), event: Planned::Kill(victims[0]) },
-                Plan { at: part(0.35), event: Planned::Kill(victims[1]) },
-                Plan { at: part(0.5), event: Planned::Join },
-            ];
-            let fewer = if senders.len() < usize::from(args.senders) { " (two of the others are to be killed)" } else { "" };
-            let span = window.1 - window.0;
-            self.say(&format!(
-                "{} messages of {PAYLOAD_BYTES} bytes from {} nodes{fewer} and {} keys, over {:.1} s",
-                args.messages,
-                senders.len(),
-                args.keys,
-                span.as_secs_f64()
-            ));
-            self.cluster.name_senders(&senders);
-            let mut tasks = JoinSet::new();
-            self.start_traffic(args, &senders, &survivors, window, &traffic, &mut tasks);
-            let mut complete_since: Option<Duration> = None;
-            loop {
-                let now = self.started.elapsed();
-                if plans.first().is_some_and(|plan| plan.at <= now) {
-                    let plan = plans.remove(0);
-                    done.push(self.carry_out(plan.event).await?);
-                }
-                sight = self.cluster.look().await;
-                let seen = self.started.elapsed();
-                self.observe(&sight, &survivors, &mut done, seen);
-                if let Some(newcomer) = done.iter().find(|done| done.event == Planned::Join)
-                    && let (Owed::Nothing, Some(healed)) = (owed[nodes], newcomer.healed)
-                {
-                    owed[nodes] = Owed::Since(healed);
-                }
-                let is_over = tasks.is_empty() || {
-                    while tasks.try_join_next().is_some() {}
-                    tasks.is_empty()
-                };
-                let sent = traffic.sent_count.load(Ordering::Relaxed);
-                self.show(if is_over {
-                    "waiting until everything is everywhere".into()
-                } else {
-                    format!("{sent}/{} messages", args.messages)
-                });
-                if is_over {
-                    let living = survivors.len() + usize::from(self.cluster.citizens.len() > nodes);
-                    if !sight.is_converged(living, args.keys as usize) {
-                        converged = None;
-                    } else if converged.is_none() {
-                        converged = Some(seen);
-                    }
-                    let healed = plans.is_empty() && done.iter().all(|done| done.detected.is_some() && done.healed.is_some());
-                    if healed && converged.is_some() && self.is_all_delivered(&traffic, &owed) {
-                        // What comes twice comes after the first time.
-                        if seen >= *complete_since.get_or_insert(seen) + LISTEN_ON {
-                            break;
-                        }
-                    } else {
-                        complete_since = None;
-                    }
-                }
-                if seen >= self.seconds {
-                    break;
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-            tasks.abort_all();
+            let end = self.seconds.mul_f64(0.6).max(formed + Duration::from_secs(2));
+            self.run_course(args, &mut course, (formed, end)).await?;
         }
-        Ok(self.conclude(args, formed, &senders, &traffic, &owed, &done, converged, &sight).await)
+        Ok(self.conclude(args, formed, &course).await)
+    }
+
+    /// Who is to be killed, and who sends.
+    async fn course(&mut self, args: &DemoArgs) -> Course {
+        let nodes = usize::from(args.nodes);
+        // The first node stays: it is the address at which the late one joins.
+        let mut candidates: Vec<usize> = (1..nodes).collect();
+        candidates.shuffle(&mut self.generator);
+        let victims = candidates.split_off(candidates.len() - 2);
+        let survivors: Vec<usize> = (0..nodes).filter(|node| !victims.contains(node)).collect();
+        let senders = survivors.iter().copied().take(usize::from(args.senders)).collect();
+        let owed = (0..=nodes).map(|node| if survivors.contains(&node) { Owed::Since(Duration::ZERO) } else { Owed::Nothing });
+        Course {
+            owed: owed.collect(),
+            newcomer: nodes,
+            victims,
+            survivors,
+            senders,
+            traffic: Arc::default(),
+            done: Vec::new(),
+            converged: None,
+            sight: self.cluster.look().await,
+        }
+    }
+
+    /// Traffic and faults, then quiet, until everything has been seen or time is over.
+    async fn run_course(&mut self, args: &DemoArgs, course: &mut Course, window: (Duration, Duration)) -> Result<(), Failure> {
+        let span = window.1.saturating_sub(window.0);
+        let plan = |part: f64, event: Planned| Plan { at: window.0 + span.mul_f64(part), event };
+        let kills = course.victims.iter().zip([0.2, 0.35]).map(|(victim, part)| plan(part, Planned::Kill(*victim)));
+        let mut plans: VecDeque<Plan> = kills.chain([plan(0.5, Planned::Join)]).collect();
+        let fewer = if course.senders.len() < usize::from(args.senders) { " (all that are not to be killed)" } else { "" };
+        self.say(&format!(
+            "{} messages of {PAYLOAD_BYTES} bytes from {} nodes{fewer} and {} keys, over {:.1} s",
+            args.messages,
+            course.senders.len(),
+            args.keys,
+            span.as_secs_f64()
+        ));
+        self.cluster.name_senders(&course.senders);
+        let mut tasks = JoinSet::new();
+        self.start_traffic(args, course, window, &mut tasks);
+        let mut complete_since = None;
+        loop {
+            if let Some(plan) = plans.pop_front_if(|plan| plan.at <= self.started.elapsed()) {
+                course.done.push(self.carry_out(plan.event).await?);
+            }
+            course.sight = self.cluster.look().await;
+            let seen = self.started.elapsed();
+            self.observe(course, seen);
+            while tasks.try_join_next().is_some() {}
+            if tasks.is_empty() {
+                self.show("waiting until everything is everywhere");
+                if !self.is_complete(course, args.keys as usize, seen) || !plans.is_empty() {
+                    complete_since = None;
+                } else if seen >= *complete_since.get_or_insert(seen) + LISTEN_ON {
+                    // What comes twice comes after the first time, and did not.
+                    return Ok(());
+                }
+            } else {
+                self.show(format!("{}/{} messages", course.traffic.sent_count.load(Ordering::Relaxed), args.messages));
+            }
+            if seen >= self.seconds {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Once all is sent and written: whether all is delivered, the state the same, and every fault noticed and healed.
+    fn is_complete(&self, course: &mut Course, keys: usize, seen: Duration) -> bool {
+        let living = self.cluster.citizens.iter().filter(|citizen| !citizen.is_dead).count();
+        let same = course.sight.is_converged(living, keys);
+        course.converged = if same { course.converged.or(Some(seen)) } else { None };
+        let healed = course.done.iter().all(|done| done.detected.is_some() && done.healed.is_some());
+        let sent = course.traffic.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        same && healed && tally(&sent, &course.owed, &self.cluster.received()).1.is_none()
     }
 
     /// Starts the nodes and waits until each knows all others and the overlay is whole.
@@ -295,15 +308,8 @@ impl Demo {
     }
 
     /// Messages and writes, spread evenly over the window, from nodes that will live.
-    fn start_traffic(
-        &mut self,
-        args: &DemoArgs,
-        senders: &[usize],
-        survivors: &[usize],
-        window: (Duration, Duration),
-        traffic: &Arc<Traffic>,
-        tasks: &mut JoinSet<()>,
-    ) {
+    fn start_traffic(&mut self, args: &DemoArgs, course: &Course, window: (Duration, Duration), tasks: &mut JoinSet<()>) {
+        let Course { senders, survivors, traffic, .. } = course;
         let span = window.1.saturating_sub(window.0);
         for (place, sender) in senders.iter().enumerate() {
             let node = self.cluster.citizens[*sender].node.clone();
@@ -368,7 +374,8 @@ impl Demo {
     }
 
     /// Notes what the cluster has noticed and healed by now.
-    fn observe(&self, sight: &Sight, survivors: &[usize], done: &mut [Done], now: Duration) {
+    fn observe(&self, course: &mut Course, now: Duration) {
+        let Course { survivors, sight, done, owed, newcomer, .. } = course;
         for fault in done {
             let after = now.saturating_sub(fault.at).as_secs_f64();
             let (detected, healed) = match fault.event {
@@ -388,34 +395,22 @@ impl Demo {
             // A newcomer is let in when both hold; a wound is closed whenever the overlay is whole, even before the death is certain.
             if healed && fault.healed.is_none() && (!is_join || detected) {
                 fault.healed = Some(now);
+                if is_join && let Some(owed) = owed.get_mut(*newcomer) {
+                    *owed = Owed::Since(now);
+                }
                 let what = if is_join { "knows everybody and is connected" } else { "is nobody's neighbor, and the overlay is whole" };
                 self.say(&format!("node {} {what}, after {after:.1} s", fault.node));
             }
         }
     }
 
-    fn is_all_delivered(&self, traffic: &Traffic, owed: &[Owed]) -> bool {
-        let sent = traffic.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        tally(&sent, owed, &self.cluster.received()).1.is_none()
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "everything that was seen")]
-    async fn conclude(
-        &self,
-        args: &DemoArgs,
-        formed: Option<Duration>,
-        senders: &[usize],
-        traffic: &Traffic,
-        owed: &[Owed],
-        done: &[Done],
-        converged: Option<Duration>,
-        sight: &Sight,
-    ) -> Report {
+    async fn conclude(&self, args: &DemoArgs, formed: Option<Duration>, course: &Course) -> Report {
+        let Course { senders, traffic, owed, done, converged, sight, .. } = course;
         let received = self.cluster.received();
         let sent = traffic.sent.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (mut broadcasts, missing) = tally(&sent, owed, &received);
         broadcasts.senders = senders.len();
-        let converged = match converged {
+        let converged = match *converged {
             Some(converged) if self.cluster.holds_the_same_entries(args.keys as usize).await => Some(converged),
             _ => None,
         };
