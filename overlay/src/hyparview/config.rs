@@ -71,6 +71,9 @@ pub struct Config {
     pub heal_links: u32,
     /// See `heal_links`. Default 10 s (guess).
     pub heal_pause: Duration,
+    /// How often a node looks whether it is in a closed group, and opens it if so. Shorter unites sooner what full views keep apart. Default 30 s (guess: a group of
+    /// four looks every 7 s).
+    pub rewire_period: Duration,
 }
 
 impl Default for Config {
@@ -99,6 +102,7 @@ impl Default for Config {
             evictions_per_second: 4,
             heal_links: 2,
             heal_pause: Duration::from_secs(10),
+            rewire_period: Duration::from_secs(30),
         }
     }
 }
@@ -130,6 +134,7 @@ impl Config {
             refusal_pause: Duration::from_secs(2),
             storm_delay: Duration::from_millis(50),
             heal_pause: Duration::from_secs(2),
+            rewire_period: Duration::from_secs(5),
             ..Self::default()
         }
     }
@@ -163,6 +168,7 @@ impl Config {
         within("evictions_per_second", self.evictions_per_second, 1..=1_000_000)?;
         within("heal_links", self.heal_links, 1..=32)?;
         lasts("heal_pause", self.heal_pause, Duration::from_millis(1))?;
+        lasts("rewire_period", self.rewire_period, Duration::from_millis(1))?;
         Ok(Params(Arc::new(self)))
     }
 }

@@ -1,4 +1,4 @@
-//! What the membership tells: new peers, and peers from beyond a healed partition.
+//! What the membership tells: new peers, and peers from beyond a healed partition; and what it cannot tell: that a group is closed.
 
 use super::*;
 
@@ -49,5 +49,33 @@ impl<I: Identifier> State<I> {
             self.send_request(peer, Purpose::Heal, now, actions);
         }
         self.timers.set(Key::Heal, now + Duration::from_secs(1));
+    }
+
+    /// A closed group looks healthy to each of its nodes, be it four that found only each other or a pair beside others whose views are full. But every shuffle that
+    /// comes by began in it, so the same few origins come again and again; then one of the peers that the membership told us of is worth a link.
+    pub(super) fn on_rewire_due(&mut self, now: Time) {
+        if self.has_left || self.active.is_empty() {
+            return;
+        }
+        self.rewire_later(now);
+        let mut origins: Vec<I> = self.origins.iter().copied().collect();
+        origins.sort_unstable();
+        origins.dedup();
+        let is_closed = self.origins.len() >= ORIGINS_LEN_MIN && origins.len() * ORIGINS_LEN <= self.origins.len() * ORIGINS_FEW;
+        if is_closed && let Some(peer) = self.passive.iter().filter(|peer| origins.binary_search(peer).is_err()).choose(&mut self.random) {
+            self.want_heal(peer, now);
+        }
+    }
+
+    pub(super) fn rewire_later(&mut self, now: Time) {
+        let period = self.params.rewire_period.mul_f64(self.random.random_range(0.5..1.5));
+        self.timers.set_if_absent(Key::Rewire, now + period);
+    }
+
+    pub(super) fn note_origin(&mut self, origin: I) {
+        if self.origins.len() == ORIGINS_LEN {
+            self.origins.pop_front();
+        }
+        self.origins.push_back(origin);
     }
 }

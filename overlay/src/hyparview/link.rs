@@ -245,6 +245,7 @@ impl<I: Identifier> State<I> {
             self.active.insert(index, peer);
             self.links.insert(index, Link { number: link, since: now });
         }
+        self.rewire_later(now);
         remember(&mut self.acquaintances, peer);
         self.fruitless = 0;
         actions.push(Action::NeighborUp(peer));

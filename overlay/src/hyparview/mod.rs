@@ -22,7 +22,9 @@
 //! 6. *A healed partition is bridged.* Full views on both sides would never meet; peers that come back are asked with
 //!    [`Priority::Heal`], which a full node accepts by splicing, and each node does so for few of them.
 //! 7. *Isolation is never final.* Contacts and past neighbors are remembered and tried for ever, with a growing wait.
-//! 8. The evicted learn replacements with the farewell (they would otherwise have to wait for a shuffle).
+//! 8. *A closed group opens.* Nodes whose views hold only each other, while the rest is full, would stay apart from the rest for ever, because the active view of the paper only reacts. A
+//!    node that sees the same few origins in all shuffles asks, every `rewire_period`, a peer from beyond for a link.
+//! 9. The evicted learn replacements with the farewell (they would otherwise have to wait for a shuffle).
 //!
 //! **Invariants** (checked after every input): the views hold neither us nor each other's peers and keep their bounds; no peer is both a
 //! neighbor and asked to become one; slots taken and slots kept free for requests in flight never exceed the active view; a
@@ -34,6 +36,7 @@
 //!
 //! The node routes [`crate::topology::Input`] in and carries out [`crate::topology::Action`]; Plumtree runs over the neighbors.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use meshwork_channels::random::{Generator, generator};
@@ -65,6 +68,11 @@ use rate::Rate;
 
 /// Contacts, and as many past neighbors, kept for the day on which no neighbor is left.
 const CONTACTS_LEN_MAX: usize = 8;
+/// Shuffles whose origins are remembered, and how few different ones among them mark a closed group: 16 draws give at most 7 when there
+/// are 7 nodes, and about 11 when there are 20. Fewer draws than the minimum say nothing, between the two the share decides.
+const ORIGINS_LEN: usize = 16;
+const ORIGINS_LEN_MIN: usize = 6;
+const ORIGINS_FEW: usize = 7;
 /// Peers from beyond a healed partition that wait to be asked. Few are asked at all, so a sample is enough.
 const RETURNED_LEN_MAX: usize = 16;
 /// Peers remembered because we evicted for them.
@@ -93,8 +101,10 @@ pub struct Counters {
     pub storm_joiners: u64,
     /// Links that stood on one side only, found by a check or by a late answer.
     pub one_way_links: u64,
-    /// Links across a healed partition that we asked for and got.
+    /// Links across a healed partition, or out of a closed group, that we asked for and got.
     pub healed: u64,
+    /// Answers to shuffles that this node no longer waited for; nothing was learned from them.
+    pub unasked: u64,
 }
 
 /// What is known of a link, beside its peer.
@@ -147,6 +157,7 @@ enum Key {
     Fill,
     Heal,
     Requests,
+    Rewire,
     Shuffle,
     Storm,
 }
@@ -184,6 +195,8 @@ pub struct State<I> {
     evictions: Rate,
     heals_asked: Rate,
     heals_granted: Rate,
+    /// Where the last shuffles that came by began.
+    origins: VecDeque<I>,
     has_left: bool,
     counters: Counters,
     timers: Timers<Key>,
@@ -213,6 +226,7 @@ impl<I: Identifier> State<I> {
             evictions: Rate::default(),
             heals_asked: Rate::default(),
             heals_granted: Rate::default(),
+            origins: VecDeque::new(),
             has_left: false,
             counters: Counters::default(),
             timers: Timers::new(),
@@ -275,7 +289,7 @@ impl<I: Identifier> State<I> {
             Message::NeighborReply { link, accepted, peers } => self.on_neighbor_reply(from, link, accepted, &peers, now, actions),
             Message::Disconnect { link, reason, peers } => self.on_disconnect(from, link, reason, &peers, now, actions),
             Message::Shuffle { origin, nonce, ttl, peers } => self.on_shuffle(from, origin, nonce, ttl, peers, now, actions),
-            Message::ShuffleReply { nonce, peers } => self.on_shuffle_reply(from, nonce, &peers, now, actions),
+            Message::ShuffleReply { nonce, peers } => self.on_shuffle_reply(nonce, &peers, now, actions),
             Message::Alive { link } => self.on_alive(from, link, now, actions),
         }
     }
@@ -287,6 +301,7 @@ impl<I: Identifier> State<I> {
                 Key::Fill => self.on_fill_due(now, actions),
                 Key::Heal => self.on_heal_due(now, actions),
                 Key::Requests => self.on_requests_due(now, actions),
+                Key::Rewire => self.on_rewire_due(now),
                 Key::Shuffle => self.on_shuffle_due(now, actions),
                 Key::Storm => self.end_storm(actions),
             }

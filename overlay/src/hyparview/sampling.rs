@@ -19,6 +19,7 @@ impl<I: Identifier> State<I> {
 
     #[expect(clippy::too_many_arguments, reason = "the fields of the message, once")]
     pub(super) fn on_shuffle(&mut self, from: I, origin: I, nonce: u32, ttl: u8, peers: Peers<I>, now: Time, actions: &mut Vec<Action<I>>) {
+        self.note_origin(origin);
         let ttl = ttl.min(self.params.shuffle_walk_len).saturating_sub(1);
         if ttl > 0
             && let Some(next) = self.random_neighbor(&[from, origin])
@@ -34,13 +35,14 @@ impl<I: Identifier> State<I> {
         self.fill(now, actions);
     }
 
-    pub(super) fn on_shuffle_reply(&mut self, from: I, nonce: u32, peers: &[I], now: Time, actions: &mut Vec<Action<I>>) {
+    pub(super) fn on_shuffle_reply(&mut self, nonce: u32, peers: &[I], now: Time, actions: &mut Vec<Action<I>>) {
         match self.shuffling.take_if(|shuffling| shuffling.nonce == nonce) {
             Some(shuffling) => {
                 self.learn_all(peers, &shuffling.sent);
                 self.fill(now, actions);
             }
-            None => misbehaved(from, Misbehavior::Unasked, actions),
+            // Of a shuffle that was given up on, or of an earlier life of this node: no fault, and nothing is learned from it.
+            None => self.counters.unasked += 1,
         }
     }
 
