@@ -1,2 +1,7 @@
-//! The command.
-fn main() {}
+//! The `meshwork` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    meshwork::cli::main()
+}

@@ -34,6 +34,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use crate::node::{self, CallError, Connectivity, Delivery, Event, Member, SendError, Sent};
 
 pub use builder::{Builder, StartError};
+#[cfg(feature = "cli")]
+pub(crate) use storage::user_secret;
 pub use storage::{StorageError, state_dir};
 pub use streams::{Change, DirectMessage, Lagged, Request, Requests, Subscription, Watch};
 

@@ -1,0 +1,176 @@
+//! `meshwork ctl`: asks a running node of this machine.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use super::Failure;
+use super::admin::{Answer, Ask, Endpoint, Written, read_line_of, sockets_dir};
+use super::text::{self, printable};
+use super::views::{self, Printable};
+
+/// How long a node may take to answer; it answers for itself that it is stalled before that.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Bytes of an answer: a thousand entries with names, or what a thousand links did on each channel.
+const ANSWER_BYTES_MAX: usize = 16 * 1_024 * 1_024;
+
+#[derive(Args, Debug)]
+#[command(after_help = "Without --admin it finds the running node of this user. `health` fails when the node is stalled or isolated.")]
+pub(super) struct CtlArgs {
+    /// The admin endpoint that the node printed: a loopback address or the path of a socket
+    #[arg(long, env = "MESHWORK_ADMIN", hide_env_values = true, value_name = "ADDR|PATH", global = true)]
+    admin: Option<String>,
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    question: Question,
+}
+
+#[derive(Subcommand, Debug)]
+enum Question {
+    /// The members of the cluster, and whether they are alive
+    Members,
+    /// The connections, their round-trip times and bytes
+    Links,
+    /// What went over each channel of each connection, and what waits
+    Channels,
+    /// The neighbors in the overlay
+    Topology,
+    /// The replicated state: all of it, or read or write one key
+    State(StateArgs),
+    /// Whether the node does its work
+    Health,
+}
+
+#[derive(Args, Debug)]
+struct StateArgs {
+    #[command(subcommand)]
+    verb: Option<StateVerb>,
+}
+
+#[derive(Subcommand, Debug)]
+enum StateVerb {
+    /// The keys that begin with a prefix, with their values
+    List {
+        /// How the keys begin
+        #[arg(default_value = "")]
+        prefix: String,
+    },
+    /// The value of a key
+    Get {
+        /// The key
+        key: String,
+    },
+    /// Write a key
+    Set {
+        /// The key
+        key: String,
+        /// The value
+        value: String,
+    },
+}
+
+pub(super) async fn run(args: CtlArgs) -> Result<(), Failure> {
+    let endpoint = match args.admin.as_deref() {
+        Some(text) => Endpoint::parse(text)?,
+        None => only_node().await?,
+    };
+    let json = args.json;
+    match args.question {
+        Question::Members => show::<views::Members>(&endpoint, &Ask::Members, json).await.map(drop),
+        Question::Links => show::<views::Links>(&endpoint, &Ask::Links, json).await.map(drop),
+        Question::Channels => show::<views::Channels>(&endpoint, &Ask::Channels, json).await.map(drop),
+        Question::Topology => show::<views::Topology>(&endpoint, &Ask::Topology, json).await.map(drop),
+        Question::State(StateArgs { verb }) => match verb {
+            None => show::<views::State>(&endpoint, &Ask::State { prefix: String::new() }, json).await.map(drop),
+            Some(StateVerb::List { prefix }) => show::<views::State>(&endpoint, &Ask::State { prefix }, json).await.map(drop),
+            Some(StateVerb::Get { key }) => show::<views::Entry>(&endpoint, &Ask::Get { key }, json).await.map(drop),
+            Some(StateVerb::Set { key, value }) => show::<Written>(&endpoint, &Ask::Set { key, value }, json).await.map(drop),
+        },
+        Question::Health => {
+            let health: views::Health = show(&endpoint, &Ask::Health, json).await?;
+            match health.status.as_str() {
+                "ok" | "alone" => Ok(()),
+                status => Err(Failure::new(format!("the node {} is {status}", views::short(&health.id)))),
+            }
+        }
+    }
+}
+
+impl Printable for Written {
+    fn print(&self, _: Option<usize>) -> String {
+        format!("{} set, {} bytes\n", printable(&self.key, 100), self.bytes)
+    }
+}
+
+/// Asks, and prints the answer.
+async fn show<T: DeserializeOwned + Serialize + Printable>(endpoint: &Endpoint, question: &Ask, json: bool) -> Result<T, Failure> {
+    let view: T = serde_json::from_value(ask(endpoint, question).await?)
+        .map_err(|error| Failure::new(format!("the node at {endpoint} answered in another format; is it of another version? ({error})")))?;
+    let text = if json { format!("{}\n", text::json_line(&view)) } else { view.print(text::terminal_width()) };
+    text::print(&text)?;
+    Ok(view)
+}
+
+/// Asks one question.
+async fn ask(endpoint: &Endpoint, question: &Ask) -> Result<serde_json::Value, Failure> {
+    let asked = async {
+        match endpoint {
+            Endpoint::Tcp(address) => exchange(TcpStream::connect(address).await?, question).await,
+            Endpoint::Unix(path) => exchange(UnixStream::connect(path).await?, question).await,
+        }
+    };
+    let answer = match timeout(ANSWER_MAX, asked).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return Err(Failure::new(format!("no node answers at {endpoint}: {error}"))),
+        Err(_) => return Err(Failure::new(format!("the node at {endpoint} gave no answer in {}", text::duration(ANSWER_MAX)))),
+    };
+    match answer {
+        Answer { ok: true, answer: Some(answer), .. } => Ok(answer),
+        Answer { error, .. } => Err(Failure::new(error.unwrap_or_else(|| "the node gave no reason".into()))),
+    }
+}
+
+async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, question: &Ask) -> std::io::Result<Answer> {
+    let (reading, mut writing) = tokio::io::split(stream);
+    writing.write_all(format!("{}\n", text::json_line(question)).as_bytes()).await?;
+    writing.flush().await?;
+    let line = read_line_of(&mut BufReader::new(reading), ANSWER_BYTES_MAX).await?.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    Ok(serde_json::from_slice(&line)?)
+}
+
+/// The only running node of this user.
+async fn only_node() -> Result<Endpoint, Failure> {
+    let dir = sockets_dir()?;
+    let mut running: Vec<PathBuf> = Vec::new();
+    let entries = fs::read_dir(&dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    for path in entries.filter(|path| path.extension().is_some_and(|extension| extension == "sock")) {
+        match timeout(Duration::from_secs(1), UnixStream::connect(&path)).await {
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                // The node that left it was killed; nobody can answer there again.
+                let _ = fs::remove_file(&path);
+            }
+            Ok(Err(_)) => {}
+            Ok(Ok(_)) | Err(_) => running.push(path),
+        }
+    }
+    running.sort();
+    match running.as_slice() {
+        [path] => Ok(Endpoint::Unix(path.clone())),
+        [] => Err(Failure::new(
+            "no node of this user runs on this machine; start one with `meshwork node`, or name its endpoint with --admin",
+        )),
+        several => {
+            let paths: Vec<String> = several.iter().map(|path| path.display().to_string()).collect();
+            Err(Failure::usage(format!("{} nodes run; choose one with --admin: {}", paths.len(), paths.join(" "))))
+        }
+    }
+}

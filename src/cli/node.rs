@@ -1,0 +1,512 @@
+//! `meshwork node`: a node whose application is the terminal.
+//!
+//! Three things run beside each other and never wait for each other: what the node reports is printed, what is typed is done, and signals end it.
+//! A terminal that takes no output loses lines, and is told how many.
+
+#![expect(clippy::disallowed_methods, reason = "it reads and writes a terminal, which blocks, on threads of their own")]
+
+use std::io::{self, BufRead, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use meshwork_channels::{PeerId, limits};
+use serde::Serialize;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
+
+use super::Failure;
+use super::admin::Server;
+use super::settings::{Admin, NodeArgs};
+use super::signals::Signals;
+use super::text::{self, LINE_CHARS_MAX, json_line, printable};
+use super::views::{self, Entry, MemberView, Printable, Value};
+use crate::node::{Delivery, Event};
+use crate::runtime::{Lagged, Node, StartError};
+
+/// Lines that wait for the terminal.
+const OUTPUT_LINES_MAX: usize = 1_024;
+/// Typed lines that wait for the node.
+const INPUT_LINES_MAX: usize = 64;
+/// Bytes of a typed line.
+const INPUT_BYTES_MAX: usize = limits::BROADCAST_BYTES_MAX + 4_096;
+/// How long a goodbye may take.
+const LEAVE_MAX: Duration = Duration::from_secs(10);
+
+const HELP: &str = "\
+TEXT            send a line to every other node (begin with // to send one that begins with /)
+/members        the members of the cluster
+/neighbors      the neighbors in the overlay
+/set KEY VALUE  write a key of the replicated state
+/get KEY        read a key
+/keys [PREFIX]  the keys that begin with a prefix, with their values
+/quit           leave the cluster";
+
+pub(super) async fn run(args: NodeArgs) -> Result<(), Failure> {
+    let settings = args.settings()?;
+    let mut signals = Signals::listen()?;
+    let node = tokio::select! {
+        started = settings.builder().start() => started.map_err(start_failure)?,
+        () = signals.next() => return Err(Failure::interrupted()),
+    };
+    let (events, deliveries) = (node.events(), node.subscribe());
+    let admin = match &settings.admin {
+        Admin::Off => None,
+        Admin::At(endpoint) => Some(Server::start(node.clone(), Some(endpoint.clone())).await?),
+        // Nobody asked for it in particular, so the node does without it.
+        Admin::Default => Server::start(node.clone(), None)
+            .await
+            .inspect_err(|failure| tracing::warn!("{}; `meshwork ctl` cannot reach this node", failure.message))
+            .ok(),
+    };
+    let output = Output::start(settings.json)?;
+    output.line(&Started::of(&node, admin.as_ref()));
+
+    let quit = Arc::new(Notify::new());
+    tokio::spawn(do_what_is_typed(node.clone(), output.clone(), quit.clone()));
+    let outcome = tokio::select! {
+        () = report(&node, &output, events, deliveries) => Err(Failure::new("the node has stopped")),
+        () = quit.notified() => Ok(()),
+        () = signals.next() => Ok(()),
+    };
+    if outcome.is_ok() {
+        output.line(&Note { event: "leaving", text: "leaving the cluster".into() });
+        if signals.or_exit(timeout(LEAVE_MAX, node.leave())).await.is_err() {
+            tracing::warn!("the goodbye took more than {}", text::duration(LEAVE_MAX));
+        }
+    }
+    drop(admin);
+    output.flush();
+    outcome
+}
+
+/// A wrong command line has another exit code than a busy port.
+fn start_failure(error: StartError) -> Failure {
+    match error {
+        StartError::Storage(_) | StartError::Bind(_) | StartError::System(_) => Failure::new(error),
+        StartError::ClusterName(_) | StartError::Config(_) | StartError::Join { .. } | StartError::OtherCluster { .. } => {
+            Failure::usage(error)
+        }
+    }
+}
+
+/// Prints what happens, until the node stops.
+async fn report(
+    node: &Node,
+    output: &Output,
+    mut events: crate::runtime::Subscription<Event>,
+    mut deliveries: crate::runtime::Subscription<Delivery>,
+) {
+    loop {
+        tokio::select! {
+            event = events.try_next() => match event {
+                Some(Ok(event)) => output.line(&Happened::of(&event, node.id())),
+                Some(Err(Lagged(lost))) => output.line(&Note { event: "lost", text: format!("fell behind: {lost} events are not shown") }),
+                None => return,
+            },
+            delivery = deliveries.try_next() => match delivery {
+                Some(Ok(delivery)) => output.line(&Message::of(&delivery)),
+                Some(Err(Lagged(lost))) => output.line(&Note { event: "lost", text: format!("fell behind: {lost} messages are not shown") }),
+                None => return,
+            },
+        }
+    }
+}
+
+/// Does what is typed. The end of the input is not the end of the node: it may have been started in the background.
+async fn do_what_is_typed(node: Node, output: Output, quit: Arc<Notify>) {
+    let mut lines = match read_input() {
+        Ok(lines) => lines,
+        Err(error) => return output.line(&Note { event: "error", text: format!("cannot read the input: {error}") }),
+    };
+    while let Some(line) = lines.recv().await {
+        let done = match line {
+            Err(problem) => Err(problem),
+            Ok(line) if line.trim().is_empty() => Ok(()),
+            Ok(line) if line.trim() == "/quit" => return quit.notify_one(),
+            Ok(line) => do_line(&node, &output, &line).await,
+        };
+        if let Err(problem) = done {
+            output.line(&Note { event: "error", text: problem });
+        }
+    }
+}
+
+async fn do_line(node: &Node, output: &Output, line: &str) -> Result<(), String> {
+    let problem = |error: &dyn std::fmt::Display| error.to_string();
+    let Some(command) = line.strip_prefix('/').filter(|rest| !rest.starts_with('/')) else {
+        let text = line.strip_prefix('/').unwrap_or(line);
+        let sent = node.broadcast(text.as_bytes().to_vec()).await.map_err(|error| problem(&error))?;
+        if sent.neighbors == 0 {
+            output.line(&Note { event: "waiting", text: "no neighbor yet: the line waits for the first one for a while".into() });
+        }
+        return Ok(());
+    };
+    let (verb, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+    let rest = rest.trim();
+    match verb {
+        "members" => {
+            let report = node.report().await.map_err(|error| problem(&error))?;
+            output.line(&Shown { event: "members", view: views::members(&report, node.id()) });
+        }
+        "neighbors" => {
+            let report = node.report().await.map_err(|error| problem(&error))?;
+            output.line(&Shown { event: "neighbors", view: views::topology(&report) });
+        }
+        "set" => {
+            let (key, value) = rest.split_once(char::is_whitespace).ok_or("write /set KEY VALUE")?;
+            node.state().set(key, value.trim_start().as_bytes().to_vec()).await.map_err(|error| problem(&error))?;
+        }
+        "get" if !rest.is_empty() => match node.state().get(rest).await.map_err(|error| problem(&error))? {
+            Some(value) => output.line(&Shown { event: "value", view: Entry { key: rest.to_owned(), value: Value::of(&value) } }),
+            None => return Err(format!("no value under `{rest}`")),
+        },
+        "get" => return Err("write /get KEY".into()),
+        "keys" => {
+            let entries = node.state().entries(rest).await.map_err(|error| problem(&error))?;
+            let report = node.report().await.map_err(|error| problem(&error))?;
+            output.line(&Shown { event: "keys", view: views::state(&report, &entries) });
+        }
+        "help" => output.line(&Note { event: "help", text: HELP.into() }),
+        _ => return Err(format!("no command /{verb}; /help lists them")),
+    }
+    Ok(())
+}
+
+/// The lines of the input, read by a thread of their own; a line that cannot be used is a problem instead.
+fn read_input() -> io::Result<mpsc::Receiver<Result<String, String>>> {
+    let (sender, receiver) = mpsc::channel(INPUT_LINES_MAX);
+    std::thread::Builder::new().name("meshwork-input".into()).spawn(move || {
+        let mut input = io::stdin().lock();
+        while let Ok(Some(line)) = read_input_line(&mut input) {
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+/// The next line; one that is too long is passed over. None at the end.
+fn read_input_line(input: &mut impl BufRead) -> io::Result<Option<Result<String, String>>> {
+    let mut line = Vec::new();
+    if input.take(INPUT_BYTES_MAX as u64).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    if line.len() == INPUT_BYTES_MAX && line.last() != Some(&b'\n') {
+        while line.last() != Some(&b'\n') {
+            line.clear();
+            if input.take(INPUT_BYTES_MAX as u64).read_until(b'\n', &mut line)? == 0 {
+                break;
+            }
+        }
+        return Ok(Some(Err(format!("a line may have {} bytes; this one was not sent", limits::BROADCAST_BYTES_MAX))));
+    }
+    let line = line.strip_suffix(b"\n").unwrap_or(&line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    Ok(Some(String::from_utf8(line.to_vec()).map_err(|_| "a line must be UTF-8; this one was not sent".into())))
+}
+
+/// Something to print: for people, or as JSON.
+trait Line: Serialize {
+    fn text(&self) -> String;
+}
+
+/// The standard output, behind a bounded queue and a thread: a terminal that stands still must not hold up anything.
+#[derive(Clone, Debug)]
+struct Output {
+    json: bool,
+    lines: SyncSender<Printing>,
+    lost: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+enum Printing {
+    Line(String),
+    Flush(SyncSender<()>),
+}
+
+impl Output {
+    fn start(json: bool) -> Result<Self, Failure> {
+        let (lines, queue) = sync_channel(OUTPUT_LINES_MAX);
+        let lost = Arc::new(AtomicU64::new(0));
+        let output = Output { json, lines, lost: lost.clone() };
+        std::thread::Builder::new()
+            .name("meshwork-output".into())
+            .spawn(move || print_lines(&queue, &lost, json))
+            .map_err(|error| Failure::new(format!("the system gives no thread: {error}")))?;
+        Ok(output)
+    }
+
+    fn line(&self, line: &impl Line) {
+        let line = if self.json { json_line(line) } else { line.text() };
+        if let Err(TrySendError::Full(_)) = self.lines.try_send(Printing::Line(line)) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits a moment for what is still to be printed.
+    fn flush(&self) {
+        let (done, printed) = sync_channel(1);
+        if self.lines.try_send(Printing::Flush(done)).is_ok() {
+            // A terminal that takes nothing does not keep the process.
+            let _ = printed.recv_timeout(Duration::from_secs(1));
+        }
+    }
+}
+
+/// Prints until nobody takes it any more; the node runs on without a reader.
+fn print_lines(queue: &Receiver<Printing>, lost: &AtomicU64, json: bool) {
+    let mut output = io::stdout().lock();
+    for printing in queue {
+        let printed = match printing {
+            Printing::Line(line) => writeln!(output, "{line}"),
+            Printing::Flush(done) => {
+                // Whoever waits for it waits a second only.
+                let _ = done.try_send(());
+                Ok(())
+            }
+        };
+        let printed = printed.and_then(|()| match lost.swap(0, Ordering::Relaxed) {
+            0 => Ok(()),
+            lines => {
+                let note = Note { event: "lost", text: format!("the terminal was too slow: {lines} lines are not shown") };
+                writeln!(output, "{}", if json { json_line(&note) } else { note.text() })
+            }
+        });
+        if printed.and_then(|()| output.flush()).is_err() {
+            return;
+        }
+    }
+}
+
+/// The first line: who the node is and how others reach it.
+#[derive(Debug, Serialize)]
+struct Started {
+    event: &'static str,
+    cluster: String,
+    id: String,
+    incarnation: u64,
+    address: SocketAddr,
+    listening: SocketAddr,
+    admin: Option<String>,
+    token: Option<String>,
+    pid: u32,
+}
+
+impl Started {
+    fn of(node: &Node, admin: Option<&Server>) -> Self {
+        Started {
+            event: "started",
+            cluster: node.cluster().to_owned(),
+            id: node.id().to_string(),
+            incarnation: node.incarnation(),
+            address: node.address(),
+            listening: node.listening(),
+            admin: admin.map(|admin| admin.endpoint.to_string()),
+            token: node.token().map(str::to_owned),
+            pid: std::process::id(),
+        }
+    }
+}
+
+impl Line for Started {
+    fn text(&self) -> String {
+        let mut text = format!("cluster  {}\nnode     {}\naddress  {}\n", printable(&self.cluster, 64), self.id, self.address);
+        if self.address != self.listening {
+            text.push_str(&format!("listens  {}\n", self.listening));
+        }
+        text.push_str(&format!("admin    {}\n", self.admin.as_deref().map_or_else(|| "none".into(), |admin| printable(admin, 200))));
+        match &self.token {
+            Some(token) => text.push_str(&format!(
+                "join     meshwork node --join {token}\n         from another machine or user; whoever has this token is let in for a day"
+            )),
+            None => text.push_str("join     every program of this machine can join: the node runs without a secret"),
+        }
+        text
+    }
+}
+
+/// A broadcast of another node.
+#[derive(Debug, Serialize)]
+struct Message {
+    event: &'static str,
+    from: String,
+    channel: String,
+    sequence: u64,
+    hops: u16,
+    #[serde(flatten)]
+    value: Value,
+}
+
+impl Message {
+    fn of(delivery: &Delivery) -> Self {
+        Message {
+            event: "message",
+            from: delivery.id.origin.to_string(),
+            channel: delivery.id.channel.to_string(),
+            sequence: delivery.id.sequence,
+            hops: delivery.hops,
+            value: Value::of(&delivery.payload),
+        }
+    }
+}
+
+impl Line for Message {
+    fn text(&self) -> String {
+        format!("{}> {}", views::short(&self.from), self.value.printable(LINE_CHARS_MAX))
+    }
+}
+
+/// What happened in the cluster.
+#[derive(Debug, Serialize)]
+struct Happened {
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<MemberView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip)]
+    text: String,
+}
+
+impl Happened {
+    fn of(event: &Event, me: PeerId) -> Self {
+        let mut happened = Happened { event: event.name(), member: None, peer: None, address: None, reason: None, text: String::new() };
+        happened.text = match event {
+            Event::MemberJoined(member)
+            | Event::MemberUpdated(member)
+            | Event::MemberSuspected(member)
+            | Event::MemberRecovered(member)
+            | Event::MemberFailed(member)
+            | Event::MemberLeft(member) => {
+                happened.member = Some(MemberView::of(member, me));
+                let what = match event {
+                    Event::MemberJoined(_) => format!("joined, at {}", member.address),
+                    Event::MemberUpdated(_) => format!("is back or has moved, at {}", member.address),
+                    Event::MemberSuspected(_) => "does not answer".to_owned(),
+                    Event::MemberRecovered(_) => "answers again".to_owned(),
+                    Event::MemberFailed(_) => "failed".to_owned(),
+                    _ => "left".to_owned(),
+                };
+                format!("{} {what}", member.peer.short())
+            }
+            Event::NeighborUp(peer) => {
+                happened.peer = Some(peer.to_string());
+                format!("{} is a neighbor", peer.short())
+            }
+            Event::NeighborDown(peer, reason) => {
+                happened.peer = Some(peer.to_string());
+                happened.reason = Some(reason.name().to_owned());
+                format!("{} is no neighbor any more ({})", peer.short(), reason.name())
+            }
+            Event::Connected => "connected".to_owned(),
+            Event::Isolated => "isolated: the last neighbor is gone; looking for others".to_owned(),
+            Event::SlowPeer(peer) => {
+                happened.peer = Some(peer.to_string());
+                format!("{} takes messages too slowly; its connection was closed", peer.short())
+            }
+            Event::Misbehaved(peer, rule) => {
+                happened.peer = Some(peer.to_string());
+                happened.reason = Some(rule.name().to_owned());
+                format!("{} broke a rule: {}", peer.short(), rule.name())
+            }
+            Event::DialFailed(address, failure) => {
+                happened.address = Some(*address);
+                let (name, help) = views::dial_failure(*failure);
+                happened.reason = Some(name.to_owned());
+                format!("cannot join at {address}: {failure}{help}")
+            }
+        };
+        happened
+    }
+}
+
+impl Line for Happened {
+    fn text(&self) -> String {
+        format!("* {}", self.text)
+    }
+}
+
+/// A word to the person at the terminal.
+#[derive(Debug, Serialize)]
+struct Note {
+    event: &'static str,
+    text: String,
+}
+
+impl Line for Note {
+    fn text(&self) -> String {
+        let mark = if self.event == "error" { '!' } else { '*' };
+        let lines: Vec<String> = self.text.lines().map(|line| format!("{mark} {}", printable(line, LINE_CHARS_MAX))).collect();
+        lines.join("\n")
+    }
+}
+
+/// The answer to a typed question.
+#[derive(Debug, Serialize)]
+struct Shown<T> {
+    event: &'static str,
+    #[serde(flatten)]
+    view: T,
+}
+
+impl<T: Serialize + Printable> Line for Shown<T> {
+    fn text(&self) -> String {
+        self.view.print(text::terminal_width()).trim_end().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typed_lines_are_read_to_the_end_of_the_input() {
+        let mut input: &[u8] = b"one\r\n\ntwo \xff\nlast";
+        assert_eq!(read_input_line(&mut input).unwrap(), Some(Ok("one".into())));
+        assert_eq!(read_input_line(&mut input).unwrap(), Some(Ok(String::new())));
+        assert!(read_input_line(&mut input).unwrap().unwrap().unwrap_err().contains("UTF-8"));
+        assert_eq!(read_input_line(&mut input).unwrap(), Some(Ok("last".into())));
+        assert_eq!(read_input_line(&mut input).unwrap(), None);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_passed_over() {
+        let mut text = vec![b'x'; 3 * INPUT_BYTES_MAX];
+        text.extend_from_slice(b"\nnext\n");
+        let mut input: &[u8] = &text;
+        assert!(read_input_line(&mut input).unwrap().unwrap().unwrap_err().contains("was not sent"));
+        assert_eq!(read_input_line(&mut input).unwrap(), Some(Ok("next".into())));
+    }
+
+    #[test]
+    fn what_a_peer_wrote_is_printed_harmlessly() {
+        let message = Message {
+            event: "message",
+            from: "abcdefghijklmnop".into(),
+            channel: "events".into(),
+            sequence: 1,
+            hops: 1,
+            value: Value::of(b"\x1b]0;title\x07 hi"),
+        };
+        assert_eq!(message.text(), "abcdefghij> \\u{1b}]0;title\\u{7} hi");
+        assert!(
+            json_line(&message)
+                .starts_with(r#"{"event":"message","from":"abcdefghijklmnop","channel":"events","sequence":1,"hops":1,"value":"#)
+        );
+    }
+
+    #[test]
+    fn help_is_one_note_of_several_lines() {
+        let note = Note { event: "help", text: HELP.into() };
+        assert_eq!(note.text().lines().count(), 7);
+        assert!(note.text().lines().all(|line| line.starts_with("* ")));
+    }
+}

@@ -1,0 +1,340 @@
+//! What a node is told: a flag wins over an environment variable, that over the configuration file, that over the default.
+
+#![expect(clippy::disallowed_methods, reason = "configuration stands in files")]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use clap::builder::FalseyValueParser;
+use serde::Deserialize;
+
+use super::Failure;
+use super::admin::Endpoint;
+use crate::node::{Config, Kind};
+use crate::runtime::{Builder, Node};
+
+/// The cluster of a node that is told none.
+pub(super) const CLUSTER: &str = "default";
+/// What begins a join token.
+const TOKEN_PREFIX: &str = "mesh1";
+/// Bytes of a file that is read whole.
+const FILE_BYTES_MAX: u64 = 1_024 * 1_024;
+
+#[derive(Args, Debug, Default)]
+#[command(after_help = "\
+Nodes of the same user find each other on the local network with no argument at all. Another machine or user joins with the token that a node prints \
+(better in MESHWORK_JOIN or in a file, `--join @FILE`, than on the command line, where others may see it).
+
+Typed lines are broadcast to every other node; `/help` lists what else can be typed. Ctrl-c leaves the cluster.
+
+A flag wins over its environment variable, that over the configuration file. The file is TOML with the keys cluster, join, listen, advertise, data, admin, \
+topology, mdns, and a table [node] for the protocols.")]
+pub(super) struct NodeArgs {
+    /// Name of the cluster; without one, that of the join token, else `default`
+    #[arg(long, env = "MESHWORK_CLUSTER", hide_env_values = true, value_name = "NAME")]
+    cluster: Option<String>,
+    /// Where to join: the address of any node (host:port), a join token, or @FILE that holds one of these per line; can be repeated
+    #[arg(long, env = "MESHWORK_JOIN", value_name = "ADDR|TOKEN|@FILE", value_delimiter = ',', hide_env_values = true)]
+    join: Vec<String>,
+    /// UDP address to listen on [default: a free port on every interface]
+    #[arg(long, env = "MESHWORK_LISTEN", hide_env_values = true, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Address at which others reach this node, if it is not the listening one
+    #[arg(long, env = "MESHWORK_ADVERTISE", hide_env_values = true, value_name = "ADDR")]
+    advertise: Option<SocketAddr>,
+    /// Folder for the key of the node and the peers it knew, so that it is the same node after a restart [default: in memory]
+    #[arg(long, env = "MESHWORK_DATA", hide_env_values = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Where `meshwork ctl` reaches this node: a loopback address, a path for a Unix socket, or `off` [default: a socket in the state folder of the user]
+    #[arg(long, env = "MESHWORK_ADMIN", hide_env_values = true, value_name = "ADDR|PATH")]
+    admin: Option<String>,
+    /// Configuration file
+    #[arg(long, env = "MESHWORK_CONFIG", hide_env_values = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Overlay: `hyparview` (a few neighbors, any size) or `mesh` (everybody; up to some tens of nodes); the same on all nodes
+    #[arg(long, env = "MESHWORK_TOPOLOGY", hide_env_values = true, value_name = "KIND")]
+    topology: Option<Kind>,
+    /// Neither find nor be found by mDNS
+    #[arg(long, env = "MESHWORK_NO_MDNS", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    no_mdns: bool,
+    /// Run without any secret, for tests: loopback only, and every program of this machine can join
+    #[arg(long, env = "MESHWORK_NO_SECRET", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    no_secret: bool,
+    /// Print one JSON object per line
+    #[arg(long)]
+    json: bool,
+}
+
+/// The configuration file.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    cluster: Option<String>,
+    join: Vec<String>,
+    listen: Option<SocketAddr>,
+    advertise: Option<SocketAddr>,
+    data: Option<PathBuf>,
+    admin: Option<String>,
+    topology: Option<Kind>,
+    mdns: Option<bool>,
+    node: Config,
+}
+
+/// Where the admin endpoint of a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Admin {
+    /// In the state folder of the user.
+    Default,
+    /// Nowhere.
+    Off,
+    At(Endpoint),
+}
+
+/// What a node is told in the end.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) cluster: Option<String>,
+    pub(super) join: Vec<String>,
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) advertise: Option<SocketAddr>,
+    pub(super) data: Option<PathBuf>,
+    pub(super) admin: Admin,
+    pub(super) mdns: bool,
+    pub(super) without_secret: bool,
+    pub(super) config: Config,
+    pub(super) json: bool,
+}
+
+impl NodeArgs {
+    /// Merges flags, environment (which the flags hold already), file and defaults.
+    pub(super) fn settings(self) -> Result<Settings, Failure> {
+        let file = match &self.config {
+            Some(path) => read_file(path)?,
+            None => File::default(),
+        };
+        let mut config = file.node;
+        if let Some(topology) = self.topology.or(file.topology) {
+            config.topology = topology;
+        }
+        let join = if self.join.is_empty() { file.join } else { self.join };
+        Ok(Settings {
+            cluster: self.cluster.or(file.cluster),
+            join: expand(join)?,
+            listen: self.listen.or(file.listen),
+            advertise: self.advertise.or(file.advertise),
+            data: self.data.or(file.data),
+            admin: admin(self.admin.or(file.admin).as_deref())?,
+            mdns: !self.no_mdns && file.mdns.unwrap_or(true),
+            without_secret: self.no_secret,
+            config,
+            json: self.json,
+        })
+    }
+}
+
+impl Settings {
+    pub(super) fn builder(&self) -> Builder {
+        // A token names its cluster.
+        let unnamed = if self.join.iter().any(|join| is_token(join)) { Node::CLUSTER_OF_TOKEN } else { CLUSTER };
+        let mut builder = Node::builder(self.cluster.as_deref().unwrap_or(unnamed)).mdns(self.mdns).config(self.config.clone());
+        for join in &self.join {
+            builder = builder.join(join);
+        }
+        if let Some(listen) = self.listen {
+            builder = builder.listen(listen);
+        }
+        if let Some(advertise) = self.advertise {
+            builder = builder.advertise(advertise);
+        }
+        if let Some(data) = &self.data {
+            builder = builder.data_dir(data);
+        }
+        if self.without_secret {
+            builder = builder.insecure_without_secret();
+        }
+        builder
+    }
+}
+
+pub(super) fn is_token(text: &str) -> bool {
+    text.get(..TOKEN_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(TOKEN_PREFIX)) && !text.contains(':')
+}
+
+fn admin(given: Option<&str>) -> Result<Admin, Failure> {
+    match given {
+        None => Ok(Admin::Default),
+        Some("off") => Ok(Admin::Off),
+        Some(text) => Endpoint::parse(text).map(Admin::At),
+    }
+}
+
+/// Replaces each `@FILE` by the lines of the file that are neither empty nor comments.
+fn expand(joins: Vec<String>) -> Result<Vec<String>, Failure> {
+    let mut expanded = Vec::with_capacity(joins.len());
+    for join in joins {
+        match join.strip_prefix('@') {
+            Some(path) => {
+                let content = read(Path::new(path))?;
+                let before = expanded.len();
+                expanded
+                    .extend(content.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned));
+                if expanded.len() == before {
+                    return Err(Failure::usage(format!("{path}: no address and no token in it")));
+                }
+            }
+            None => expanded.push(join.trim().to_owned()),
+        }
+    }
+    Ok(expanded)
+}
+
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
+    let cannot = |problem: &dyn std::fmt::Display| Failure::usage(format!("cannot read {}: {problem}", path.display()));
+    let len = std::fs::metadata(path).map_err(|error| cannot(&error))?.len();
+    if len > FILE_BYTES_MAX {
+        return Err(cannot(&format!("{len} bytes; {FILE_BYTES_MAX} are allowed")));
+    }
+    std::fs::read_to_string(path).map_err(|error| cannot(&error))
+}
+
+fn read_file(path: &Path) -> Result<File, Failure> {
+    parse_file(&path.display().to_string(), &read(path)?).map_err(Failure::usage)
+}
+
+/// Reads a configuration, and checks it; the error names file, line and key.
+fn parse_file(name: &str, text: &str) -> Result<File, String> {
+    let file: File = toml::from_str(text).map_err(|error| {
+        let (line, key) = error.span().map_or((1, None), |span| place(text, span.start));
+        let key = key.map(|key| format!("`{key}`: ")).unwrap_or_default();
+        format!("{name}:{line}: {key}{}", error.message().replace('\n', " "))
+    })?;
+    if let Err(error) = file.node.clone().build() {
+        let field = format!("node.{}", error.field);
+        let line = line_of(text, &field, &error.problem).map(|line| format!(":{line}")).unwrap_or_default();
+        return Err(format!("{name}{line}: {field}: {}", error.problem));
+    }
+    Ok(file)
+}
+
+/// The number of the line at `offset`, and the key on it with the table that it is in.
+fn place(text: &str, offset: usize) -> (usize, Option<String>) {
+    let mut start = 0;
+    let mut table = None;
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        if let Some(header) = header(line) {
+            table = Some(header);
+        }
+        start += line.len();
+        if start > offset || start == text.len() {
+            let key = line.split_once('=').map(|(key, _)| key.trim());
+            return (index + 1, key.map(|key| table.map_or_else(|| key.to_owned(), |table| format!("{table}.{key}"))));
+        }
+    }
+    (1, None)
+}
+
+/// Where a field that failed its check stands: the key that the problem begins with, in the table of the field, or the field itself.
+fn line_of(text: &str, field: &str, problem: &str) -> Option<usize> {
+    let first = problem.split([':', ' ', '`']).find(|word| !word.is_empty()).unwrap_or_default();
+    let candidates = [format!("{field}.{first}"), field.to_owned()];
+    let mut offset = 0;
+    let mut in_header = None;
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        if header(line).is_some_and(|table| candidates.iter().any(|candidate| candidate == table)) {
+            in_header = Some(index + 1);
+        }
+        if place(text, offset).1.is_some_and(|key| candidates.contains(&key)) {
+            return Some(index + 1);
+        }
+        offset += line.len();
+    }
+    in_header
+}
+
+fn header(line: &str) -> Option<&str> {
+    line.trim().strip_prefix('[')?.split(']').next().map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        node: NodeArgs,
+    }
+
+    fn parse(arguments: &[&str]) -> NodeArgs {
+        Command::try_parse_from(std::iter::once(&"node").chain(arguments)).unwrap_or_else(|error| panic!("{error}")).node
+    }
+
+    #[test]
+    fn everything_has_a_default() {
+        let settings = parse(&[]).settings().unwrap();
+        assert_eq!((settings.cluster, settings.admin, settings.mdns, settings.without_secret), (None, Admin::Default, true, false));
+        assert_eq!(settings.config, Config::default());
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let file = std::env::temp_dir().join(format!("meshwork-settings-{}.toml", std::process::id()));
+        std::fs::write(
+            &file,
+            "cluster = \"file\"\nlisten = \"127.0.0.1:1\"\njoin = [\"127.0.0.1:2\"]\nmdns = false\ntopology = \"mesh\"\nadmin = \"off\"\n",
+        )
+        .unwrap();
+        let path = file.to_str().unwrap();
+        let settings = parse(&["--config", path, "--cluster", "flag", "--join", "127.0.0.1:3,127.0.0.1:4"]).settings().unwrap();
+        assert_eq!(settings.cluster.as_deref(), Some("flag"));
+        assert_eq!(settings.join, ["127.0.0.1:3", "127.0.0.1:4"]);
+        assert_eq!(settings.listen, Some(SocketAddr::from(([127, 0, 0, 1], 1))));
+        assert_eq!((settings.mdns, settings.admin, settings.config.topology), (false, Admin::Off, Kind::Mesh));
+        let settings = parse(&["--config", path, "--topology", "hyparview", "--admin", "127.0.0.1:9"]).settings().unwrap();
+        assert_eq!(settings.config.topology, Kind::Hyparview);
+        assert_eq!(settings.admin, Admin::At(Endpoint::Tcp(SocketAddr::from(([127, 0, 0, 1], 9)))));
+        std::fs::remove_file(file).unwrap();
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = parse_file("mesh.toml", "cluster = \"a\"\nport = 4000\n").unwrap_err();
+        assert!(error.starts_with("mesh.toml:2: `port`: unknown field"), "{error}");
+        let error = parse_file("mesh.toml", "[node]\ntopology = \"hyparview\"\n\n[node.links]\nlight = 3\n").unwrap_err();
+        assert!(error.starts_with("mesh.toml:5: `node.links.light`: unknown field"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_line() {
+        let error = parse_file("mesh.toml", "\nlisten = \"nowhere\"\n").unwrap_err();
+        assert!(error.starts_with("mesh.toml:2: `listen`: ") && !error.contains('\n'), "{error}");
+        let error = parse_file("mesh.toml", "cluster = \n").unwrap_err();
+        assert!(error.starts_with("mesh.toml:1: `cluster`: ") && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn a_value_that_fails_its_check_is_named_with_its_line() {
+        let error = parse_file("mesh.toml", "cluster = \"a\"\n[node.links]\nlight_idle_s = 0\n").unwrap_err();
+        assert!(error.starts_with("mesh.toml:3: node.links.light_idle_s: 0 "), "{error}");
+    }
+
+    #[test]
+    fn joins_can_stand_in_a_file() {
+        let file = std::env::temp_dir().join(format!("meshwork-join-{}", std::process::id()));
+        std::fs::write(&file, "# the seeds\n127.0.0.1:1\n\nmesh1abc\n").unwrap();
+        assert_eq!(expand(vec![format!("@{}", file.display()), "host:5".into()]).unwrap(), ["127.0.0.1:1", "mesh1abc", "host:5"]);
+        std::fs::write(&file, "# nothing\n").unwrap();
+        assert!(expand(vec![format!("@{}", file.display())]).unwrap_err().message.contains("no address"));
+        std::fs::remove_file(&file).unwrap();
+        assert!(expand(vec![format!("@{}", file.display())]).is_err());
+    }
+
+    #[test]
+    fn a_token_is_told_from_an_address() {
+        assert!(is_token("mesh1abcdef") && is_token("MESH1ABC"));
+        assert!(!is_token("mesh1:4000") && !is_token("host:1") && !is_token("ü"));
+    }
+}

@@ -1,0 +1,507 @@
+//! What a node says about itself: as JSON whose names and units stay, and as tables for people.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use meshwork_channels::PeerId;
+use meshwork_channels::dial::{DialFailure, Direction};
+use serde::{Deserialize, Serialize};
+
+use super::text::{self, Align, Table, printable};
+use crate::node::{Connectivity, Member};
+use crate::runtime::{ChannelReport, Node, Report};
+
+/// Characters of a value in a table.
+const VALUE_CHARS_MAX: usize = 60;
+/// Entries of the replicated state in one answer.
+const ENTRIES_MAX: usize = 1_000;
+/// Bytes of each value in a list of entries.
+const LISTED_BYTES_MAX: usize = 256;
+
+/// The members that a node knows, this node included.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Members {
+    pub(super) members: Vec<MemberView>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct MemberView {
+    pub(super) id: String,
+    pub(super) address: SocketAddr,
+    pub(super) incarnation: u64,
+    /// `alive`, `suspect`, `down` or `left`.
+    pub(super) status: String,
+    /// Whether it is the node that answers.
+    pub(super) this: bool,
+}
+
+impl MemberView {
+    pub(super) fn of(member: &Member, me: PeerId) -> Self {
+        MemberView {
+            id: member.peer.to_string(),
+            address: member.address,
+            incarnation: member.generation,
+            status: member.status.name().to_owned(),
+            this: member.peer == me,
+        }
+    }
+}
+
+/// The connections of a node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Links {
+    pub(super) links: Vec<LinkView>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct LinkView {
+    pub(super) peer: String,
+    pub(super) address: SocketAddr,
+    /// `inbound` or `outbound`.
+    pub(super) direction: String,
+    pub(super) neighbor: bool,
+    pub(super) rtt_ms: f64,
+    pub(super) sent_packets: u64,
+    pub(super) lost_packets: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) received_bytes: u64,
+    pub(super) queued_frames: usize,
+    pub(super) queued_bytes: usize,
+}
+
+/// What went over each channel: over all connections, and over each.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Channels {
+    pub(super) channels: Vec<ChannelView>,
+    pub(super) peers: Vec<PeerChannels>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct PeerChannels {
+    pub(super) peer: String,
+    pub(super) channels: Vec<ChannelView>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct ChannelView {
+    pub(super) channel: String,
+    pub(super) sent_frames: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) received_frames: u64,
+    pub(super) received_bytes: u64,
+    pub(super) refused: u64,
+    pub(super) queued_frames_high: usize,
+    pub(super) queued_bytes_high: usize,
+}
+
+impl ChannelView {
+    fn of(report: &ChannelReport) -> Self {
+        ChannelView {
+            channel: report.channel.to_string(),
+            sent_frames: report.sent_frames,
+            sent_bytes: report.sent_bytes,
+            received_frames: report.received_frames,
+            received_bytes: report.received_bytes,
+            refused: report.refused,
+            queued_frames_high: report.queued_frames_high,
+            queued_bytes_high: report.queued_bytes_high,
+        }
+    }
+
+    /// Adds another connection's figures for the same channel; the longest queue is that of the worst connection.
+    fn add(&mut self, report: &ChannelReport) {
+        self.sent_frames = self.sent_frames.saturating_add(report.sent_frames);
+        self.sent_bytes = self.sent_bytes.saturating_add(report.sent_bytes);
+        self.received_frames = self.received_frames.saturating_add(report.received_frames);
+        self.received_bytes = self.received_bytes.saturating_add(report.received_bytes);
+        self.refused = self.refused.saturating_add(report.refused);
+        self.queued_frames_high = self.queued_frames_high.max(report.queued_frames_high);
+        self.queued_bytes_high = self.queued_bytes_high.max(report.queued_bytes_high);
+    }
+}
+
+/// The overlay as a node sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Topology {
+    pub(super) topology: String,
+    pub(super) neighbors: Vec<NeighborView>,
+    pub(super) connections: usize,
+    /// Counters of broadcasts by name.
+    pub(super) broadcast: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct NeighborView {
+    pub(super) peer: String,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) rtt_ms: Option<f64>,
+}
+
+/// The replicated state.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct State {
+    pub(super) keys: usize,
+    /// Equal on two nodes when their states are.
+    pub(super) digest: String,
+    pub(super) entries: Vec<Entry>,
+    /// Whether there are more entries than these.
+    pub(super) more: bool,
+}
+
+/// A key with its value, as text or, where it is none, as hexadecimal digits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    #[serde(flatten)]
+    pub(super) value: Value,
+}
+
+/// Bytes: as text when they are text, else as hexadecimal digits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Value {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) value_hex: Option<String>,
+    /// How many there are; fewer are shown when the value was cut.
+    pub(super) bytes: usize,
+}
+
+impl Value {
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Value::cut(bytes, usize::MAX)
+    }
+
+    fn cut(bytes: &[u8], bytes_max: usize) -> Self {
+        let len = bytes.len();
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Value { value: Some(text[..text.floor_char_boundary(bytes_max)].to_owned()), value_hex: None, bytes: len },
+            Err(_) => {
+                let digits = bytes.iter().take(bytes_max).map(|byte| format!("{byte:02x}")).collect();
+                Value { value: None, value_hex: Some(digits), bytes: len }
+            }
+        }
+    }
+
+    pub(super) fn printable(&self, chars_max: usize) -> String {
+        match (&self.value, &self.value_hex) {
+            (Some(text), _) => printable(text, chars_max),
+            (None, Some(digits)) => format!("0x{}", printable(digits, chars_max)),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+/// Whether a node does its work.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Health {
+    /// `ok`, `alone` (it has never had a neighbor), `isolated` (it lost the last one) or `stalled` (its protocol thread does not turn).
+    pub(super) status: String,
+    /// `alone`, `connected` or `isolated`; none while the node does not answer.
+    pub(super) connectivity: Option<String>,
+    pub(super) cluster: String,
+    pub(super) id: String,
+    pub(super) incarnation: u64,
+    pub(super) address: SocketAddr,
+    /// Members that are up, this node included.
+    pub(super) members: Option<usize>,
+    pub(super) neighbors: Option<usize>,
+    pub(super) links: Option<usize>,
+    pub(super) keys: Option<usize>,
+    pub(super) uptime_s: Option<f64>,
+    pub(super) stalled: bool,
+    /// How often the protocol thread stalled so far.
+    pub(super) stalls: Option<u64>,
+    /// Rules that peers broke, by name.
+    pub(super) misbehaved: BTreeMap<String, u64>,
+    /// Frames that were given up because their peer could not be reached.
+    pub(super) dropped: Option<u64>,
+    pub(super) pid: u32,
+    pub(super) version: String,
+}
+
+pub(super) fn members(report: &Report, me: PeerId) -> Members {
+    Members { members: report.members.iter().map(|member| MemberView::of(member, me)).collect() }
+}
+
+pub(super) fn links(report: &Report) -> Links {
+    let links = report.links.iter().map(|link| LinkView {
+        peer: link.peer.to_string(),
+        address: link.address,
+        direction: match link.direction {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        }
+        .to_owned(),
+        neighbor: link.neighbor,
+        rtt_ms: milliseconds(link.rtt),
+        sent_packets: link.sent_packets,
+        lost_packets: link.lost_packets,
+        sent_bytes: link.sent_bytes,
+        received_bytes: link.received_bytes,
+        queued_frames: link.queued_frames,
+        queued_bytes: link.queued_bytes,
+    });
+    Links { links: links.collect() }
+}
+
+pub(super) fn channels(report: &Report) -> Channels {
+    let mut total = BTreeMap::new();
+    for channel in report.links.iter().flat_map(|link| &link.channels) {
+        total.entry(channel.channel).and_modify(|view: &mut ChannelView| view.add(channel)).or_insert_with(|| ChannelView::of(channel));
+    }
+    let peers = report
+        .links
+        .iter()
+        .map(|link| PeerChannels { peer: link.peer.to_string(), channels: link.channels.iter().map(ChannelView::of).collect() });
+    Channels { channels: total.into_values().collect(), peers: peers.collect() }
+}
+
+pub(super) fn topology(report: &Report) -> Topology {
+    let neighbors = report.neighbors.iter().map(|peer| {
+        let link = report.links.iter().find(|link| link.peer == *peer);
+        NeighborView { peer: peer.to_string(), address: link.map(|link| link.address), rtt_ms: link.map(|link| milliseconds(link.rtt)) }
+    });
+    Topology {
+        topology: report.topology.to_owned(),
+        neighbors: neighbors.collect(),
+        connections: report.links.len(),
+        broadcast: report.broadcast.entries().map(|(name, count)| (name.to_owned(), count)).collect(),
+    }
+}
+
+pub(super) fn state(report: &Report, entries: &[(String, bytes::Bytes)]) -> State {
+    let listed =
+        entries.iter().take(ENTRIES_MAX).map(|(key, value)| Entry { key: key.clone(), value: Value::cut(value, LISTED_BYTES_MAX) });
+    State { keys: report.keys, digest: report.digest.to_string(), entries: listed.collect(), more: entries.len() > ENTRIES_MAX }
+}
+
+/// The health of a node; `report` is none when it gave no answer.
+pub(super) fn health(node: &Node, report: Option<&Report>) -> Health {
+    let stalled = node.is_stalled() || report.is_none();
+    let connectivity = report.map(|report| report.connectivity);
+    let status = match connectivity {
+        _ if stalled => "stalled",
+        Some(Connectivity::Isolated) => "isolated",
+        Some(Connectivity::Alone) => "alone",
+        Some(Connectivity::Connected) | None => "ok",
+    };
+    Health {
+        status: status.to_owned(),
+        connectivity: connectivity.map(|connectivity| connectivity.name().to_owned()),
+        cluster: node.cluster().to_owned(),
+        id: node.id().to_string(),
+        incarnation: node.incarnation(),
+        address: node.address(),
+        members: report.map(|report| report.members.iter().filter(|member| member.status.is_up()).count()),
+        neighbors: report.map(|report| report.neighbors.len()),
+        links: report.map(|report| report.links.len()),
+        keys: report.map(|report| report.keys),
+        uptime_s: report.map(|report| report.uptime.as_secs_f64()),
+        stalled,
+        stalls: report.map(|report| report.stalls),
+        misbehaved: report
+            .map(|report| report.counters.misbehaved.iter().map(|(rule, count)| ((*rule).to_owned(), *count)).collect())
+            .unwrap_or_default(),
+        dropped: report.map(|report| report.counters.dropped),
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Why an address does not lead into the cluster: a stable name for JSON, and what helps.
+pub(super) fn dial_failure(failure: DialFailure) -> (&'static str, &'static str) {
+    match failure {
+        DialFailure::TimedOut => ("timed_out", "; trying again"),
+        DialFailure::Refused => ("refused", "; trying again"),
+        DialFailure::Broken => ("broken", "; trying again"),
+        DialFailure::NotExpected => ("not_expected", ""),
+        DialFailure::WrongCluster => ("wrong_cluster", "; a token of that cluster lets this node in"),
+        DialFailure::NotAdmitted => ("not_admitted", "; a token of that cluster lets this node in"),
+        DialFailure::Myself => ("myself", ""),
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    // Microseconds are as fine as a round trip is measured.
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// The first characters of a printed id, as in tables and logs.
+pub(super) fn short(id: &str) -> String {
+    printable(id.get(..10).unwrap_or(id), 10)
+}
+
+/// A view as people read it.
+pub(super) trait Printable {
+    fn print(&self, width: Option<usize>) -> String;
+}
+
+impl Printable for Members {
+    fn print(&self, width: Option<usize>) -> String {
+        let mut table =
+            Table::new(&[("member", Align::Left), ("address", Align::Left), ("status", Align::Left), ("incarnation", Align::Right)]);
+        for member in &self.members {
+            let status = format!("{}{}", printable(&member.status, 20), if member.this { " (this node)" } else { "" });
+            table.row([short(&member.id), member.address.to_string(), status, member.incarnation.to_string()]);
+        }
+        table.render(width)
+    }
+}
+
+impl Printable for Links {
+    fn print(&self, width: Option<usize>) -> String {
+        let mut table = Table::new(&[
+            ("peer", Align::Left),
+            ("address", Align::Left),
+            ("dialed by", Align::Left),
+            ("neighbor", Align::Left),
+            ("rtt", Align::Right),
+            ("sent", Align::Right),
+            ("received", Align::Right),
+            ("lost", Align::Right),
+            ("queued", Align::Right),
+        ]);
+        for link in &self.links {
+            table.row([
+                short(&link.peer),
+                link.address.to_string(),
+                if link.direction == "outbound" { "us" } else { "peer" }.to_owned(),
+                if link.neighbor { "yes" } else { "no" }.to_owned(),
+                format!("{:.2} ms", link.rtt_ms),
+                text::bytes(link.sent_bytes),
+                text::bytes(link.received_bytes),
+                format!("{}/{}", link.lost_packets, link.sent_packets),
+                link.queued_frames.to_string(),
+            ]);
+        }
+        table.render(width)
+    }
+}
+
+impl Printable for Channels {
+    fn print(&self, width: Option<usize>) -> String {
+        let mut table = Table::new(&[
+            ("peer", Align::Left),
+            ("channel", Align::Left),
+            ("sent", Align::Right),
+            ("frames", Align::Right),
+            ("received", Align::Right),
+            ("frames", Align::Right),
+            ("refused", Align::Right),
+            ("most queued", Align::Right),
+        ]);
+        let all = self.channels.iter().map(|channel| ("all".to_owned(), channel));
+        let each = self.peers.iter().flat_map(|peer| peer.channels.iter().map(|channel| (short(&peer.peer), channel)));
+        // Most channels are silent on most links.
+        for (peer, channel) in all.chain(each.filter(|(_, channel)| channel.sent_frames + channel.received_frames + channel.refused > 0)) {
+            table.row([
+                peer,
+                printable(&channel.channel, 20),
+                text::bytes(channel.sent_bytes),
+                channel.sent_frames.to_string(),
+                text::bytes(channel.received_bytes),
+                channel.received_frames.to_string(),
+                channel.refused.to_string(),
+                channel.queued_frames_high.to_string(),
+            ]);
+        }
+        table.render(width)
+    }
+}
+
+impl Printable for Topology {
+    fn print(&self, width: Option<usize>) -> String {
+        let mut table = Table::new(&[("neighbor", Align::Left), ("address", Align::Left), ("rtt", Align::Right)]);
+        for neighbor in &self.neighbors {
+            table.row([
+                short(&neighbor.peer),
+                neighbor.address.map_or_else(|| "connecting".to_owned(), |address| address.to_string()),
+                neighbor.rtt_ms.map(|rtt| format!("{rtt:.2} ms")).unwrap_or_default(),
+            ]);
+        }
+        let (topology, neighbors, connections) = (printable(&self.topology, 20), self.neighbors.len(), self.connections);
+        format!("{topology}, neighbors: {neighbors}, connections: {connections}\n\n{}", table.render(width))
+    }
+}
+
+impl Printable for State {
+    fn print(&self, width: Option<usize>) -> String {
+        let mut table = Table::new(&[("key", Align::Left), ("bytes", Align::Right), ("value", Align::Left)]);
+        for entry in &self.entries {
+            table.row([printable(&entry.key, VALUE_CHARS_MAX), entry.value.bytes.to_string(), entry.value.printable(VALUE_CHARS_MAX)]);
+        }
+        let more = if self.more {
+            format!("only the first {} are shown; narrow them down with a prefix\n", self.entries.len())
+        } else {
+            String::new()
+        };
+        format!("{} keys, digest {}\n\n{}{more}", self.keys, printable(&self.digest, 80), table.render(width))
+    }
+}
+
+impl Printable for Entry {
+    fn print(&self, _: Option<usize>) -> String {
+        format!("{}\n", self.value.printable(usize::MAX))
+    }
+}
+
+impl Printable for Health {
+    fn print(&self, width: Option<usize>) -> String {
+        let mut table = Table::new(&[("status", Align::Left), (Self::heading(&self.status), Align::Left)]);
+        let number = |count: Option<usize>| count.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
+        for (name, value) in [
+            ("cluster", printable(&self.cluster, 64)),
+            ("node", short(&self.id)),
+            ("address", self.address.to_string()),
+            ("members", number(self.members)),
+            ("neighbors", number(self.neighbors)),
+            ("links", number(self.links)),
+            ("keys", number(self.keys)),
+            (
+                "uptime",
+                self.uptime_s
+                    .map_or_else(|| "unknown".to_owned(), |seconds| text::duration(Duration::from_secs_f64(seconds.clamp(0.0, 1e12)))),
+            ),
+            ("stalls", self.stalls.map_or_else(|| "unknown".to_owned(), |stalls| stalls.to_string())),
+            ("process", format!("{} (meshwork {})", self.pid, printable(&self.version, 20))),
+        ] {
+            table.row([name.to_owned(), value]);
+        }
+        table.render(width)
+    }
+}
+
+impl Health {
+    /// The sentence beside a status.
+    fn heading(status: &str) -> &'static str {
+        match status {
+            "ok" => "ok: it has neighbors",
+            "alone" => "alone: it has not met another node yet",
+            "isolated" => "isolated: it lost its last neighbor and looks for others",
+            "stalled" => "stalled: its protocol thread does not turn",
+            _ => "unknown",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_text_or_digits() {
+        assert_eq!(serde_json::to_string(&Value::of(b"text")).unwrap(), r#"{"value":"text","bytes":4}"#);
+        assert_eq!(serde_json::to_string(&Value::of(&[0xff, 0])).unwrap(), r#"{"value_hex":"ff00","bytes":2}"#);
+        assert_eq!(serde_json::to_string(&Value::cut("aü".as_bytes(), 2)).unwrap(), r#"{"value":"a","bytes":3}"#);
+        let entry = Entry { key: "k".into(), value: Value::of(b"v") };
+        assert_eq!(serde_json::to_string(&entry).unwrap(), r#"{"key":"k","value":"v","bytes":1}"#);
+    }
+
+    #[test]
+    fn a_short_id_of_anything_is_safe() {
+        assert_eq!(short("abcdefghijklmnop"), "abcdefghij");
+        assert_eq!(short("\x1b"), "\\u{1b}");
+    }
+}

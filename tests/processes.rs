@@ -1,0 +1,462 @@
+//! The `meshwork` command as people run it: real processes, real sockets on loopback, each user with a home of its own.
+//!
+//! They prove wiring, not protocols. Time limits are generous, but for the one that is promised: a node that dies is noticed within 8.5 s.
+
+#![expect(clippy::disallowed_methods, reason = "real processes are waited for in real time")]
+#![expect(clippy::disallowed_types, reason = "a port is free when it can be bound, and a bad client needs a socket")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take that has no promise of its own.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a cluster may hold a killed node for alive.
+const NOTICED: Duration = Duration::from_millis(8_500);
+
+/// A user with an empty home; it goes when the test ends.
+struct User(PathBuf);
+
+impl User {
+    fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("meshwork-user-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let home = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&home).expect("the temporary folder can be written");
+        User(home)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meshwork"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MESHWORK_")) {
+            command.env_remove(name);
+        }
+        command.env("HOME", &self.0).env("XDG_STATE_HOME", self.0.join("state")).env("XDG_RUNTIME_DIR", self.0.join("run"));
+        command.args(arguments);
+        command
+    }
+
+    /// Runs a command to its end.
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().expect("the command runs")
+    }
+
+    /// Runs a command that must succeed, and reads the JSON that it prints.
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("the command prints JSON")
+    }
+
+    /// Starts a node on loopback with an admin endpoint.
+    fn node(&self, arguments: &[&str]) -> Process {
+        let mut all = vec!["node", "--json", "--no-mdns", "--admin", "127.0.0.1:0"];
+        if !arguments.contains(&"--listen") {
+            all.extend(["--listen", "127.0.0.1:0"]);
+        }
+        all.extend(arguments);
+        Process::start(&mut self.command(&all))
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A node process that prints JSON lines.
+struct Process {
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Arc<Mutex<Vec<Value>>>,
+    errors: Arc<Mutex<String>>,
+    started: Value,
+}
+
+impl Process {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
+        let (lines, errors) = (Arc::<Mutex<Vec<Value>>>::default(), Arc::<Mutex<String>>::default());
+        let (output, problems) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+        let (into_lines, into_errors) = (lines.clone(), errors.clone());
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                into_lines.lock().expect("no test panics here").push(value);
+            }
+        });
+        thread::spawn(move || {
+            for line in BufReader::new(problems).lines().map_while(Result::ok) {
+                *into_errors.lock().expect("no test panics here") += &format!("{line}\n");
+            }
+        });
+        let input = child.stdin.take();
+        let mut process = Process { child, input, lines, errors, started: Value::Null };
+        process.started = process.wait_for("its first line", |line| line["event"] == "started");
+        process
+    }
+
+    /// The first line that fits.
+    fn wait_for(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let mut found = None;
+        let seen = wait(PATIENCE, || {
+            found = self.lines().into_iter().find(|line| fits(line));
+            found.is_some()
+        });
+        let errors = || self.errors.lock().expect("no test panics here").clone();
+        assert!(seen, "{} did not print {what}: {:#?}\n{}", self.short(), self.lines(), errors());
+        found.expect("it was seen")
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        self.lines.lock().expect("no test panics here").clone()
+    }
+
+    fn events(&self, name: &str) -> usize {
+        self.lines().iter().filter(|line| line["event"] == name).count()
+    }
+
+    fn field(&self, name: &str) -> &str {
+        self.started[name].as_str().expect("the first line has this field")
+    }
+
+    fn id(&self) -> &str {
+        self.field("id")
+    }
+
+    fn short(&self) -> String {
+        self.started["id"].as_str().unwrap_or("a new node").chars().take(10).collect()
+    }
+
+    fn type_line(&mut self, line: &str) {
+        writeln!(self.input.as_mut().expect("the input is open"), "{line}").expect("the node reads");
+    }
+
+    fn ctl(&self, user: &User, question: &[&str]) -> Value {
+        let mut arguments = vec!["ctl", "--json", "--admin", self.field("admin")];
+        arguments.extend(question);
+        user.json(&arguments)
+    }
+
+    /// What this node holds of another: its status and address.
+    fn member(&self, user: &User, id: &str) -> Vec<(String, String)> {
+        let members = self.ctl(user, &["members"]);
+        let entries = members["members"].as_array().expect("a list").iter().filter(|member| member["id"] == id);
+        entries
+            .map(|member| (member["status"].as_str().unwrap_or("").to_owned(), member["address"].as_str().unwrap_or("").to_owned()))
+            .collect()
+    }
+
+    /// How many members this node holds for alive.
+    fn alive(&self, user: &User) -> usize {
+        let members = self.ctl(user, &["members"]);
+        members["members"].as_array().expect("a list").iter().filter(|member| member["status"] == "alive").count()
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(status.success());
+    }
+
+    /// Waits for the end; the exit code.
+    fn end(&mut self) -> Option<i32> {
+        let mut code = None;
+        let ended = wait(PATIENCE, || {
+            let status = self.child.try_wait().expect("the process can be waited for");
+            code = status.and_then(|status| status.code());
+            status.is_some()
+        });
+        assert!(ended, "{} does not end", self.short());
+        code
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Looks again and again until it holds, for at most so long.
+fn wait(patience: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let from = Instant::now();
+    while !holds() {
+        if from.elapsed() > patience {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    true
+}
+
+/// So many nodes of one user, all given the address of the first.
+fn cluster(user: &User, nodes: usize) -> Vec<Process> {
+    let mut processes = vec![user.node(&[])];
+    for _ in 1..nodes {
+        let address = processes[0].field("address").to_owned();
+        processes.push(user.node(&["--join", &address]));
+    }
+    for process in &processes {
+        assert!(
+            wait(PATIENCE, || process.alive(user) == nodes),
+            "{} does not see {nodes} members: {:#?}",
+            process.short(),
+            process.lines()
+        );
+    }
+    processes
+}
+
+fn free_port() -> SocketAddr {
+    UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port is free")
+}
+
+#[test]
+fn five_nodes_find_each_other_talk_and_notice_a_death() {
+    let user = User::new();
+    let mut nodes = cluster(&user, 5);
+
+    nodes[4].type_line("good morning \u{1b}[31m");
+    for node in &nodes[..4] {
+        let message = node.wait_for("the message", |line| line["event"] == "message");
+        assert_eq!((message["from"].as_str(), message["value"].as_str()), (Some(nodes[4].id()), Some("good morning \u{1b}[31m")));
+    }
+    nodes[2].type_line("/set color blue");
+    for node in &nodes {
+        assert!(wait(PATIENCE, || node.ctl(&user, &["state"])["entries"][0]["value"] == "blue"), "{} has no color", node.short());
+        assert_eq!(node.ctl(&user, &["state", "get", "color"])["value"], "blue");
+    }
+    let health = nodes[0].ctl(&user, &["health"]);
+    assert_eq!((health["status"].as_str(), health["members"].as_u64(), health["keys"].as_u64()), (Some("ok"), Some(5), Some(1)));
+    assert_eq!(health["stalled"], false);
+    let links = nodes[0].ctl(&user, &["links"]);
+    let links = links["links"].as_array().expect("a list");
+    assert!(!links.is_empty() && links.iter().all(|link| link["sent_bytes"].as_u64() > Some(0)), "{links:?}");
+    let neighbors = links.iter().filter(|link| link["neighbor"] == true).count();
+    assert!(neighbors > 0 && nodes[0].ctl(&user, &["topology"])["neighbors"].as_array().map(Vec::len) >= Some(neighbors));
+    assert!(nodes[0].ctl(&user, &["channels"])["channels"].as_array().is_some_and(|channels| !channels.is_empty()));
+
+    let dead = nodes.remove(1);
+    dead.signal("KILL");
+    let died = Instant::now();
+    for node in &nodes {
+        let noticed =
+            wait(NOTICED.saturating_sub(died.elapsed()), || node.member(&user, dead.id()).iter().all(|(status, _)| status != "alive"));
+        assert!(noticed, "{} holds {} for alive after {:?}", node.short(), dead.short(), died.elapsed());
+    }
+}
+
+#[test]
+fn a_node_that_stands_still_for_two_seconds_stays_a_member() {
+    let user = User::new();
+    let nodes = cluster(&user, 3);
+    nodes[1].signal("STOP");
+    thread::sleep(Duration::from_secs(2));
+    nodes[1].signal("CONT");
+    // A verdict that was on its way would be out by then.
+    thread::sleep(Duration::from_secs(5));
+    for node in &nodes {
+        assert_eq!(node.events("member_failed"), 0, "{}: {:#?}", node.short(), node.lines());
+        assert!(wait(PATIENCE, || node.alive(&user) == 3), "{}: {:#?}", node.short(), node.lines());
+    }
+}
+
+#[test]
+fn a_node_that_moves_is_the_same_node() {
+    let user = User::new();
+    let first = user.node(&[]);
+    let data = user.path("data");
+    let seed = first.field("address").to_owned();
+    let (old, new) = (free_port().to_string(), free_port().to_string());
+    let moving = user.node(&["--join", &seed, "--data", &data, "--listen", &old]);
+    let id = moving.id().to_owned();
+    assert!(wait(PATIENCE, || first.member(&user, &id) == [("alive".to_owned(), old.clone())]), "{:#?}", first.lines());
+
+    let second = user.run(&["node", "--no-mdns", "--listen", "127.0.0.1:0", "--data", &data]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(text(&second.stderr).contains("another node runs with it"), "{}", text(&second.stderr));
+
+    moving.signal("KILL");
+    drop(moving);
+    let moved = user.node(&["--join", &seed, "--data", &data, "--listen", &new]);
+    assert_eq!(moved.id(), id, "the key is in the data folder");
+    assert!(wait(PATIENCE, || first.member(&user, &id) == [("alive".to_owned(), new.clone())]), "{:?}", first.member(&user, &id));
+    assert_eq!(first.alive(&user), 2);
+    assert_eq!(first.ctl(&user, &["members"])["members"].as_array().map(Vec::len), Some(2), "no ghost");
+}
+
+#[test]
+fn another_user_needs_the_token() {
+    let (host, guest) = (User::new(), User::new());
+    let node = host.node(&[]);
+    let address = node.field("address").to_owned();
+
+    // With the address alone, the guest is refused, and told so once.
+    let mut refused = guest
+        .command(&["node", "--no-mdns", "--listen", "127.0.0.1:0", "--admin", "off", "--join", &address])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the command starts");
+    thread::sleep(Duration::from_secs(4));
+    Command::new("kill").args(["-TERM", &refused.id().to_string()]).status().expect("kill runs");
+    assert!(refused.wait().expect("it ends").success());
+    let mut said = String::new();
+    refused.stdout.take().expect("piped").read_to_string(&mut said).expect("it prints text");
+    let reasons: Vec<&str> = said.lines().filter(|line| line.starts_with("* cannot join at")).collect();
+    assert_eq!(reasons.len(), 1, "{said}");
+    assert!(reasons[0].contains(&address) && reasons[0].contains("secret"), "{said}");
+    assert_eq!(node.alive(&host), 1);
+
+    // With the token it is let in, whether the node printed it or the command.
+    let printed = node.field("token").to_owned();
+    let by_token = guest.node(&["--join", &printed]);
+    assert!(wait(PATIENCE, || node.alive(&host) == 2), "{:#?}", by_token.lines());
+    let made = host.json(&["token", "new", "--seed", &address, "--json"]);
+    let file = guest.path("token");
+    std::fs::write(&file, made["token"].as_str().expect("a token")).expect("the home can be written");
+    let by_file = guest.node(&["--join", &format!("@{file}")]);
+    assert!(wait(PATIENCE, || node.alive(&host) == 3), "{:#?}", by_file.lines());
+
+    // A line without cluster name goes by the one in the token; another one is refused.
+    let other = guest.run(&["node", "--no-mdns", "--listen", "127.0.0.1:0", "--cluster", "other", "--join", &printed]);
+    assert_eq!(other.status.code(), Some(2));
+    assert!(text(&other.stderr).contains("`other`") && !text(&other.stderr).contains(&printed), "{}", text(&other.stderr));
+}
+
+#[test]
+fn a_token_shows_everything_but_the_secret() {
+    let user = User::new();
+    let made = user.json(&["token", "new", "--cluster", "c", "--expires", "2h", "--seed", "127.0.0.1:4000", "--json"]);
+    let token = made["token"].as_str().expect("a token");
+    assert!(token.starts_with("mesh1"));
+    let secret = std::fs::read_to_string(user.0.join("state/meshwork/clusters/c/secret")).expect("the secret was made");
+    let shown = user.run(&["token", "inspect", token]);
+    assert!(shown.status.success());
+    let shown = text(&shown.stdout);
+    assert!(shown.contains("127.0.0.1:4000") && shown.contains("in 1 h 59 min"), "{shown}");
+    assert!(!shown.contains(secret.trim()), "{shown}");
+    assert_eq!(user.json(&["token", "inspect", token, "--json"])["cluster"], "c");
+    // The secret is made once.
+    user.json(&["token", "show", "--cluster", "c", "--json"]);
+    assert_eq!(std::fs::read_to_string(user.0.join("state/meshwork/clusters/c/secret")).expect("it is still there"), secret);
+    let broken = user.run(&["token", "inspect", "mesh1abc"]);
+    assert_eq!((broken.status.code(), text(&broken.stderr).lines().count()), (Some(2), 1));
+}
+
+#[test]
+fn a_node_without_secret_stays_on_loopback() {
+    let user = User::new();
+    let output = user.run(&["node", "--no-secret", "--no-mdns", "--listen", "0.0.0.0:0"]);
+    assert!(!output.status.success());
+    let said = text(&output.stderr);
+    assert!(said.contains("loopback") && said.lines().count() == 1, "{said}");
+    let first = user.node(&["--no-secret"]);
+    assert_eq!(first.started["token"], Value::Null);
+    let second = user.node(&["--no-secret", "--join", first.field("address")]);
+    assert!(wait(PATIENCE, || second.alive(&user) == 2));
+}
+
+#[test]
+fn a_node_outlives_its_input_and_says_goodbye() {
+    let user = User::new();
+    let mut nodes = cluster(&user, 2);
+    drop(nodes[1].input.take());
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(nodes[0].alive(&user), 2, "the end of the input is not the end of the node");
+    nodes[1].signal("TERM");
+    assert_eq!(nodes[1].end(), Some(0));
+    let left = nodes[0].wait_for("that the other left", |line| line["event"] == "member_left");
+    assert_eq!(left["member"]["id"].as_str(), Some(nodes[1].id()));
+    nodes[0].type_line("/members");
+    nodes[0].wait_for("the members", |line| line["event"] == "members");
+    nodes[0].type_line("/nonsense");
+    nodes[0].wait_for("a problem", |line| line["event"] == "error");
+    nodes[0].type_line("/quit");
+    assert_eq!(nodes[0].end(), Some(0));
+}
+
+#[test]
+fn ctl_finds_the_only_node_and_lists_several() {
+    let user = User::new();
+    let none = user.run(&["ctl", "health"]);
+    assert_eq!((none.status.code(), text(&none.stderr).lines().count()), (Some(1), 1), "{}", text(&none.stderr));
+    let arguments = ["node", "--json", "--no-mdns", "--listen", "127.0.0.1:0"];
+    let first = Process::start(&mut user.command(&arguments));
+    assert_eq!(user.json(&["ctl", "health", "--json"])["id"], first.started["id"]);
+    let socket = Path::new(first.field("admin"));
+    assert!(socket.starts_with(&user.0), "{socket:?}");
+    let table = user.run(&["ctl", "members"]);
+    assert!(text(&table.stdout).contains("(this node)"), "{}", text(&table.stdout));
+    let second = Process::start(&mut user.command(&arguments));
+    let several = user.run(&["ctl", "members"]);
+    let said = text(&several.stderr);
+    assert!(!several.status.success() && said.contains(first.field("admin")) && said.contains(second.field("admin")), "{said}");
+    // The socket of a killed node is in nobody's way.
+    first.signal("KILL");
+    drop(first);
+    assert_eq!(user.json(&["ctl", "health", "--json"])["id"], second.started["id"]);
+}
+
+#[test]
+fn the_admin_endpoint_takes_no_nonsense() {
+    let user = User::new();
+    let refused = user.run(&["node", "--no-mdns", "--admin", "0.0.0.0:4100"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("loopback only"), "{}", text(&refused.stderr));
+    let node = user.node(&[]);
+    let admin = node.field("admin").to_owned();
+    let connect = || {
+        let stream = TcpStream::connect(&admin).expect("the endpoint is there");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time limit can be set");
+        stream
+    };
+    let mut form = connect();
+    form.write_all(b"POST / HTTP/1.1\r\n\r\n{\"ask\":\"members\"}\n").expect("the endpoint reads");
+    let mut answer = String::new();
+    let _ = form.read_to_string(&mut answer);
+    assert!(answer.lines().count() <= 1 && !answer.contains("members"), "{answer}");
+    // One that sends a line without end is cut off, and those that say nothing keep nobody else out.
+    let mut endless = connect();
+    let chunk = vec![b'x'; 64 * 1_024];
+    assert!((0..64).any(|_| endless.write_all(&chunk).is_err()), "four megabytes in one line were taken");
+    let _silent: Vec<TcpStream> = (0..8).map(|_| connect()).collect();
+    assert_eq!(node.alive(&user), 1);
+}
+
+#[test]
+fn a_configuration_file_is_read_and_checked() {
+    let user = User::new();
+    let file = user.path("mesh.toml");
+    std::fs::write(&file, "cluster = \"filed\"\nlisten = \"127.0.0.1:0\"\nmdns = false\ntopology = \"mesh\"\n")
+        .expect("the home can be written");
+    let node = Process::start(&mut user.command(&["node", "--json", "--config", &file, "--admin", "127.0.0.1:0"]));
+    assert_eq!(node.field("cluster"), "filed");
+    assert_eq!(node.ctl(&user, &["topology"])["topology"], "mesh");
+    let named =
+        Process::start(user.command(&["node", "--json", "--config", &file, "--admin", "127.0.0.1:0"]).env("MESHWORK_CLUSTER", "named"));
+    assert_eq!(named.field("cluster"), "named");
+    std::fs::write(&file, "cluster = \"filed\"\nport = 4000\n").expect("the home can be written");
+    let refused = user.run(&["node", "--config", &file]);
+    let said = text(&refused.stderr);
+    assert_eq!((refused.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+    assert!(said.contains("mesh.toml:2") && said.contains("port"), "{said}");
+}
