@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 /// A node: its 32-byte ed25519 public key. It stays the same across restarts and addresses.
 ///
 /// It prints as 52 characters of lower-case base32 (RFC 4648 without padding); [`PeerId::short`] gives the first ten for logs and tables.
-#[derive(Clone, Copy, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Eq, Serialize, Deserialize)]
 pub struct PeerId([u8; 32]);
 
 impl PeerId {
@@ -49,6 +50,12 @@ impl PartialEq for PeerId {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
         self.head() == other.head() && self.0 == other.0
+    }
+}
+
+impl Hash for PeerId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
     }
 }
 

@@ -109,6 +109,24 @@ impl WallTime {
     }
 }
 
+/// The date and the second, as UTC has them.
+impl fmt::Display for WallTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secs = self.0 / 1_000_000;
+        let (days, in_day) = (secs / 86_400, secs % 86_400);
+        // The proleptic Gregorian calendar in eras of 400 years that begin in March, so that a leap day ends its year.
+        let shifted = days + 719_468;
+        let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month_from_march = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+        let year = era * 400 + year_of_era + u64::from(month <= 2);
+        write!(f, "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", in_day / 3_600, in_day / 60 % 60, in_day % 60)
+    }
+}
+
 impl Add<Duration> for WallTime {
     type Output = WallTime;
     fn add(self, duration: Duration) -> WallTime {
@@ -135,6 +153,19 @@ mod tests {
         assert_eq!(Time::ZERO + Duration::MAX, Time::MAX);
         assert_eq!(Time::from_secs(1) - Time::from_secs(2), Duration::ZERO);
         assert_eq!(WallTime::from_micros(u64::MAX) + Duration::MAX, WallTime::from_micros(u64::MAX));
+    }
+
+    #[test]
+    fn wall_time_prints_as_a_date() {
+        for (secs, date) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (1_709_251_200, "2024-03-01 00:00:00 UTC"),
+            (4_102_444_799, "2099-12-31 23:59:59 UTC"),
+        ] {
+            assert_eq!(WallTime::from_millis(secs * 1_000).to_string(), date);
+        }
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl fmt::Display for TokenError {
             TokenError::NotAToken => f.write_str("this is not a join token; one starts with mesh1"),
             TokenError::Typo => f.write_str("the join token has a typing mistake in it or is not complete"),
             TokenError::TooNew { version } => write!(f, "the join token has version {version}, and this program knows {VERSION}"),
-            TokenError::Expired { at } => write!(f, "the join token expired {} s after the start of 1970", at.as_millis() / 1_000),
+            TokenError::Expired { at } => write!(f, "the join token expired on {at}; ask for a new one"),
         }
     }
 }
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(token().check(at), Err(TokenError::Expired { at }));
         assert_eq!(JoinToken { expires: None, ..token() }.check(WallTime::from_micros(u64::MAX)), Ok(()));
         let said = TokenError::Expired { at }.to_string();
-        assert_eq!(said, "the join token expired 1700000000 s after the start of 1970");
+        assert_eq!(said, "the join token expired on 2023-11-14 22:13:20 UTC; ask for a new one");
     }
 
     #[test]

@@ -312,7 +312,8 @@ fn topology_input<I: Identifier>(event: &swim::Event<I>) -> Option<topology::Inp
     Some(match event {
         swim::Event::Joined(member) => topology::Input::MemberUp(member.peer),
         swim::Event::Recovered { member, was_down: true } => topology::Input::MemberBack(member.peer),
-        swim::Event::Failed(member) | swim::Event::Left(member) => topology::Input::MemberDown(member.peer),
+        swim::Event::Failed(member) => topology::Input::MemberDown(member.peer),
+        swim::Event::Left(member) => topology::Input::MemberLeft(member.peer),
         swim::Event::Recovered { was_down: false, .. }
         | swim::Event::Suspected(_)
         | swim::Event::Updated(_)

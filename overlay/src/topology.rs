@@ -30,8 +30,10 @@ pub enum Input<I> {
     MemberUp(I),
     /// The membership sees this peer alive again after it was down: the sides of a partition meet, so a link across is worth more than one inside.
     MemberBack(I),
-    /// The membership holds this peer for dead, or it left.
+    /// The membership holds this peer for dead.
     MemberDown(I),
+    /// The membership heard this peer say goodbye.
+    MemberLeft(I),
     /// This node is about to leave: tell the neighbors.
     Leave,
     /// The moment of [`Topology::next_deadline`] has come.

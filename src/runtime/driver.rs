@@ -152,6 +152,7 @@ pub(super) struct Driver {
     tick_at: Instant,
     knock_at: Instant,
     remember_at: Instant,
+    has_remembered: bool,
 }
 
 /// Why the loop ended.
@@ -199,6 +200,7 @@ impl Driver {
             tick_at: origin + TICK,
             knock_at: origin + KNOCK_AGAIN,
             remember_at: origin + REMEMBER,
+            has_remembered: false,
         }
     }
 
@@ -505,8 +507,10 @@ impl Driver {
                 self.inputs.push_back(Input::Discovered { source: "known", candidates: self.known.clone() });
             }
         }
-        if now >= self.remember_at {
+        let first_company = !self.has_remembered && self.node.connectivity() == Connectivity::Connected;
+        if now >= self.remember_at || first_company {
             self.remember_at = now + REMEMBER;
+            self.has_remembered |= first_company;
             self.remember_peers();
         }
     }
@@ -612,6 +616,7 @@ fn log_event(event: &Event) {
         Event::Connected | Event::Isolated => info!("{}", event.name()),
         Event::SlowPeer(peer) => warn!(peer = %peer.short(), "{}", event.name()),
         Event::Misbehaved(peer, what) => warn!(peer = %peer.short(), %what, "{}", event.name()),
-        Event::DialFailed(address, failure) => warn!(%address, %failure, "{}", event.name()),
+        // The application is told, and knows better whether it matters.
+        Event::DialFailed(address, failure) => info!(%address, %failure, "{}", event.name()),
     }
 }

@@ -243,6 +243,7 @@ impl<I: Identifier> State<I> {
             Input::MemberUp(peer) => self.on_member_up(peer, now, actions),
             Input::MemberBack(peer) => self.on_member_back(peer, now, actions),
             Input::MemberDown(peer) => self.on_lost(peer, DownReason::Failed, now, actions),
+            Input::MemberLeft(peer) => self.on_lost(peer, DownReason::Left, now, actions),
             Input::Leave => self.on_leave(actions),
             Input::DeadlineReached => self.on_deadline_reached(now, actions),
         }

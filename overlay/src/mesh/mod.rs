@@ -185,7 +185,8 @@ impl<I: Identifier> State<I> {
             Input::Received { from, message } => self.on_received(from, message, now, actions),
             Input::Unreachable(peer) => self.on_unreachable(peer, now, actions),
             Input::MemberUp(peer) | Input::MemberBack(peer) => self.on_member_up(peer, now, actions),
-            Input::MemberDown(peer) => self.on_member_down(peer, now, actions),
+            Input::MemberDown(peer) => self.on_member_down(peer, DownReason::Failed, now, actions),
+            Input::MemberLeft(peer) => self.on_member_down(peer, DownReason::Left, now, actions),
             Input::Leave => self.on_leave(actions),
             Input::DeadlineReached => {
                 while let Some((_, key)) = self.timers.pop_due(now) {
@@ -232,9 +233,9 @@ impl<I: Identifier> State<I> {
         }
     }
 
-    fn on_member_down(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
+    fn on_member_down(&mut self, peer: I, reason: DownReason, now: Time, actions: &mut Vec<Action<I>>) {
         let Ok(index) = self.find(peer) else { return };
-        self.take_down(index, DownReason::Failed, now, actions);
+        self.take_down(index, reason, now, actions);
         self.halves[index].is_member = false;
         if !self.halves[index].is_contact {
             self.halves.remove(index);
