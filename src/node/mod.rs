@@ -223,9 +223,11 @@ impl Node {
                 self.links.on_discovered(others.collect(), now.time, &mut self.notices, actions);
             }
             Input::Stalled { connection } => {
-                if let Some(peer) = self.links.peer_of(connection) {
+                if let Some(peer) = self.links.on_slow(connection, now.time) {
                     self.counters.stalled += 1;
                     actions.push(Action::Event(Event::SlowPeer(peer)));
+                    // No neighbor from now on, even if another connection to it still stands.
+                    self.notices.push(Notice::Down { peer, broken: false });
                     actions.push(Action::Close { connection, reason: CloseReason::TooSlow });
                 }
             }
@@ -483,6 +485,10 @@ impl Node {
                 self.links.learn(peer, address);
             }
         }
+        if self.rests(from, &message, now) {
+            self.links.dropped += 1;
+            return Ok(());
+        }
         self.overlay.handle(meshwork_overlay::Input::Received { from, message }, now.time, &mut self.overlay_actions);
         Ok(())
     }
@@ -641,6 +647,8 @@ impl Node {
     fn on_overlay_action(&mut self, action: meshwork_overlay::Action<PeerId>, now: Now, actions: &mut Vec<Action>) {
         use meshwork_overlay::Action as Overlay;
         match action {
+            // As if it were lost: whoever sends it has an answer to that, and tries again until the rest is over.
+            Overlay::Send { to, message, .. } if self.rests(to, &message, now) => self.links.dropped += 1,
             Overlay::Send { to, address, message } => {
                 let channel = message.channel();
                 let frame = self.overlay_frame(message);
@@ -689,6 +697,11 @@ impl Node {
             State::Changed { key, value, stamp } => actions.push(Action::Changed { key: key.to_string(), value, stamp }),
             State::Misbehaved { peer, what } => self.on_misbehaved(peer, what, now, actions),
         }
+    }
+
+    /// Whether a message is not for now, because its peer was too slow and rests. What keeps the peer a member passes.
+    fn rests(&self, peer: PeerId, message: &meshwork_overlay::Message<PeerId>, now: Now) -> bool {
+        !matches!(message, meshwork_overlay::Message::Swim(_)) && self.links.is_resting(peer, now.time)
     }
 
     fn on_neighbors(&mut self, actions: &mut Vec<Action>) {
