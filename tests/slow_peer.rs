@@ -151,7 +151,6 @@ async fn queued_bytes(nodes: &[Node], peer: PeerId) -> usize {
 struct Outcome {
     baseline: Vec<Duration>,
     slow: Vec<Duration>,
-    growth_bytes: usize,
 }
 
 async fn starve(appetite: Appetite, baseline: Duration, slow: Duration) -> Outcome {
@@ -198,7 +197,13 @@ async fn starve(appetite: Appetite, baseline: Duration, slow: Duration) -> Outco
     {
         let told = told.lock().unwrap();
         for (name, phase) in [("baseline", &baseline), ("slow peer", &slow)] {
-            println!("{appetite:?} {name}: {} latencies, p50 {:?}, p99 {:?}, max {:?}", phase.len(), quantile(phase, 0.5), quantile(phase, 0.99), phase[phase.len() - 1]);
+            println!(
+                "{appetite:?} {name}: {} latencies, p50 {:?}, p99 {:?}, max {:?}",
+                phase.len(),
+                quantile(phase, 0.5),
+                quantile(phase, 0.99),
+                phase[phase.len() - 1]
+            );
         }
         println!(
             "{appetite:?}: memory grew by {} KiB, at most {} KiB waited for the slow peer, it was reported {} times and closed {closed} times",
@@ -217,7 +222,7 @@ async fn starve(appetite: Appetite, baseline: Duration, slow: Duration) -> Outco
     for node in &nodes {
         assert_eq!(node.report().await.unwrap().stalls, 0);
     }
-    Outcome { baseline, slow, growth_bytes }
+    Outcome { baseline, slow }
 }
 
 fn run(appetite: Appetite) {

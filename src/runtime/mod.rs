@@ -7,11 +7,13 @@
 //! |---|---|
 //! | [`builder`](Builder) | settings, secrets and keys, the start |
 //! | `driver` | the loop: inputs in, actions out, never a wait between them |
+//! | `congestion` | when the application waits for slow queues, and when it does not |
 //! | `discovery` | mDNS and remembered peers |
 //! | `storage` | the files of a node and of a user |
 //! | `streams` | what the application receives |
 
 mod builder;
+mod congestion;
 mod discovery;
 mod driver;
 mod storage;
