@@ -189,3 +189,16 @@ fn a_killed_node_is_found_dead() {
         }
     });
 }
+
+#[test]
+fn subscriptions_end_with_the_node_and_not_with_its_handles() {
+    run(async {
+        let node = on_loopback(1).start().await.unwrap();
+        let (mut inbox, mut events, mut watch) = (node.subscribe(), node.events(), node.state().watch("").await.unwrap());
+        node.leave().await;
+        assert_eq!(inbox.next().await, None);
+        while events.next().await.is_some() {}
+        assert_eq!(watch.next().await, None);
+        assert_eq!(node.messages().next().await, None, "nor does one to a stopped node wait for ever");
+    });
+}
