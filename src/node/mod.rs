@@ -231,6 +231,11 @@ impl Node {
                     actions.push(Action::Close { connection, reason: CloseReason::TooSlow });
                 }
             }
+            Input::Misbehaved { connection, what } => {
+                if let Some(peer) = self.links.peer_of(connection) {
+                    self.on_misbehaved(peer, what, now, actions);
+                }
+            }
             Input::Respond { token, answer } => self.on_respond(token, answer, now, actions),
             Input::DeadlineReached => self.on_deadline(now, actions),
         }
@@ -477,7 +482,9 @@ impl Node {
 
     fn on_overlay(&mut self, from: PeerId, channel: ChannelId, body: &[u8], now: Now) -> Result<(), Misbehavior> {
         let wire::Overlay { addresses, message } = decoded(body)?;
-        if message.channel() != channel {
+        // Nobody broadcasts on the control channel, and whoever did would be served before everything else.
+        let is_payload = matches!(&message, meshwork_overlay::Message::Plumtree(message) if message.channel().is_some());
+        if message.channel() != channel || is_payload && !is_application(channel) && channel != ChannelId::STATE {
             return Err(Misbehavior::WrongChannel);
         }
         for (peer, address) in addresses {
@@ -661,7 +668,7 @@ impl Node {
                 self.links.send_datagram(to, address, datagram.into(), now.time, &mut self.notices, actions);
             }
             Overlay::Deliver { id, payload, .. } if id.channel == ChannelId::STATE => {
-                self.state.handle(replica::Input::Delta { origin: id.origin, bytes: payload }, now, &mut self.state_actions);
+                self.on_delta(id.origin, payload, now);
             }
             Overlay::Deliver { id, payload, hops } => {
                 self.counters.delivered += 1;
@@ -679,6 +686,19 @@ impl Node {
             }
             Overlay::Member(event) => actions.extend(member_event(event).map(Action::Event)),
             Overlay::Misbehaved { peer, what } => self.on_misbehaved(peer, what, now, actions),
+        }
+    }
+
+    /// A broadcast carries no signature: whoever passed it on may have made it up, so a broken rule is counted and held against nobody.
+    /// Otherwise one liar could make every node throw out whomever it names.
+    fn on_delta(&mut self, origin: PeerId, bytes: Bytes, now: Now) {
+        let first = self.state_actions.len();
+        self.state.handle(replica::Input::Delta { origin, bytes }, now, &mut self.state_actions);
+        for action in self.state_actions.split_off(first) {
+            match action {
+                replica::Action::Misbehaved { what, .. } => *self.counters.misbehaved.entry(what.name()).or_default() += 1,
+                other => self.state_actions.push(other),
+            }
         }
     }
 

@@ -333,3 +333,42 @@ fn a_peer_that_was_too_slow_rests_and_then_gets_what_it_missed() {
         );
     }
 }
+
+/// What a liar sends as if it passed on a broadcast of somebody else.
+fn forged(origin: PeerId, channel: ChannelId) -> Frame {
+    let id = MessageId { origin, incarnation: 1, channel, sequence: 1_000 };
+    let push = meshwork_overlay::plumtree::message::Push::Eager;
+    let gossip = meshwork_overlay::plumtree::Message::Gossip { id, hops: 1, push, payload: Bytes::from_static(b"\xff\xff\xff") };
+    let message = meshwork_overlay::Message::Plumtree(gossip);
+    let body = meshwork_channels::encode(&wire::Overlay { addresses: Bounded::first_of([]), message }).into();
+    Frame { kind: wire::OVERLAY, body }
+}
+
+#[test]
+fn nobody_broadcasts_on_the_control_channel() {
+    for channel in [ChannelId::CONTROL, ChannelId(9)] {
+        let mut table = Table::new(2, &Config::default());
+        table.join_all_to_the_first();
+        table.run(Duration::from_secs(2));
+        let connection = table.nodes[0].connections().next().unwrap().1;
+        table.with(0, |node, now, actions| {
+            node.handle(Input::Frame { connection, channel, frame: forged(peer(1), channel) }, now, actions);
+            assert!(actions.iter().any(|action| matches!(action, Action::Close { reason: CloseReason::Misbehaved, .. })), "{actions:?}");
+            assert!(!actions.iter().any(|action| matches!(action, Action::Deliver(_))));
+        });
+    }
+}
+
+#[test]
+fn a_forged_broadcast_costs_the_one_it_names_nothing() {
+    let mut table = Table::new(3, &Config { topology: Kind::Mesh, ..Config::default() });
+    table.join_all_to_the_first();
+    table.run(Duration::from_secs(5));
+    let from_liar = table.nodes[0].connections().find(|(whom, _)| *whom == peer(2)).unwrap().1;
+    table.with(0, |node, now, actions| {
+        let frame = forged(peer(1), ChannelId::STATE);
+        node.handle(Input::Frame { connection: from_liar, channel: ChannelId::STATE, frame }, now, actions);
+        assert!(!actions.iter().any(|action| matches!(action, Action::Close { .. } | Action::Event(_))), "{actions:?}");
+        assert_eq!(node.counters().misbehaved["undecodable"], 1, "it is counted");
+    });
+}

@@ -425,7 +425,10 @@ impl Driver {
             quic::Event::Closed { connection, peer, reason } => {
                 debug!(peer = %peer.short(), %reason, "connection closed");
                 self.links.remove(&connection);
-                use quic::CloseReason::{Ours, Theirs};
+                use quic::CloseReason::{Misbehaved, Ours, Theirs};
+                if let Misbehaved(what) = reason {
+                    self.inputs.push_back(Input::Misbehaved { connection, what });
+                }
                 let unneeded =
                     matches!(reason, Ours(CloseCode::Idle | CloseCode::Duplicate) | Theirs(CloseCode::Idle | CloseCode::Duplicate));
                 Input::Disconnected { connection, peer, unneeded }
