@@ -19,7 +19,7 @@ use meshwork::node::{Config, Event, Kind};
 use meshwork::overlay::plumtree;
 use meshwork::{Node, PeerId};
 use support::puppet::{Appetite, Puppet};
-use support::{cluster, within_patience};
+use support::{mesh, neighbors, within_patience};
 
 /// Healthy nodes; everybody is everybody's neighbor.
 const NODES: usize = 4;
@@ -35,7 +35,7 @@ const GROWTH_BYTES_MAX: usize = NODES * 2 * (3 + 1 + 1 + 1) * 1_024 * 1_024 + 16
 /// The ratio that the long run demands.
 const RATIO_MAX: f64 = 1.20;
 
-fn mesh() -> Config {
+fn config() -> Config {
     // What is kept for latecomers would grow all through a short run and hide what the slow peer costs.
     let broadcast = plumtree::Config { payload_bytes_max: 2 * 1_024 * 1_024, ..plumtree::Config::default() };
     Config { topology: Kind::Mesh, broadcast, ..Config::default() }
@@ -154,16 +154,9 @@ struct Outcome {
 }
 
 async fn starve(appetite: Appetite, baseline: Duration, slow: Duration) -> Outcome {
-    let nodes = cluster(NODES, &mesh()).await;
-    let puppet = Puppet::start(&mesh(), nodes[0].address());
-    within_patience("everybody to be everybody's neighbor", async || {
-        let mut whole = true;
-        for node in &nodes {
-            whole &= node.neighbors().await.unwrap().len() == NODES;
-        }
-        whole
-    })
-    .await;
+    let nodes = mesh(NODES, &config()).await;
+    let puppet = Puppet::start(&config(), nodes[0].address());
+    neighbors(&nodes, NODES).await;
     let mut load = Load::new(&nodes);
     // The first second fills what is kept and warms what is lazy.
     load.run(&nodes[0], Duration::from_secs(1)).await;

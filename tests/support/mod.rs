@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test uses a part of it")]
 
 pub(crate) mod puppet;
+pub(crate) mod table;
 pub(crate) mod wire;
 
 use std::time::Duration;
@@ -40,6 +41,25 @@ pub(crate) async fn cluster(count: usize, config: &Config) -> Vec<Node> {
     })
     .await;
     nodes
+}
+
+/// Nodes of one cluster, once everybody is everybody's neighbor.
+pub(crate) async fn mesh(count: usize, config: &Config) -> Vec<Node> {
+    let nodes = cluster(count, config).await;
+    neighbors(&nodes, count - 1).await;
+    nodes
+}
+
+/// Waits until every node has so many neighbors.
+pub(crate) async fn neighbors(nodes: &[Node], count: usize) {
+    within_patience("everybody to be everybody's neighbor", async || {
+        let mut whole = true;
+        for node in nodes {
+            whole &= node.neighbors().await.unwrap().len() == count;
+        }
+        whole
+    })
+    .await;
 }
 
 /// Waits until something is so.
