@@ -98,9 +98,7 @@ fn mutated(random: &mut Generator, bytes: &[u8], other: &[u8]) -> Vec<u8> {
 
 /// Feeds mutations of what nodes say to a node, and to the decoder of frames.
 fn flood(topology: Kind, seed: u64, count: u32) {
-    let mut config = Config { topology, ..Config::default() };
-    // Strangers whom mutations make up would soon be most of what is compared with each connection, and of the time of this test.
-    config.membership.members_max = 16;
+    let config = Config { topology, ..Config::default() };
     let heard = conversation(&config);
     // Of another life: broadcasts carry no signature yet, so one who replays or forges the next numbers of this life would be believed.
     let mut table = Table::new(3, 1_000_003, &config);
@@ -213,7 +211,7 @@ fn anywhere(random: &mut Generator) -> SocketAddr {
 
 fn overlay(random: &mut Generator, message: &Message<PeerId>) -> Said {
     let addresses: Bounded<(PeerId, SocketAddr), 64> = Bounded::first_of((0..64).map(|_| (anybody(random), anywhere(random))));
-    let body = Bytes::from(encode(&(addresses, message)));
+    let body = encode(&(addresses, message));
     Said::Frame(message.channel(), Frame { kind: OVERLAY, body })
 }
 
@@ -301,11 +299,11 @@ fn nasty(random: &mut Generator, kind: &str, number: u64, wall: u64) -> Said {
                 value: crdt::wire::Value::Register(Bytes::from(vec![7; 100])),
             };
             let entries = Bounded::first_of((0..200).map(|_| entry(random)));
-            let body = Bytes::from(encode(&crdt::replica::Message::Entries { entries }));
+            let body = encode(&crdt::replica::Message::Entries { entries });
             return Said::Frame(ChannelId::STATE, Frame { kind: STATE, body });
         }
         "requests" => {
-            let body = Bytes::from(encode(&(number, Bytes::from(vec![7; 1_000]))));
+            let body = encode(&(number, Bytes::from(vec![7; 1_000])));
             return Said::Frame(ChannelId::COORDINATION, Frame { kind: REQUEST, body });
         }
         _ => return Said::Frame(ChannelId::DATA, Frame { kind: MESSAGE, body: Bytes::from(vec![7; 1_000]) }),

@@ -41,12 +41,15 @@ fn config() -> Config {
     Config { topology: Kind::Mesh, broadcast, ..Config::default() }
 }
 
+/// In the order of arrival: the number of a message, and how long it took.
+type Arrivals = Vec<(u64, Duration)>;
+
 /// Steady broadcasts of the first node, and what the others receive.
 struct Load {
     origin: Instant,
     sent: u64,
-    /// For each receiver, in order of arrival: the number of the message, and how long it took.
-    received: Arc<Mutex<Vec<Vec<(u64, Duration)>>>>,
+    /// One for each receiver.
+    received: Arc<Mutex<Vec<Arrivals>>>,
 }
 
 impl Load {
@@ -218,11 +221,15 @@ async fn starve(appetite: Appetite, baseline: Duration, slow: Duration) -> Outco
     Outcome { baseline, slow }
 }
 
+/// One at a time: they measure the memory of this process.
+static TURN: Mutex<()> = Mutex::new(());
+
 fn run(appetite: Appetite) {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let long = std::env::var("MESHWORK_SLOW_SECONDS").ok().map(|seconds| Duration::from_secs(seconds.parse().unwrap()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (baseline, slow) = long.map_or((Duration::from_secs(2), Duration::from_secs(9)), |long| (long / 2, long));
+        let (baseline, slow) = long.map_or((Duration::from_millis(1_500), Duration::from_secs(7)), |long| (long / 2, long));
         let outcome = starve(appetite, baseline, slow).await;
         if long.is_some() {
             let ratio = quantile(&outcome.slow, 0.99).as_secs_f64() / quantile(&outcome.baseline, 0.99).as_secs_f64();

@@ -340,7 +340,7 @@ fn forged(origin: PeerId, channel: ChannelId) -> Frame {
     let push = meshwork_overlay::plumtree::message::Push::Eager;
     let gossip = meshwork_overlay::plumtree::Message::Gossip { id, hops: 1, push, payload: Bytes::from_static(b"\xff\xff\xff") };
     let message = meshwork_overlay::Message::Plumtree(gossip);
-    let body = meshwork_channels::encode(&wire::Overlay { addresses: Bounded::first_of([]), message }).into();
+    let body = meshwork_channels::encode(&wire::Overlay { addresses: Bounded::first_of([]), message });
     Frame { kind: wire::OVERLAY, body }
 }
 
