@@ -254,22 +254,19 @@ impl Driver {
                 let Some(event) = self.endpoint_events.try_recv() else { break };
                 self.on_endpoint_event(event);
             }
-            let mut next = command;
-            for _ in 0..BURST {
-                match next.take() {
-                    Some(Some(Command::Kill)) => return End::Kill,
-                    Some(Some(Command::Leave { reply })) => leaving = Some(self.say_goodbye(Some(reply))),
+            let (mut next, mut handled) = (command, 0);
+            while let Some(command) = next.take() {
+                match command {
+                    Some(Command::Kill) => return End::Kill,
+                    Some(Command::Leave { reply }) => leaving = Some(self.say_goodbye(Some(reply))),
                     // Every handle is gone: nobody can use the node any more.
-                    Some(None) => leaving = Some(self.say_goodbye(None)),
-                    Some(Some(command)) => self.on_command(command),
-                    None => {}
+                    None => leaving = Some(self.say_goodbye(None)),
+                    Some(command) => self.on_command(command),
                 }
-                if leaving.is_some() || self.is_congested() {
-                    break;
-                }
-                match self.command_queue.try_recv() {
-                    Ok(command) => next = Some(Some(command)),
-                    Err(_) => break,
+                handled += 1;
+                // Looked at before the next one is taken: whatever is taken is handled.
+                if leaving.is_none() && handled < BURST && !self.is_congested() {
+                    next = self.command_queue.try_recv().ok().map(Some);
                 }
             }
             if Instant::now() >= self.tick_at {
