@@ -189,3 +189,34 @@ fn a_killed_node_is_found_dead() {
         }
     });
 }
+
+#[test]
+fn subscriptions_end_with_the_node_and_not_with_its_handles() {
+    run(async {
+        let node = on_loopback(1).start().await.unwrap();
+        let (mut inbox, mut events, mut watch) = (node.subscribe(), node.events(), node.state().watch("").await.unwrap());
+        node.leave().await;
+        assert_eq!(inbox.next().await, None);
+        while events.next().await.is_some() {}
+        assert_eq!(watch.next().await, None);
+        assert_eq!(node.messages().next().await, None, "nor does one to a stopped node wait for ever");
+    });
+}
+
+#[test]
+fn a_flood_of_calls_loses_none() {
+    run(async {
+        let nodes = cluster(3, &Config::default()).await;
+        let mut inboxes: Vec<_> = nodes[1..].iter().map(Node::subscribe).collect();
+        const COUNT: u32 = 3_000;
+        // As fast as the node takes them: every call of a whole burst finds the next one waiting.
+        for number in 0..COUNT {
+            nodes[0].broadcast(number.to_be_bytes().to_vec()).await.unwrap();
+        }
+        for inbox in &mut inboxes {
+            for _ in 0..COUNT {
+                inbox.try_next().await.unwrap().unwrap();
+            }
+        }
+    });
+}

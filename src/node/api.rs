@@ -76,6 +76,13 @@ pub enum Input {
         /// Its connection.
         connection: ConnectionId,
     },
+    /// A peer broke a rule of the transport, and the connection was closed for it. Its [`Input::Disconnected`] follows.
+    Misbehaved {
+        /// Its connection.
+        connection: ConnectionId,
+        /// The rule.
+        what: Misbehavior,
+    },
     /// The application, or the driver in its place, answers a request.
     Respond {
         /// The request.

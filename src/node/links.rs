@@ -4,9 +4,11 @@
 //!
 //! * an address book, because a message may name a peer that nobody here has met;
 //! * a bounded queue for each peer that is being dialed, so that "send to" and "dial" are one verb for the cores above;
-//! * an end for connections that nobody needs: membership probes members at random, and would in time connect everybody with everybody.
+//! * an end for connections that nobody needs: membership probes members at random, and would in time connect everybody with everybody;
+//! * a rest for peers that were too slow: for a while, which doubles each time, they stay connected for membership and direct messages and take no part in the overlay.
+//!   Otherwise they would come back at once, and fill the same queues again.
 //!
-//! What a peer can make it store: [`Params::book_max`] addresses, oldest forgotten first. Queues fill only by our own sending:
+//! What a peer can make it store: [`Params::book_max`] addresses, oldest forgotten first, and one of [`RESTS_MAX`] rests. Queues fill only by our own sending:
 //! [`Params::waiting_peers_max`] peers with [`Params::waiting_frames_max`] frames and [`Params::waiting_bytes_max`] bytes each.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,6 +43,15 @@ pub struct Params {
 /// Datagrams that wait for one peer; the oldest gives way, for a late probe is worth nothing.
 const WAITING_DATAGRAMS_MAX: usize = 8;
 
+/// The first rest of a peer that was too slow. Short, because a machine that stood still for some seconds is as good as before. A guess.
+const REST: Duration = Duration::from_secs(2);
+/// The longest rest: shorter than payloads are kept by default, so that what the peer broadcasts meanwhile still spreads afterwards.
+const REST_MAX: Duration = Duration::from_secs(64);
+/// A peer that kept up for so long after a rest starts anew with a short one. A guess.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
+/// Rests that are remembered; the one that ends first makes room.
+pub const RESTS_MAX: usize = 1_024;
+
 /// What the connections tell the node.
 #[derive(Debug)]
 pub(crate) enum Notice {
@@ -66,6 +77,15 @@ struct Arriving {
     join: bool,
 }
 
+/// The rest of a peer that was too slow.
+#[derive(Debug)]
+struct Rest {
+    until: Time,
+    /// The connection on which it was too slow.
+    connection: ConnectionId,
+    len: Duration,
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     frames: VecDeque<(ChannelId, Bytes, Option<CallId>)>,
@@ -85,6 +105,7 @@ pub(crate) struct Links {
     /// Addresses from discovery: a peer found behind one may be the door to a part of the cluster that we do not know.
     doors: BTreeSet<SocketAddr>,
     waiting: BTreeMap<PeerId, Waiting>,
+    rests: BTreeMap<PeerId, Rest>,
     arriving: Option<Arriving>,
     /// Whether the connection whose end is being handled was closed because nobody needed it.
     unneeded: bool,
@@ -105,6 +126,7 @@ impl Links {
             book_order: VecDeque::new(),
             doors: BTreeSet::new(),
             waiting: BTreeMap::new(),
+            rests: BTreeMap::new(),
             arriving: None,
             unneeded: false,
             dropped: 0,
@@ -240,6 +262,29 @@ impl Links {
             self.dial.handle(dial::Input::DeadlineReached, now, &mut self.dial_actions);
             self.route(now, notices, actions);
         }
+    }
+
+    /// The peer of a connection on which it was too slow; none when that was said before. From now on it rests.
+    pub(crate) fn on_slow(&mut self, connection: ConnectionId, now: Time) -> Option<PeerId> {
+        let peer = self.peer_of(connection)?;
+        let len = match self.rests.get(&peer) {
+            Some(rest) if rest.connection == connection => return None,
+            Some(rest) if now.since(rest.until) < FORGIVEN_AFTER => (rest.len * 2).min(REST_MAX),
+            _ => REST,
+        };
+        if self.rests.len() >= RESTS_MAX
+            && !self.rests.contains_key(&peer)
+            && let Some(first) = self.rests.iter().min_by_key(|(_, rest)| rest.until).map(|(peer, _)| *peer)
+        {
+            self.rests.remove(&first);
+        }
+        self.rests.insert(peer, Rest { until: now + len, connection, len });
+        Some(peer)
+    }
+
+    /// Whether a peer takes no part in the overlay for now, because it was too slow.
+    pub(crate) fn is_resting(&self, peer: PeerId, now: Time) -> bool {
+        self.rests.get(&peer).is_some_and(|rest| now < rest.until)
     }
 
     /// Sends a whole frame to a peer, dialing it first if need be.

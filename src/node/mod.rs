@@ -223,10 +223,17 @@ impl Node {
                 self.links.on_discovered(others.collect(), now.time, &mut self.notices, actions);
             }
             Input::Stalled { connection } => {
-                if let Some(peer) = self.links.peer_of(connection) {
+                if let Some(peer) = self.links.on_slow(connection, now.time) {
                     self.counters.stalled += 1;
                     actions.push(Action::Event(Event::SlowPeer(peer)));
+                    // No neighbor from now on, even if another connection to it still stands.
+                    self.notices.push(Notice::Down { peer, broken: false });
                     actions.push(Action::Close { connection, reason: CloseReason::TooSlow });
+                }
+            }
+            Input::Misbehaved { connection, what } => {
+                if let Some(peer) = self.links.peer_of(connection) {
+                    self.on_misbehaved(peer, what, now, actions);
                 }
             }
             Input::Respond { token, answer } => self.on_respond(token, answer, now, actions),
@@ -475,13 +482,19 @@ impl Node {
 
     fn on_overlay(&mut self, from: PeerId, channel: ChannelId, body: &[u8], now: Now) -> Result<(), Misbehavior> {
         let wire::Overlay { addresses, message } = decoded(body)?;
-        if message.channel() != channel {
+        // Nobody broadcasts on the control channel, and whoever did would be served before everything else.
+        let is_payload = matches!(&message, meshwork_overlay::Message::Plumtree(message) if message.channel().is_some());
+        if message.channel() != channel || is_payload && !is_application(channel) && channel != ChannelId::STATE {
             return Err(Misbehavior::WrongChannel);
         }
         for (peer, address) in addresses {
             if peer != self.identity.peer {
                 self.links.learn(peer, address);
             }
+        }
+        if self.rests(from, &message, now) {
+            self.links.dropped += 1;
+            return Ok(());
         }
         self.overlay.handle(meshwork_overlay::Input::Received { from, message }, now.time, &mut self.overlay_actions);
         Ok(())
@@ -641,6 +654,8 @@ impl Node {
     fn on_overlay_action(&mut self, action: meshwork_overlay::Action<PeerId>, now: Now, actions: &mut Vec<Action>) {
         use meshwork_overlay::Action as Overlay;
         match action {
+            // As if it were lost: whoever sends it has an answer to that, and tries again until the rest is over.
+            Overlay::Send { to, message, .. } if self.rests(to, &message, now) => self.links.dropped += 1,
             Overlay::Send { to, address, message } => {
                 let channel = message.channel();
                 let frame = self.overlay_frame(message);
@@ -653,7 +668,7 @@ impl Node {
                 self.links.send_datagram(to, address, datagram.into(), now.time, &mut self.notices, actions);
             }
             Overlay::Deliver { id, payload, .. } if id.channel == ChannelId::STATE => {
-                self.state.handle(replica::Input::Delta { origin: id.origin, bytes: payload }, now, &mut self.state_actions);
+                self.on_delta(id.origin, payload, now);
             }
             Overlay::Deliver { id, payload, hops } => {
                 self.counters.delivered += 1;
@@ -674,6 +689,19 @@ impl Node {
         }
     }
 
+    /// A broadcast carries no signature: whoever passed it on may have made it up, so a broken rule is counted and held against nobody.
+    /// Otherwise one liar could make every node throw out whomever it names.
+    fn on_delta(&mut self, origin: PeerId, bytes: Bytes, now: Now) {
+        let first = self.state_actions.len();
+        self.state.handle(replica::Input::Delta { origin, bytes }, now, &mut self.state_actions);
+        for action in self.state_actions.split_off(first) {
+            match action {
+                replica::Action::Misbehaved { what, .. } => *self.counters.misbehaved.entry(what.name()).or_default() += 1,
+                other => self.state_actions.push(other),
+            }
+        }
+    }
+
     fn on_state_action(&mut self, action: replica::Action, now: Now, actions: &mut Vec<Action>) {
         use replica::Action as State;
         match action {
@@ -689,6 +717,11 @@ impl Node {
             State::Changed { key, value, stamp } => actions.push(Action::Changed { key: key.to_string(), value, stamp }),
             State::Misbehaved { peer, what } => self.on_misbehaved(peer, what, now, actions),
         }
+    }
+
+    /// Whether a message is not for now, because its peer was too slow and rests. What keeps the peer a member passes.
+    fn rests(&self, peer: PeerId, message: &meshwork_overlay::Message<PeerId>, now: Now) -> bool {
+        !matches!(message, meshwork_overlay::Message::Swim(_)) && self.links.is_resting(peer, now.time)
     }
 
     fn on_neighbors(&mut self, actions: &mut Vec<Action>) {

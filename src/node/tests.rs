@@ -288,3 +288,87 @@ fn an_unknown_kind_of_frame_is_skipped() {
         assert_eq!(node.counters().skipped, 1);
     });
 }
+
+#[test]
+fn a_peer_that_was_too_slow_rests_and_then_gets_what_it_missed() {
+    for topology in [Kind::Hyparview, Kind::Mesh] {
+        let mut table = Table::new(4, &Config { topology, ..Config::default() });
+        table.join_all_to_the_first();
+        table.run(Duration::from_secs(10));
+        let mut rests = Vec::new();
+        for round in 0..3_u8 {
+            let slow_at = table.now.time;
+            for index in 0..3 {
+                assert!(table.nodes[index].neighbors().contains(&peer(3)), "{topology:?}");
+                table.told[index].clear();
+                let connection = table.nodes[index].connections().find(|(whom, _)| *whom == peer(3)).unwrap().1;
+                // A driver may find many full queues in one turn.
+                for _ in 0..3 {
+                    table.with(index, |node, now, actions| node.handle(Input::Stalled { connection }, now, actions));
+                }
+                let slow = table.told[index].iter().filter(|action| matches!(action, Action::Event(Event::SlowPeer(_)))).count();
+                assert_eq!(slow, 1, "told once");
+            }
+            table.settle();
+            table.run(Duration::from_millis(1_500));
+            table.with(0, |node, now, actions| {
+                node.broadcast(ChannelId::EVENTS, Bytes::from(vec![round]), now, actions).unwrap();
+            });
+            table.settle();
+            assert!((0..3).all(|index| !table.nodes[index].neighbors().contains(&peer(3))), "it rests");
+            assert_eq!(table.delivered(1).last(), table.delivered(2).last(), "the others go on");
+            while !table.nodes[0].neighbors().contains(&peer(3)) {
+                table.run(Duration::from_millis(100));
+                assert!(table.now.time.since(slow_at) < Duration::from_secs(60), "it is taken back");
+            }
+            rests.push(table.now.time.since(slow_at));
+            table.run(Duration::from_secs(20));
+            assert_eq!(table.delivered(3), (0..=round).map(|round| Bytes::from(vec![round])).collect::<Vec<_>>());
+            let alive = |node: &Node| node.members().filter(|member| member.status == Status::Alive).count();
+            assert!(table.nodes.iter().all(|node| alive(node) == 4), "it was a member all the time");
+        }
+        assert!(
+            rests[0] >= Duration::from_secs(2) && rests[1] >= Duration::from_secs(4) && rests[2] >= Duration::from_secs(8),
+            "{rests:?}"
+        );
+    }
+}
+
+/// What a liar sends as if it passed on a broadcast of somebody else.
+fn forged(origin: PeerId, channel: ChannelId) -> Frame {
+    let id = MessageId { origin, incarnation: 1, channel, sequence: 1_000 };
+    let push = meshwork_overlay::plumtree::message::Push::Eager;
+    let gossip = meshwork_overlay::plumtree::Message::Gossip { id, hops: 1, push, payload: Bytes::from_static(b"\xff\xff\xff") };
+    let message = meshwork_overlay::Message::Plumtree(gossip);
+    let body = meshwork_channels::encode(&wire::Overlay { addresses: Bounded::first_of([]), message });
+    Frame { kind: wire::OVERLAY, body }
+}
+
+#[test]
+fn nobody_broadcasts_on_the_control_channel() {
+    for channel in [ChannelId::CONTROL, ChannelId(9)] {
+        let mut table = Table::new(2, &Config::default());
+        table.join_all_to_the_first();
+        table.run(Duration::from_secs(2));
+        let connection = table.nodes[0].connections().next().unwrap().1;
+        table.with(0, |node, now, actions| {
+            node.handle(Input::Frame { connection, channel, frame: forged(peer(1), channel) }, now, actions);
+            assert!(actions.iter().any(|action| matches!(action, Action::Close { reason: CloseReason::Misbehaved, .. })), "{actions:?}");
+            assert!(!actions.iter().any(|action| matches!(action, Action::Deliver(_))));
+        });
+    }
+}
+
+#[test]
+fn a_forged_broadcast_costs_the_one_it_names_nothing() {
+    let mut table = Table::new(3, &Config { topology: Kind::Mesh, ..Config::default() });
+    table.join_all_to_the_first();
+    table.run(Duration::from_secs(5));
+    let from_liar = table.nodes[0].connections().find(|(whom, _)| *whom == peer(2)).unwrap().1;
+    table.with(0, |node, now, actions| {
+        let frame = forged(peer(1), ChannelId::STATE);
+        node.handle(Input::Frame { connection: from_liar, channel: ChannelId::STATE, frame }, now, actions);
+        assert!(!actions.iter().any(|action| matches!(action, Action::Close { .. } | Action::Event(_))), "{actions:?}");
+        assert_eq!(node.counters().misbehaved["undecodable"], 1, "it is counted");
+    });
+}

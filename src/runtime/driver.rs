@@ -20,6 +20,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
+use super::congestion::Congestion;
 use super::discovery::{self, Found};
 use super::storage::{DataDir, PEERS_MAX};
 use super::streams::{Change, DirectMessage, Request};
@@ -34,10 +35,8 @@ const BURST: usize = 128;
 const TICK: Duration = Duration::from_millis(500);
 /// A peer that takes nothing for this long while frames wait for it is too slow.
 const STALLED: Duration = Duration::from_secs(5);
-/// A peer that took nothing for this long does not hold up the application any more.
-const KEEPS_UP: Duration = Duration::from_millis(50);
-/// A peer before which so much waits holds up the application, if it keeps up at all: well below what any channel may queue.
-const CONGESTED_BYTES: usize = 768 * 1_024;
+/// While the application is held up, the queues are looked at this often: nothing tells when they have drained.
+const CONGESTED_LOOK: Duration = Duration::from_millis(2);
 /// How often a node without company knocks again where it once found somebody.
 const KNOCK_AGAIN: Duration = Duration::from_secs(5);
 /// How often known peers are written down.
@@ -142,6 +141,7 @@ pub(super) struct Driver {
     pulse: Arc<Pulse>,
     data_dir: Option<Arc<DataDir>>,
     links: BTreeMap<ConnectionId, Link>,
+    congestion: Congestion,
     waiters: BTreeMap<CallId, Waiter>,
     requests: Option<mpsc::Sender<Request>>,
     /// For requests that wait for their answer: dropped with the driver, so that a handle that only serves does not keep the node alive.
@@ -191,6 +191,7 @@ impl Driver {
             pulse,
             data_dir: data_dir.map(Arc::new),
             links: BTreeMap::new(),
+            congestion: Congestion::default(),
             waiters: BTreeMap::new(),
             requests: None,
             commands,
@@ -233,7 +234,9 @@ impl Driver {
             }
             let deadline = self.node.next_deadline().map_or(self.tick_at, |at| self.tick_at.min(self.instant(at)));
             let deadline = leaving.as_ref().map_or(deadline, |(until, _)| deadline.min(*until));
-            let takes_commands = leaving.is_none() && !self.is_congested();
+            let congested = self.is_congested();
+            let deadline = if congested { deadline.min(Instant::now() + CONGESTED_LOOK) } else { deadline };
+            let takes_commands = leaving.is_none() && !congested;
             let command = tokio::select! {
                 biased;
                 event = self.endpoint_events.recv() => {
@@ -253,22 +256,19 @@ impl Driver {
                 let Some(event) = self.endpoint_events.try_recv() else { break };
                 self.on_endpoint_event(event);
             }
-            let mut next = command;
-            for _ in 0..BURST {
-                match next.take() {
-                    Some(Some(Command::Kill)) => return End::Kill,
-                    Some(Some(Command::Leave { reply })) => leaving = Some(self.say_goodbye(Some(reply))),
+            let (mut next, mut handled) = (command, 0);
+            while let Some(command) = next.take() {
+                match command {
+                    Some(Command::Kill) => return End::Kill,
+                    Some(Command::Leave { reply }) => leaving = Some(self.say_goodbye(Some(reply))),
                     // Every handle is gone: nobody can use the node any more.
-                    Some(None) => leaving = Some(self.say_goodbye(None)),
-                    Some(Some(command)) => self.on_command(command),
-                    None => {}
+                    None => leaving = Some(self.say_goodbye(None)),
+                    Some(command) => self.on_command(command),
                 }
-                if leaving.is_some() || self.is_congested() {
-                    break;
-                }
-                match self.command_queue.try_recv() {
-                    Ok(command) => next = Some(Some(command)),
-                    Err(_) => break,
+                handled += 1;
+                // Looked at before the next one is taken: whatever is taken is handled.
+                if leaving.is_none() && handled < BURST && !self.is_congested() {
+                    next = self.command_queue.try_recv().ok().map(Some);
                 }
             }
             if Instant::now() >= self.tick_at {
@@ -319,7 +319,8 @@ impl Driver {
                     }
                 }
                 Action::Close { connection, reason } => {
-                    if let Some(link) = self.links.get(&connection) {
+                    // Nothing is sent on it any more, and its queues count for nothing.
+                    if let Some(link) = self.links.remove(&connection) {
                         link.close(close_code(reason));
                     }
                 }
@@ -423,7 +424,10 @@ impl Driver {
             quic::Event::Closed { connection, peer, reason } => {
                 debug!(peer = %peer.short(), %reason, "connection closed");
                 self.links.remove(&connection);
-                use quic::CloseReason::{Ours, Theirs};
+                use quic::CloseReason::{Misbehaved, Ours, Theirs};
+                if let Misbehaved(what) = reason {
+                    self.inputs.push_back(Input::Misbehaved { connection, what });
+                }
                 let unneeded =
                     matches!(reason, Ours(CloseCode::Idle | CloseCode::Duplicate) | Theirs(CloseCode::Idle | CloseCode::Duplicate));
                 Input::Disconnected { connection, peer, unneeded }
@@ -483,19 +487,16 @@ impl Driver {
         self.carry_out();
     }
 
-    /// Whether a peer that keeps up has more than half of a queue before it: then the application waits, so that its own flood does not
-    /// make healthy peers look slow. A peer that takes nothing holds up nobody; it will be closed.
-    fn is_congested(&self) -> bool {
+    fn is_congested(&mut self) -> bool {
         let now = self.now().time;
-        self.links
-            .values()
-            .any(|link| link.queued().bytes > CONGESTED_BYTES && link.stalled_since().is_none_or(|stalled| now.since(stalled) < KEEPS_UP))
+        self.congestion.holds_up(self.links.iter().map(|(connection, link)| (*connection, link.fullest())), now)
     }
 
     fn on_tick(&mut self) {
         let now = Instant::now();
         self.tick_at = now + TICK;
         let time = self.now().time;
+        self.congestion.on_tick(self.links.iter().map(|(connection, link)| (*connection, link.taken_bytes())));
         for (connection, link) in &self.links {
             if link.stalled_since().is_some_and(|since| time.since(since) >= STALLED) {
                 self.inputs.push_back(Input::Stalled { connection: *connection });

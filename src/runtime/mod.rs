@@ -7,11 +7,13 @@
 //! |---|---|
 //! | [`builder`](Builder) | settings, secrets and keys, the start |
 //! | `driver` | the loop: inputs in, actions out, never a wait between them |
+//! | `congestion` | when the application waits for slow queues, and when it does not |
 //! | `discovery` | mDNS and remembered peers |
 //! | `storage` | the files of a node and of a user |
 //! | `streams` | what the application receives |
 
 mod builder;
+mod congestion;
 mod discovery;
 mod driver;
 mod storage;
@@ -67,10 +69,11 @@ pub(crate) struct Shared {
     pub(crate) listening: SocketAddr,
     pub(crate) token: Option<String>,
     pub(crate) commands: mpsc::Sender<Command>,
-    pub(crate) events: broadcast::Sender<Event>,
-    pub(crate) deliveries: broadcast::Sender<Delivery>,
-    pub(crate) messages: broadcast::Sender<DirectMessage>,
-    pub(crate) changes: broadcast::Sender<Change>,
+    // The protocol thread alone holds the other ends, so that subscriptions end with it.
+    pub(crate) events: broadcast::WeakSender<Event>,
+    pub(crate) deliveries: broadcast::WeakSender<Delivery>,
+    pub(crate) messages: broadcast::WeakSender<DirectMessage>,
+    pub(crate) changes: broadcast::WeakSender<Change>,
     pub(crate) pulse: Arc<Pulse>,
 }
 
@@ -315,17 +318,17 @@ impl Node {
     /// The broadcasts of other nodes from now on. Each arrives exactly once; a subscriber that falls behind by 16,384 messages is told how many
     /// it lost.
     pub fn subscribe(&self) -> Subscription<Delivery> {
-        Subscription::new(self.shared.deliveries.subscribe())
+        Subscription::new(streams::subscribe(&self.shared.deliveries))
     }
 
     /// The messages that other nodes send to this one alone, from now on.
     pub fn messages(&self) -> Subscription<DirectMessage> {
-        Subscription::new(self.shared.messages.subscribe())
+        Subscription::new(streams::subscribe(&self.shared.messages))
     }
 
     /// What happens in the cluster, from now on.
     pub fn events(&self) -> Subscription<Event> {
-        Subscription::new(self.shared.events.subscribe())
+        Subscription::new(streams::subscribe(&self.shared.events))
     }
 
     /// The replicated state.

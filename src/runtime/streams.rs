@@ -45,6 +45,11 @@ impl fmt::Display for Lagged {
 
 impl std::error::Error for Lagged {}
 
+/// Subscribes; to a node that has stopped, the subscription has ended.
+pub(super) fn subscribe<T: Clone>(sender: &broadcast::WeakSender<T>) -> broadcast::Receiver<T> {
+    sender.upgrade().unwrap_or_else(|| broadcast::Sender::new(1)).subscribe()
+}
+
 /// A stream of what happens from the moment of the subscription on.
 #[derive(Debug)]
 pub struct Subscription<T> {
@@ -146,7 +151,7 @@ pub struct Watch {
 impl Watch {
     pub(super) async fn start(node: Node, prefix: String) -> Result<Self, Stopped> {
         // Subscribed before the snapshot is taken, so that nothing falls between the two.
-        let changes = node.shared.changes.subscribe();
+        let changes = subscribe(&node.shared.changes);
         let present = node.state().entries(prefix.clone()).await?.into();
         Ok(Watch { node, prefix, changes, present })
     }

@@ -271,6 +271,19 @@ impl Link {
         sender::Queued { bytes: total.bytes.saturating_add(queues.held), ..total }
     }
 
+    /// The channel on which most bytes wait, what waits there, and the bytes of it that the transport has taken so far; `None` while
+    /// nothing waits before the writer.
+    pub fn fullest(&self) -> Option<(ChannelId, sender::Queued, u64)> {
+        self.0.queues().state.fullest()
+    }
+
+    /// Bytes that the transport has taken of all channels but those of control.
+    pub fn taken_bytes(&self) -> u64 {
+        let queues = self.0.queues();
+        let channels = self.0.params.channels().iter().zip(queues.state.counters());
+        channels.filter(|(spec, _)| spec.class != Class::Control).map(|(_, (_, counters))| counters.sent_bytes).sum()
+    }
+
     /// Since when something waits and the transport took nothing, on the clock of
     /// [`EndpointConfig::origin`](super::EndpointConfig::origin); `None` while nothing waits.
     pub fn stalled_since(&self) -> Option<Time> {

@@ -337,6 +337,14 @@ impl State {
         }
     }
 
+    /// The channel on which most bytes wait, with what waits there and how many bytes the transport has taken of it so far; `None` while
+    /// nothing waits. A peer that takes too little of one channel is seen here, whatever it takes of the others.
+    pub fn fullest(&self) -> Option<(ChannelId, Queued, u64)> {
+        let waiting = self.params.channels.iter().zip(&self.queues).filter(|(_, queue)| !queue.frames.is_empty());
+        let (channel, queue) = waiting.max_by_key(|(_, queue)| queue.bytes)?;
+        Some((channel.id, Queued { frames: queue.frames.len(), bytes: queue.bytes }, queue.counters.sent_bytes))
+    }
+
     /// What waits on one channel; nothing on a channel that does not exist.
     pub fn queued(&self, channel: ChannelId) -> Queued {
         let queue = self.params.index(channel).map(|index| &self.queues[index]);
