@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Five nodes in a network of their own, with no address given, find each other by mDNS within ten seconds.
-# Usage: mdns_namespace.sh PATH_OF_MESHWORK. Exits with 77 and the word "skipped" where it may not make network namespaces.
+# Five nodes in a network of their own, with no address given, find each other by mDNS within ten seconds; then two of the README's example do.
+# Usage: mdns_namespace.sh PATH_OF_MESHWORK [PATH_OF_THE_EXAMPLE_EMBED]. Exits with 77 and the word "skipped" where it may not make network namespaces.
 set -euo pipefail
 
 binary=${1:?the path of the meshwork command}
+example=${2:-}
 namespace=meshwork-test-$$
 nodes=5
 deadline_s=10
@@ -65,7 +66,7 @@ while :; do
     done
     if [ "$complete" = "$nodes" ]; then
         echo "ok: $nodes nodes found each other in about $((SECONDS - from)) s"
-        exit 0
+        break
     fi
     if [ $((SECONDS - from)) -gt "$deadline_s" ]; then
         echo "failed: after $deadline_s s only $complete of $nodes nodes see $nodes members"
@@ -77,3 +78,31 @@ while :; do
     fi
     sleep 0.2
 done
+
+[ -n "$example" ] || exit 0
+for node in first second; do
+    ip netns exec "$namespace" "$example" </dev/null >"$folder/$node.out" 2>"$folder/$node.err" &
+    pids+=($!)
+    sleep 1
+done
+id_of() {
+    sed -n 's/^I am \([a-z2-7]*\) at .*/\1/p' "$folder/$1.out"
+}
+heard() {
+    local origin
+    origin=$(id_of "$2")
+    [ -n "$origin" ] && grep --quiet "^$origin: hello from a newcomer$" "$folder/$1.out"
+}
+from=$SECONDS
+until heard first second && heard second first; do
+    if [ $((SECONDS - from)) -gt "$deadline_s" ]; then
+        echo "failed: after $deadline_s s the two examples have not heard each other"
+        for node in first second; do
+            echo "--- the $node one"
+            cat "$folder/$node.out" "$folder/$node.err"
+        done
+        exit 1
+    fi
+    sleep 0.2
+done
+echo "ok: two runs of the example heard each other in about $((SECONDS - from)) s"
