@@ -5,7 +5,7 @@
 //! * an address book, because a message may name a peer that nobody here has met;
 //! * a bounded queue for each peer that is being dialed, so that "send to" and "dial" are one verb for the cores above;
 //! * an end for connections that nobody needs: membership probes members at random, and would in time connect everybody with everybody;
-//! * a rest for peers that were too slow: for a while, which doubles each time, they stay connected for membership and direct messages and take no part in the overlay.
+//! * a rest for peers that were too slow: for a while, four times as long each time, they stay connected for membership and direct messages and take no part in the overlay.
 //!   Otherwise they would come back at once, and fill the same queues again.
 //!
 //! What a peer can make it store: [`Params::book_max`] addresses, oldest forgotten first, and one of [`RESTS_MAX`] rests. Queues fill only by our own sending:
@@ -269,7 +269,7 @@ impl Links {
         let peer = self.peer_of(connection)?;
         let len = match self.rests.get(&peer) {
             Some(rest) if rest.connection == connection => return None,
-            Some(rest) if now.since(rest.until) < FORGIVEN_AFTER => (rest.len * 2).min(REST_MAX),
+            Some(rest) if now.since(rest.until) < FORGIVEN_AFTER => (rest.len * 4).min(REST_MAX),
             _ => REST,
         };
         if self.rests.len() >= RESTS_MAX

@@ -319,7 +319,7 @@ fn a_peer_that_was_too_slow_rests_and_then_gets_what_it_missed() {
             assert_eq!(table.delivered(1).last(), table.delivered(2).last(), "the others go on");
             while !table.nodes[0].neighbors().contains(&peer(3)) {
                 table.run(Duration::from_millis(100));
-                assert!(table.now.time.since(slow_at) < Duration::from_secs(60), "it is taken back");
+                assert!(table.now.time.since(slow_at) < Duration::from_secs(60), "it is taken back, {topology:?}");
             }
             rests.push(table.now.time.since(slow_at));
             table.run(Duration::from_secs(20));
@@ -328,7 +328,7 @@ fn a_peer_that_was_too_slow_rests_and_then_gets_what_it_missed() {
             assert!(table.nodes.iter().all(|node| alive(node) == 4), "it was a member all the time");
         }
         assert!(
-            rests[0] >= Duration::from_secs(2) && rests[1] >= Duration::from_secs(4) && rests[2] >= Duration::from_secs(8),
+            rests[0] >= Duration::from_secs(2) && rests[1] >= Duration::from_secs(8) && rests[2] >= Duration::from_secs(32),
             "{rests:?}"
         );
     }

@@ -293,3 +293,19 @@ fn random_use_loses_and_invents_nothing() {
         assert_eq!((state.total(), state.is_empty()), (Queued::default(), true));
     }
 }
+
+#[test]
+fn the_fullest_channel_shows_a_peer_that_takes_only_others() {
+    let mut state = state();
+    assert_eq!(state.fullest(), None);
+    push(&mut state, ChannelId::EVENTS, 1_000).unwrap();
+    push(&mut state, ChannelId::EVENTS, 500).unwrap();
+    push(&mut state, ChannelId::CONTROL, 100).unwrap();
+    let (channel, frame) = state.pop(any).unwrap();
+    assert_eq!(channel, ChannelId::CONTROL);
+    state.sent(channel, frame.len(), T0);
+    assert_eq!(state.fullest(), Some((ChannelId::EVENTS, Queued { frames: 2, bytes: 1_500 }, 0)), "progress on control is not its own");
+    let (channel, frame) = state.pop(any).unwrap();
+    state.sent(channel, frame.len(), T0);
+    assert_eq!(state.fullest(), Some((ChannelId::EVENTS, Queued { frames: 1, bytes: 500 }, 1_000)));
+}
