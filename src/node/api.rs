@@ -83,6 +83,11 @@ pub enum Input {
         /// The rule.
         what: Misbehavior,
     },
+    /// The frame of a call found its queue full, and was not queued.
+    Refused {
+        /// The call.
+        call: CallId,
+    },
     /// The application, or the driver in its place, answers a request.
     Respond {
         /// The request.
@@ -115,7 +120,7 @@ pub enum Action {
         /// Who must be there.
         expected: Option<PeerId>,
     },
-    /// Queue a whole frame on a channel of a connection. When the queue is full and `call` is given, the caller is told; when the channel may
+    /// Queue a whole frame on a channel of a connection. When the queue is full and `call` is given, the answer is [`Input::Refused`]; when the channel may
     /// not lose frames, the answer is [`Input::Stalled`]; otherwise the frame is dropped and counted.
     Send {
         /// The connection.

@@ -236,6 +236,10 @@ impl Node {
                     self.on_misbehaved(peer, what, now, actions);
                 }
             }
+            Input::Refused { call } => {
+                self.calls.forget(call);
+                actions.push(Action::Answer { call, outcome: Err(CallError::Full) });
+            }
             Input::Respond { token, answer } => self.on_respond(token, answer, now, actions),
             Input::DeadlineReached => self.on_deadline(now, actions),
         }
@@ -646,6 +650,7 @@ impl Node {
                 self.overlay.handle(Overlay::Disconnected { peer, broken }, now.time, &mut self.overlay_actions);
             }
             Notice::Failed(call) => {
+                self.calls.forget(call);
                 actions.push(Action::Answer { call, outcome: Err(CallError::Unreachable) });
             }
         }

@@ -56,6 +56,12 @@ impl Calls {
         ours
     }
 
+    /// Ends a call, whoever was asked; one that was answered already, or that waits for no answer, is none of these.
+    pub(crate) fn forget(&mut self, call: CallId) {
+        self.open.remove(&call);
+        self.deadlines.cancel(&call);
+    }
+
     /// The calls to a peer with their frames, oldest first.
     pub(crate) fn to_peer(&self, peer: PeerId) -> Vec<(CallId, Bytes)> {
         self.open.iter().filter(|(_, call)| call.to == peer).map(|(id, call)| (*id, call.frame.clone())).collect()

@@ -348,9 +348,10 @@ impl Driver {
     }
 
     fn send(&mut self, connection: ConnectionId, channel: ChannelId, frame: Bytes, call: Option<CallId>) {
-        // A connection that is going down: its end is among the events to come, and what was sent on it is the peers' to repair.
-        let Some(link) = self.links.get(&connection) else { return };
-        let sent = link.try_send(channel, frame);
+        let sent = match self.links.get(&connection) {
+            Some(link) => link.try_send(channel, frame),
+            None => Err(quic::SendError::Closed(frame)),
+        };
         match (sent, call) {
             (Ok(()), Some(call)) => {
                 if let Some(Waiter::Send(_)) = self.waiters.get(&call)
@@ -360,15 +361,19 @@ impl Driver {
                 }
             }
             (Ok(()), None) => {}
-            (Err(_), Some(call)) => {
-                if let Some(waiter) = self.waiters.remove(&call) {
-                    waiter.fail(CallError::Full);
+            // A connection that is going down: its end is among the events to come. A request is sent again on the next one.
+            (Err(quic::SendError::Closed(_)), Some(call)) => {
+                if let Some(Waiter::Send(_)) = self.waiters.get(&call)
+                    && let Some(waiter) = self.waiters.remove(&call)
+                {
+                    waiter.fail(CallError::Unreachable);
                 }
             }
+            (Err(_), Some(call)) => self.inputs.push_back(Input::Refused { call }),
             (Err(quic::SendError::Refused(refused)), None) if refused.overflow == Overflow::Disconnect => {
                 self.inputs.push_back(Input::Stalled { connection });
             }
-            // Refused on a channel that may lose frames, and counted there; or the connection is going down.
+            // Refused on a channel that may lose frames, and counted there; or the connection is going down, and what is lost with it is the peers' to repair.
             (Err(_), None) => {}
         }
     }
