@@ -22,7 +22,10 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 
 #[derive(Args, Debug)]
-#[command(after_help = "Without --admin it finds the running node of this user. `health` fails when the node is stalled or isolated.")]
+#[command(after_help = "\
+Without --admin it finds the running node of this user; when several run, it lists them and --admin has to name one.
+
+Exit codes: 0 answered, 1 not answered, no such key, or `health` of a node that is stalled or has lost its last neighbor, 2 the question cannot be asked.")]
 pub(super) struct CtlArgs {
     /// The admin endpoint that the node printed: a loopback address or the path of a socket
     #[arg(long, env = "MESHWORK_ADMIN", hide_env_values = true, value_name = "ADDR|PATH", global = true)]
@@ -44,7 +47,7 @@ enum Question {
     Channels,
     /// The neighbors in the overlay
     Topology,
-    /// The replicated state: all of it, or read or write one key
+    /// The replicated state: its first 1000 keys; with `list`, `get` or `set`, some keys or one
     State(StateArgs),
     /// Whether the node does its work
     Health,
@@ -58,7 +61,7 @@ struct StateArgs {
 
 #[derive(Subcommand, Debug)]
 enum StateVerb {
-    /// The keys that begin with a prefix, with their values
+    /// The first 1000 keys that begin with a prefix, with the beginnings of their values
     List {
         /// How the keys begin
         #[arg(default_value = "")]

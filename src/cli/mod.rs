@@ -9,10 +9,12 @@
 //! | `ctl` | `meshwork ctl`, which asks |
 //! | `token` | `meshwork token` |
 //! | `demo` | `meshwork demo`: a cluster that forms, talks, loses nodes and heals |
+//! | `sim` | `meshwork sim`, which hands over to the simulator |
+//! | `signals` | ctrl-c and termination: once to leave, twice to end at once |
 //! | `text` | what may be printed on a terminal |
 //!
 //! Results go to standard output. Logs, progress and the one line that says why a command failed go to standard error. Exit codes: 0 done,
-//! 1 what was promised did not hold, 2 the command line or the configuration cannot be used, 130 interrupted.
+//! 1 what was promised did not hold, 2 the command line or the configuration cannot be used, 130 interrupted. `sim` has those of the simulator.
 
 mod admin;
 mod ctl;
@@ -61,7 +63,9 @@ impl Failure {
     name = "meshwork",
     version,
     about = "Become a node of a peer-to-peer cluster, with no server to run",
-    after_help = "Begin with `meshwork demo`, or with `meshwork node` in two terminals: the nodes find each other, and what you type in one appears in the other."
+    after_help = "Begin with `meshwork demo`, or with `meshwork node` in two terminals: the nodes find each other, and what you type in one appears in the other.\n\n\
+                  Exit codes: 0 done, 1 what was promised did not hold, 2 the command line or the configuration cannot be used, 130 interrupted; \
+                  `sim` has its own."
 )]
 struct Args {
     /// What to log to standard error: error, warn, info, debug, trace, or a filter such as `meshwork=debug`

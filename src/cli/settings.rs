@@ -29,7 +29,8 @@ Nodes of the same user find each other on the local network with no argument at 
 Typed lines are broadcast to every other node; `/help` lists what else can be typed. Ctrl-c leaves the cluster.
 
 A flag wins over its environment variable, that over the configuration file. The file is TOML with the keys cluster, join, listen, advertise, data, admin, \
-topology, mdns, and a table [node] for the protocols.")]
+topology, mdns, and a table [node] for the protocols, of which the README shows an example. MESHWORK_STATE_DIR is the folder of the secrets and admin sockets of this user \
+[default: ~/.local/state/meshwork].")]
 pub(super) struct NodeArgs {
     /// Name of the cluster; without one, that of the join token, else `default`
     #[arg(long, env = "MESHWORK_CLUSTER", hide_env_values = true, value_name = "NAME")]
@@ -37,7 +38,7 @@ pub(super) struct NodeArgs {
     /// Where to join: the address of any node (host:port), a join token, or @FILE that holds one of these per line; can be repeated
     #[arg(long, env = "MESHWORK_JOIN", value_name = "ADDR|TOKEN|@FILE", value_delimiter = ',', hide_env_values = true)]
     join: Vec<String>,
-    /// UDP address to listen on [default: a free port on every interface]
+    /// UDP address to listen on, such as 0.0.0.0:4100 [default: a free port on every IPv4 interface; with --no-secret, on loopback]
     #[arg(long, env = "MESHWORK_LISTEN", hide_env_values = true, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// Address at which others reach this node, if it is not the listening one
@@ -49,7 +50,7 @@ pub(super) struct NodeArgs {
     /// Where `meshwork ctl` reaches this node: a loopback address, a path for a Unix socket, or `off` [default: a socket in the state folder of the user]
     #[arg(long, env = "MESHWORK_ADMIN", hide_env_values = true, value_name = "ADDR|PATH")]
     admin: Option<String>,
-    /// Configuration file
+    /// Configuration file, in TOML
     #[arg(long, env = "MESHWORK_CONFIG", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Overlay: `hyparview` (a few neighbors, any size) or `mesh` (everybody; up to some tens of nodes); the same on all nodes

@@ -49,22 +49,22 @@ It promises, and counts: every message reaches every node that lived from its se
 was connected; the killed ones are owed nothing, and send nothing), none comes twice, both deaths are noticed and healed, and all nodes end with the same \
 state. It exits with 0 only then.")]
 pub(super) struct DemoArgs {
-    /// Nodes to begin with
+    /// Nodes to begin with, 4 to 64
     #[arg(long, default_value_t = 8, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(4..=64))]
     nodes: u16,
-    /// How long it may take; it ends earlier when everything has been seen
+    /// Seconds that it may take, 12 to 3600; it ends earlier when everything has been seen
     #[arg(long, default_value_t = 20, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(12..=3600))]
     seconds: u16,
     /// Overlay: `hyparview` (a few neighbors each) or `mesh` (everybody)
     #[arg(long, default_value = "hyparview", value_name = "KIND")]
     topology: Kind,
-    /// Broadcasts to send, of 256 bytes each
+    /// Broadcasts to send, of 256 bytes each, 1 to 200000
     #[arg(long, default_value_t = 2_000, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=200_000))]
     messages: u32,
-    /// Nodes that send; at most those that are not to be killed
+    /// Nodes that send, 1 to 64; no more than those that are not to be killed
     #[arg(long, default_value_t = 10, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=64))]
     senders: u16,
-    /// Keys to write, each twice
+    /// Keys to write, each twice; up to 10000
     #[arg(long, default_value_t = 100, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     keys: u32,
     /// Write the result as JSON to this file, `-` for the standard output
