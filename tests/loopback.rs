@@ -220,3 +220,31 @@ fn a_flood_of_calls_loses_none() {
         }
     });
 }
+
+#[test]
+fn a_watch_tells_what_is_there_what_comes_and_what_goes() {
+    run(async {
+        let node = on_loopback(1).start().await.unwrap();
+        node.state().set("light/hall", "off").await.unwrap();
+        let mut watch = node.state().watch("light/").await.unwrap();
+        node.state().set("heat/hall", "21").await.unwrap();
+        node.state().set("light/hall", "on").await.unwrap();
+        node.state().remove("light/hall").await.unwrap();
+        for expected in [Some("off"), Some("on"), None] {
+            let change = watch.next().await.unwrap();
+            assert_eq!((change.key.as_str(), change.value), ("light/hall", expected.map(Bytes::from)));
+        }
+        // It falls behind by more than is kept, and a key goes meanwhile: it is told what differs.
+        node.state().set("light/stairs", "on").await.unwrap();
+        assert_eq!(watch.next().await.unwrap().key, "light/stairs");
+        node.state().remove("light/stairs").await.unwrap();
+        for number in 0..17_000_u32 {
+            node.state().set("light/flicker", number.to_string()).await.unwrap();
+        }
+        let (first, second) = (watch.next().await.unwrap(), watch.next().await.unwrap());
+        assert_eq!((first.key.as_str(), first.value), ("light/stairs", None));
+        assert_eq!((second.key.as_str(), second.value), ("light/flicker", Some(Bytes::from_static(b"16999"))));
+        node.leave().await;
+        assert_eq!(watch.next().await, None);
+    });
+}

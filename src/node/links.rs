@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork_channels::dial::{self, ConnectionId, DialFailure, Direction};
-use meshwork_channels::{ChannelId, PeerId, Time};
+use meshwork_channels::{ChannelId, PeerId, Time, Timers};
 
 use super::api::{Action, CallId, Candidate, CloseReason};
 
@@ -40,6 +40,11 @@ pub struct Params {
     pub light_idle: Duration,
 }
 
+/// Addresses from discovery that are known as such; the oldest gives way.
+const DOORS_MAX: usize = 1_024;
+/// How long frames wait for a peer at most: longer than two dials that nobody answers. A guess.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Datagrams that wait for one peer; the oldest gives way, for a late probe is worth nothing.
 const WAITING_DATAGRAMS_MAX: usize = 8;
 
@@ -57,8 +62,10 @@ pub const RESTS_MAX: usize = 1_024;
 pub(crate) enum Notice {
     /// The first connection to a peer stands.
     Up { peer: PeerId, incarnation: u64, address: SocketAddr, join: bool },
-    /// The last connection to a peer is gone, or none could be made.
-    Down { peer: PeerId, broken: bool },
+    /// The last connection to a peer is gone (`lost`), or none could be made. Not `broken` when either side closed it because nobody needed it.
+    Down { peer: PeerId, broken: bool, lost: bool },
+    /// No connection to a peer could be made, though somebody waited for one.
+    Unreached(PeerId),
     /// A call could not be sent.
     Failed(CallId),
 }
@@ -100,11 +107,15 @@ pub(crate) struct Links {
     dial_actions: Vec<dial::Action>,
     peers: BTreeMap<PeerId, Peer>,
     by_connection: BTreeMap<ConnectionId, PeerId>,
-    book: BTreeMap<PeerId, SocketAddr>,
+    /// Where peers are, and whether a connection to them said so.
+    book: BTreeMap<PeerId, (SocketAddr, bool)>,
     book_order: VecDeque<PeerId>,
     /// Addresses from discovery: a peer found behind one may be the door to a part of the cluster that we do not know.
     doors: BTreeSet<SocketAddr>,
+    door_order: VecDeque<SocketAddr>,
     waiting: BTreeMap<PeerId, Waiting>,
+    /// When waiting for a peer is over, whatever its dials do: an address may be kept for ever, or lead to somebody else by now.
+    patience: Timers<PeerId>,
     rests: BTreeMap<PeerId, Rest>,
     arriving: Option<Arriving>,
     /// Whether the connection whose end is being handled was closed because nobody needed it.
@@ -125,7 +136,9 @@ impl Links {
             book: BTreeMap::new(),
             book_order: VecDeque::new(),
             doors: BTreeSet::new(),
+            door_order: VecDeque::new(),
             waiting: BTreeMap::new(),
+            patience: Timers::new(),
             rests: BTreeMap::new(),
             arriving: None,
             unneeded: false,
@@ -151,23 +164,23 @@ impl Links {
     }
 
     pub(crate) fn address_of(&self, peer: PeerId) -> Option<SocketAddr> {
-        self.book.get(&peer).copied()
+        self.book.get(&peer).map(|(address, _)| *address)
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.dial.next_deadline()
+        [self.dial.next_deadline(), self.patience.next_deadline()].into_iter().flatten().min()
     }
 
-    /// Remembers how to reach a peer, on somebody's word. The word of the connection itself outweighs it.
+    /// Remembers how to reach a peer, on somebody's word. The word of a connection to the peer itself outweighs it.
     pub(crate) fn learn(&mut self, peer: PeerId, address: SocketAddr) {
-        if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() || self.peers.contains_key(&peer) {
-            return;
+        let is_first_hand = self.book.get(&peer).is_some_and(|(_, first_hand)| *first_hand);
+        if address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast() && !is_first_hand {
+            self.remember(peer, address, false);
         }
-        self.remember(peer, address);
     }
 
-    fn remember(&mut self, peer: PeerId, address: SocketAddr) {
-        if self.book.insert(peer, address).is_none() {
+    fn remember(&mut self, peer: PeerId, address: SocketAddr, first_hand: bool) {
+        if self.book.insert(peer, (address, first_hand)).is_none() {
             self.book_order.push_back(peer);
             if self.book_order.len() > self.params.book_max
                 && let Some(oldest) = self.book_order.pop_front()
@@ -182,8 +195,13 @@ impl Links {
             if candidate.peer.is_some_and(|peer| self.peers.contains_key(&peer)) {
                 continue;
             }
-            if self.doors.len() < self.params.book_max {
-                self.doors.insert(candidate.address);
+            if self.doors.insert(candidate.address) {
+                self.door_order.push_back(candidate.address);
+                if self.door_order.len() > DOORS_MAX
+                    && let Some(oldest) = self.door_order.pop_front()
+                {
+                    self.doors.remove(&oldest);
+                }
             }
             self.want(candidate.peer, candidate.address, candidate.keep, now, notices, actions);
         }
@@ -221,7 +239,7 @@ impl Links {
             return;
         }
         self.by_connection.insert(connection, peer);
-        self.remember(peer, address);
+        self.remember(peer, address, true);
         self.arriving = Some(Arriving { incarnation, address, join: direction == Direction::Outbound && self.doors.contains(&address) });
         self.dial.handle(dial::Input::Connected { connection, peer, incarnation, address, direction }, now, &mut self.dial_actions);
         self.route(now, notices, actions);
@@ -258,6 +276,9 @@ impl Links {
     }
 
     pub(crate) fn on_deadline(&mut self, now: Time, notices: &mut Vec<Notice>, actions: &mut Vec<Action>) {
+        while let Some((_, peer)) = self.patience.pop_due(now) {
+            self.give_up(peer, notices);
+        }
         if self.dial.next_deadline().is_some_and(|at| at <= now) {
             self.dial.handle(dial::Input::DeadlineReached, now, &mut self.dial_actions);
             self.route(now, notices, actions);
@@ -317,6 +338,7 @@ impl Links {
             notices.extend(call.map(Notice::Failed));
             return;
         }
+        self.patience.set_if_absent(to, now + PATIENCE);
         let waiting = self.waiting.entry(to).or_default();
         waiting.bytes += frame.len();
         waiting.frames.push_back((channel, frame, call));
@@ -342,6 +364,7 @@ impl Links {
             self.dropped += 1;
             return;
         }
+        self.patience.set_if_absent(to, now + PATIENCE);
         let waiting = self.waiting.entry(to).or_default();
         if waiting.datagrams.len() == WAITING_DATAGRAMS_MAX {
             waiting.datagrams.pop_front();
@@ -349,6 +372,20 @@ impl Links {
         }
         waiting.datagrams.push_back(bytes);
         self.dial_waiting(to, Some(address), now, notices, actions);
+    }
+
+    /// Dials a peer that somebody waits for. [`Notice::Up`] or [`Notice::Unreached`] follows.
+    pub(crate) fn wait_for(
+        &mut self,
+        to: PeerId,
+        address: Option<SocketAddr>,
+        now: Time,
+        notices: &mut Vec<Notice>,
+        actions: &mut Vec<Action>,
+    ) {
+        self.patience.set_if_absent(to, now + PATIENCE);
+        self.waiting.entry(to).or_default();
+        self.dial_waiting(to, address, now, notices, actions);
     }
 
     fn dial_waiting(&mut self, to: PeerId, address: Option<SocketAddr>, now: Time, notices: &mut Vec<Notice>, actions: &mut Vec<Action>) {
@@ -371,23 +408,31 @@ impl Links {
 
     fn flush(&mut self, peer: PeerId, actions: &mut Vec<Action>) {
         let (Some(connection), Some(waiting)) = (self.dial.connection_of(&peer), self.waiting.remove(&peer)) else { return };
+        self.patience.cancel(&peer);
         actions.extend(waiting.frames.into_iter().map(|(channel, frame, call)| Action::Send { connection, channel, frame, call }));
         actions.extend(waiting.datagrams.into_iter().map(|bytes| Action::SendDatagram { connection, bytes }));
     }
 
     /// Drops what waits for a peer and says that it cannot be reached.
     fn give_up(&mut self, peer: PeerId, notices: &mut Vec<Notice>) {
+        self.patience.cancel(&peer);
+        // Where it said that it is, it is not: the word of others counts again.
+        if let Some((_, first_hand)) = self.book.get_mut(&peer) {
+            *first_hand = false;
+        }
         if let Some(waiting) = self.waiting.remove(&peer) {
             self.dropped += (waiting.frames.len() + waiting.datagrams.len()) as u64;
             notices.extend(waiting.frames.into_iter().filter_map(|(_, _, call)| call).map(Notice::Failed));
         }
-        notices.push(Notice::Down { peer, broken: true });
+        notices.push(Notice::Unreached(peer));
+        notices.push(Notice::Down { peer, broken: true, lost: false });
     }
 
     /// Closes connections that nobody needs: those to peers that are no neighbors, when they are many or long unused.
-    pub(crate) fn prune(&mut self, neighbors: &[PeerId], now: Time, actions: &mut Vec<Action>) {
+    pub(crate) fn prune(&mut self, neighbors: &[PeerId], is_needed: impl Fn(PeerId) -> bool, now: Time, actions: &mut Vec<Action>) {
+        let is_light = |id: &PeerId| neighbors.binary_search(id).is_err() && !is_needed(*id);
         let mut light: Vec<(Time, PeerId)> =
-            self.peers.iter().filter(|(id, _)| neighbors.binary_search(id).is_err()).map(|(id, peer)| (peer.last_used, *id)).collect();
+            self.peers.iter().filter(|(id, _)| is_light(id)).map(|(id, peer)| (peer.last_used, *id)).collect();
         light.sort_unstable();
         let surplus = light.len().saturating_sub(self.params.light_max);
         for (index, (last_used, peer)) in light.into_iter().enumerate() {
@@ -407,6 +452,7 @@ impl Links {
     fn route(&mut self, now: Time, notices: &mut Vec<Notice>, actions: &mut Vec<Action>) {
         for action in std::mem::take(&mut self.dial_actions) {
             match action {
+                dial::Action::Dial { .. } if self.leaving => {}
                 dial::Action::Dial { address, expected } => actions.push(Action::Dial { address, expected }),
                 dial::Action::Close { connection, .. } => {
                     self.by_connection.remove(&connection);
@@ -422,7 +468,7 @@ impl Links {
                 dial::Action::Replaced { .. } => {}
                 dial::Action::Down { peer } => {
                     self.peers.remove(&peer);
-                    notices.push(Notice::Down { peer, broken: !self.unneeded });
+                    notices.push(Notice::Down { peer, broken: !self.unneeded, lost: true });
                 }
                 dial::Action::GaveUp { peer, .. } => {
                     if let Some(peer) = peer.filter(|peer| !self.peers.contains_key(peer)) {

@@ -227,18 +227,22 @@ impl Node {
                     self.counters.stalled += 1;
                     actions.push(Action::Event(Event::SlowPeer(peer)));
                     // No neighbor from now on, even if another connection to it still stands.
-                    self.notices.push(Notice::Down { peer, broken: false });
+                    self.notices.push(Notice::Down { peer, broken: false, lost: false });
                     actions.push(Action::Close { connection, reason: CloseReason::TooSlow });
                 }
             }
             Input::Misbehaved { connection, what } => {
                 if let Some(peer) = self.links.peer_of(connection) {
-                    self.on_misbehaved(peer, what, now, actions);
+                    // The driver has closed it where that was called for.
+                    self.on_misbehaved(peer, None, what, now, actions);
                 }
             }
             Input::Refused { call } => {
-                self.calls.forget(call);
-                actions.push(Action::Answer { call, outcome: Err(CallError::Full) });
+                // One that went out before may have arrived: it stays open for the answer.
+                if self.calls.times_sent(call).is_none_or(|times| times <= 1) {
+                    self.calls.forget(call);
+                    actions.push(Action::Answer { call, outcome: Err(CallError::Full) });
+                }
             }
             Input::Respond { token, answer } => self.on_respond(token, answer, now, actions),
             Input::DeadlineReached => self.on_deadline(now, actions),
@@ -325,9 +329,13 @@ impl Node {
         }
         let call = self.calls.next_id();
         let frame = wire::encode(wire::REQUEST, &wire::Request { id: call.0, payload });
-        self.calls.open(call, to, frame.clone(), timeout, now.time);
-        let address = self.address_of(to);
-        self.links.send(to, address, ChannelId::COORDINATION, frame, Some(call), now.time, &mut self.notices, actions);
+        self.calls.open(call, to, frame, timeout, now.time);
+        if self.links.connection_of(to).is_some() {
+            self.send_call(call, to, now, actions);
+        } else {
+            let address = self.address_of(to);
+            self.links.wait_for(to, address, now.time, &mut self.notices, actions);
+        }
         self.route(now, actions);
         Ok(call)
     }
@@ -480,7 +488,7 @@ impl Node {
             }
         };
         if let Err(what) = handled {
-            self.on_misbehaved(peer, what, now, actions);
+            self.on_misbehaved(peer, Some(connection), what, now, actions);
         }
     }
 
@@ -491,8 +499,10 @@ impl Node {
         if message.channel() != channel || is_payload && !is_application(channel) && channel != ChannelId::STATE {
             return Err(Misbehavior::WrongChannel);
         }
+        let mut named = Vec::new();
+        message.visit_peers(&mut |peer| named.push(peer));
         for (peer, address) in addresses {
-            if peer != self.identity.peer {
+            if peer != self.identity.peer && named.contains(&peer) {
                 self.links.learn(peer, address);
             }
         }
@@ -520,6 +530,10 @@ impl Node {
         match self.seen.on_request(token) {
             Verdict::New => actions.push(Action::Request { token, payload }),
             Verdict::Running => {}
+            Verdict::Busy => {
+                let frame = wire::encode(wire::RESPONSE, &wire::Response { id, outcome: wire::Outcome::Busy });
+                self.links.send(from, None, ChannelId::COORDINATION, frame, None, now.time, &mut self.notices, actions);
+            }
             Verdict::Answered(frame) => {
                 self.links.send(from, None, ChannelId::COORDINATION, frame, None, now.time, &mut self.notices, actions);
             }
@@ -551,7 +565,7 @@ impl Node {
                 self.overlay.handle(meshwork_overlay::Input::Datagram { from: peer, bytes }, now.time, &mut self.overlay_actions);
             }
             Some(_) => self.counters.skipped += 1,
-            None => self.on_misbehaved(peer, Misbehavior::Undecodable(DecodeError::Truncated), now, actions),
+            None => self.on_misbehaved(peer, Some(connection), Misbehavior::Undecodable(DecodeError::Truncated), now, actions),
         }
     }
 
@@ -560,7 +574,8 @@ impl Node {
             match timer {
                 Timer::Alone => self.on_alone_due(now, actions),
                 Timer::Prune => {
-                    self.links.prune(self.overlay.topology().neighbors(), now.time, actions);
+                    let is_needed = |peer| self.calls.awaits(peer) || self.seen.serves(peer);
+                    self.links.prune(self.overlay.topology().neighbors(), is_needed, now.time, actions);
                     self.timers.set(Timer::Prune, now.time + PRUNE_PERIOD);
                 }
             }
@@ -601,7 +616,7 @@ impl Node {
         }
     }
 
-    fn on_misbehaved(&mut self, peer: PeerId, what: Misbehavior, now: Now, actions: &mut Vec<Action>) {
+    fn on_misbehaved(&mut self, peer: PeerId, connection: Option<ConnectionId>, what: Misbehavior, now: Now, actions: &mut Vec<Action>) {
         *self.counters.misbehaved.entry(what.name()).or_default() += 1;
         let last = self.complaints.get(&(peer, what.name())).copied();
         if last.is_none_or(|last| now.time.since(last) >= Duration::from_secs(1)) {
@@ -612,7 +627,7 @@ impl Node {
             actions.push(Action::Event(Event::Misbehaved(peer, what)));
         }
         if what.is_fatal()
-            && let Some(connection) = self.links.connection_of(peer)
+            && let Some(connection) = connection
         {
             actions.push(Action::Close { connection, reason: CloseReason::Misbehaved });
         }
@@ -642,17 +657,36 @@ impl Node {
                 if join && (!known || self.neighbors().is_empty()) {
                     self.overlay.handle(Overlay::Join { contact: peer }, now.time, &mut self.overlay_actions);
                 }
-                for (call, frame) in self.calls.to_peer(peer) {
-                    self.links.send(peer, None, ChannelId::COORDINATION, frame, Some(call), now.time, &mut self.notices, actions);
+                for call in self.calls.to_peer(peer) {
+                    self.send_call(call, peer, now, actions);
                 }
             }
-            Notice::Down { peer, broken } => {
+            Notice::Unreached(peer) => {
+                for call in self.calls.to_peer(peer) {
+                    if self.calls.times_sent(call) == Some(0) {
+                        self.calls.forget(call);
+                        actions.push(Action::Answer { call, outcome: Err(CallError::Unreachable) });
+                    }
+                }
+            }
+            Notice::Down { peer, broken, lost } => {
                 self.overlay.handle(Overlay::Disconnected { peer, broken }, now.time, &mut self.overlay_actions);
+                // A request that went out is sent again on the next connection.
+                if lost && self.calls.awaits(peer) {
+                    let address = self.address_of(peer);
+                    self.links.wait_for(peer, address, now.time, &mut self.notices, actions);
+                }
             }
             Notice::Failed(call) => {
                 self.calls.forget(call);
                 actions.push(Action::Answer { call, outcome: Err(CallError::Unreachable) });
             }
+        }
+    }
+
+    fn send_call(&mut self, call: CallId, to: PeerId, now: Now, actions: &mut Vec<Action>) {
+        if let Some(frame) = self.calls.send(call) {
+            self.links.send(to, None, ChannelId::COORDINATION, frame, Some(call), now.time, &mut self.notices, actions);
         }
     }
 
@@ -690,7 +724,7 @@ impl Node {
                 self.on_neighbors(actions);
             }
             Overlay::Member(event) => actions.extend(member_event(event).map(Action::Event)),
-            Overlay::Misbehaved { peer, what } => self.on_misbehaved(peer, what, now, actions),
+            Overlay::Misbehaved { peer, what } => self.on_misbehaved(peer, self.links.connection_of(peer), what, now, actions),
         }
     }
 
@@ -720,7 +754,7 @@ impl Node {
                 debug_assert!(sent.is_ok(), "a delta fits a broadcast");
             }
             State::Changed { key, value, stamp } => actions.push(Action::Changed { key: key.to_string(), value, stamp }),
-            State::Misbehaved { peer, what } => self.on_misbehaved(peer, what, now, actions),
+            State::Misbehaved { peer, what } => self.on_misbehaved(peer, self.links.connection_of(peer), what, now, actions),
         }
     }
 

@@ -3,10 +3,10 @@
 //! A request whose connection breaks is sent again on the next connection to the peer until its time is over, under the same number; the
 //! peer recognizes the number, runs its handler once, and repeats the answer that it gave.
 //!
-//! What a peer can make this node store: [`SEEN_MAX`] request numbers over all peers with at most [`SEEN_BYTES_MAX`] of remembered answers,
-//! oldest forgotten first.
+//! What peers can make this node store: [`RUNNING_MAX`] numbers of requests that run, further ones being turned down, and [`ANSWERS_MAX`] answers of at most
+//! [`ANSWER_BYTES_MAX`] together, oldest forgotten first. One that runs is never forgotten, so its handler runs once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,10 +14,12 @@ use meshwork_channels::{PeerId, Time, Timers};
 
 use super::api::{CallId, RequestToken};
 
-/// Requests of peers that are remembered at once.
-pub(crate) const SEEN_MAX: usize = 4_096;
-/// Bytes of answers that are remembered at once.
-pub(crate) const SEEN_BYTES_MAX: usize = 8 * 1_024 * 1_024;
+/// Requests of peers whose handlers run at once.
+pub(crate) const RUNNING_MAX: usize = 4_096;
+/// Answers that are remembered at once.
+pub(crate) const ANSWERS_MAX: usize = 4_096;
+/// Their bytes.
+pub(crate) const ANSWER_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
 /// Our own requests under way.
 #[derive(Debug, Default)]
@@ -32,6 +34,8 @@ struct Call {
     to: PeerId,
     /// The whole frame, kept to be sent again on a new connection.
     frame: Bytes,
+    /// How often it was handed to a connection.
+    sent: u32,
 }
 
 impl Calls {
@@ -42,7 +46,7 @@ impl Calls {
     }
 
     pub(crate) fn open(&mut self, call: CallId, to: PeerId, frame: Bytes, timeout: Duration, now: Time) {
-        self.open.insert(call, Call { to, frame });
+        self.open.insert(call, Call { to, frame, sent: 0 });
         self.deadlines.set(call, now + timeout);
     }
 
@@ -62,9 +66,26 @@ impl Calls {
         self.deadlines.cancel(&call);
     }
 
-    /// The calls to a peer with their frames, oldest first.
-    pub(crate) fn to_peer(&self, peer: PeerId) -> Vec<(CallId, Bytes)> {
-        self.open.iter().filter(|(_, call)| call.to == peer).map(|(id, call)| (*id, call.frame.clone())).collect()
+    /// Takes note that a call is handed to a connection, and gives its frame.
+    pub(crate) fn send(&mut self, call: CallId) -> Option<Bytes> {
+        let call = self.open.get_mut(&call)?;
+        call.sent += 1;
+        Some(call.frame.clone())
+    }
+
+    /// How often a call was handed to a connection; none when it is no request, or over.
+    pub(crate) fn times_sent(&self, call: CallId) -> Option<u32> {
+        self.open.get(&call).map(|call| call.sent)
+    }
+
+    /// The calls to a peer, oldest first.
+    pub(crate) fn to_peer(&self, peer: PeerId) -> Vec<CallId> {
+        self.open.iter().filter(|(_, call)| call.to == peer).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether an answer of this peer is awaited.
+    pub(crate) fn awaits(&self, peer: PeerId) -> bool {
+        self.open.values().any(|call| call.to == peer)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -83,10 +104,11 @@ impl Calls {
     }
 }
 
-/// Requests of peers that this node has seen.
+/// Requests of peers that this node has seen: those whose handler runs, and the last ones that were answered.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    answers: BTreeMap<RequestToken, Option<Bytes>>,
+    running: BTreeSet<RequestToken>,
+    answers: BTreeMap<RequestToken, Bytes>,
     order: VecDeque<RequestToken>,
     bytes: usize,
 }
@@ -100,42 +122,43 @@ pub(crate) enum Verdict {
     Running,
     /// It was answered: repeat this frame.
     Answered(Bytes),
+    /// As many handlers run as may: turn it down, and forget it.
+    Busy,
 }
 
 impl Seen {
     pub(crate) fn on_request(&mut self, token: RequestToken) -> Verdict {
-        match self.answers.get(&token) {
-            Some(Some(frame)) => Verdict::Answered(frame.clone()),
-            Some(None) => Verdict::Running,
-            None => {
-                self.answers.insert(token, None);
-                self.order.push_back(token);
-                self.shrink();
-                Verdict::New
-            }
+        if let Some(frame) = self.answers.get(&token) {
+            Verdict::Answered(frame.clone())
+        } else if self.running.contains(&token) {
+            Verdict::Running
+        } else if self.running.len() >= RUNNING_MAX {
+            Verdict::Busy
+        } else {
+            self.running.insert(token);
+            Verdict::New
         }
     }
 
     /// Remembers the answer; false when the request is unknown or was answered before.
     pub(crate) fn on_answer(&mut self, token: RequestToken, frame: &Bytes) -> bool {
-        match self.answers.get_mut(&token) {
-            Some(answer @ None) => {
-                *answer = Some(frame.clone());
-                self.bytes += frame.len();
-                self.shrink();
-                true
+        let was_running = self.running.remove(&token);
+        if was_running {
+            self.bytes += frame.len();
+            self.answers.insert(token, frame.clone());
+            self.order.push_back(token);
+            while self.order.len() > ANSWERS_MAX || self.bytes > ANSWER_BYTES_MAX {
+                let Some(oldest) = self.order.pop_front() else { break };
+                self.bytes -= self.answers.remove(&oldest).map_or(0, |frame| frame.len());
             }
-            _ => false,
         }
+        was_running
     }
 
-    fn shrink(&mut self) {
-        while self.order.len() > SEEN_MAX || self.bytes > SEEN_BYTES_MAX {
-            let Some(oldest) = self.order.pop_front() else { break };
-            if let Some(Some(frame)) = self.answers.remove(&oldest) {
-                self.bytes -= frame.len();
-            }
-        }
+    /// Whether a handler runs for this peer.
+    pub(crate) fn serves(&self, peer: PeerId) -> bool {
+        let first = RequestToken { from: peer, incarnation: 0, id: 0 };
+        self.running.range(first..).next().is_some_and(|token| token.from == peer)
     }
 }
 
@@ -162,16 +185,34 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() {
         let mut seen = Seen::default();
-        for id in 0..2 * SEEN_MAX as u64 {
+        let big = Bytes::from(vec![0; 1_024 * 1_024]);
+        assert_eq!(seen.on_request(token(0)), Verdict::New);
+        for id in 1..=2 * ANSWERS_MAX as u64 {
+            assert_eq!(seen.on_request(token(id)), Verdict::New);
+            assert!(seen.on_answer(token(id), &Bytes::from_static(b"small")));
+        }
+        assert_eq!(seen.answers.len(), ANSWERS_MAX);
+        for id in 1_000_000..1_000_020 {
+            seen.on_request(token(id));
+            assert!(seen.on_answer(token(id), &big));
+        }
+        assert!(seen.bytes <= ANSWER_BYTES_MAX);
+        assert_eq!(seen.on_request(token(0)), Verdict::Running, "what runs is not forgotten for what was answered");
+        assert!(seen.serves(token(0).from));
+        assert!(seen.on_answer(token(0), &big));
+        assert!(!seen.serves(token(0).from));
+    }
+
+    #[test]
+    fn as_many_handlers_run_as_may() {
+        let mut seen = Seen::default();
+        for id in 0..RUNNING_MAX as u64 {
             assert_eq!(seen.on_request(token(id)), Verdict::New);
         }
-        assert_eq!(seen.answers.len(), SEEN_MAX);
-        for id in 0..20 {
-            let big = token(1_000_000 + id);
-            seen.on_request(big);
-            assert!(seen.on_answer(big, &Bytes::from(vec![0; 1_024 * 1_024])));
-        }
-        assert!(seen.bytes <= SEEN_BYTES_MAX);
+        assert_eq!(seen.on_request(token(u64::MAX)), Verdict::Busy);
+        assert!(!seen.on_answer(token(u64::MAX), &Bytes::new()));
+        assert!(seen.on_answer(token(7), &Bytes::new()));
+        assert_eq!(seen.on_request(token(u64::MAX)), Verdict::New);
     }
 
     #[test]

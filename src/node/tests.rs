@@ -236,6 +236,59 @@ fn a_request_that_nobody_answers_times_out_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_request_to_a_peer_that_must_be_dialed_goes_out_once() {
+    let mut table = Table::new(2, &Config::default());
+    table.nodes[0].links.learn(peer(1), address(1));
+    let mut call = None;
+    table.with(0, |node, now, actions| {
+        call = Some(node.request(peer(1), Bytes::from_static(b"ping"), Duration::from_secs(30), now, actions).unwrap());
+    });
+    table.run(Duration::from_secs(5));
+    let requests = table.told[1].iter().filter(|action| matches!(action, Action::Request { .. })).count();
+    assert_eq!((requests, table.nodes[0].calls.times_sent(call.unwrap())), (1, Some(1)));
+}
+
+#[test]
+fn a_request_to_a_peer_that_cannot_be_reached_fails_and_is_over() {
+    let mut table = Table::new(1, &Config::default());
+    table.nodes[0].links.learn(peer(9), address(9));
+    table.with(0, |node, now, actions| {
+        node.request(peer(9), Bytes::new(), Duration::from_secs(600), now, actions).unwrap();
+        node.send(peer(9), ChannelId::DATA, b"", now, actions).unwrap();
+    });
+    // The table lets dials to nobody go unanswered, as a kept address or a lost packet would.
+    table.run(Duration::from_secs(11));
+    let failures: Vec<_> = table.answers(0).into_iter().map(|(_, outcome)| outcome).collect();
+    assert_eq!(failures, [Err(CallError::Unreachable), Err(CallError::Unreachable)]);
+    assert_eq!(table.nodes[0].calls.len(), 0);
+}
+
+#[test]
+fn a_request_is_asked_again_on_the_next_connection_and_answered_once() {
+    let mut table = Table::new(2, &Config::default());
+    table.join_all_to_the_first();
+    table.run(Duration::from_secs(2));
+    table.with(0, |node, now, actions| {
+        node.request(peer(1), Bytes::from_static(b"ping"), Duration::from_secs(60), now, actions).unwrap();
+    });
+    table.settle();
+    let connection = table.nodes[0].connections().next().unwrap().1;
+    table.carry_out(0, vec![Action::Close { connection, reason: CloseReason::Misbehaved }]);
+    table.run(Duration::from_secs(20));
+    let tokens: Vec<_> = table.told[1]
+        .iter()
+        .filter_map(|action| match action {
+            Action::Request { token, .. } => Some(*token),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(tokens.len(), 1, "the handler runs once");
+    table.with(1, |node, now, actions| node.handle(Input::Respond { token: tokens[0], answer: Ok("pong".into()) }, now, actions));
+    table.run(Duration::from_secs(1));
+    assert_eq!(table.answers(0).into_iter().map(|(_, outcome)| outcome).collect::<Vec<_>>(), [Ok(Bytes::from_static(b"pong"))]);
+}
+
+#[test]
 fn what_cannot_be_sent_is_refused_by_name() {
     let mut table = Table::new(1, &Config::default());
     table.with(0, |node, now, actions| {

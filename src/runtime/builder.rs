@@ -27,7 +27,6 @@ const SUBSCRIPTION_MAX: usize = 16_384;
 const EVENTS_MAX: usize = 4_096;
 
 /// Settings of a node. Made by [`Node::builder`].
-#[derive(Debug)]
 pub struct Builder {
     cluster: String,
     joins: Vec<String>,
@@ -40,7 +39,18 @@ pub struct Builder {
     config: node::Config,
 }
 
-#[derive(Debug)]
+/// Tokens hold secrets, so what to join is told by number.
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("cluster", &self.cluster)
+            .field("joins", &self.joins.len())
+            .field("listen", &self.listen)
+            .field("data_dir", &self.data_dir)
+            .finish_non_exhaustive()
+    }
+}
+
 enum Secrets {
     /// That of a token, else that of the user.
     Found,
@@ -191,7 +201,8 @@ impl Builder {
         let mut candidates = Vec::new();
         let mut token_secrets = Vec::new();
         for join in &self.joins {
-            if join.starts_with("mesh1") && !join.contains(':') {
+            let join = join.trim();
+            if looks_like_a_token(join) {
                 let token = JoinToken::parse(join).and_then(|token| token.check(wall).map(|()| token));
                 let token = token.map_err(|error: TokenError| StartError::Join { given: "a token".into(), problem: error.to_string() })?;
                 if named.as_str() == Node::CLUSTER_OF_TOKEN {
@@ -205,6 +216,10 @@ impl Builder {
                 let addresses = resolve(join).await?;
                 candidates.extend(addresses.into_iter().map(|address| Candidate { address, peer: None, keep: true }));
             }
+        }
+        if named.as_str() == Node::CLUSTER_OF_TOKEN {
+            let problem = "the name of the cluster is to come from a join token, and none was given".to_owned();
+            return Err(StartError::Join { given: self.joins.join(", "), problem });
         }
         let secrets = match self.secrets {
             Secrets::Given(secrets) => secrets,
@@ -267,7 +282,7 @@ impl Builder {
                 let listening = endpoint.local_address();
                 let address = advertise.unwrap_or_else(|| reachable_address(listening, &seeds));
                 let identity = Identity { peer, incarnation, address };
-                let mdns = mdns.then_some(tag);
+                let mdns = mdns.then_some((tag, listening));
                 let parts = driver::Parts {
                     origin,
                     identity,
@@ -313,6 +328,11 @@ impl Builder {
 impl Node {
     /// Given as the name of the cluster, takes the name from the join token.
     pub const CLUSTER_OF_TOKEN: &'static str = "*";
+}
+
+/// Whether a text is meant as a token, right or wrong; then it is never shown. An address has a colon, a token has none.
+fn looks_like_a_token(text: &str) -> bool {
+    !text.contains(':') && text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("mesh"))
 }
 
 /// Where a token says that the cluster is. Identities belong to addresses by position; without them, whoever proves to know the secret will do.

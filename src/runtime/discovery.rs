@@ -8,7 +8,7 @@ use meshwork_channels::PeerId;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use crate::node::{Candidate, Identity};
+use crate::node::Candidate;
 
 /// The service type: nodes of every cluster share it and tell their own apart by the keyed tag.
 const SERVICE: &str = "_meshwork._udp.local.";
@@ -27,9 +27,9 @@ pub(super) struct Found {
 /// Announces this node by mDNS (RFC 6762, RFC 6763) and finds others of the same cluster on the local network, until the receiver is gone.
 ///
 /// The record carries the id of the node and the keyed tag of the cluster, never its name or secret.
-pub(super) async fn mdns(identity: Identity, tag: String, found: mpsc::Sender<Found>) {
+pub(super) async fn mdns(me: PeerId, listening: SocketAddr, tag: String, found: mpsc::Sender<Found>) {
     loop {
-        match announce_and_browse(&identity, &tag, &found).await {
+        match announce_and_browse(me, listening, &tag, &found).await {
             Ok(()) => return,
             Err(error) => warn!(%error, "mDNS failed; trying again"),
         }
@@ -40,20 +40,21 @@ pub(super) async fn mdns(identity: Identity, tag: String, found: mpsc::Sender<Fo
     }
 }
 
-async fn announce_and_browse(identity: &Identity, tag: &str, found: &mpsc::Sender<Found>) -> Result<(), mdns_sd::Error> {
+async fn announce_and_browse(me: PeerId, listening: SocketAddr, tag: &str, found: &mpsc::Sender<Found>) -> Result<(), mdns_sd::Error> {
     let daemon = ServiceDaemon::new()?;
     let daemon = Daemon(daemon);
     let leads_nowhere = IfPredicate::new(|interface| EXCLUDED.iter().any(|prefix| interface.name.starts_with(prefix)));
     daemon.0.disable_interface(IfKind::Predicate(leads_nowhere))?;
     let events = daemon.0.browse(SERVICE)?;
-    let instance = identity.peer.short();
-    let properties = [("v", "1"), ("c", tag), ("id", &identity.peer.to_string())];
+    let instance = me.short();
+    let properties = [("v", "1"), ("c", tag), ("id", &me.to_string())];
     let host = format!("{instance}.local.");
-    let port = identity.address.port();
-    let info = if identity.address.ip().is_loopback() {
-        ServiceInfo::new(SERVICE, &instance, &host, identity.address.ip(), port, &properties[..])?
-    } else {
+    // The socket's own port: an advertised address may be one of another machine that forwards to this one.
+    let port = listening.port();
+    let info = if listening.ip().is_unspecified() {
         ServiceInfo::new(SERVICE, &instance, &host, "", port, &properties[..])?.enable_addr_auto()
+    } else {
+        ServiceInfo::new(SERVICE, &instance, &host, listening.ip(), port, &properties[..])?
     };
     daemon.0.register(info)?;
     loop {
@@ -68,7 +69,7 @@ async fn announce_and_browse(identity: &Identity, tag: &str, found: &mpsc::Sende
             continue;
         }
         let Some(peer) = service.get_property_val_str("id").and_then(|id| id.parse::<PeerId>().ok()) else { continue };
-        if peer == identity.peer {
+        if peer == me {
             continue;
         }
         let port = service.get_port();

@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "the driver reads the clocks and starts threads and tasks")]
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -71,8 +72,8 @@ pub(super) struct Parts {
     pub(super) pulse: Arc<Pulse>,
     pub(super) data_dir: Option<DataDir>,
     pub(super) candidates: Vec<Candidate>,
-    /// The keyed tag of the cluster, when mDNS is on.
-    pub(super) mdns: Option<String>,
+    /// The keyed tag of the cluster and the socket that listens, when mDNS is on.
+    pub(super) mdns: Option<(String, SocketAddr)>,
 }
 
 /// Starts the protocol thread, with its runtime, and the watchdog.
@@ -175,8 +176,8 @@ impl Driver {
         let seed = random::hash(&[u64::from_le_bytes(seed), identity.incarnation]);
         let now = Now { time: since(origin), wall: wall_now() };
         let (found_sender, found) = mpsc::channel(64);
-        if let Some(tag) = mdns {
-            tokio::spawn(discovery::mdns(identity, tag, found_sender));
+        if let Some((tag, listening)) = mdns {
+            tokio::spawn(discovery::mdns(identity.peer, listening, tag, found_sender));
         }
         let known = candidates.iter().filter(|candidate| !candidate.keep).copied().take(KNOWN_MAX).collect();
         info!(id = %identity.peer.short(), address = %identity.address, incarnation = identity.incarnation, "node started");
@@ -321,7 +322,11 @@ impl Driver {
                 Action::Close { connection, reason } => {
                     // Nothing is sent on it any more, and its queues count for nothing.
                     if let Some(link) = self.links.remove(&connection) {
-                        link.close(close_code(reason));
+                        match reason {
+                            // What is queued still goes out.
+                            CloseReason::Unneeded => link.drain(CloseCode::Idle, DRAIN),
+                            reason => link.close(close_code(reason)),
+                        }
                     }
                 }
                 Action::Event(event) => {
@@ -370,10 +375,11 @@ impl Driver {
                 }
             }
             (Err(_), Some(call)) => self.inputs.push_back(Input::Refused { call }),
-            (Err(quic::SendError::Refused(refused)), None) if refused.overflow == Overflow::Disconnect => {
+            // Nobody here could be told: a relayed broadcast, or an answer. After the reconnection both are made good.
+            (Err(quic::SendError::Refused(refused)), None) if refused.overflow != Overflow::Drop => {
                 self.inputs.push_back(Input::Stalled { connection });
             }
-            // Refused on a channel that may lose frames, and counted there; or the connection is going down, and what is lost with it is the peers' to repair.
+            // Counted by the link; or the connection is going down, and what is lost with it is the peers' to repair.
             (Err(_), None) => {}
         }
     }
@@ -481,7 +487,8 @@ impl Driver {
             }
             Command::Get { key, reply } => drop(reply.send(self.node.get(&key).cloned())),
             Command::Entries { prefix, reply } => {
-                let entries = self.node.state().iter(&prefix).map(|(key, entry)| (key.to_string(), entry.value.clone())).collect();
+                let entries =
+                    self.node.state().iter(&prefix).map(|(key, entry)| (key.to_string(), entry.value.clone(), entry.stamp)).collect();
                 let _ = reply.send(entries);
             }
             Command::Discovered { source, candidates } => self.inputs.push_back(Input::Discovered { source, candidates }),

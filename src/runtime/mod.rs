@@ -141,7 +141,7 @@ pub(crate) enum Command {
     Serve { requests: mpsc::Sender<Request> },
     Set { key: String, value: Option<Bytes>, reply: oneshot::Sender<Result<Option<Stamp>, SetError>> },
     Get { key: String, reply: oneshot::Sender<Option<Bytes>> },
-    Entries { prefix: String, reply: oneshot::Sender<Vec<(String, Bytes)>> },
+    Entries { prefix: String, reply: oneshot::Sender<Vec<(String, Bytes, Stamp)>> },
     Discovered { source: &'static str, candidates: Vec<node::Candidate> },
     Report { reply: oneshot::Sender<Report> },
     Leave { reply: oneshot::Sender<()> },
@@ -451,16 +451,17 @@ impl State<'_> {
     /// [`Stopped`].
     pub async fn entries(&self, prefix: impl Into<String>) -> Result<Vec<(String, Bytes)>, Stopped> {
         let prefix = prefix.into();
-        self.node.ask(|reply| Command::Entries { prefix, reply }).await
+        let entries = self.node.ask(|reply| Command::Entries { prefix, reply }).await?;
+        Ok(entries.into_iter().map(|(key, value, _)| (key, value)).collect())
     }
 
-    /// The keys that begin with `prefix`: first as they are, then every change. A watcher that falls behind gets the present
-    /// values again instead of the changes that it lost.
+    /// The keys that begin with `prefix`: first as they are, then every change. A watcher that falls behind is told
+    /// what differs now, removals included, instead of every change that it lost.
     ///
     /// # Errors
     ///
     /// [`Stopped`].
     pub async fn watch(&self, prefix: impl Into<String>) -> Result<Watch, Stopped> {
-        Watch::start(self.node.clone(), prefix.into()).await
+        Watch::start(self.node, prefix.into()).await
     }
 }

@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{env, fmt};
 
@@ -78,14 +79,17 @@ fn write_private(path: &Path, content: &[u8]) -> Result<(), StorageError> {
     written.map_err(failed(format!("write {}", path.display())))
 }
 
+/// A name that nobody else uses, in this process or another.
 fn temporary_beside(path: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
+    name.push(format!(".{}-{}-{}.new", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed), wall_clock_incarnation()));
     path.with_file_name(name)
 }
 
+/// Writes a file that must not be there yet: one that is has rights, and an owner, that nobody here chose.
 fn write_new_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content)?;
     file.sync_all()
 }
