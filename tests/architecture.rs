@@ -1,5 +1,7 @@
 //! The arrows between the packages are those of `docs/architecture.md`, and the README says what the example does.
 
+#![allow(clippy::disallowed_methods, reason = "the test asks cargo")]
+
 use std::collections::BTreeSet;
 use std::process::Command;
 

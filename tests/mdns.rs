@@ -1,5 +1,7 @@
 //! Nodes with no address given find each other by mDNS, in a network namespace of their own; the example of the README among them.
 
+#![allow(clippy::disallowed_methods, reason = "the test runs a script")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -1,5 +1,7 @@
 //! `meshwork ctl`: asks a running node of this machine.
 
+#![expect(clippy::disallowed_methods, reason = "the command looks for the sockets of running nodes")]
+
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;

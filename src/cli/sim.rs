@@ -1,5 +1,7 @@
 //! `meshwork sim`: hands over to the simulator, which is a program of its own so that it never links a socket.
 
+#![expect(clippy::disallowed_methods, reason = "the command hands over to another one")]
+
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
