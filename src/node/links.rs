@@ -258,7 +258,8 @@ impl Links {
     ) {
         self.by_connection.remove(&connection);
         self.unneeded = unneeded;
-        self.dial.handle(dial::Input::Disconnected { connection, peer }, now, &mut self.dial_actions);
+        let input = if unneeded { dial::Input::Unneeded { connection, peer } } else { dial::Input::Disconnected { connection, peer } };
+        self.dial.handle(input, now, &mut self.dial_actions);
         self.route(now, notices, actions);
         self.unneeded = false;
     }

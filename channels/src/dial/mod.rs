@@ -143,6 +143,14 @@ pub enum Input {
         /// Who was at the other end.
         peer: PeerId,
     },
+    /// A connection ended because one side had no use for it at the moment. Unlike [`Input::Disconnected`] this never counts as a failure, however short its
+    /// life was, so that the peer can be dialed again at once.
+    Unneeded {
+        /// Its number.
+        connection: ConnectionId,
+        /// Who was at the other end.
+        peer: PeerId,
+    },
     /// A dial failed.
     Failed {
         /// The address that was dialed.
@@ -391,6 +399,12 @@ impl State {
                 self.on_connected(peer, incarnation, link, canonical(address), now, actions);
             }
             Input::Disconnected { connection, peer } => self.on_disconnected(connection, peer, now, actions),
+            Input::Unneeded { connection, peer } => {
+                self.on_disconnected(connection, peer, now, actions);
+                if !self.peers.contains_key(&peer) {
+                    self.forgive(peer, now);
+                }
+            }
             Input::Failed { address, reason } => self.on_failed(canonical(address), reason, now, actions),
             Input::Forget { address } => self.on_forget(canonical(address), now),
             Input::DeadlineReached => self.on_deadline(now, actions),
@@ -732,6 +746,21 @@ impl State {
         self.timers.cancel(&Key::Linger(connection, peer));
         self.choose(peer, actions);
         self.linger(peer, now, actions);
+    }
+
+    /// Makes the addresses of a peer as good as new.
+    fn forgive(&mut self, peer: PeerId, now: Time) {
+        let of_peer = |(address, target): (&SocketAddr, &Target)| {
+            (matches!(target.phase, Phase::Idle | Phase::Waiting) && target.expected.or(target.answered) == Some(peer)).then_some(*address)
+        };
+        for address in self.targets.iter().filter_map(of_peer).collect::<Vec<_>>() {
+            let Some(target) = self.targets.get_mut(&address) else { continue };
+            target.failures = 0;
+            target.not_before = now;
+            if target.phase == Phase::Waiting {
+                self.wait(address, now);
+            }
+        }
     }
 
     fn on_linger_over(&mut self, connection: ConnectionId, peer: PeerId, actions: &mut Vec<Action>) {

@@ -594,3 +594,21 @@ fn random_use(config: Config, seed: u64) {
     assert!(sends.iter().all(|(peer, connection)| core.state.connection_of(peer) == Some(*connection)));
     assert_eq!(sends.len(), core.state.peers().count());
 }
+
+#[test]
+fn an_end_that_nobody_needed_to_avoid_is_no_failure() {
+    for (unneeded, dialed_at_once) in [(false, false), (true, true)] {
+        let mut core = Core::new(Config::default());
+        for round in 0..6 {
+            // A connection that lives for a second, again and again.
+            core.want(Some(1), 1, false);
+            core.pass(Duration::from_secs(60));
+            core.connected(round, 1, 1, 1, Direction::Outbound);
+            core.pass(SECOND);
+            let (connection, peer) = (ConnectionId(round), peer(1));
+            core.input(if unneeded { Input::Unneeded { connection, peer } } else { Input::Disconnected { connection, peer } });
+        }
+        let actions = core.want(Some(1), 1, false);
+        assert_eq!(actions.iter().any(|action| matches!(action, Action::Dial { .. })), dialed_at_once);
+    }
+}
