@@ -304,7 +304,7 @@ impl Links {
         Some(peer)
     }
 
-    /// Whether a peer takes no part in the overlay for now, because it was too slow.
+    /// Whether a peer rests: it was too slow, and takes no part in the overlay until its rest is over.
     pub(crate) fn is_resting(&self, peer: PeerId, now: Time) -> bool {
         self.rests.get(&peer).is_some_and(|rest| now < rest.until)
     }

@@ -758,7 +758,7 @@ impl Node {
         }
     }
 
-    /// Whether a message is not for now, because its peer was too slow and rests. What keeps the peer a member passes.
+    /// Whether a message is passed over because its peer was too slow and rests. What keeps the peer a member passes.
     fn rests(&self, peer: PeerId, message: &meshwork_overlay::Message<PeerId>, now: Now) -> bool {
         !matches!(message, meshwork_overlay::Message::Swim(_)) && self.links.is_resting(peer, now.time)
     }
