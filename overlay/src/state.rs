@@ -268,6 +268,11 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
                 swim::Action::Send { to, address, message } => {
                     actions.push(Action::Send { to, address: Some(address), message: Message::Swim(message) });
                 }
+                swim::Action::News(news) => {
+                    for (to, message) in news.for_neighbors(self.topology.neighbors()) {
+                        actions.push(Action::Send { to, address: None, message: Message::Swim(message) });
+                    }
+                }
                 swim::Action::Datagram { to, address, bytes } => actions.push(Action::Datagram { to, address, bytes }),
                 swim::Action::Misbehaved { peer, what } => actions.push(Action::Misbehaved { peer, what }),
                 swim::Action::Event(event) => {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::message::{Message, RECORDS_MAX, Record, SAMPLE_MAX};
+use super::news::Tell;
 use super::suspicion::Hint;
 use super::view::Status;
 use super::{Action, Key, State, misbehaved};
@@ -128,6 +129,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             Message::Ping { accusation } => self.on_ping(from, accusation, now, actions),
             Message::Pong { sender } => self.on_pong(from, &sender, now, actions),
             Message::Leaving { generation } => self.on_leaving(from, generation),
+            Message::News { records } => self.on_news(from, &records, now, actions),
         }
     }
 
@@ -377,7 +379,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         // A newcomer has nothing to tell to those it has just heard of: where two groups meet, the larger tells its own of the smaller.
         let is_news = newcomers <= self.view.up_len().max(NEWS_MIN);
         self.detector.apply(updates.into_iter(), is_news);
-        self.refresh(now);
+        self.refresh(if is_news { Tell::AllBut(from) } else { Tell::Nobody }, now);
         for record in aged {
             self.view.age(record, self.params.config().tombstone_life, now);
         }

@@ -123,6 +123,11 @@ pub enum Message<I> {
         /// Which of its runs.
         generation: u64,
     },
+    /// What the sender has just come to know, told to a neighbor; as fresh as gossip.
+    News {
+        /// The records.
+        records: Bounded<Record<I>, RECORDS_MAX>,
+    },
 }
 
 /// What a ping says of its receiver. The wire enum only grows at its end.

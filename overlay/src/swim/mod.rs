@@ -38,6 +38,7 @@ mod detector;
 mod exchange;
 mod identity;
 mod message;
+mod news;
 mod suspicion;
 #[cfg(test)]
 mod tests;
@@ -62,6 +63,8 @@ use exchange::{Asked, Bucket, Link};
 use identity::{Identity, is_reachable, plain};
 pub use message::{Accusation, Message, RECORDS_MAX, Record, SAMPLE_MAX};
 use message::{LEFT, Packet};
+pub use news::News;
+use news::Tell;
 use suspicion::{Hint, Suspicion};
 pub use view::{Event, Member, Status, View};
 
@@ -131,6 +134,8 @@ pub enum Action<I> {
         /// The message.
         message: Message<I>,
     },
+    /// Tell the neighbors, as long as they are connected. Too much news come again, so a neighbor that misses some loses little.
+    News(News<I>),
     /// The view changed.
     Event(Event<I>),
     /// The peer broke a rule.
@@ -184,6 +189,7 @@ enum Key<I> {
     LastPing(I),
     Suspicion(I),
     Hint(I),
+    News,
     Exchange,
     Renew,
     Tombstones,
@@ -211,6 +217,8 @@ pub struct State<I: Identifier + Serialize + DeserializeOwned> {
     events: Vec<Event<I>>,
     /// Whether something changed that others should hear of soon.
     has_news: bool,
+    /// Of whom the neighbors are to be told, and who told us.
+    news: BTreeMap<I, Option<I>>,
 
     suspicions: BTreeMap<I, Suspicion<I>>,
     hints: BTreeMap<I, Hint<I>>,
@@ -245,6 +253,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             touched: Vec::new(),
             events: Vec::new(),
             has_news: false,
+            news: BTreeMap::new(),
             suspicions: BTreeMap::new(),
             hints: BTreeMap::new(),
             hints_left: Bucket::full(now),
@@ -442,6 +451,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         } else if incarnation >= self.detector.incarnation() {
             self.counters.refutations += 1;
             self.detector.refute(incarnation);
+            self.tell(self.me.peer, None, now);
         }
     }
 
@@ -476,6 +486,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         }
         self.rebuild(now);
         self.detector.introduce();
+        self.tell(self.me.peer, None, now);
         self.start_series(now);
         actions.push(Action::Event(Event::Renewed { generation: wanted }));
     }
@@ -494,7 +505,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     /// Starts foca anew under our present identity, with what the view holds and without what it was about to tell.
     fn rebuild(&mut self, now: Time) {
         self.stop_foca();
-        self.refresh(now);
+        self.refresh(Tell::All, now);
         self.rebuilds += 1;
         let random = generator(self.seed, "swim/foca", self.rebuilds);
         self.detector = Detector::new(self.me, self.params.foca(self.size), random);
@@ -564,6 +575,10 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         // Every timer that is set while this runs lies in the future, so the loop ends.
         while let Some((_, key)) = self.timers.pop_due(now) {
             match key {
+                // Foca's rhythm goes on, for the day when the cluster is small again.
+                Key::Foca(Kind::Gossip) if self.tells_neighbors() => {
+                    self.timers.set(key, now + self.params.config().probe_period);
+                }
                 Key::Foca(kind) => {
                     if let Some(timer) = self.running[kind as usize].take() {
                         self.detector.handle_timer(timer);
@@ -573,6 +588,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
                 Key::LastPing(peer) => self.on_last_ping_due(peer, actions),
                 Key::Suspicion(peer) => self.on_suspicion_due(peer),
                 Key::Hint(peer) => self.on_hint_due(peer, now, actions),
+                Key::News => self.on_news_due(now, actions),
                 Key::Exchange => self.on_exchange_due(now, actions),
                 Key::Renew => self.renew(now, actions),
                 Key::Tombstones => {
@@ -599,14 +615,14 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         self.schedule_foca(None, now);
         let unanswered = std::mem::take(&mut self.detector.output.unanswered);
         self.touched.extend(unanswered.iter().map(|(identity, _)| identity.peer));
-        self.refresh(now);
+        self.refresh(Tell::All, now);
         for (identity, incarnation) in unanswered {
             self.suspect(identity, incarnation, self.params.config().suspicion, now, actions);
         }
     }
 
     /// Takes what foca holds of the touched peers over into the view.
-    fn refresh(&mut self, now: Time) {
+    fn refresh(&mut self, tell: Tell<I>, now: Time) {
         if self.touched.is_empty() {
             return;
         }
@@ -614,13 +630,20 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         self.touched.dedup();
         let life = self.params.config().tombstone_life;
         let version = self.view.version();
+        let mut changed = Vec::new();
         for update in self.detector.members() {
-            if self.touched.binary_search(&update.id().peer).is_ok() {
-                self.view.take_over(update, life, now, &mut self.events);
+            let peer = update.id().peer;
+            if self.touched.binary_search(&peer).is_ok() && self.view.take_over(update, life, now, &mut self.events) {
+                changed.push(peer);
             }
         }
         self.touched.clear();
         self.has_news |= self.view.version() != version;
+        match tell {
+            Tell::All => changed.into_iter().for_each(|peer| self.tell(peer, None, now)),
+            Tell::AllBut(teller) => changed.into_iter().for_each(|peer| self.tell(peer, Some(teller), now)),
+            Tell::Nobody => {}
+        }
     }
 
     /// The end of every input: all that foca did is attended to, told, and sent.
@@ -632,7 +655,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             self.detector.set_config(self.params.foca(nodes));
         }
         // What is new need not wait for the next round, if the last one is some time ago: each item is sent as often as before, only sooner.
-        if self.has_news && self.wanted.is_none() && now.since(self.gossiped) >= self.params.config().gossip_interval / 4 {
+        if self.has_news && !self.tells_neighbors() && self.wanted.is_none() && now.since(self.gossiped) >= self.params.config().gossip_interval / 4 {
             self.gossiped = now;
             self.detector.gossip();
         }

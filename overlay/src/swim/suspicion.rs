@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::identity::Identity;
 use super::message::{Accusation, Message, Record};
+use super::news::Tell;
 use super::view::Status;
 use super::{Action, Key, OF_LATE, State, misbehaved};
 use crate::identifier::Identifier;
@@ -63,7 +64,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         match hint {
             Hint::Lost => {
                 self.detector.apply(std::iter::once(Update::new(identity, incarnation, Verdict::Suspect)), true);
-                self.refresh(now);
+                self.refresh(Tell::All, now);
                 // Silence on a broken connection is two signs, so half the time will do.
                 self.suspect(identity, incarnation, self.params.config().suspicion / 2, now, actions);
             }
@@ -182,7 +183,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         self.hear_from(from, now);
         self.detector.apply(std::iter::once(sender.update()), true);
         self.touched.push(from);
-        self.refresh(now);
+        self.refresh(Tell::All, now);
         true
     }
 }

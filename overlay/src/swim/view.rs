@@ -204,8 +204,8 @@ impl<I: Identifier> View<I> {
         self.entries.binary_search_by(|entry| entry.member.peer.cmp(&peer))
     }
 
-    /// Takes over what foca holds of a member; appends the events that follow.
-    pub(super) fn take_over(&mut self, update: &Update<Identity<I>>, life: Duration, now: Time, events: &mut Vec<Event<I>>) {
+    /// Takes over what foca holds of a member; appends the events that follow, and says whether others should hear of it.
+    pub(super) fn take_over(&mut self, update: &Update<Identity<I>>, life: Duration, now: Time, events: &mut Vec<Event<I>>) -> bool {
         let incarnation = update.incarnation();
         let status = match update.state() {
             Verdict::Alive => Status::Alive,
@@ -240,16 +240,17 @@ impl<I: Identifier> View<I> {
                 if status == Status::Suspect {
                     events.push(Event::Suspected(member));
                 }
-                return;
+                return true;
             }
         };
 
         let entry = &mut self.entries[at];
         let before = entry.member;
+        let is_refuted = entry.incarnation != incarnation;
         entry.incarnation = incarnation;
         entry.is_settled = true;
         if before == member {
-            return;
+            return is_refuted;
         }
         entry.member = member;
         self.version += 1;
@@ -297,6 +298,7 @@ impl<I: Identifier> View<I> {
                 }
             }
         }
+        true
     }
 
     /// Notes that the member that is held for dead in this generation had left.

@@ -252,6 +252,7 @@ fn messages_keep_their_bytes() {
         (Message::Ping { accusation: Accusation::Dead { generation: 1 } }, "060201"),
         (Message::Pong { sender: record(1) }, "070164000a000001d122000000"),
         (Message::Leaving { generation: 1 }, "0801"),
+        (Message::News { records: Bounded::first_of([record(2)]) }, "09010264000a000002d122000000"),
     ];
     for (message, golden) in &messages {
         assert_eq!(&hex(message), golden);

@@ -222,6 +222,19 @@ impl Network {
                     self.push(at, to, What::Input(Input::Received { from, message }));
                 }
             }
+            Action::News(news) => {
+                let up = self.up();
+                let mut neighbors: Vec<u32> = Vec::new();
+                if let Ok(at) = up.binary_search(&from) {
+                    let places = [1, 7, 31].map(|step| step % up.len()).map(|step| [at + step, at + up.len() - step]);
+                    neighbors = places.into_iter().flatten().map(|place| up[place % up.len()]).filter(|peer| *peer != from).collect();
+                }
+                neighbors.sort_unstable();
+                neighbors.dedup();
+                for (to, message) in news.for_neighbors(&neighbors) {
+                    self.carry_out(from, Action::Send { to, address: address(to), message });
+                }
+            }
             Action::Event(event) => self.events.push((self.now, from, event)),
             Action::Misbehaved { peer, what } => self.faults.push((from, peer, what)),
         }
