@@ -14,7 +14,9 @@
 //! - **Order is the caller's.** Frames of one stream arrive in the order in which they were sent: whoever schedules arrivals delivers none before the
 //!   one ahead of it, by taking the later of the two moments.
 //!
-//! Bandwidth, queues, partitions and stalls are not in here: they have state.
+//! Bandwidth and queues have state: they are in [`bottleneck`]. Partitions and stalls are the caller's.
+
+pub mod bottleneck;
 
 use std::time::Duration;
 

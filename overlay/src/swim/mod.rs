@@ -665,7 +665,11 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             self.detector.set_config(self.params.foca(nodes));
         }
         // What is new need not wait for the next round, if the last one is some time ago: each item is sent as often as before, only sooner.
-        if self.has_news && !self.tells_neighbors() && self.wanted.is_none() && now.since(self.gossiped) >= self.params.config().gossip_interval / 4 {
+        if self.has_news
+            && !self.tells_neighbors()
+            && self.wanted.is_none()
+            && now.since(self.gossiped) >= self.params.config().gossip_interval / 4
+        {
             self.gossiped = now;
             self.detector.gossip();
         }
