@@ -437,7 +437,7 @@ fn garbage_on_real_connections_costs_its_sender_the_connection() {
             assert_eq!(victim, nodes[0].id());
             let mut stream = connection.open_uni().await.unwrap();
             if let Some(channel) = channel {
-                stream.write_all(&frame::encode_preamble(channel)).await.unwrap();
+                stream.write_all(&frame::Preamble::of(channel).encode()).await.unwrap();
             }
             stream.write_all(&bytes).await.unwrap();
             let _ = stream.finish();
@@ -478,7 +478,7 @@ fn a_member_that_always_comes_back_is_reported_once_a_second() {
                     let opening = tokio::time::timeout(Duration::from_millis(20), connection.open_uni());
                     let Ok(Ok(mut stream)) = opening.await else { break };
                     let channel = ChannelId((number % 20) as u16);
-                    let _ = stream.write_all(&frame::encode_preamble(channel)).await;
+                    let _ = stream.write_all(&frame::Preamble::of(channel).encode()).await;
                     let _ = stream.write_all(&[9, 1]).await;
                     // Left open, with half a frame.
                     std::mem::forget(stream);

@@ -94,6 +94,8 @@ pub enum Overflow {
     Refuse,
     /// The frame is dropped and counted.
     Drop,
+    /// The oldest frames that wait are dropped and counted, and the new one is taken.
+    DropOldest,
 }
 
 impl Overflow {
@@ -103,6 +105,36 @@ impl Overflow {
             Overflow::Disconnect => "disconnect",
             Overflow::Refuse => "refuse",
             Overflow::Drop => "drop",
+            Overflow::DropOldest => "drop-oldest",
+        }
+    }
+}
+
+/// Which of the two connections to a peer carries a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Path {
+    /// The one that is always open, for what is small and must not wait.
+    Urgent,
+    /// One of its own, opened when much waits and closed when it is idle, whose congestion control keeps the queues of the network short. Until then, and
+    /// with a peer that refuses it, the urgent one.
+    Bulk,
+}
+
+/// What becomes of messages that the network, a full queue or a broken connection gets in the way of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reliability {
+    /// Complete and in order while the connection stands.
+    Ordered,
+    /// A later message with the same key takes the place of one that still waits; the newest always arrives.
+    Latest,
+}
+
+impl Reliability {
+    /// A short stable name for tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reliability::Ordered => "ordered",
+            Reliability::Latest => "latest",
         }
     }
 }
@@ -116,6 +148,13 @@ pub struct ChannelSpec {
     pub name: Cow<'static, str>,
     /// Which channels it waits for.
     pub class: Class,
+    /// Which connection carries it.
+    pub path: Path,
+    /// What may happen to its messages.
+    pub reliability: Reliability,
+    /// Streams side by side, 1 to 16: order holds within each. They keep one lost packet from holding up everything; they add no throughput. The
+    /// key of a message chooses its lane.
+    pub lanes: u8,
     /// Frames that may wait for one peer. More ride out longer stalls, and make what is delivered after a stall older.
     pub queued_frames_max: usize,
     /// Bytes that may wait for one peer; at least one frame of the largest size
@@ -132,14 +171,14 @@ impl ChannelSpec {
     /// that list: the frames of the one are a guess of several bursts of a large cluster, those of the other follow `gossip`. The bytes are guesses too: they share 16 MiB, which
     /// is two send windows, so that a peer that stalls costs little and one round trip of a fast link still fits.
     ///
-    /// | channel | class | frames | bytes | when full |
-    /// |---|---|---|---|---|
-    /// | control | control | 4,096 | 4 MiB | the connection ends: an overlay that lost one of its messages is wrong until it reconnects |
-    /// | coordination | high | 1,000 | 2 MiB | the producer is told |
-    /// | data | medium | 10,000 | 3 MiB | the producer is told |
-    /// | gossip | low | 5,000 | 2 MiB | the connection ends: repair starts afresh with the next one |
-    /// | events | medium | 5,000 | 3 MiB | the connection ends: a relayed broadcast has no producer here that could be told |
-    /// | state | low | 5,000 | 2 MiB | the connection ends: replicas compare afresh with the next one |
+    /// | channel | class | path | lanes | frames | bytes | when full |
+    /// |---|---|---|---|---|---|---|
+    /// | control | control | urgent | 1 | 4,096 | 4 MiB | the connection ends: an overlay that lost one of its messages is wrong until it reconnects |
+    /// | coordination | high | urgent | 3 | 1,000 | 2 MiB | the producer is told |
+    /// | data | medium | bulk | 5 | 10,000 | 3 MiB | the producer is told |
+    /// | gossip | low | bulk | 1 | 5,000 | 2 MiB | the connection ends: repair starts afresh with the next one |
+    /// | events | medium | bulk | 2 | 5,000 | 3 MiB | the connection ends: a relayed broadcast has no producer here that could be told |
+    /// | state | low | bulk | 1 | 5,000 | 2 MiB | the connection ends: replicas compare afresh with the next one |
     pub fn built_in() -> [ChannelSpec; 6] {
         ChannelId::BUILT_IN.map(|id| {
             const MIB: usize = 1_024 * 1_024;
@@ -151,8 +190,15 @@ impl ChannelSpec {
                 ChannelId::STATE => (Class::Low, 5_000, 2 * MIB, Overflow::Disconnect),
                 _ => (Class::Medium, 5_000, 3 * MIB, Overflow::Disconnect),
             };
+            let (path, lanes) = match id {
+                ChannelId::CONTROL => (Path::Urgent, 1),
+                ChannelId::COORDINATION => (Path::Urgent, 3),
+                ChannelId::DATA => (Path::Bulk, 5),
+                ChannelId::EVENTS => (Path::Bulk, 2),
+                _ => (Path::Bulk, 1),
+            };
             let name = Cow::Borrowed(id.name().unwrap_or_default());
-            ChannelSpec { id, name, class, queued_frames_max, queued_bytes_max, overflow }
+            ChannelSpec { id, name, class, path, reliability: Reliability::Ordered, lanes, queued_frames_max, queued_bytes_max, overflow }
         })
     }
 }

@@ -38,11 +38,22 @@ pub const NEW_PER_SECOND_RETRY: u32 = 50;
 pub const CONNECTIONS_MAX: usize = 1_024;
 
 /// Flow-control window of one stream.
-pub const STREAM_WINDOW_BYTES: u32 = 1_024 * 1_024;
+pub const STREAM_WINDOW_BYTES: u32 = 2 * 1_024 * 1_024;
 /// Flow-control window of a connection before admission.
 pub const WINDOW_BYTES_BEFORE_ADMISSION: u32 = 32 * 1_024;
 /// Flow-control window of an admitted connection.
 pub const WINDOW_BYTES: u32 = 8 * 1_024 * 1_024;
+/// Flow-control window of the second connection to a peer, for bulk: more than what the streams of the built-in channels may fill, so that one that nobody reads
+/// leaves the others their room.
+pub const BULK_WINDOW_BYTES: u32 = 24 * 1_024 * 1_024;
+/// Bytes that we keep for retransmission on the second connection.
+pub const BULK_SEND_WINDOW_BYTES: u64 = 24 * 1_024 * 1_024;
+/// What may wait on one channel for bulk before a connection of its own is opened for it.
+pub const BULK_OPENS_AT_BYTES: usize = 64 * 1_024;
+/// The second connection is closed after this time without anything to send.
+pub const BULK_IDLE: Duration = Duration::from_secs(30);
+/// How far ahead of its turn a stream of a lane may come.
+pub const STREAMS_AHEAD_MAX: u32 = 4;
 /// Bytes that we keep for retransmission on one connection.
 pub const SEND_WINDOW_BYTES: u64 = 8 * 1_024 * 1_024;
 /// Bytes of datagrams kept in each direction of one connection.

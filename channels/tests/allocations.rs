@@ -1,7 +1,7 @@
 //! What the path of a frame costs in allocations, against numbers on record: counts, not times, so they are the same on every machine.
 
 use bytes::Bytes;
-use meshwork_channels::frame::{Decoder, encode};
+use meshwork_channels::frame::Decoder;
 use meshwork_channels::{ChannelId, Time, limits, sender};
 
 const FRAMES: u64 = 1_000;
@@ -13,10 +13,10 @@ fn a_frame_costs_what_is_on_record() {
     let mut decoder = Decoder::new(limits::FRAME_BYTES_MAX);
     let mut through = |count: u64| {
         for _ in 0..count {
-            queue.push(ChannelId::EVENTS, encode(1, &body), Time::ZERO).expect("there is room");
+            queue.push_message(ChannelId::EVENTS, 0, 1, &body, || Time::ZERO).expect("there is room");
         }
         let mut wire = Vec::new();
-        while let Some((channel, frame)) = queue.pop(|_| true) {
+        while let Some(sender::Popped { channel, bytes: frame, .. }) = queue.pop(sender::BLOCK_BYTES, |_, _| true) {
             queue.sent(channel, frame.len(), Time::ZERO);
             wire.extend_from_slice(&frame);
         }

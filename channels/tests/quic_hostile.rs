@@ -31,7 +31,7 @@ async fn closed(node: &mut Node) -> CloseReason {
 
 #[tokio::test]
 async fn what_is_no_stream_of_frames_ends_the_connection() {
-    let preamble = frame::encode_preamble(ChannelId::DATA);
+    let preamble = frame::Preamble::of(ChannelId::DATA).encode();
     let with_preamble = |rest: &[u8]| [&preamble[..], rest].concat();
     let cases = [
         (vec![9], DecodeError::Invalid),
@@ -58,7 +58,7 @@ async fn a_control_frame_has_a_smaller_limit() {
     let (mut node, _socket, connection) = acquaintance().await;
     let mut stream = connection.open_uni().await.unwrap();
     let large = frame::encode(1, &vec![0; limits::CONTROL_BYTES_MAX]);
-    stream.write_all(&[&frame::encode_preamble(ChannelId::CONTROL)[..], &large[..10]].concat()).await.unwrap();
+    stream.write_all(&[&frame::Preamble::of(ChannelId::CONTROL).encode()[..], &large[..10]].concat()).await.unwrap();
     assert_eq!(closed(&mut node).await, CloseReason::Misbehaved(Misbehavior::Undecodable(DecodeError::TooLong)));
 }
 
@@ -67,7 +67,7 @@ async fn unknown_and_second_channels_are_stopped_and_the_rest_goes_on() {
     let (mut node, _socket, connection) = acquaintance().await;
     let open = async |channel, body: &'static [u8]| {
         let mut stream = connection.open_uni().await.unwrap();
-        stream.write_all(&[frame::encode_preamble(channel), frame::encode(7, body)].concat()).await.unwrap();
+        stream.write_all(&[frame::Preamble::of(channel).encode(), frame::encode(7, body)].concat()).await.unwrap();
         stream
     };
     let mut first = open(ChannelId::DATA, b"one").await;
@@ -81,7 +81,9 @@ async fn unknown_and_second_channels_are_stopped_and_the_rest_goes_on() {
     // A stream that ended may be followed by another one.
     first.finish().unwrap();
     first.stopped().await.unwrap();
-    let _second = open(ChannelId::DATA, b"three").await;
+    let mut second = connection.open_uni().await.unwrap();
+    let preamble = frame::Preamble { number: 1, ..frame::Preamble::of(ChannelId::DATA) };
+    second.write_all(&[preamble.encode(), frame::encode(7, b"three")].concat()).await.unwrap();
     assert_eq!(&node.frame().await.1.body[..], b"three");
 }
 
@@ -90,7 +92,7 @@ async fn streams_in_vain_end_the_connection() {
     let (mut node, _socket, connection) = acquaintance().await;
     let flood = async {
         while let Ok(mut stream) = connection.open_uni().await {
-            let _ = stream.write_all(&frame::encode_preamble(ChannelId(999))).await;
+            let _ = stream.write_all(&frame::Preamble::of(ChannelId(999)).encode()).await;
             let _ = stream.finish();
         }
     };
@@ -113,7 +115,7 @@ async fn random_bytes_on_streams_and_datagrams() {
             let Ok(mut stream) = connection.open_uni().await else { break };
             // Half of them get past the preamble.
             if random.random() {
-                let _ = stream.write_all(&frame::encode_preamble(ChannelId(random.random_range(0..6)))).await;
+                let _ = stream.write_all(&frame::Preamble::of(ChannelId(random.random_range(0..6))).encode()).await;
             }
             let _ = stream.write_all(&garbage).await;
             let _ = stream.finish();
@@ -254,11 +256,12 @@ async fn a_peer_that_never_reads() {
 async fn one_stream_that_is_not_read_holds_back_no_other() {
     let (node, _socket, connection) = acquaintance().await;
     let link = node.endpoint.links().remove(0);
+    const MIB: u64 = 1_024 * 1_024;
     // Data until its stream, which the peer leaves unread, takes no more and its queue is full.
     let fill = || while link.try_send(ChannelId::DATA, frame::encode(1, &vec![0; 60_000])).is_ok() {};
     fill();
     let _unread = connection.accept_uni().await.unwrap();
-    while link.stats().channels.iter().all(|channel| channel.sent.sent_bytes < u64::from(limits::STREAM_WINDOW_BYTES)) {
+    while link.stats().channels.iter().all(|channel| channel.sent.sent_bytes < MIB) {
         fill();
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -224,7 +224,7 @@ fn open(connection: Connection, channel: ChannelId) -> mpsc::UnboundedSender<Byt
     let (lane, mut frames) = mpsc::unbounded_channel::<Bytes>();
     tokio::spawn(async move {
         let Ok(mut stream) = connection.open_uni().await else { return };
-        let mut next = Some(frame::encode_preamble(channel));
+        let mut next = Some(frame::Preamble::of(channel).encode());
         while let Some(bytes) = next {
             if stream.write_all(&bytes).await.is_err() {
                 return;

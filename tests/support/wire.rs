@@ -106,14 +106,14 @@ impl Socket {
         let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.expose());
         // Version 1 to 1; the incarnation; the address 127.0.0.1:7.
         let head = [0, 1, 0, 1, INCARNATION as u8, 0, 127, 0, 0, 1, 7];
-        Some(frame::encode(kind, &[&head, hmac::sign(&key, &[side, &exporter].concat()).as_ref()].concat()))
+        Some(frame::encode(kind, &[&head, hmac::sign(&key, &[side, &exporter].concat()).as_ref(), &[0]].concat()))
     }
 }
 
 /// The channel that a stream begins with.
 pub(crate) async fn read_preamble(stream: &mut RecvStream) -> Option<ChannelId> {
-    // The version, and the number of a built-in channel, which takes one byte.
-    let mut preamble = [0; 2];
+    // The version, the number of a built-in channel, its lane and the number of the stream, each of which takes one byte.
+    let mut preamble = [0; 4];
     stream.read_exact(&mut preamble).await.ok()?;
     Some(ChannelId(preamble[1].into()))
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! stream   = preamble *frame
-//! preamble = version (1 byte, now 1)  channel (varint, at most 65,535)
+//! preamble = version (1 byte, now 1)  channel (varint, at most 65,535)  lane (varint, at most 15)  number (varint, 32 bits)
 //! frame    = length (varint, of what follows)  kind (varint, at most 65,535)  body
 //! varint   = LEB128: seven bits a byte, low bits first, the high bit says that more follow
 //! ```
@@ -17,7 +17,7 @@
 
 use std::fmt;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 
 use crate::channel::ChannelId;
 use crate::error::DecodeError;
@@ -57,10 +57,10 @@ pub fn encode(kind: u16, body: &[u8]) -> Bytes {
 }
 
 /// Appends the whole frame of a kind and a body, so that many small frames can share one write.
-pub fn encode_into(kind: u16, body: &[u8], bytes: &mut Vec<u8>) {
+pub fn encode_into(kind: u16, body: &[u8], bytes: &mut impl BufMut) {
     put_varint(kind_and_body_len(kind, body.len()), bytes);
     put_varint(u64::from(kind), bytes);
-    bytes.extend_from_slice(body);
+    bytes.put_slice(body);
 }
 
 /// The bytes that [`encode`] makes of a kind and a body of `body_len` bytes.
@@ -68,11 +68,31 @@ pub fn encoded_len(kind: u16, body_len: usize) -> usize {
     varint_len(kind_and_body_len(kind, body_len)) + varint_len(u64::from(kind)) + body_len
 }
 
-/// The preamble of a stream of a channel.
-pub fn encode_preamble(channel: ChannelId) -> Bytes {
-    let mut bytes = vec![VERSION];
-    put_varint(u64::from(channel.0), &mut bytes);
-    Bytes::from(bytes)
+/// What a stream begins with: whose frames follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preamble {
+    /// The channel.
+    pub channel: ChannelId,
+    /// The lane of the channel.
+    pub lane: u8,
+    /// Which stream of the lane it is, from zero: a lane that moves to another connection goes on in the next one, which is read when the one before is over.
+    pub number: u32,
+}
+
+impl Preamble {
+    /// The first stream of the first lane of a channel.
+    pub fn of(channel: ChannelId) -> Self {
+        Preamble { channel, lane: 0, number: 0 }
+    }
+
+    /// Its bytes.
+    pub fn encode(self) -> Bytes {
+        let mut bytes = vec![VERSION];
+        put_varint(u64::from(self.channel.0), &mut bytes);
+        put_varint(u64::from(self.lane), &mut bytes);
+        put_varint(u64::from(self.number), &mut bytes);
+        Bytes::from(bytes)
+    }
 }
 
 /// Cuts a stream into its preamble and its frames, however the bytes arrive.
@@ -80,12 +100,12 @@ pub fn encode_preamble(channel: ChannelId) -> Bytes {
 /// ```
 /// # use bytes::Bytes;
 /// # use meshwork_channels::{ChannelId, frame};
-/// let mut stream = frame::encode_preamble(ChannelId::DATA).to_vec();
+/// let mut stream = frame::Preamble::of(ChannelId::DATA).encode().to_vec();
 /// frame::encode_into(7, b"hello", &mut stream);
 ///
 /// let mut decoder = frame::Decoder::new(1_024);
 /// decoder.push(Bytes::from(stream));
-/// assert_eq!(decoder.preamble()?, Some(ChannelId::DATA));
+/// assert_eq!(decoder.preamble()?, Some(frame::Preamble::of(ChannelId::DATA)));
 /// assert_eq!(decoder.next()?.map(|frame| frame.kind), Some(7));
 /// assert_eq!(decoder.next()?, None);
 /// # Ok::<(), meshwork_channels::DecodeError>(())
@@ -123,13 +143,13 @@ impl Decoder {
         }
     }
 
-    /// The channel of the stream; `None` while the preamble is incomplete. Call it until it answers, before the first
+    /// The preamble of the stream; `None` while it is incomplete. Call it until it answers, before the first
     /// [`Decoder::next`], on streams that start with a preamble.
     ///
     /// # Errors
     ///
-    /// [`DecodeError::Invalid`] for another version and for a channel that is no number of a channel. The decoder stays at that error.
-    pub fn preamble(&mut self) -> Result<Option<ChannelId>, DecodeError> {
+    /// [`DecodeError::Invalid`] for another version and for a number that is too large. The decoder stays at that error.
+    pub fn preamble(&mut self) -> Result<Option<Preamble>, DecodeError> {
         self.unless_failed(Self::read_preamble)
     }
 
@@ -161,16 +181,16 @@ impl Decoder {
         result
     }
 
-    fn read_preamble(&mut self) -> Result<Option<ChannelId>, DecodeError> {
+    fn read_preamble(&mut self) -> Result<Option<Preamble>, DecodeError> {
         loop {
             let head = if self.partial.is_empty() { &self.chunk[..] } else { &self.partial[..] };
-            if let Some((channel, len)) = parse_preamble(head)? {
+            if let Some((preamble, len)) = parse_preamble(head)? {
                 if self.partial.is_empty() {
                     self.chunk = self.chunk.split_off(len);
                 } else {
                     self.partial.clear();
                 }
-                return Ok(Some(channel));
+                return Ok(Some(preamble));
             }
             if !self.move_byte() {
                 return Ok(None);
@@ -268,16 +288,22 @@ fn parse_header(bytes: &[u8], frame_bytes_max: usize) -> Result<Option<Header>, 
 }
 
 /// The preamble at the start of `bytes`, with its length; `None` when it is incomplete.
-fn parse_preamble(bytes: &[u8]) -> Result<Option<(ChannelId, usize)>, DecodeError> {
-    let Some((version, rest)) = bytes.split_first() else { return Ok(None) };
+fn parse_preamble(bytes: &[u8]) -> Result<Option<(Preamble, usize)>, DecodeError> {
+    let Some((version, _)) = bytes.split_first() else { return Ok(None) };
     if *version != VERSION {
         return Err(DecodeError::Invalid);
     }
-    match parse_varint(rest, u64::from(u16::MAX)) {
-        Ok(Some((channel, len))) => Ok(Some((ChannelId(channel as u16), 1 + len))),
-        Ok(None) => Ok(None),
-        Err(_) => Err(DecodeError::Invalid),
+    let mut len = 1;
+    let mut numbers = [0; 3];
+    for (number, max) in numbers.iter_mut().zip([u64::from(u16::MAX), u64::from(crate::sender::LANES_MAX) - 1, u64::from(u32::MAX)]) {
+        match parse_varint(&bytes[len..], max) {
+            Ok(Some((value, bytes))) => (*number, len) = (value, len + bytes),
+            Ok(None) => return Ok(None),
+            Err(_) => return Err(DecodeError::Invalid),
+        }
     }
+    let [channel, lane, number] = numbers;
+    Ok(Some((Preamble { channel: ChannelId(channel as u16), lane: lane as u8, number: number as u32 }, len)))
 }
 
 /// The number at the start of `bytes`, with its length in bytes; `None` when it is incomplete.
@@ -306,12 +332,12 @@ fn parse_varint(bytes: &[u8], max: u64) -> Result<Option<(u64, usize)>, DecodeEr
     Ok(None)
 }
 
-fn put_varint(mut value: u64, bytes: &mut Vec<u8>) {
+fn put_varint(mut value: u64, bytes: &mut impl BufMut) {
     while value > 0x7f {
-        bytes.push(value as u8 | 0x80);
+        bytes.put_u8(value as u8 | 0x80);
         value >>= 7;
     }
-    bytes.push(value as u8);
+    bytes.put_u8(value as u8);
 }
 
 fn varint_len(value: u64) -> usize {

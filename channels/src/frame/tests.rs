@@ -32,9 +32,9 @@ fn first_error(frame_bytes_max: usize, bytes: &[u8]) -> Option<DecodeError> {
 
 #[test]
 fn golden_bytes() {
-    assert_eq!(hex(&encode_preamble(ChannelId::CONTROL)), "0100");
-    assert_eq!(hex(&encode_preamble(ChannelId(300))), "01ac02");
-    assert_eq!(hex(&encode_preamble(ChannelId(u16::MAX))), "01ffff03");
+    assert_eq!(hex(&Preamble::of(ChannelId::CONTROL).encode()), "01000000");
+    assert_eq!(hex(&Preamble { channel: ChannelId(300), lane: 15, number: 300 }.encode()), "01ac020fac02");
+    assert_eq!(hex(&Preamble::of(ChannelId(u16::MAX)).encode()), "01ffff030000");
     assert_eq!(hex(&encode(0, b"")), "0100");
     assert_eq!(hex(&encode(5, b"abc")), "0405616263");
     assert_eq!(hex(&encode(300, b"abc")), "05ac02616263");
@@ -86,7 +86,7 @@ fn the_pieces_make_no_difference() {
 
 #[test]
 fn a_preamble_in_any_pieces_is_followed_by_frames() {
-    let mut stream = encode_preamble(ChannelId(300)).to_vec();
+    let mut stream = Preamble { channel: ChannelId(300), lane: 3, number: 200 }.encode().to_vec();
     encode_into(9, b"body", &mut stream);
     for cut in 0..=stream.len() {
         let mut decoder = Decoder::new(10);
@@ -100,7 +100,7 @@ fn a_preamble_in_any_pieces_is_followed_by_frames() {
                 frame = decoder.next().unwrap();
             }
         }
-        assert_eq!(channel, Some(ChannelId(300)));
+        assert_eq!(channel, Some(Preamble { channel: ChannelId(300), lane: 3, number: 200 }));
         assert_eq!(frame, Some(Frame { kind: 9, body: Bytes::from_static(b"body") }));
         assert_eq!(decoder.held_bytes(), 0);
     }

@@ -37,11 +37,13 @@ pub enum CloseCode {
     Overflow,
     /// There are as many connections as there may be.
     Full,
+    /// The other connection between the two broke, and with it what it carried.
+    Broken,
 }
 
 impl CloseCode {
     /// All codes in the order of their numbers.
-    pub const ALL: [CloseCode; 12] = [
+    pub const ALL: [CloseCode; 13] = [
         CloseCode::Leaving,
         CloseCode::Shutdown,
         CloseCode::Duplicate,
@@ -54,6 +56,7 @@ impl CloseCode {
         CloseCode::TooSlow,
         CloseCode::Overflow,
         CloseCode::Full,
+        CloseCode::Broken,
     ];
 
     /// The application error code on the wire. Zero is left to QUIC stacks that close without a reason.
@@ -82,6 +85,7 @@ impl CloseCode {
             CloseCode::TooSlow => "too_slow",
             CloseCode::Overflow => "overflow",
             CloseCode::Full => "full",
+            CloseCode::Broken => "broken",
         }
     }
 
@@ -399,7 +403,7 @@ mod tests {
             assert_eq!(code.number() as usize, index + 1);
             assert_eq!(CloseCode::from_number(u64::from(code.number())), Some(code));
         }
-        for unknown in [0, 13, u64::from(u32::MAX) + 2, u64::MAX] {
+        for unknown in [0, 14, u64::from(u32::MAX) + 2, u64::MAX] {
             assert_eq!(CloseCode::from_number(unknown), None);
         }
         assert_eq!((CloseCode::Leaving.number(), CloseCode::Full.number()), (1, 12));

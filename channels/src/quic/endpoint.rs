@@ -14,16 +14,18 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::admission::{self, Admitted, Context, Failure, Versions};
+use super::admission::{self, Admitted, Context, Failure, Tag, Versions};
 use super::close::{CloseCode, CloseReason, DialError, Refusal};
 use super::event::{self, Event, Events, Outlet};
 use super::gate::{Decision, Gate, Knock};
 use super::key::{NodeKey, NodeKeyError};
-use super::link::{Facts, Inner, Link};
-use super::reader::{OpenChannels, REFUSED_STREAMS_MAX, StreamEnd, read_datagrams, read_stream};
+use super::inbox::{Inbox, Inboxes};
+use super::link::{Bulk, Facts, Inner, Link};
+use super::reader::{REFUSED_STREAMS_MAX, StreamEnd, read_datagrams, read_stream};
 use super::tls::{self, Tls, Unwanted};
-use super::writer::write;
+use super::writer::{write, write_bulk};
 use super::{Clock, canonical};
+use crate::channel::ChannelId;
 use crate::dial::{ConnectionId, Direction};
 use crate::error::{ConfigError, Misbehavior};
 use crate::identity::{ClusterName, ClusterSecret, PeerId};
@@ -221,12 +223,14 @@ struct Shared {
     local: SocketAddr,
     tls: Tls,
     transport: Arc<TransportConfig>,
+    bulk_transport: Arc<TransportConfig>,
     own: PeerId,
     cluster: ClusterName,
     secrets: Vec<ClusterSecret>,
     incarnation: u64,
     allow: Mutex<Option<BTreeSet<PeerId>>>,
     channels: sender::Params,
+    inboxes: Arc<Inboxes>,
     clock: Clock,
     outlet: Outlet,
     door: Mutex<Door>,
@@ -322,12 +326,14 @@ impl Endpoint {
             local,
             tls,
             transport: Arc::new(transport(loopback, 0)),
+            bulk_transport: Arc::new(bulk_transport(loopback)),
             own: key.peer_id(),
             cluster,
             secrets,
             incarnation,
             allow: Mutex::new(allow),
             channels,
+            inboxes: Arc::default(),
             clock: Clock { origin },
             outlet,
             door: Mutex::default(),
@@ -383,6 +389,12 @@ impl Endpoint {
                 link.close(CloseCode::NotAllowed);
             }
         }
+    }
+
+    /// Takes over a channel: its frames of this kind come from the inbox from now on, and not as [`Event::Frame`]. A later call takes over from an earlier one.
+    /// At most `bytes_max` bytes wait there, and one batch more.
+    pub fn inbox(&self, channel: ChannelId, kind: u16, bytes_max: u32) -> Inbox {
+        self.shared.inboxes.take_over(channel, kind, bytes_max)
     }
 
     /// The admitted connections, in the order in which they were admitted.
@@ -513,9 +525,13 @@ impl Shared {
                     let (shared, place) = (self.clone(), HalfOpen::take(self));
                     self.spawn(async move {
                         match shared.receive(connecting).await {
-                            Ok(link) => {
+                            Ok(Guest::First(link)) => {
                                 shared.counts.admitted.fetch_add(1, Ordering::Relaxed);
                                 shared.serve(link, Some(place)).await;
+                            }
+                            Ok(Guest::Second(link, connection)) => {
+                                drop(place);
+                                shared.serve_bulk(link, connection).await;
                             }
                             Err(reason) => shared.turn_away(address, reason),
                         }
@@ -553,7 +569,7 @@ impl Shared {
     }
 
     /// The accepting side of a connection, from the handshake to the admission.
-    async fn receive(self: &Arc<Self>, connecting: Connecting) -> Result<Link, Refusal> {
+    async fn receive(self: &Arc<Self>, connecting: Connecting) -> Result<Guest, Refusal> {
         let connection = match timeout(limits::HANDSHAKE_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return Err(Refusal::of_handshake(&error)),
@@ -575,12 +591,40 @@ impl Shared {
             Ok(admitted) => admitted,
             Err(failure) => return Err(turn_away(failure.close_code(), failure.refusal())),
         };
+        if let Some(tag) = admitted.attach {
+            let link = self.links().all.values().find(|link| link.peer() == peer && link.0.tag == tag).cloned();
+            return match link {
+                Some(link) if !link.0.bulk_in.swap(true, Ordering::AcqRel) => Ok(Guest::Second(link, connection)),
+                // One is enough, and the first connection may be gone by now.
+                _ => Err(turn_away(CloseCode::Duplicate, Refusal::Unwanted)),
+            };
+        }
         self.enlist(connection.clone(), peer, admitted, Direction::Inbound)
+            .map(Guest::First)
             .map_err(|code| turn_away(code, if code == CloseCode::NotAllowed { Refusal::NotAllowed } else { Refusal::Busy }))
     }
 
-    /// The dialing side of a connection, from the first packet to the admission.
+    /// The dialing side of a connection to a peer.
     async fn reach(self: &Arc<Self>, address: SocketAddr, expected: Option<PeerId>) -> Result<Link, DialError> {
+        let (connection, peer, admitted) = self.connect(address, expected, self.transport.clone(), None).await?;
+        self.enlist(connection.clone(), peer, admitted, Direction::Outbound).map_err(|code| {
+            connection.close(code.var_int(), &[]);
+            match code {
+                CloseCode::Full => DialError::Full,
+                CloseCode::NotAllowed => DialError::NotAllowed,
+                _ => DialError::Stopped,
+            }
+        })
+    }
+
+    /// The dialing side of any connection, from the first packet to the admission.
+    async fn connect(
+        self: &Arc<Self>,
+        address: SocketAddr,
+        expected: Option<PeerId>,
+        transport: Arc<TransportConfig>,
+        attach: Option<Tag>,
+    ) -> Result<(quinn::Connection, PeerId, Admitted), DialError> {
         if expected == Some(self.own) {
             return Err(DialError::Myself);
         }
@@ -592,7 +636,7 @@ impl Shared {
         }
         let (crypto, verdict) = self.tls.client(expected);
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(self.transport.clone());
+        config.transport_config(transport);
         let connecting = self.quinn.connect_with(config, address, self.tls.server_name()).map_err(|error| match error {
             ConnectError::EndpointStopping => DialError::Stopped,
             _ => DialError::Unreachable,
@@ -617,7 +661,7 @@ impl Shared {
             return Err(give_up(CloseCode::NotAllowed, DialError::NotAllowed));
         }
         let context = self.context(&connection, peer).ok_or_else(|| give_up(CloseCode::NotAdmitted, DialError::WrongCluster))?;
-        let admitted = match admission::ask(&connection, context).await {
+        let admitted = match admission::ask(&connection, context, attach).await {
             Ok(admitted) => admitted,
             Err(failure) => {
                 let code = failure.close_code();
@@ -633,14 +677,82 @@ impl Shared {
                 ));
             }
         };
-        self.enlist(connection.clone(), peer, admitted, Direction::Outbound).map_err(|code| {
-            let error = match code {
-                CloseCode::Full => DialError::Full,
-                CloseCode::NotAllowed => DialError::NotAllowed,
-                _ => DialError::Stopped,
-            };
-            give_up(code, error)
-        })
+        Ok((connection, peer, admitted))
+    }
+
+    /// Opens the second connection of a link, sends on it until it is idle, and closes it.
+    async fn open_bulk(self: Arc<Self>, link: Link) {
+        let inner = &link.0;
+        let opened = self.connect(link.address(), Some(link.peer()), self.bulk_transport.clone(), Some(inner.tag)).await;
+        let connection = match opened {
+            Ok((connection, ..)) => connection,
+            Err(error) => {
+                tracing::debug!(peer = %link.peer().short(), %error, "no second connection");
+                inner.set_bulk(Bulk::Refused);
+                return;
+            }
+        };
+        connection.set_send_window(limits::BULK_SEND_WINDOW_BYTES);
+        inner.second_opened(&connection);
+        inner.set_bulk(Bulk::Open);
+        tracing::debug!(peer = %link.peer().short(), "second connection opened");
+        tokio::select! {
+            biased;
+            () = write_bulk(inner.clone(), connection.clone()) => {}
+            _ = connection.closed() => {}
+            _ = inner.connection.closed() => connection.close(CloseCode::Duplicate.var_int(), &[]),
+        }
+        inner.second_over(&connection);
+        if !matches!(connection.close_reason(), Some(quinn::ConnectionError::LocallyClosed)) {
+            // What it had taken may be lost.
+            inner.end(CloseReason::Ours(CloseCode::Broken));
+        }
+    }
+
+    /// Reads what a peer sends on the second connection of a link, until it closes it or the link ends.
+    async fn serve_bulk(self: &Arc<Self>, link: Link, connection: quinn::Connection) {
+        let inner = &link.0;
+        connection.set_receive_window(VarInt::from_u32(limits::BULK_WINDOW_BYTES));
+        connection.set_max_concurrent_uni_streams(VarInt::from_u32(limits::STREAMS_MAX));
+        connection.set_max_concurrent_bi_streams(VarInt::from_u32(0));
+        inner.second_opened(&connection);
+        let mut readers = JoinSet::new();
+        let mut refused_streams = 0;
+        let error = loop {
+            tokio::select! {
+                stream = connection.accept_uni() => match stream {
+                    Ok(stream) => drop(readers.spawn(read_stream(stream, inner.clone(), self.outlet.clone()))),
+                    Err(error) => break error,
+                },
+                Some(ended) = readers.join_next() => {
+                    if matches!(ended, Ok(StreamEnd::Refused)) {
+                        refused_streams += 1;
+                        if refused_streams > REFUSED_STREAMS_MAX {
+                            inner.end(CloseReason::Misbehaved(Misbehavior::TooMany));
+                        }
+                    }
+                },
+                first = inner.connection.closed() => {
+                    // A peer that says goodbye has closed this one before, or does so now.
+                    if matches!(CloseReason::of(&first, inner.ours()), CloseReason::Theirs(_)) {
+                        let _ = timeout(LINGER, connection.closed()).await;
+                    }
+                    connection.close(CloseCode::Duplicate.var_int(), &[]);
+                    break connection.close_reason().unwrap_or(first);
+                }
+            }
+        };
+        match CloseReason::of(&error, None) {
+            // Everything was sent before it was closed, and the next stream of a lane waits for the last one here.
+            CloseReason::Theirs(CloseCode::Idle) => while readers.join_next().await.is_some() {},
+            _ => {
+                readers.shutdown().await;
+                inner.end(CloseReason::Ours(CloseCode::Broken));
+            }
+        }
+        inner.second_over(&connection);
+        inner.bulk_in.store(false, Ordering::Release);
+        inner.bulk_in_over.notify_waiters();
     }
 
     /// Makes a link of an admitted connection, if there is room for one more.
@@ -657,9 +769,9 @@ impl Shared {
             return Err(CloseCode::Full);
         }
         let id = ConnectionId(self.last_id.fetch_add(1, Ordering::Relaxed) + 1);
-        let Admitted { incarnation, version, observed } = admitted;
+        let Admitted { incarnation, version, observed, attach: _ } = admitted;
         let facts = Facts { id, peer, incarnation, version, direction, observed };
-        let link = Link(Arc::new(Inner::new(facts, connection, self.channels.clone(), self.clock)));
+        let link = Link(Arc::new(Inner::new(facts, connection, self.channels.clone(), self.inboxes.clone(), self.clock)));
         links.all.insert(id, link.clone());
         links.inbound += usize::from(direction == Direction::Inbound);
         Ok(link)
@@ -697,9 +809,8 @@ impl Shared {
     }
 
     /// Reads and writes until the connection ends. When it returns, nothing of the connection will be reported any more.
-    async fn carry(&self, link: &Link) -> CloseReason {
+    async fn carry(self: &Arc<Self>, link: &Link) -> CloseReason {
         let inner = &link.0;
-        let open = OpenChannels::default();
         let mut readers = JoinSet::new();
         let mut others = JoinSet::new();
         others.spawn(write(inner.clone()));
@@ -710,7 +821,7 @@ impl Shared {
             tokio::select! {
                 stream = inner.connection.accept_uni() => match stream {
                     Ok(stream) => {
-                        readers.spawn(read_stream(stream, inner.clone(), self.outlet.clone(), open.clone()));
+                        readers.spawn(read_stream(stream, inner.clone(), self.outlet.clone()));
                     }
                     Err(error) => break error,
                 },
@@ -722,6 +833,9 @@ impl Shared {
                         }
                     }
                 },
+                () = inner.bulk_wanted.notified() => {
+                    others.spawn(self.clone().open_bulk(link.clone()));
+                }
                 () = inner.draining.notified() => {
                     deadline = inner.queues().drain.map(|drain| (Box::pin(sleep(drain.limit)), drain.code));
                 },
@@ -737,6 +851,7 @@ impl Shared {
             CloseReason::Theirs(_) | CloseReason::TheirsUnknown(_) => while readers.join_next().await.is_some() {},
             _ => readers.shutdown().await,
         }
+        inner.without_bulk_in().await;
         reason
     }
 }
@@ -750,6 +865,14 @@ async fn expired(deadline: &mut Option<(std::pin::Pin<Box<tokio::time::Sleep>>, 
         }
         None => std::future::pending().await,
     }
+}
+
+/// Who was admitted.
+enum Guest {
+    /// A peer.
+    First(Link),
+    /// The second connection of a peer that is connected.
+    Second(Link, quinn::Connection),
 }
 
 /// Takes the link off the list however its task ends.
@@ -791,6 +914,11 @@ fn transport(loopback: bool, streams: u32) -> TransportConfig {
         transport.mtu_discovery_config(Some(discovery));
     }
     transport
+}
+
+/// What the dialer of a second connection sends with.
+fn bulk_transport(loopback: bool) -> TransportConfig {
+    transport(loopback, 0)
 }
 
 /// Tokens that spare a returning dialer the proof of its address would also let others follow it from place to place.

@@ -1,8 +1,9 @@
 //! One admitted connection as its owner sees it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -11,8 +12,11 @@ use quinn::SendDatagramError;
 use tokio::sync::Notify;
 
 use super::Clock;
+use super::admission::{Tag, tag};
 use super::close::{CloseCode, CloseReason};
-use crate::channel::{ChannelId, ChannelSpec, Class};
+use super::inbox::Inboxes;
+use super::reader::Arrivals;
+use crate::channel::{ChannelId, ChannelSpec, Class, Path};
 use crate::dial::{ConnectionId, Direction};
 use crate::error::Misbehavior;
 use crate::identity::PeerId;
@@ -38,6 +42,22 @@ pub(super) struct Inner {
     queues: Mutex<Queues>,
     /// Something to do for the writer.
     pub(super) wake: Notify,
+    /// Something to do for the writer of the second connection.
+    pub(super) wake_bulk: Notify,
+    /// A second connection is wanted.
+    pub(super) bulk_wanted: Notify,
+    /// There is room again for somebody who waits for it.
+    pub(super) room: Notify,
+    /// What names this connection to the peer.
+    pub(super) tag: Tag,
+    /// Whether the peer has a second connection to us, and somebody reads it.
+    pub(super) bulk_in: AtomicBool,
+    /// That ended.
+    pub(super) bulk_in_over: Notify,
+    /// Our second connection, the peer's, and what earlier ones carried.
+    seconds: Mutex<Seconds>,
+    pub(super) arrivals: Arrivals,
+    pub(super) inboxes: Arc<Inboxes>,
     /// A drain has a deadline now.
     pub(super) draining: Notify,
     /// The first reason that this side had for closing.
@@ -61,6 +81,50 @@ pub(super) struct Queues {
     held_since: Option<Time>,
     pub(super) drain: Option<Drain>,
     closed: bool,
+    pub(super) bulk: Bulk,
+    /// The number of the next stream of each lane.
+    numbers: BTreeMap<(ChannelId, u8), u32>,
+    /// Somebody waits for room.
+    is_room_wanted: bool,
+}
+
+/// The second connections of a link, one for each direction at most.
+#[derive(Default)]
+struct Seconds {
+    open: Vec<quinn::Connection>,
+    past: Traffic,
+}
+
+/// What connections carried.
+#[derive(Clone, Copy, Default)]
+struct Traffic {
+    packets_sent: u64,
+    packets_lost: u64,
+    bytes_sent: u64,
+    bytes_received: u64,
+}
+
+impl Traffic {
+    fn add(&mut self, connection: &quinn::Connection) {
+        let stats = connection.stats();
+        self.packets_sent += stats.path.sent_packets;
+        self.packets_lost += stats.path.lost_packets;
+        self.bytes_sent += stats.udp_tx.bytes;
+        self.bytes_received += stats.udp_rx.bytes;
+    }
+}
+
+/// How the second connection of a link stands, on the side that sends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bulk {
+    /// There is none; the first connection carries everything.
+    Closed,
+    /// It is being opened, and what it is to carry waits.
+    Opening,
+    /// It carries the channels for bulk.
+    Open,
+    /// The peer does not want one: the first connection carries everything.
+    Refused,
 }
 
 /// An order to send what is queued and then to close.
@@ -71,6 +135,27 @@ pub(super) struct Drain {
 }
 
 impl Queues {
+    /// Whether a connection carries a channel now.
+    pub(super) fn carries(&self, connection: Path, channel: Path) -> bool {
+        match connection {
+            Path::Urgent => channel == Path::Urgent || matches!(self.bulk, Bulk::Closed | Bulk::Refused),
+            Path::Bulk => channel == Path::Bulk,
+        }
+    }
+
+    /// The number of the next stream of a lane.
+    pub(super) fn next_number(&mut self, channel: ChannelId, lane: u8) -> u32 {
+        let number = self.numbers.entry((channel, lane)).or_default();
+        let this = *number;
+        *number = number.wrapping_add(1);
+        this
+    }
+
+    /// Says once, after something was taken, that somebody waits for the room.
+    pub(super) fn is_room_wanted(&mut self) -> bool {
+        std::mem::take(&mut self.is_room_wanted)
+    }
+
     pub(super) fn taken(&mut self, bytes: usize, now: Time) {
         self.held += bytes;
         self.held_since.get_or_insert(now);
@@ -98,11 +183,20 @@ pub(super) struct Facts {
 }
 
 impl Inner {
-    pub(super) fn new(facts: Facts, connection: quinn::Connection, params: sender::Params, clock: Clock) -> Self {
+    pub(super) fn new(facts: Facts, connection: quinn::Connection, params: sender::Params, inboxes: Arc<Inboxes>, clock: Clock) -> Self {
         let Facts { id, peer, incarnation, version, direction, observed } = facts;
         let received = params.channels().iter().map(|_| Received::default()).collect();
         let state = sender::State::new(params.clone());
-        let queues = Queues { state, held: 0, held_since: None, drain: None, closed: false };
+        let queues = Queues {
+            state,
+            held: 0,
+            held_since: None,
+            drain: None,
+            closed: false,
+            bulk: Bulk::Closed,
+            numbers: BTreeMap::new(),
+            is_room_wanted: false,
+        };
         Inner {
             id,
             peer,
@@ -110,11 +204,20 @@ impl Inner {
             version,
             direction,
             observed,
+            tag: tag(&connection),
             connection,
             clock,
             params,
             queues: Mutex::new(queues),
             wake: Notify::new(),
+            wake_bulk: Notify::new(),
+            bulk_wanted: Notify::new(),
+            room: Notify::new(),
+            bulk_in: AtomicBool::new(false),
+            bulk_in_over: Notify::new(),
+            seconds: Mutex::default(),
+            arrivals: Arrivals::default(),
+            inboxes,
             draining: Notify::new(),
             ours: OnceLock::new(),
             received,
@@ -143,19 +246,81 @@ impl Inner {
     pub(super) fn mark_closed(&self) {
         let mut queues = self.queues();
         queues.closed = true;
-        while queues.state.pop(|_| true).is_some() {}
+        while queues.state.pop(usize::MAX, |_, _| true).is_some() {}
         queues.held = 0;
         queues.held_since = None;
+        drop(queues);
+        self.room.notify_waiters();
     }
 
     pub(super) fn ours(&self) -> Option<CloseReason> {
         self.ours.get().copied()
     }
 
-    pub(super) fn count_received(&self, channel: ChannelId, bytes: usize) {
+    /// Wakes whoever sends what was queued on a channel, or has a connection opened for it.
+    fn rouse(&self, mut queues: MutexGuard<'_, Queues>, channel: ChannelId) {
+        if self.params.path(channel) == Path::Urgent {
+            drop(queues);
+            return self.wake.notify_one();
+        }
+        match queues.bulk {
+            Bulk::Open => {
+                drop(queues);
+                self.wake_bulk.notify_one();
+            }
+            Bulk::Opening => {}
+            Bulk::Closed if queues.state.queued(channel).bytes > limits::BULK_OPENS_AT_BYTES => {
+                queues.bulk = Bulk::Opening;
+                drop(queues);
+                self.bulk_wanted.notify_one();
+                // The writer ends the streams that move.
+                self.wake.notify_one();
+            }
+            Bulk::Closed | Bulk::Refused => {
+                drop(queues);
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    fn seconds(&self) -> MutexGuard<'_, Seconds> {
+        self.seconds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a second connection that is open from now on.
+    pub(super) fn second_opened(&self, connection: &quinn::Connection) {
+        self.seconds().open.push(connection.clone());
+    }
+
+    /// Notes that a second connection is over.
+    pub(super) fn second_over(&self, connection: &quinn::Connection) {
+        let mut seconds = self.seconds();
+        seconds.open.retain(|open| open.stable_id() != connection.stable_id());
+        seconds.past.add(connection);
+    }
+
+    /// Ends when nobody reads a second connection of the peer any more.
+    pub(super) async fn without_bulk_in(&self) {
+        loop {
+            let mut over = std::pin::pin!(self.bulk_in_over.notified());
+            over.as_mut().enable();
+            if !self.bulk_in.load(Ordering::Acquire) {
+                return;
+            }
+            over.await;
+        }
+    }
+
+    pub(super) fn set_bulk(&self, bulk: Bulk) {
+        self.queues().bulk = bulk;
+        self.wake.notify_one();
+        self.wake_bulk.notify_one();
+    }
+
+    pub(super) fn count_received(&self, channel: ChannelId, frames: u64, bytes: u64) {
         if let Ok(index) = self.params.channels().binary_search_by_key(&channel, |spec| spec.id) {
-            self.received[index].frames.fetch_add(1, Ordering::Relaxed);
-            self.received[index].bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            self.received[index].frames.fetch_add(frames, Ordering::Relaxed);
+            self.received[index].bytes.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 }
@@ -222,9 +387,51 @@ impl Link {
             return Err(SendError::Closed(frame));
         }
         queues.state.push(channel, frame, now).map_err(SendError::Refused)?;
-        drop(queues);
-        self.0.wake.notify_one();
+        self.0.rouse(queues, channel);
         Ok(())
+    }
+
+    /// Encodes and queues a message on a lane of a channel, on the way that costs least.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was queued.
+    pub fn try_send_message(&self, channel: ChannelId, lane: u8, kind: u16, body: &[u8]) -> Result<(), MessageError> {
+        let mut queues = self.0.queues();
+        if queues.closed || queues.drain.is_some() {
+            return Err(MessageError::Closed);
+        }
+        let waited = queues.state.queued(channel).frames > 0;
+        match queues.state.push_message(channel, lane, kind, body, || self.0.clock.now()) {
+            Ok(()) => {}
+            Err((reason, overflow)) => return Err(MessageError::Refused(reason, overflow)),
+        }
+        // Whoever sends what waited has been woken for it, unless enough waits by now for another connection.
+        if !waited || queues.bulk == Bulk::Closed {
+            self.0.rouse(queues, channel);
+        }
+        Ok(())
+    }
+
+    /// Waits until there may be room on a channel that refused a message, or the connection is closed.
+    pub async fn room(&self, channel: ChannelId, bytes: usize) {
+        loop {
+            let mut room = std::pin::pin!(self.0.room.notified());
+            {
+                let mut queues = self.0.queues();
+                let queued = queues.state.queued(channel);
+                let has_room = self.0.params.channel(channel).is_none_or(|spec| {
+                    // Half of the queue, so that each wake-up is for many messages.
+                    queued.frames <= spec.queued_frames_max / 2 && queued.bytes.saturating_add(bytes) <= (spec.queued_bytes_max / 2).max(bytes)
+                });
+                if queues.closed || has_room {
+                    return;
+                }
+                queues.is_room_wanted = true;
+                room.as_mut().enable();
+            }
+            room.await;
+        }
     }
 
     /// Sends bytes that may be lost, reordered or, when the link is busy, dropped in favor of later ones.
@@ -297,6 +504,13 @@ impl Link {
     /// What the connection has seen so far.
     pub fn stats(&self) -> LinkStats {
         let transport = self.0.connection.stats();
+        let mut traffic = {
+            let seconds = self.0.seconds();
+            let mut traffic = seconds.past;
+            seconds.open.iter().for_each(|connection| traffic.add(connection));
+            traffic
+        };
+        traffic.add(&self.0.connection);
         let counters: Vec<_> = self.0.queues().state.counters().collect();
         let channels = counters.into_iter().zip(&self.0.received).map(|((channel, sent), received)| ChannelStats {
             channel,
@@ -308,10 +522,10 @@ impl Link {
             rtt: transport.path.rtt,
             congestion_window_bytes: transport.path.cwnd,
             packet_bytes_max: transport.path.current_mtu,
-            packets_sent: transport.path.sent_packets,
-            packets_lost: transport.path.lost_packets,
-            bytes_sent: transport.udp_tx.bytes,
-            bytes_received: transport.udp_rx.bytes,
+            packets_sent: traffic.packets_sent,
+            packets_lost: traffic.packets_lost,
+            bytes_sent: traffic.bytes_sent,
+            bytes_received: traffic.bytes_received,
             datagrams_sent: transport.frame_tx.datagram,
             datagrams_received: transport.frame_rx.datagram,
             datagrams_refused: self.0.datagrams_refused.load(Ordering::Relaxed),
@@ -368,6 +582,15 @@ impl fmt::Display for SendError {
 }
 
 impl std::error::Error for SendError {}
+
+/// Why a message was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageError {
+    /// There is no room for it, or no such channel.
+    Refused(sender::Reason, crate::channel::Overflow),
+    /// The connection is closed or closing.
+    Closed,
+}
 
 /// Why a datagram was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -48,6 +48,7 @@ mod derive;
 mod endpoint;
 mod event;
 mod gate;
+mod inbox;
 mod key;
 mod link;
 mod reader;
@@ -62,8 +63,9 @@ pub use close::{CloseCode, CloseReason, DialError, Refusal};
 pub use derive::{NoRandomness, derived, system_random};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, EndpointStats};
 pub use event::{Event, Events};
+pub use inbox::{Batch, Inbox};
 pub use key::{NodeKey, NodeKeyError};
-pub use link::{ChannelStats, DatagramError, Link, LinkStats, SendError};
+pub use link::{ChannelStats, DatagramError, Link, LinkStats, MessageError, SendError};
 
 use crate::time::Time;
 

@@ -1,18 +1,21 @@
 //! The receiving half of a connection: one task for each stream, one for datagrams.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use quinn::RecvStream;
+use quinn::{RecvStream, VarInt};
+use tokio::sync::Notify;
 
 use super::close::{CloseReason, stop};
 use super::event::{Event, NobodyListens, Outlet};
+use super::inbox::Batch;
 use super::link::{Inner, frame_bytes_max};
 use crate::channel::ChannelId;
 use crate::error::{DecodeError, Misbehavior};
-use crate::frame::{Decoder, Frame};
+use crate::frame::{Decoder, Frame, Preamble};
 use crate::limits;
 
 /// What one read takes from a stream.
@@ -25,8 +28,50 @@ const COPIED_BYTES_MAX: usize = 8 * 1_024;
 /// Streams that a peer may open in vain before that is misbehavior.
 pub(super) const REFUSED_STREAMS_MAX: u32 = 1_024;
 
-/// Which channels have a stream from the peer.
-pub(super) type OpenChannels = Arc<Mutex<BTreeSet<ChannelId>>>;
+/// Whose turn it is: the streams of a lane are read one after the other, in the order of their numbers, on whatever connection they come.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals {
+    lanes: Mutex<BTreeMap<(ChannelId, u8), Turn>>,
+    moved_on: Notify,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn {
+    /// The number of the stream that is read, or is read next.
+    number: u32,
+    is_reading: bool,
+}
+
+impl Arrivals {
+    /// Waits for the turn of a stream. An error is the code to stop it with.
+    async fn begin(&self, preamble: Preamble) -> Result<(), VarInt> {
+        loop {
+            let mut moved_on = pin!(self.moved_on.notified());
+            moved_on.as_mut().enable();
+            {
+                let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+                let turn = lanes.entry((preamble.channel, preamble.lane)).or_default();
+                match preamble.number.wrapping_sub(turn.number) {
+                    0 if !turn.is_reading => {
+                        turn.is_reading = true;
+                        return Ok(());
+                    }
+                    1..=limits::STREAMS_AHEAD_MAX => {}
+                    _ => return Err(stop::DUPLICATE),
+                }
+            }
+            moved_on.await;
+        }
+    }
+
+    fn end(&self, preamble: Preamble) {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = lanes.entry((preamble.channel, preamble.lane)).or_default();
+        *turn = Turn { number: preamble.number.wrapping_add(1), is_reading: false };
+        drop(lanes);
+        self.moved_on.notify_waiters();
+    }
+}
 
 /// How the reading of one stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,36 +83,34 @@ pub(super) enum StreamEnd {
 }
 
 /// Reads one stream to its end and reports its frames. Waits while the owner is behind; then flow control makes the peer wait.
-pub(super) async fn read_stream(mut stream: RecvStream, link: Arc<Inner>, outlet: Outlet, open: OpenChannels) -> StreamEnd {
+pub(super) async fn read_stream(mut stream: RecvStream, link: Arc<Inner>, outlet: Outlet) -> StreamEnd {
     // Nothing but the preamble is read under this limit.
     let mut decoder = Decoder::new(0);
-    let channel = match preamble(&mut stream, &mut decoder).await {
-        Ok(Some(channel)) => channel,
+    let preamble = match preamble(&mut stream, &mut decoder).await {
+        Ok(Some(preamble)) => preamble,
         Ok(None) => return StreamEnd::Over,
         Err(error) => {
             link.end(CloseReason::Misbehaved(Misbehavior::Undecodable(error)));
             return StreamEnd::Over;
         }
     };
-    let refused = match link.params.channel(channel) {
-        None => Some(stop::UNKNOWN_CHANNEL),
-        Some(_) if !open.lock().unwrap_or_else(PoisonError::into_inner).insert(channel) => Some(stop::DUPLICATE),
-        Some(spec) => {
+    let refused = match link.params.channel(preamble.channel) {
+        Some(spec) if preamble.lane < spec.lanes => {
             decoder.set_frame_bytes_max(frame_bytes_max(spec));
-            None
+            link.arrivals.begin(preamble).await.err()
         }
+        _ => Some(stop::UNKNOWN_CHANNEL),
     };
     if let Some(code) = refused {
-        tracing::debug!(peer = %link.peer.short(), ?channel, %code, "stopped a stream");
+        tracing::debug!(peer = %link.peer.short(), ?preamble, %code, "stopped a stream");
         let _ = stream.stop(code);
         return StreamEnd::Refused;
     }
-    match read_frames(&mut stream, &mut decoder, channel, &link, &outlet).await {
-        Ok(()) => {}
-        Err(Fault::NobodyListens) => return StreamEnd::Over,
+    match read_frames(&mut stream, &mut decoder, preamble, &link, &outlet).await {
+        Ok(()) => link.arrivals.end(preamble),
+        Err(Fault::NobodyListens) => {}
         Err(Fault::Undecodable(error)) => link.end(CloseReason::Misbehaved(Misbehavior::Undecodable(error))),
     }
-    open.lock().unwrap_or_else(PoisonError::into_inner).remove(&channel);
     StreamEnd::Over
 }
 
@@ -88,15 +131,15 @@ impl From<DecodeError> for Fault {
     }
 }
 
-/// The channel that a stream begins with; `None` when the stream ended before it said.
-async fn preamble(stream: &mut RecvStream, decoder: &mut Decoder) -> Result<Option<ChannelId>, DecodeError> {
+/// What a stream begins with; `None` when the stream ended before it said.
+async fn preamble(stream: &mut RecvStream, decoder: &mut Decoder) -> Result<Option<Preamble>, DecodeError> {
     loop {
         match stream.read_chunk(READ_BYTES_MAX, true).await {
             Ok(Some(chunk)) => decoder.push(chunk.bytes),
             Ok(None) | Err(_) => return Ok(None),
         }
-        if let Some(channel) = decoder.preamble()? {
-            return Ok(Some(channel));
+        if let Some(preamble) = decoder.preamble()? {
+            return Ok(Some(preamble));
         }
     }
 }
@@ -104,15 +147,53 @@ async fn preamble(stream: &mut RecvStream, decoder: &mut Decoder) -> Result<Opti
 async fn read_frames(
     stream: &mut RecvStream,
     decoder: &mut Decoder,
-    channel: ChannelId,
+    preamble: Preamble,
     link: &Inner,
     outlet: &Outlet,
 ) -> Result<(), Fault> {
+    let channel = preamble.channel;
+    // As many messages as the last piece of the stream held: the next one will hold about as many.
+    let mut usual = 0;
     loop {
-        while let Some(Frame { kind, body }) = decoder.next()? {
+        let slot = link.inboxes.of(channel);
+        let mut bodies = Vec::with_capacity(if slot.is_some() { usual } else { 0 });
+        let (mut frames, mut bytes) = (0, 0);
+        let mut fault = None;
+        loop {
+            let Frame { kind, body } = match decoder.next() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(error) => {
+                    fault = Some(error);
+                    break;
+                }
+            };
+            frames += 1;
+            bytes += body.len() as u64;
+            if slot.as_ref().is_some_and(|slot| slot.kind == kind) {
+                bodies.push(body);
+                continue;
+            }
             let body = if body.len() <= COPIED_BYTES_MAX { Bytes::copy_from_slice(&body) } else { body };
-            link.count_received(channel, body.len());
             outlet.send(Event::Frame { connection: link.id, channel, frame: Frame { kind, body } }).await?;
+        }
+        if frames > 0 {
+            link.count_received(channel, frames, bytes);
+        }
+        if let Some(slot) = slot
+            && !bodies.is_empty()
+        {
+            usual = bodies.len();
+            if let Err(batch) = slot.send(Batch::new(link.peer, link.incarnation, preamble.lane, bodies)).await {
+                // Nobody listens there any more: they go where they would have gone.
+                for body in batch.bodies {
+                    let frame = Frame { kind: slot.kind, body: Bytes::copy_from_slice(&body) };
+                    outlet.send(Event::Frame { connection: link.id, channel, frame }).await?;
+                }
+            }
+        }
+        if let Some(error) = fault {
+            return Err(Fault::Undecodable(error));
         }
         match stream.read_chunk(READ_BYTES_MAX, true).await {
             Ok(Some(chunk)) => decoder.push(chunk.bytes),

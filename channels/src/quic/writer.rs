@@ -1,6 +1,8 @@
 //! The sending half of a connection: one task owns every outgoing stream.
 //!
-//! There is one stream for each channel, opened with its first frame and kept. The task takes frames from the [`sender`](crate::sender)
+//! There is one stream for each lane of a channel, opened with its first frame and kept as long as the connection carries the channel: when a second connection is
+//! opened for bulk, the streams of those channels end here and go on there under the next number.
+//! The task takes frames from the [`sender`](crate::sender)
 //! in the order that it decides, at most some 64 KiB ahead for each stream, and offers them to all streams in the same turn: a stream that
 //! takes nothing holds back its own channel only. Below, QUIC sends streams in the order of their priorities, which are those of the
 //! classes.
@@ -15,9 +17,12 @@ use bytes::Bytes;
 use quinn::{ConnectionError, SendStream, WriteError};
 
 use super::close::CloseReason;
-use super::link::{Drain, Inner};
-use crate::channel::{ChannelId, Class};
-use crate::frame;
+use super::close::CloseCode;
+use super::link::{Bulk, Drain, Inner};
+use crate::channel::{ChannelId, Class, Path};
+use crate::frame::Preamble;
+use crate::limits;
+use crate::sender::{BLOCK_BYTES, Popped};
 
 /// Bytes of a channel that the writer takes ahead of its stream.
 const LANE_BYTES_MAX: usize = 64 * 1_024;
@@ -32,14 +37,9 @@ const TURNS_MAX: usize = 32;
 
 /// Sends until the connection ends. When a drain is ordered, sends what is left and closes.
 pub(super) async fn write(link: Arc<Inner>) {
-    let mut writer = Writer { link: link.clone(), lanes: BTreeMap::new() };
+    let mut writer = Writer::new(link.clone(), link.connection.clone(), Path::Urgent);
     let drained = loop {
-        let mut woken = pin!(link.wake.notified());
-        let step = poll_fn(|context| match writer.poll(context) {
-            Poll::Ready(step) => Poll::Ready(step),
-            Poll::Pending => woken.as_mut().poll(context).map(|()| Step::Again),
-        });
-        match step.await {
+        match writer.step().await {
             Step::Again => {}
             Step::Lost => return,
             Step::Drained(drain) => break drain,
@@ -47,6 +47,33 @@ pub(super) async fn write(link: Arc<Inner>) {
     };
     writer.finish().await;
     link.end(CloseReason::Ours(drained.code));
+}
+
+/// Sends on the second connection of a link until it is idle for long or the link is drained, and closes it then; the first connection carries its channels
+/// afterwards. Ends at once when the connection is lost.
+pub(super) async fn write_bulk(link: Arc<Inner>, connection: quinn::Connection) {
+    let mut writer = Writer::new(link.clone(), connection.clone(), Path::Bulk);
+    let drained = loop {
+        match tokio::time::timeout(limits::BULK_IDLE, writer.step()).await {
+            Ok(Step::Again) => {}
+            Ok(Step::Lost) => return,
+            Ok(Step::Drained(drain)) => break Some(drain),
+            Err(_) if !writer.is_empty() => {}
+            Err(_) => {
+                let mut queues = link.queues();
+                if !queues.state.is_waiting(|spec| spec.path == Path::Bulk) {
+                    // From here on nothing more comes to this writer.
+                    queues.bulk = Bulk::Closed;
+                    break None;
+                }
+            }
+        }
+    };
+    writer.finish().await;
+    if drained.is_some() {
+        link.set_bulk(Bulk::Closed);
+    }
+    connection.close(CloseCode::Idle.var_int(), &[]);
 }
 
 enum Step {
@@ -60,10 +87,12 @@ enum Step {
 
 struct Writer {
     link: Arc<Inner>,
-    lanes: BTreeMap<ChannelId, Lane>,
+    connection: quinn::Connection,
+    path: Path,
+    lanes: BTreeMap<(ChannelId, u8), Lane>,
 }
 
-/// One channel's stream and what waits for it.
+/// One lane's stream and what waits for it.
 struct Lane {
     stream: LaneStream,
     /// Frames taken in this turn.
@@ -73,6 +102,8 @@ struct Lane {
     bytes: usize,
     /// Bytes of the preamble that are still among the segments. They are no channel's traffic.
     preamble: usize,
+    /// Whether another connection carries the channel by now, and this stream ends with what it holds.
+    is_ending: bool,
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<SendStream, ConnectionError>> + Send>>;
@@ -86,6 +117,21 @@ enum LaneStream {
 }
 
 impl Writer {
+    fn new(link: Arc<Inner>, connection: quinn::Connection, path: Path) -> Self {
+        Writer { link, connection, path, lanes: BTreeMap::new() }
+    }
+
+    async fn step(&mut self) -> Step {
+        let link = self.link.clone();
+        let wake = if self.path == Path::Urgent { &link.wake } else { &link.wake_bulk };
+        let mut woken = pin!(wake.notified());
+        poll_fn(|context| match self.poll(context) {
+            Poll::Ready(step) => Poll::Ready(step),
+            Poll::Pending => woken.as_mut().poll(context).map(|()| Step::Again),
+        })
+        .await
+    }
+
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         for _ in 0..TURNS_MAX {
             let took = self.take();
@@ -93,7 +139,7 @@ impl Writer {
                 Ok(wrote) if !took && !wrote => {
                     let queues = self.link.queues();
                     return match queues.drain {
-                        Some(drain) if queues.state.is_empty() && self.is_empty() => Poll::Ready(Step::Drained(drain)),
+                        Some(drain) if self.is_empty() && self.is_last(&queues) => Poll::Ready(Step::Drained(drain)),
                         _ => Poll::Pending,
                     };
                 }
@@ -105,22 +151,47 @@ impl Writer {
         Poll::Pending
     }
 
-    /// Takes frames for every channel whose stream has room. Says whether it took any.
+    /// Whether nothing more can come to this writer.
+    fn is_last(&self, queues: &super::link::Queues) -> bool {
+        match self.path {
+            Path::Urgent => queues.state.is_empty() && matches!(queues.bulk, Bulk::Closed | Bulk::Refused),
+            Path::Bulk => !queues.state.is_waiting(|spec| spec.path == Path::Bulk),
+        }
+    }
+
+    /// Takes frames for every lane whose stream has room. Says whether it took any.
     fn take(&mut self) -> bool {
         let now = self.link.clock.now();
+        let params = &self.link.params;
         let mut queues = self.link.queues();
         let mut took = false;
-        while let Some((channel, frame)) =
-            queues.state.pop(|channel| self.lanes.get(&channel).is_none_or(|lane| lane.bytes < LANE_BYTES_MAX))
-        {
+        let (urgent, bulk) = (queues.carries(self.path, Path::Urgent), queues.carries(self.path, Path::Bulk));
+        if !bulk {
+            for ((channel, _), lane) in &mut self.lanes {
+                lane.is_ending |= params.path(*channel) == Path::Bulk;
+            }
+        }
+        while let Some(Popped { channel, lane: number, bytes, .. }) = queues.state.pop(BLOCK_BYTES, |channel, lane| {
+            let carries = if params.path(channel) == Path::Urgent { urgent } else { bulk };
+            carries && self.lanes.get(&(channel, lane)).is_none_or(|lane| lane.bytes < LANE_BYTES_MAX && !lane.is_ending)
+        }) {
             took = true;
-            let lane = self.lanes.entry(channel).or_insert_with(|| Lane::open(&self.link, channel));
+            if !self.lanes.contains_key(&(channel, number)) {
+                let preamble = Preamble { channel, lane: number, number: queues.next_number(channel, number) };
+                self.lanes.insert((channel, number), Lane::open(&self.link, &self.connection, preamble));
+            }
+            let Some(lane) = self.lanes.get_mut(&(channel, number)) else { continue };
             if matches!(lane.stream, LaneStream::Unwanted) {
                 continue;
             }
-            queues.taken(frame.len(), now);
-            lane.bytes += frame.len();
-            lane.fresh.push(frame);
+            queues.taken(bytes.len(), now);
+            lane.bytes += bytes.len();
+            lane.fresh.push(bytes);
+        }
+        let is_room_wanted = took && queues.is_room_wanted();
+        drop(queues);
+        if is_room_wanted {
+            self.link.room.notify_waiters();
         }
         took
     }
@@ -128,7 +199,7 @@ impl Writer {
     /// Offers every stream what waits for it. Says whether any took something.
     fn offer(&mut self, context: &mut Context<'_>) -> Result<bool, ConnectionError> {
         let mut wrote_any = false;
-        for (channel, lane) in &mut self.lanes {
+        for ((channel, _), lane) in &mut self.lanes {
             let before = lane.bytes;
             let wrote = lane.offer(*channel, context, &self.link)?;
             if wrote > 0 || lane.bytes < before {
@@ -140,6 +211,7 @@ impl Writer {
                 queues.dropped(before - lane.bytes - wrote, now);
             }
         }
+        self.lanes.retain(|_, lane| !lane.is_over());
         Ok(wrote_any)
     }
 
@@ -167,18 +239,37 @@ impl Writer {
 }
 
 impl Lane {
-    fn open(link: &Inner, channel: ChannelId) -> Self {
-        let connection = link.connection.clone();
-        let priority = priority(link.params.channel(channel).map_or(Class::Low, |spec| spec.class));
+    fn open(link: &Inner, connection: &quinn::Connection, preamble: Preamble) -> Self {
+        let connection = connection.clone();
+        let priority = priority(link.params.channel(preamble.channel).map_or(Class::Low, |spec| spec.class));
         let opening = Box::pin(async move {
             let stream = connection.open_uni().await?;
             // Only a stream that is gone has no priority, and then the first write says so.
             let _ = stream.set_priority(priority);
             Ok(stream)
         });
-        let preamble = frame::encode_preamble(channel);
+        let preamble = preamble.encode();
         let len = preamble.len();
-        Lane { stream: LaneStream::Opening(opening), fresh: Vec::new(), segments: VecDeque::from([preamble]), bytes: 0, preamble: len }
+        Lane {
+            stream: LaneStream::Opening(opening),
+            fresh: Vec::new(),
+            segments: VecDeque::from([preamble]),
+            bytes: 0,
+            preamble: len,
+            is_ending: false,
+        }
+    }
+
+    /// Ends a stream that is to end and has sent everything; says whether it is over.
+    fn is_over(&mut self) -> bool {
+        if !self.is_ending || !self.segments.is_empty() || !self.fresh.is_empty() {
+            return false;
+        }
+        if let LaneStream::Open(stream) = &mut self.stream {
+            // A stream that is gone has ended.
+            let _ = stream.finish();
+        }
+        true
     }
 
     /// Writes as much as the stream takes now; the bytes of frames that it took.

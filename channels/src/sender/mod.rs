@@ -1,11 +1,11 @@
 //! Which frame to a peer goes next: one core for each peer, between the parts that produce frames and the streams that take them.
 //!
-//! Producers [`push`](State::push) whole frames; the driver [`pop`](State::pop)s the one that leaves next whenever a stream can take one,
-//! and reports with [`sent`](State::sent) what the transport took. The core never waits: a full queue is answered at once.
+//! Producers [`push`](State::push) frames; the driver [`pop`](State::pop)s what leaves next whenever a stream can take something, one frame or many
+//! small ones in one piece, and reports with [`sent`](State::sent) what the transport took. The core never waits: a full queue is answered at once.
 //!
 //! # Order
 //!
-//! 1. Frames of one channel leave in the order in which they came.
+//! 1. Frames of one lane of a channel leave in the order in which they came.
 //! 2. Classes are strict: while a channel of a higher class has a frame and a stream that takes it, lower classes wait.
 //! 3. Except for the floor: a class that waits gets one byte for every 63 that went past it, so that background work goes on under any
 //!    load. The share is counted in bytes, because one large frame in 64 would be most of the bytes of a channel of small ones.
@@ -13,19 +13,26 @@
 //!    behind goes next (start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996, section 2, with equal weights and frames for
 //!    packets). A channel that was empty, or whose stream took nothing, saves nothing up.
 //!
+//! # Memory
+//!
+//! A small message is encoded straight into the block at the end of its lane, and whole runs of such frames leave as one piece without another copy: what
+//! small messages cost is a lock, a copy and four bytes. Blocks grow with the traffic, up to [`BLOCK_BYTES`], and an idle lane holds none. Large frames keep their own memory.
+//!
+//! On a channel of the reliability [`Latest`](crate::channel::Reliability::Latest) a frame that waits is replaced by the next one of its key, in its place.
+//!
 //! # Bounds
 //!
 //! A peer that stops reading makes this core hold at most what its [`Params`] allow: frames and bytes for each channel, and bytes
 //! altogether. Queues of [`Class::Control`] are inside that total but reserved: other classes cannot use their part.
 //! What was popped is the driver's to hold; it takes at most one frame for each stream.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use crate::channel::{ChannelId, ChannelSpec, Class, Overflow};
+use crate::channel::{ChannelId, ChannelSpec, Class, Overflow, Path};
 use crate::error::ConfigError;
 use crate::time::Time;
 use crate::{frame, limits};
@@ -39,11 +46,24 @@ const FLOOR_ONE_IN: u64 = 63;
 /// Queues that grew beyond this many frames give their memory back when they are empty.
 const KEPT_FRAMES: usize = 64;
 
+/// Frames up to this size share blocks; larger ones keep their own memory, and are not copied.
+pub const SHARED_FRAME_BYTES_MAX: usize = 4 * 1_024;
+
+/// The largest block for small frames.
+pub const BLOCK_BYTES: usize = 32 * 1_024;
+/// The first block of a lane that was idle.
+const BLOCK_BYTES_MIN: usize = 256;
+
+/// Lanes of one channel.
+pub const LANES_MAX: u8 = 16;
+
 /// The channels to a peer and their limits. Cloning is cheap: all peers share one table.
 #[derive(Clone, Debug)]
 pub struct Params {
     /// In the order of their numbers.
     channels: Arc<[ChannelSpec]>,
+    /// Where the lanes of each channel start among all lanes, and behind the last channel their number.
+    lanes: Arc<[usize]>,
     peer_bytes_max: usize,
     /// What classes other than control may queue: the total without what is reserved.
     shared_bytes_max: usize,
@@ -59,7 +79,7 @@ impl Params {
     /// # Errors
     ///
     /// A [`ConfigError`] when there are more than [`CHANNELS_MAX`] channels, two have one number or one name, a name is empty, a queue
-    /// could never hold a frame of the largest size, or `peer_bytes_max` leaves no room for one beside what control reserves.
+    /// could never hold a frame of the largest size, a channel has no lane or more than [`LANES_MAX`], or `peer_bytes_max` leaves no room for one beside what control reserves.
     pub fn new(channels: impl IntoIterator<Item = ChannelSpec>, peer_bytes_max: usize) -> Result<Self, ConfigError> {
         const FRAME: usize = limits::FRAME_BYTES_MAX + frame::OVERHEAD_BYTES_MAX;
         let mut channels: Vec<ChannelSpec> = channels.into_iter().collect();
@@ -82,6 +102,9 @@ impl Params {
             if channel.queued_frames_max == 0 {
                 return Err(ConfigError::new("channels.queued_frames_max", 0, "at least 1"));
             }
+            if !(1..=LANES_MAX).contains(&channel.lanes) {
+                return Err(ConfigError::new("channels.lanes", channel.lanes, format_args!("1 to {LANES_MAX}")));
+            }
             if channel.queued_bytes_max < FRAME {
                 let limit = format!("at least {FRAME}, one frame of the largest size");
                 return Err(ConfigError::new("channels.queued_bytes_max", channel.queued_bytes_max, limit));
@@ -96,7 +119,11 @@ impl Params {
             let limit = format!("at least {least}: what control channels reserve, and one frame of the largest size");
             return Err(ConfigError::new("peer_bytes_max", peer_bytes_max, limit));
         }
-        Ok(Params { channels: channels.into(), peer_bytes_max, shared_bytes_max: peer_bytes_max - reserved })
+        let mut lanes = vec![0];
+        for channel in &channels {
+            lanes.push(lanes.last().copied().unwrap_or(0) + usize::from(channel.lanes));
+        }
+        Ok(Params { channels: channels.into(), lanes: lanes.into(), peer_bytes_max, shared_bytes_max: peer_bytes_max - reserved })
     }
 
     /// The channels in the order of their numbers.
@@ -112,6 +139,11 @@ impl Params {
     /// Bytes that may wait for one peer.
     pub fn peer_bytes_max(&self) -> usize {
         self.peer_bytes_max
+    }
+
+    /// Which connection carries a channel.
+    pub(crate) fn path(&self, id: ChannelId) -> Path {
+        self.channel(id).map_or(Path::Urgent, |spec| spec.path)
     }
 
     fn index(&self, id: ChannelId) -> Option<usize> {
@@ -144,6 +176,8 @@ pub struct Counters {
     pub bytes: u64,
     /// Frames refused, whatever became of them then.
     pub refused: u64,
+    /// Frames that gave way to later ones: the oldest of a full queue, or those that a later one of their key replaced.
+    pub superseded: u64,
     /// Bytes that the transport took.
     pub sent_bytes: u64,
     /// The most that ever waited, frames and bytes each for themselves.
@@ -194,6 +228,8 @@ impl std::error::Error for Refused {}
 pub struct State {
     params: Params,
     /// One for each channel of the params, in the same order.
+    channels: Vec<Channel>,
+    /// One for each lane of each channel, in the same order.
     queues: Vec<Queue>,
     /// One for each class, lowest first.
     classes: [Turns; Class::ALL.len()],
@@ -203,13 +239,152 @@ pub struct State {
     waiting_since: Option<Time>,
 }
 
+/// What all lanes of a channel hold and have seen.
 #[derive(Default)]
-struct Queue {
-    frames: VecDeque<Bytes>,
-    bytes: usize,
+struct Channel {
+    queued: Queued,
+    counters: Counters,
     /// Virtual time: the bytes that the channel sent, moved forward over the times when it had nothing to send.
     turn: u64,
-    counters: Counters,
+    /// The virtual time, among its lanes, at which the last lane was served.
+    clock: u64,
+}
+
+#[derive(Default)]
+struct Queue {
+    frames: Frames,
+    /// Virtual time among the lanes of its channel, which share evenly what is the channel's.
+    turn: u64,
+}
+
+/// What leaves next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Popped {
+    /// The channel.
+    pub channel: ChannelId,
+    /// The lane of the channel.
+    pub lane: u8,
+    /// How many frames it is.
+    pub frames: usize,
+    /// Whole frames, one behind the other.
+    pub bytes: Bytes,
+}
+
+/// The frames of one lane in their order.
+#[derive(Default)]
+struct Frames {
+    /// The length of each.
+    lens: VecDeque<u32>,
+    /// Their bytes; no frame lies in two blocks.
+    blocks: VecDeque<Bytes>,
+    /// The block that small frames are appended to.
+    tail: BytesMut,
+    /// How large the last full block was: the next one will be.
+    block_len: usize,
+    /// On a channel that keeps the latest of each key: the frames, each its own block.
+    latest: Latest,
+}
+
+/// Frames of which a later one of the same key takes the place.
+#[derive(Default)]
+struct Latest {
+    slots: VecDeque<(Bytes, Bytes)>,
+    /// The number of the slot of each key; the first slot has the number `first`.
+    places: BTreeMap<Bytes, u64>,
+    first: u64,
+}
+
+impl Frames {
+    fn len(&self) -> usize {
+        self.lens.len() + self.latest.slots.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lens.is_empty() && self.latest.slots.is_empty()
+    }
+
+    /// The length of the next frame. An empty frame is not free, or it could go first for ever.
+    fn next_cost(&self) -> u64 {
+        let latest = self.latest.slots.front().map(|(_, frame)| frame.len() as u64);
+        latest.or(self.lens.front().map(|len| u64::from(*len))).unwrap_or(1).max(1)
+    }
+
+    fn seal(&mut self) {
+        if !self.tail.is_empty() {
+            self.block_len = self.tail.len();
+            self.blocks.push_back(std::mem::take(&mut self.tail).freeze());
+        }
+    }
+
+    fn push(&mut self, frame: Bytes) {
+        self.lens.push_back(u32::try_from(frame.len()).unwrap_or(u32::MAX));
+        if frame.len() <= SHARED_FRAME_BYTES_MAX {
+            self.room(frame.len()).extend_from_slice(&frame);
+        } else {
+            self.seal();
+            self.blocks.push_back(frame);
+        }
+    }
+
+    fn push_message(&mut self, kind: u16, body: &[u8], len: usize) {
+        self.lens.push_back(u32::try_from(len).unwrap_or(u32::MAX));
+        frame::encode_into(kind, body, self.room(len));
+    }
+
+    /// The block at the end with room for so many bytes.
+    fn room(&mut self, len: usize) -> &mut BytesMut {
+        if self.tail.capacity() - self.tail.len() < len {
+            // A full block leaves as it is; growing it would copy it.
+            let is_first = self.tail.is_empty();
+            self.seal();
+            let next = if is_first { self.block_len * 5 / 4 } else { self.block_len * 2 };
+            self.tail = BytesMut::with_capacity(next.clamp(BLOCK_BYTES_MIN, BLOCK_BYTES).max(len));
+        }
+        &mut self.tail
+    }
+
+    /// Takes the next frame and those behind it that lie in the same block and fit in `max` bytes together.
+    fn pop(&mut self, max: usize) -> Option<(usize, Bytes)> {
+        if let Some((key, frame)) = self.latest.slots.pop_front() {
+            self.latest.places.remove(&key);
+            self.latest.first += 1;
+            return Some((1, frame));
+        }
+        if self.blocks.is_empty() {
+            self.seal();
+        }
+        let mut len = *self.lens.front()? as usize;
+        let mut frames = 1;
+        let is_all = self.blocks.len() == 1 && self.tail.is_empty();
+        let Some(block) = self.blocks.front_mut() else {
+            // Only empty frames.
+            self.lens.pop_front();
+            return Some((1, Bytes::new()));
+        };
+        if is_all && block.len() <= max {
+            // All there is, as a lane that keeps up mostly finds it.
+            frames = self.lens.len();
+            len = block.len();
+            self.lens.clear();
+        } else {
+            self.lens.pop_front();
+            while let Some(next) = self.lens.front()
+                && len + *next as usize <= max.min(block.len())
+            {
+                len += *next as usize;
+                frames += 1;
+                self.lens.pop_front();
+            }
+        }
+        let bytes = block.split_to(len);
+        if block.is_empty() {
+            self.blocks.pop_front();
+        }
+        if self.lens.is_empty() && self.lens.capacity() > KEPT_FRAMES {
+            self.lens = VecDeque::new();
+        }
+        Some((frames, bytes))
+    }
 }
 
 /// Whose turn it is, for one class.
@@ -224,8 +399,17 @@ struct Turns {
 impl State {
     /// Empty queues.
     pub fn new(params: Params) -> Self {
-        let queues = params.channels.iter().map(|_| Queue::default()).collect();
-        State { params, queues, classes: Default::default(), total: Queued::default(), shared_bytes: 0, waiting_since: None }
+        let queues = (0..params.lanes.last().copied().unwrap_or(0)).map(|_| Queue::default()).collect();
+        let channels = params.channels.iter().map(|_| Channel::default()).collect();
+        State {
+            params,
+            channels,
+            queues,
+            classes: Default::default(),
+            total: Queued::default(),
+            shared_bytes: 0,
+            waiting_since: None,
+        }
     }
 
     /// The params.
@@ -233,19 +417,116 @@ impl State {
         &self.params
     }
 
-    /// Queues a whole frame ([`frame::encode`]) for a channel.
+    /// Queues a whole frame ([`frame::encode`]) on the first lane of a channel.
     ///
     /// # Errors
     ///
     /// [`Refused`] gives the frame back when there is no room or no such channel.
     pub fn push(&mut self, channel: ChannelId, frame: Bytes, now: Time) -> Result<(), Refused> {
+        self.push_on(channel, 0, frame, now)
+    }
+
+    /// Queues a whole frame on a lane of a channel; lanes beyond the last begin anew from the first.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::push`].
+    pub fn push_on(&mut self, channel: ChannelId, lane: u8, frame: Bytes, now: Time) -> Result<(), Refused> {
+        match self.admit(channel, lane, frame.len(), || now) {
+            Ok(queue) => {
+                self.queues[queue].frames.push(frame);
+                self.check();
+                Ok(())
+            }
+            Err((reason, overflow)) => Err(Refused { frame, reason, overflow }),
+        }
+    }
+
+    /// Encodes and queues a message, on the way that costs least. `now` is asked only when nothing waited before.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no room, and what the channel says happens then.
+    pub fn push_message(
+        &mut self,
+        channel: ChannelId,
+        lane: u8,
+        kind: u16,
+        body: &[u8],
+        now: impl FnOnce() -> Time,
+    ) -> Result<(), (Reason, Overflow)> {
+        let len = frame::encoded_len(kind, body.len());
+        let queue = self.admit(channel, lane, len, now)?;
+        if len <= SHARED_FRAME_BYTES_MAX {
+            self.queues[queue].frames.push_message(kind, body, len);
+        } else {
+            self.queues[queue].frames.push(frame::encode(kind, body));
+        }
+        self.check();
+        Ok(())
+    }
+
+    /// Queues a whole frame on a channel that keeps the latest of each key: one that waits with the same key is replaced where it stands.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::push`]; a frame that replaces another is refused only when it is larger and there is no room for the difference.
+    pub fn push_latest(&mut self, channel: ChannelId, key: Bytes, frame: Bytes, now: Time) -> Result<(), Refused> {
+        let place = self.params.index(channel).and_then(|index| {
+            let latest = &self.queues[self.params.lanes[index]].frames.latest;
+            latest.places.get(&key).map(|number| (index, (number - latest.first) as usize))
+        });
+        if let Some((index, at)) = place {
+            let queue = self.params.lanes[index];
+            let before = self.queues[queue].frames.latest.slots[at].1.len();
+            // As if the old one had left, so that limits and counters see one of them.
+            self.release(index, 1, before);
+            let admitted = self.admit(channel, 0, frame.len(), || now);
+            return match admitted {
+                Ok(_) => {
+                    self.channels[index].counters.superseded += 1;
+                    self.queues[queue].frames.latest.slots[at].1 = frame;
+                    self.check();
+                    Ok(())
+                }
+                Err((reason, overflow)) => {
+                    self.hold(index, 1, before);
+                    self.check();
+                    Err(Refused { frame, reason, overflow })
+                }
+            };
+        }
+        match self.admit(channel, 0, frame.len(), || now) {
+            Ok(queue) => {
+                let latest = &mut self.queues[queue].frames.latest;
+                latest.places.insert(key.clone(), latest.first + latest.slots.len() as u64);
+                latest.slots.push_back((key, frame));
+                self.check();
+                Ok(())
+            }
+            Err((reason, overflow)) => Err(Refused { frame, reason, overflow }),
+        }
+    }
+
+    /// Makes room for a frame, or says why there is none. The caller puts it into the queue with the number that is returned.
+    fn admit(&mut self, channel: ChannelId, lane: u8, len: usize, now: impl FnOnce() -> Time) -> Result<usize, (Reason, Overflow)> {
         let Some(index) = self.params.index(channel) else {
-            return Err(Refused { frame, reason: Reason::UnknownChannel, overflow: Overflow::Refuse });
+            return Err((Reason::UnknownChannel, Overflow::Refuse));
         };
-        let (spec, queue) = (&self.params.channels[index], &mut self.queues[index]);
-        let len = frame.len();
-        let shared = spec.class != Class::Control;
-        let reason = if queue.frames.len() >= spec.queued_frames_max || len > spec.queued_bytes_max - queue.bytes {
+        let spec = &self.params.channels[index];
+        let (shared, class, overflow) = (spec.class != Class::Control, spec.class as usize, spec.overflow);
+        let (frames_max, bytes_max) = (spec.queued_frames_max, spec.queued_bytes_max);
+        let queue = self.params.lanes[index] + usize::from(lane % spec.lanes);
+        if overflow == Overflow::DropOldest && len <= bytes_max {
+            while self.channels[index].queued.frames >= frames_max
+                || len > bytes_max - self.channels[index].queued.bytes
+                || (shared && len > self.params.shared_bytes_max - self.shared_bytes && self.channels[index].queued.frames > 0)
+            {
+                self.drop_oldest(index, queue);
+            }
+        }
+        let queued = self.channels[index].queued;
+        let reason = if queued.frames >= frames_max || len > bytes_max - queued.bytes {
             Some(Reason::ChannelFull)
         } else if shared && len > self.params.shared_bytes_max - self.shared_bytes {
             Some(Reason::PeerFull)
@@ -253,84 +534,134 @@ impl State {
             None
         };
         if let Some(reason) = reason {
-            queue.counters.refused += 1;
-            return Err(Refused { frame, reason, overflow: spec.overflow });
+            self.channels[index].counters.refused += 1;
+            return Err((reason, overflow));
         }
-        if queue.frames.is_empty() {
-            queue.turn = queue.turn.max(self.classes[spec.class as usize].clock);
+        let channel = &mut self.channels[index];
+        if channel.queued.frames == 0 {
+            channel.turn = channel.turn.max(self.classes[class].clock);
         }
-        queue.frames.push_back(frame);
-        queue.bytes += len;
-        queue.counters.frames += 1;
-        queue.counters.bytes += len as u64;
-        queue.counters.high.frames = queue.counters.high.frames.max(queue.frames.len());
-        queue.counters.high.bytes = queue.counters.high.bytes.max(queue.bytes);
-        self.total.frames += 1;
-        self.total.bytes += len;
-        if shared {
-            self.shared_bytes += len;
+        if self.queues[queue].frames.is_empty() {
+            self.queues[queue].turn = self.queues[queue].turn.max(channel.clock);
         }
-        self.waiting_since.get_or_insert(now);
-        self.check();
-        Ok(())
+        let counters = &mut channel.counters;
+        counters.frames += 1;
+        counters.bytes += len as u64;
+        self.hold(index, 1, len);
+        if self.waiting_since.is_none() {
+            self.waiting_since = Some(now());
+        }
+        Ok(queue)
     }
 
-    /// Takes the frame that leaves next, among the channels whose stream is `ready` to take one; `None` when there is none.
+    /// Drops the oldest frame of the lane that the new one is for, or of the first lane of the channel that has one.
+    fn drop_oldest(&mut self, index: usize, queue: usize) {
+        let lanes = self.params.lanes[index]..self.params.lanes[index + 1];
+        let at = if self.queues[queue].frames.is_empty() { lanes.into_iter().find(|lane| !self.queues[*lane].frames.is_empty()) } else { Some(queue) };
+        if let Some((frames, bytes)) = at.and_then(|at| self.queues[at].frames.pop(0)) {
+            self.channels[index].counters.superseded += frames as u64;
+            self.release(index, frames, bytes.len());
+        }
+    }
+
+    fn hold(&mut self, index: usize, frames: usize, bytes: usize) {
+        let Channel { queued, counters, .. } = &mut self.channels[index];
+        queued.frames += frames;
+        queued.bytes += bytes;
+        counters.high.frames = counters.high.frames.max(queued.frames);
+        counters.high.bytes = counters.high.bytes.max(queued.bytes);
+        self.total.frames += frames;
+        self.total.bytes += bytes;
+        if self.params.channels[index].class != Class::Control {
+            self.shared_bytes += bytes;
+        }
+    }
+
+    fn release(&mut self, index: usize, frames: usize, bytes: usize) {
+        let queued = &mut self.channels[index].queued;
+        queued.frames -= frames;
+        queued.bytes -= bytes;
+        self.total.frames -= frames;
+        self.total.bytes -= bytes;
+        if self.params.channels[index].class != Class::Control {
+            self.shared_bytes -= bytes;
+        }
+    }
+
+    /// Takes what leaves next, among the lanes whose stream is `ready` to take something; `None` when there is nothing. It is one frame, and those
+    /// behind it in the lane as far as they fit in `max` bytes together and lie in one piece.
     ///
-    /// Asks once for each channel that has a frame.
-    pub fn pop(&mut self, ready: impl Fn(ChannelId) -> bool) -> Option<(ChannelId, Bytes)> {
-        // For each class the channel that is furthest behind; the lower number breaks a tie.
-        let mut next: [Option<usize>; Class::ALL.len()] = [None; Class::ALL.len()];
+    /// Asks once for each lane that has a frame.
+    pub fn pop(&mut self, max: usize, ready: impl Fn(ChannelId, u8) -> bool) -> Option<Popped> {
+        // For each class the channel that is furthest behind, and of that the lane; the lower number breaks a tie.
+        let mut next: [Option<(usize, usize)>; Class::ALL.len()] = [None; Class::ALL.len()];
         for (index, spec) in self.params.channels.iter().enumerate() {
-            if self.queues[index].frames.is_empty() {
+            let channel = &mut self.channels[index];
+            if channel.queued.frames == 0 {
                 continue;
             }
+            let mut first: Option<usize> = None;
+            for lane in 0..spec.lanes {
+                let at = self.params.lanes[index] + usize::from(lane);
+                if self.queues[at].frames.is_empty() {
+                    continue;
+                }
+                if !ready(spec.id, lane) {
+                    // Its own stream holds it back, not the others: it has no claim on them for that time.
+                    self.queues[at].turn = self.queues[at].turn.max(channel.clock);
+                } else if first.is_none_or(|best| self.queues[at].turn < self.queues[best].turn) {
+                    first = Some(at);
+                }
+            }
             let class = spec.class as usize;
-            if !ready(spec.id) {
-                // Its own stream holds it back, not the others: it has no claim on them for that time.
-                self.queues[index].turn = self.queues[index].turn.max(self.classes[class].clock);
-            } else if next[class].is_none_or(|best| self.queues[index].turn < self.queues[best].turn) {
-                next[class] = Some(index);
+            match first {
+                None => channel.turn = channel.turn.max(self.classes[class].clock),
+                Some(lane) => {
+                    let turn = channel.turn;
+                    if next[class].is_none_or(|(best, _)| turn < self.channels[best].turn) {
+                        next[class] = Some((index, lane));
+                    }
+                }
             }
         }
         let highest = next.iter().rposition(Option::is_some)?;
-        // The lowest class that is owed its next frame goes before the highest that has one.
+        // The lowest class that is owed its next frame goes before the highest that has one, and gets no more than is owed.
         let owed = (0..highest).find(|class| {
-            next[*class].is_some_and(|index| self.classes[*class].passed >= FLOOR_ONE_IN.saturating_mul(self.queues[index].next_cost()))
+            let cost = next[*class].map(|(_, queue)| FLOOR_ONE_IN.saturating_mul(self.queues[queue].frames.next_cost()));
+            cost.is_some_and(|cost| self.classes[*class].passed >= cost)
         });
         let class = owed.unwrap_or(highest);
-        let index = next[class]?;
-        let (queue, turns) = (&mut self.queues[index], &mut self.classes[class]);
-        let cost = queue.next_cost();
-        turns.clock = turns.clock.max(queue.turn);
+        let (index, queue) = next[class]?;
+        let max = match owed {
+            Some(class) => max.min(usize::try_from(self.classes[class].passed / FLOOR_ONE_IN).unwrap_or(usize::MAX)),
+            None => max,
+        };
+        let (frames, bytes) = self.queues[queue].frames.pop(max)?;
+        let cost = bytes.len().max(frames) as u64;
+        let (turns, owner, lane) = (&mut self.classes[class], &mut self.channels[index], &mut self.queues[queue]);
+        turns.clock = turns.clock.max(owner.turn);
         turns.passed = turns.passed.saturating_sub(FLOOR_ONE_IN.saturating_mul(cost));
-        queue.turn = queue.turn.saturating_add(cost);
-        let frame = queue.frames.pop_front()?;
-        queue.bytes -= frame.len();
-        if queue.frames.is_empty() && queue.frames.capacity() > KEPT_FRAMES {
-            queue.frames = VecDeque::new();
-        }
+        owner.clock = owner.clock.max(lane.turn);
+        owner.turn = owner.turn.saturating_add(cost);
+        lane.turn = lane.turn.saturating_add(cost);
         for (lower, _) in self.classes.iter_mut().zip(next).take(class).filter(|(_, waiting)| waiting.is_some()) {
             lower.passed = lower.passed.saturating_add(cost);
         }
-        self.total.frames -= 1;
-        self.total.bytes -= frame.len();
-        if self.params.channels[index].class != Class::Control {
-            self.shared_bytes -= frame.len();
-        }
+        let (channel, lane) = (self.params.channels[index].id, (queue - self.params.lanes[index]) as u8);
+        self.release(index, frames, bytes.len());
         if self.total.frames == 0 {
             self.waiting_since = None;
             // Nobody waits, so nobody is owed anything.
             self.classes.iter_mut().for_each(|turns| turns.passed = 0);
         }
         self.check();
-        Some((self.params.channels[index].id, frame))
+        Some(Popped { channel, lane, frames, bytes })
     }
 
     /// Says that the transport took bytes of a popped frame, all or a part: progress.
     pub fn sent(&mut self, channel: ChannelId, bytes: usize, now: Time) {
         if let Some(index) = self.params.index(channel) {
-            self.queues[index].counters.sent_bytes += bytes as u64;
+            self.channels[index].counters.sent_bytes += bytes as u64;
         }
         if let Some(since) = &mut self.waiting_since {
             *since = (*since).max(now);
@@ -340,15 +671,19 @@ impl State {
     /// The channel on which most bytes wait, with what waits there and how many bytes the transport has taken of it so far; `None` while
     /// nothing waits. A peer that takes too little of one channel is seen here, whatever it takes of the others.
     pub fn fullest(&self) -> Option<(ChannelId, Queued, u64)> {
-        let waiting = self.params.channels.iter().zip(&self.queues).filter(|(_, queue)| !queue.frames.is_empty());
-        let (channel, queue) = waiting.max_by_key(|(_, queue)| queue.bytes)?;
-        Some((channel.id, Queued { frames: queue.frames.len(), bytes: queue.bytes }, queue.counters.sent_bytes))
+        let waiting = self.params.channels.iter().zip(&self.channels).filter(|(_, channel)| channel.queued.frames > 0);
+        let (spec, channel) = waiting.max_by_key(|(_, channel)| channel.queued.bytes)?;
+        Some((spec.id, channel.queued, channel.counters.sent_bytes))
     }
 
     /// What waits on one channel; nothing on a channel that does not exist.
     pub fn queued(&self, channel: ChannelId) -> Queued {
-        let queue = self.params.index(channel).map(|index| &self.queues[index]);
-        queue.map(|queue| Queued { frames: queue.frames.len(), bytes: queue.bytes }).unwrap_or_default()
+        self.params.index(channel).map(|index| self.channels[index].queued).unwrap_or_default()
+    }
+
+    /// Whether anything waits on a channel like this.
+    pub fn is_waiting(&self, like: impl Fn(&ChannelSpec) -> bool) -> bool {
+        self.params.channels.iter().zip(&self.channels).any(|(spec, channel)| channel.queued.frames > 0 && like(spec))
     }
 
     /// What waits on all channels.
@@ -370,22 +705,16 @@ impl State {
 
     /// What each channel has seen, in the order of their numbers.
     pub fn counters(&self) -> impl Iterator<Item = (ChannelId, Counters)> {
-        self.params.channels.iter().zip(&self.queues).map(|(channel, queue)| (channel.id, queue.counters))
+        self.params.channels.iter().zip(&self.channels).map(|(spec, channel)| (spec.id, channel.counters))
     }
 
     fn check(&self) {
         debug_assert_eq!(self.total.frames == 0, self.waiting_since.is_none(), "a wait has a start");
-        debug_assert_eq!(self.total.frames, self.queues.iter().map(|queue| queue.frames.len()).sum(), "the frames add up");
-        debug_assert_eq!(self.total.bytes, self.queues.iter().map(|queue| queue.bytes).sum(), "the bytes add up");
+        debug_assert_eq!(self.total.frames, self.channels.iter().map(|channel| channel.queued.frames).sum::<usize>(), "the frames add up");
+        debug_assert_eq!(self.total.frames, self.queues.iter().map(|queue| queue.frames.len()).sum::<usize>(), "also those of the lanes");
+        debug_assert_eq!(self.total.bytes, self.channels.iter().map(|channel| channel.queued.bytes).sum::<usize>(), "the bytes add up");
         debug_assert!(self.shared_bytes <= self.params.shared_bytes_max, "control keeps what is reserved for it");
         debug_assert!(self.total.bytes <= self.params.peer_bytes_max, "the peer keeps to its total");
-    }
-}
-
-impl Queue {
-    /// What its next frame costs. An empty frame is not free, or it could go first for ever.
-    fn next_cost(&self) -> u64 {
-        self.frames.front().map_or(1, |frame| frame.len().max(1) as u64)
     }
 }
 

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use rand::RngExt;
 
 use super::*;
+use crate::channel::{Path, Reliability};
 use crate::random;
 
 const T0: Time = Time::from_secs(1);
@@ -22,12 +23,19 @@ fn push(state: &mut State, channel: ChannelId, len: usize) -> Result<(), Reason>
     })
 }
 
-fn any(_: ChannelId) -> bool {
+fn any(_: ChannelId, _: u8) -> bool {
     true
 }
 
+/// One frame.
+fn pop(state: &mut State, ready: impl Fn(ChannelId, u8) -> bool) -> Option<(ChannelId, Bytes)> {
+    let popped = state.pop(0, ready)?;
+    assert_eq!(popped.frames, 1);
+    Some((popped.channel, popped.bytes))
+}
+
 fn pop_all(state: &mut State) -> Vec<ChannelId> {
-    std::iter::from_fn(|| state.pop(any).map(|(channel, _)| channel)).collect()
+    std::iter::from_fn(|| pop(state, any).map(|(channel, _)| channel)).collect()
 }
 
 #[test]
@@ -75,7 +83,7 @@ fn higher_classes_go_first_and_a_channel_keeps_its_order() {
             state.push(channel, Bytes::from(vec![number]), T0).unwrap();
         }
     }
-    let order: Vec<_> = std::iter::from_fn(|| state.pop(any)).map(|(channel, frame)| (channel, frame[0])).collect();
+    let order: Vec<_> = std::iter::from_fn(|| pop(&mut state, any)).map(|(channel, frame)| (channel, frame[0])).collect();
     let expected = [ChannelId::CONTROL, ChannelId::COORDINATION, ChannelId::DATA, ChannelId::GOSSIP];
     assert_eq!(order, expected.into_iter().flat_map(|channel| [(channel, 0), (channel, 1)]).collect::<Vec<_>>());
     assert!(state.is_empty());
@@ -86,9 +94,9 @@ fn a_stream_that_is_not_ready_is_passed_over() {
     let mut state = state();
     push(&mut state, ChannelId::CONTROL, 10).unwrap();
     push(&mut state, ChannelId::GOSSIP, 10).unwrap();
-    assert_eq!(state.pop(|channel| channel != ChannelId::CONTROL).unwrap().0, ChannelId::GOSSIP);
-    assert_eq!(state.pop(|channel| channel != ChannelId::CONTROL), None);
-    assert_eq!(state.pop(any).unwrap().0, ChannelId::CONTROL);
+    assert_eq!(pop(&mut state, |channel, _| channel != ChannelId::CONTROL).unwrap().0, ChannelId::GOSSIP);
+    assert_eq!(pop(&mut state, |channel, _| channel != ChannelId::CONTROL), None);
+    assert_eq!(pop(&mut state, any).unwrap().0, ChannelId::CONTROL);
 }
 
 #[test]
@@ -128,12 +136,12 @@ fn silence_earns_nothing() {
         }
         (0..1_100).for_each(|_| push(&mut state, ChannelId::DATA, 100).unwrap());
         for _ in 0..1_000 {
-            assert_eq!(state.pop(|channel| channel == ChannelId::DATA).unwrap().0, ChannelId::DATA);
+            assert_eq!(pop(&mut state, |channel, _| channel == ChannelId::DATA).unwrap().0, ChannelId::DATA);
         }
         if !blocked {
             (0..100).for_each(|_| push(&mut state, ChannelId::EVENTS, 100).unwrap());
         }
-        let first: Vec<_> = (0..20).map(|_| state.pop(any).unwrap().0).collect();
+        let first: Vec<_> = (0..20).map(|_| pop(&mut state, any).unwrap().0).collect();
         let events = first.iter().filter(|channel| **channel == ChannelId::EVENTS).count();
         assert!((9..=11).contains(&events), "blocked {blocked}: {events} of 20");
     }
@@ -149,7 +157,7 @@ fn saturate(lens: &[(ChannelId, usize)], pops: usize) -> BTreeMap<ChannelId, usi
                 push(&mut state, *channel, *len).unwrap();
             }
         }
-        let (channel, frame) = state.pop(any).unwrap();
+        let (channel, frame) = pop(&mut state, any).unwrap();
         *got.entry(channel).or_insert(0) += frame.len();
     }
     got
@@ -225,7 +233,7 @@ fn other_classes_cannot_take_what_control_reserves() {
     }
     assert_eq!(push(&mut state, ChannelId::CONTROL, 1), Err(Reason::ChannelFull));
     assert_eq!(state.total(), Queued { frames: 6, bytes: 6 * MIB });
-    assert_eq!(state.pop(|channel| channel == ChannelId::DATA).unwrap().0, ChannelId::DATA);
+    assert_eq!(pop(&mut state, |channel, _| channel == ChannelId::DATA).unwrap().0, ChannelId::DATA);
     push(&mut state, ChannelId::GOSSIP, MIB).unwrap();
 }
 
@@ -237,13 +245,13 @@ fn a_stall_is_the_time_without_progress() {
     state.push(ChannelId::DATA, frame_of(10), at(1)).unwrap();
     state.push(ChannelId::DATA, frame_of(10), at(2)).unwrap();
     assert_eq!(state.stalled_since(), Some(at(1)));
-    let (channel, frame) = state.pop(any).unwrap();
+    let (channel, frame) = pop(&mut state, any).unwrap();
     assert_eq!(state.stalled_since(), Some(at(1)), "a frame in the driver's hands is no progress");
     state.sent(channel, frame.len(), at(5));
     assert_eq!(state.stalled_since(), Some(at(5)));
     state.sent(channel, 0, at(3));
     assert_eq!(state.stalled_since(), Some(at(5)), "time does not run backwards");
-    state.pop(any).unwrap();
+    pop(&mut state, any).unwrap();
     assert_eq!(state.stalled_since(), None);
     state.sent(channel, 10, at(6));
     assert_eq!(state.stalled_since(), None);
@@ -261,6 +269,9 @@ fn random_use_loses_and_invents_nothing() {
             id: ChannelId(id * 7),
             name: format!("channel-{id}").into(),
             class: Class::ALL[rng.random_range(0..4)],
+            path: Path::Urgent,
+            reliability: Reliability::Ordered,
+            lanes: 1,
             queued_frames_max: rng.random_range(1..20),
             queued_bytes_max: rng.random_range(1_200_000..1_500_000),
             overflow: Overflow::Drop,
@@ -270,14 +281,14 @@ fn random_use_loses_and_invents_nothing() {
         for step in 0..5_000_u64 {
             let id = ChannelId(7 * rng.random_range(0..13));
             if rng.random() {
-                let len = if rng.random_range(0..20) == 0 { rng.random_range(0..1_000_000) } else { rng.random_range(0..50) };
+                let len = if rng.random_range(0..20) == 0 { rng.random_range(0..1_000_000) } else { rng.random_range(1..50) };
                 let frame = Bytes::from(vec![step as u8; len]);
                 if state.push(id, frame.clone(), Time::from_nanos(step)).is_ok() {
                     model.entry(id).or_default().push_back(frame);
                 }
             } else {
                 let blocked = id;
-                match state.pop(|channel| channel != blocked) {
+                match pop(&mut state, |channel, _| channel != blocked) {
                     Some((channel, frame)) => {
                         assert_ne!(channel, blocked);
                         assert_eq!(model.get_mut(&channel).and_then(VecDeque::pop_front), Some(frame));
@@ -286,7 +297,7 @@ fn random_use_loses_and_invents_nothing() {
                 }
             }
         }
-        while let Some((channel, frame)) = state.pop(any) {
+        while let Some((channel, frame)) = pop(&mut state, any) {
             assert_eq!(model.get_mut(&channel).and_then(VecDeque::pop_front), Some(frame));
         }
         assert!(model.values().all(VecDeque::is_empty));
@@ -301,11 +312,11 @@ fn the_fullest_channel_shows_a_peer_that_takes_only_others() {
     push(&mut state, ChannelId::EVENTS, 1_000).unwrap();
     push(&mut state, ChannelId::EVENTS, 500).unwrap();
     push(&mut state, ChannelId::CONTROL, 100).unwrap();
-    let (channel, frame) = state.pop(any).unwrap();
+    let (channel, frame) = pop(&mut state, any).unwrap();
     assert_eq!(channel, ChannelId::CONTROL);
     state.sent(channel, frame.len(), T0);
     assert_eq!(state.fullest(), Some((ChannelId::EVENTS, Queued { frames: 2, bytes: 1_500 }, 0)), "progress on control is not its own");
-    let (channel, frame) = state.pop(any).unwrap();
+    let (channel, frame) = pop(&mut state, any).unwrap();
     state.sent(channel, frame.len(), T0);
     assert_eq!(state.fullest(), Some((ChannelId::EVENTS, Queued { frames: 1, bytes: 500 }, 1_000)));
 }

@@ -136,6 +136,8 @@ pub(crate) fn hello(kind: u16, versions: [u16; 2], proof: [u8; 32]) -> Bytes {
     // Incarnation 9; the address 127.0.0.1:7.
     body.extend_from_slice(&[9, 0, 127, 0, 0, 1, 7]);
     body.extend_from_slice(&proof);
+    // The first connection of the two.
+    body.push(0);
     frame::encode(kind, &body)
 }
 

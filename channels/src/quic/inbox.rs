@@ -1,0 +1,114 @@
+//! Messages that go straight from a stream to the application: no loop in between, and many at a time.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::channel::ChannelId;
+use crate::identity::PeerId;
+
+/// What a message weighs beside its bytes, so that a flood of empty ones is bounded too.
+const MESSAGE_WEIGHT: usize = 64;
+/// Batches that may wait; their bytes are what is bounded.
+const BATCHES_MAX: usize = 1_024;
+
+/// Messages of one peer on one lane of a channel, in order.
+#[derive(Debug)]
+pub struct Batch {
+    /// Who sent them.
+    pub peer: PeerId,
+    /// Which life of it.
+    pub incarnation: u64,
+    /// The lane on which they came.
+    pub lane: u8,
+    /// The bodies. They share memory: what arrived together stays in memory until the last of it is dropped, up to 64 KiB. Copy what is kept for long.
+    pub bodies: Vec<Bytes>,
+    weight: u32,
+}
+
+impl Batch {
+    pub(super) fn new(peer: PeerId, incarnation: u64, lane: u8, bodies: Vec<Bytes>) -> Self {
+        let bytes = bodies.iter().fold(0_usize, |sum, body| sum.saturating_add(body.len() + MESSAGE_WEIGHT));
+        Batch { peer, incarnation, lane, bodies, weight: u32::try_from(bytes).unwrap_or(u32::MAX) }
+    }
+}
+
+/// What arrives on one channel for whoever took it over, bounded in bytes. While it is full nothing more of the channel is read, and flow control holds the senders.
+#[derive(Debug)]
+pub struct Inbox {
+    queue: mpsc::Receiver<Batch>,
+    room: Arc<Semaphore>,
+    bytes_max: u32,
+}
+
+impl Inbox {
+    /// The next messages; `None` when the endpoint is gone or another inbox took the channel over. Safe to cancel.
+    pub async fn recv(&mut self) -> Option<Batch> {
+        let batch = self.queue.recv().await?;
+        Some(self.release(batch))
+    }
+
+    /// The next messages if there are any now.
+    pub fn try_recv(&mut self) -> Option<Batch> {
+        let batch = self.queue.try_recv().ok()?;
+        Some(self.release(batch))
+    }
+
+    fn release(&self, batch: Batch) -> Batch {
+        self.room.add_permits(batch.weight.min(self.bytes_max) as usize);
+        batch
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        // Whoever waits for room learns that there will be none.
+        self.room.close();
+    }
+}
+
+/// The other end of an [`Inbox`].
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    /// Frames of this kind are messages.
+    pub(super) kind: u16,
+    queue: mpsc::Sender<Batch>,
+    room: Arc<Semaphore>,
+    bytes_max: u32,
+}
+
+impl Slot {
+    /// Waits for room; gives the batch back when nobody listens any more.
+    pub(super) async fn send(&self, batch: Batch) -> Result<(), Batch> {
+        let weight = batch.weight.min(self.bytes_max);
+        match self.room.acquire_many(weight).await {
+            Ok(permit) => permit.forget(),
+            Err(_) => return Err(batch),
+        }
+        self.queue.send(batch).await.map_err(|refused| refused.0)
+    }
+}
+
+/// Who took over which channel.
+#[derive(Debug, Default)]
+pub(super) struct Inboxes {
+    slots: RwLock<BTreeMap<ChannelId, Slot>>,
+}
+
+impl Inboxes {
+    pub(super) fn take_over(&self, channel: ChannelId, kind: u16, bytes_max: u32) -> Inbox {
+        let (sender, queue) = mpsc::channel(BATCHES_MAX);
+        let room = Arc::new(Semaphore::new(bytes_max as usize));
+        let slot = Slot { kind, queue: sender, room: room.clone(), bytes_max };
+        self.slots.write().unwrap_or_else(PoisonError::into_inner).insert(channel, slot);
+        Inbox { queue, room, bytes_max }
+    }
+
+    /// Where the messages of a channel go; nowhere but to the driver, unless somebody took it over and still listens.
+    pub(super) fn of(&self, channel: ChannelId) -> Option<Slot> {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        slots.get(&channel).filter(|slot| !slot.queue.is_closed()).cloned()
+    }
+}
