@@ -25,7 +25,7 @@
 //! # Deviations
 //!
 //! 1. Neither FAST nor a plain delay target divides a line fairly: with one target every division is an equilibrium. The target
-//!    therefore falls by 8 % for each doubling of the window (the idea of flow scaling: Swift, Kumar et al., SIGCOMM 2020, section 3.5), so the larger flow yields.
+//!    therefore falls by 12 % for each doubling of the window (the idea of flow scaling: Swift, Kumar et al., SIGCOMM 2020, section 3.5), so the larger flow yields.
 //! 2. LEDBAT++ measures its base in slowdowns whose times differ. Governors that share a clock all measure at the same tick, so that what several
 //!    connections queue before one uplink is gone for all of them at once; else each takes the queue of the others for the path.
 //! 3. The base is not a minimum over a history: it is replaced. A longer route costs seconds, not minutes; and beside a flow that
@@ -53,10 +53,12 @@ const BATCH: u32 = 16;
 /// The largest step of the law in a round, and of probing.
 const STEP_MAX: f64 = 1.25;
 const PROBE_MAX: f64 = 2.0;
-/// Rounds with more than twice the target after which the base is doubted.
+/// Rounds with a quarter more than the target after which the base is doubted.
 const HIGH_ROUNDS: u32 = 6;
 /// How often the base is measured, by the clock that all governors of an endpoint share.
 const REFRESH: Duration = Duration::from_secs(10);
+/// What is left of the window in a drain. A flow with half of a line must be able to empty a queue of half the base.
+const DRAINED: f64 = 0.25;
 /// Between two measurements that doubt asked for.
 const DOUBT_PAUSE: Duration = Duration::from_secs(1);
 /// A round that loses more of its bytes is congested, in percent. Above what radio and long paths lose by chance.
@@ -173,6 +175,8 @@ struct Round {
     acked: u64,
     lost: u64,
     min: Option<Duration>,
+    /// The largest of the smallest samples of its batches: the queue where it was longest, without what noise adds.
+    peak: Duration,
     /// The window was changed abruptly at its start: its samples are of packets from before, and say nothing about it.
     stale: bool,
 }
@@ -226,7 +230,7 @@ impl State {
         State {
             window,
             phase: Phase::Start { from: window },
-            round: Round { began: now, window, sent_under: window, acked: 0, lost: 0, min: None, stale: true },
+            round: Round { began: now, window, sent_under: window, acked: 0, lost: 0, min: None, peak: Duration::ZERO, stale: true },
             packet_bytes: 1_200,
             base: None,
             queue: Duration::ZERO,
@@ -298,6 +302,7 @@ impl State {
                 self.restart_round(now);
                 return;
             }
+            Phase::Steady if self.is_drain_due(now) => self.drain(now),
             _ => {}
         }
         if sent_at >= self.round.began {
@@ -335,25 +340,25 @@ impl State {
         }
         let least = |min: Option<Duration>| Some(min.map_or(sample, |min| min.min(sample)));
         self.round.min = least(self.round.min);
-        match &mut self.phase {
-            Phase::Start { from } => {
-                let from = *from;
-                self.batch = (self.batch.0.min(sample), self.batch.1 + 1);
-                if self.batch.1 >= BATCH {
-                    let queue = self.batch.0.saturating_sub(base);
-                    self.batch = (Duration::MAX, 0);
-                    if queue > self.aim() / 2 || self.window >= self.window_max() {
-                        self.queue = queue;
-                        let held = (self.window / 2).max(from);
-                        self.phase = Phase::Steady;
-                        // Not above the present one, which may be capped.
-                        self.set_window(times(held, self.wanted(queue)).min(self.window));
-                        self.restart_round(now);
-                    }
-                }
+        if let Phase::Drain { began, min, .. } | Phase::Measure { began, min, .. } = &mut self.phase
+            && sent_at >= *began
+        {
+            *min = least(*min);
+        }
+        self.batch = (self.batch.0.min(sample), self.batch.1 + 1);
+        if self.batch.1 >= BATCH {
+            let queue = self.batch.0.saturating_sub(base);
+            self.batch = (Duration::MAX, 0);
+            self.round.peak = self.round.peak.max(queue);
+            if let Phase::Start { from } = self.phase
+                && (queue > self.aim() / 2 || self.window >= self.window_max())
+            {
+                self.queue = queue;
+                self.phase = Phase::Steady;
+                let held = (self.window / 2).max(from);
+                self.set_window(times(held, self.wanted(queue)));
+                self.restart_round(now);
             }
-            Phase::Drain { began, min, .. } | Phase::Measure { began, min, .. } if sent_at >= *began => *min = least(*min),
-            _ => {}
         }
     }
 
@@ -375,23 +380,23 @@ impl State {
             self.used_at = now;
         }
         if used && !round.stale && matches!(self.phase, Phase::Steady) {
-            self.steer(round.sent_under, now);
+            self.steer(&round, now);
         }
-        self.round = Round { began: now, window: self.window, sent_under: round.window, acked: 0, lost: 0, min: None, stale: false };
+        self.round = Round { began: now, window: self.window, sent_under: round.window, acked: 0, lost: 0, min: None, peak: Duration::ZERO, stale: false };
     }
 
     /// The law, once a round.
-    fn steer(&mut self, sent_under: u64, now: Time) {
+    fn steer(&mut self, round: &Round, now: Time) {
         let (queue, aim) = (self.queue, self.aim());
         // After overflow the queue is kept low on purpose, and its lack calls for nothing.
-        self.low_rounds = if queue <= aim / 4 && self.ceiling >= self.target() { self.low_rounds.saturating_add(1) } else { 0 };
+        self.low_rounds = if queue.max(round.peak) <= aim / 4 && self.ceiling >= self.target() { self.low_rounds.saturating_add(1) } else { 0 };
         self.high_rounds = match self.high_rounds {
-            _ if queue <= aim * 2 => (0, self.window),
+            _ if queue <= aim * 5 / 4 => (0, self.window),
             (0, _) => (1, self.window),
             (rounds, window) => (rounds.saturating_add(1), window),
         };
         self.ceiling = self.ceiling.saturating_add(self.ceiling / 512);
-        let mut next = ((self.window as f64 + sent_under as f64 * self.wanted(queue)) / 2.0).min(self.window as f64 * STEP_MAX);
+        let mut next = ((self.window as f64 + round.sent_under as f64 * self.wanted(queue)) / 2.0).min(self.window as f64 * STEP_MAX);
         if self.low_rounds > 1 {
             // The step of the law for an empty queue, once more with each round.
             let step = self.wanted(Duration::ZERO).min(STEP_MAX) - 1.0;
@@ -399,13 +404,17 @@ impl State {
         }
         self.set_window((next as u64).max(self.window / 2));
 
-        let tick = |time: Time| time.as_nanos() / REFRESH.as_nanos() as u64;
-        let due = tick(now) != tick(self.drained_at) && now.since(self.confirmed_at) >= REFRESH / 2;
         let gave_way = self.window <= (self.high_rounds.1 / 2).max(self.window_min());
-        let doubtful = self.high_rounds.0 >= HIGH_ROUNDS && gave_way && now.since(self.drained_at) >= DOUBT_PAUSE;
-        if due || doubtful {
+        if self.high_rounds.0 >= HIGH_ROUNDS && gave_way && now.since(self.drained_at) >= DOUBT_PAUSE {
             self.drain(now);
         }
+    }
+
+    /// Whether the clock says that the base is to be measured. It is asked at every acknowledgment: governors that share a line must
+    /// drain together, not each at the end of its round.
+    fn is_drain_due(&self, now: Time) -> bool {
+        let tick = |time: Time| time.as_nanos() / REFRESH.as_nanos() as u64;
+        tick(now) != tick(self.drained_at) && now.since(self.confirmed_at) >= REFRESH / 2 && now.since(self.used_at) <= DOUBT_PAUSE
     }
 
     fn drain(&mut self, now: Time) {
@@ -413,7 +422,7 @@ impl State {
         let trip = base + self.queue;
         self.phase = Phase::Drain { began: now, until: now + trip, restore: self.window, min: None };
         // Half empties a queue as long as the base; where the target is higher than that, less than what the empty path holds.
-        self.set_window(times(self.window, (0.75 * base.as_secs_f64() / trip.as_secs_f64()).min(0.5)));
+        self.set_window(times(self.window, (0.75 * base.as_secs_f64() / trip.as_secs_f64()).min(DRAINED)));
         self.drained_at = now;
         self.drains += 1;
         self.high_rounds = (0, self.window);
@@ -436,7 +445,7 @@ impl State {
 
     /// The window was changed abruptly.
     fn restart_round(&mut self, now: Time) {
-        self.round = Round { began: now, window: self.window, sent_under: self.window, acked: 0, lost: 0, min: None, stale: true };
+        self.round = Round { began: now, window: self.window, sent_under: self.window, acked: 0, lost: 0, min: None, peak: Duration::ZERO, stale: true };
         self.low_rounds = 0;
         self.batch = (Duration::MAX, 0);
     }
@@ -460,7 +469,7 @@ impl State {
     /// The target of a window of this size, after what loss left of it.
     fn aim(&self) -> Duration {
         let doublings = log2(self.window) - log2(SCALE_BYTES);
-        self.target().mul_f64((1.0 - 0.08 * doublings).clamp(0.6, 1.2)).min(self.ceiling)
+        self.target().mul_f64((1.0 - 0.12 * doublings).clamp(0.5, 1.2)).min(self.ceiling)
     }
 
     fn window_min(&self) -> u64 {

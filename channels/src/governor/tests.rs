@@ -537,3 +537,12 @@ fn local() {
     world.run(1.0);
     world.show("local 1000", 0.5, 1.0);
 }
+
+#[test]
+fn trace() {
+    let mut world = World::governed(100, 100, 100, 0.0, None);
+    for step in 0..40 {
+      world.run(f64::from(step) * 0.05);
+      println!("{:.2} {:?} flight {} wait {:?} {:?} {:?}", step as f64 * 0.05, world.state(0).window, world.flows[0].in_flight, world.line.wait(world.now), world.state(0).phase, world.state(0).queue);
+    }
+}
