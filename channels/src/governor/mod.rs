@@ -1,32 +1,49 @@
 //! How much bulk may be in flight to a peer: as much as fills the line, and a queue of a chosen delay, not more.
 //!
-//! A congestion controller for a connection that carries nothing but bulk. Whatever waits before the narrowest place of the path, urgent messages of
+//! A congestion controller for a connection that carries nothing but bulk. Whatever waits before the narrowest place of the path, urgent
+//! messages of
 //! other connections wait behind; so the window is steered by the delay that bulk itself adds, and hardly by loss.
 //!
 //! # The law
 //!
-//! Time is cut into rounds: one ends when a packet that was sent after its start is acknowledged. A round's queue is its *smallest* sample above the
+//! Time is cut into rounds: one ends when a packet that was sent after its start is acknowledged. A round's queue is its *smallest*
+//! sample above the
 //! base, the delay of an empty path; the smallest, because a busy processor or a delayed acknowledgment can only add.
 //!
-//! 1. **Steady.** `w ← (w + w' · (base + target) / (base + queue)) / 2`, once a round, and only when the window was used (FAST TCP: Wei, Jin, Low and
-//!    Hegde, IEEE/ACM Transactions on Networking 14(6), 2006, section IV, with γ = ½). `w'` is the window under which the sampled packets were sent: a law that is applied to the
+//! 1. **Steady.** `w ← (w + w' · (base + target) / (base + queue)) / 2`, once a round, and only when the window was used (FAST TCP: Wei,
+//!    Jin, Low and
+//!    Hegde, IEEE/ACM Transactions on Networking 14(6), 2006, section IV, with γ = ½). `w'` is the window under which the sampled packets
+//!    were sent: a law that is applied to the
 //!    present window reacts twice to one queue and swings.
-//! 2. **Start.** The window grows by what is acknowledged until the smallest of 16 samples in a row shows half of the target (as HyStart++ does,
-//!    RFC 9406, section 4.2). Those packets were sent a round trip ago, under half of the window; that half is therefore what the path holds, and the
-//!    excess drains at once. In the steady phase a path that shows no queue round after round, because its rate rose, is probed with steps that
+//! 2. **Start.** The window grows by what is acknowledged until the smallest of 16 samples in a row shows half of the target (as
+//!    HyStart++ does,
+//!    RFC 9406, section 4.2). Those packets were sent a round trip ago, under half of the window; that half is therefore what the path
+//!    holds, and the
+//!    excess drains at once. In the steady phase a path that shows no queue round after round, because its rate rose, is probed with
+//!    steps that
 //!    grow from round to round, so that a small lack is met by a small step and a large one in few round trips.
-//! 3. **Loss** of a few packets says nothing about congestion. A round that loses more than 3 % of its bytes, and ten packets, cuts the window by the
-//!    share lost (15 % to 50 %) and *lowers the target* to half of the delay at which it happened: a queue shorter than the target would otherwise
-//!    overflow for ever. The lowered target grows back by 1/512 a round. Persistent congestion (RFC 9002, section 7.6) begins anew from the floor.
-//! 4. **Base.** At every tenth second of the clock the window is halved for one round trip, which empties the queue (the slowdown of LEDBAT++:
-//!    draft-irtf-iccrg-ledbat-plus-plus, section 4.4), and what is measured then *is* the base. It costs about half a round trip in ten seconds. A path that shows an empty queue
-//!    by itself is left alone. When the delay stays high although half of the window was given up, the path changed; it is measured at once.
+//! 3. **Loss** of a few packets says nothing about congestion. A round that loses more than 3 % of its bytes, and ten packets, cuts the
+//!    window by the
+//!    share lost (15 % to 50 %) and *lowers the target* to half of the delay at which it happened: a queue shorter than the target would
+//!    otherwise
+//!    overflow for ever. The lowered target grows back by 1/512 a round. Persistent congestion (RFC 9002, section 7.6) begins anew from
+//!    the floor.
+//! 4. **Base.** At every tenth second of the clock three quarters of the window are withheld for one round trip, which empties the queue
+//!    (the slowdown
+//!    of LEDBAT++: draft-irtf-iccrg-ledbat-plus-plus, section 4.4), and what is measured then *is* the base. It costs up to three
+//!    quarters of a round trip in
+//!    ten seconds. A new governor does so at the next even second already. When the delay stays high although half of the window was
+//!    given up, the
+//!    path changed, or another governor took its queue for the path: it is measured within a quarter of a second, and again at the next
+//!    even second.
 //!
 //! # Deviations
 //!
 //! 1. Neither FAST nor a plain delay target divides a line fairly: with one target every division is an equilibrium. The target
-//!    therefore falls by 12 % for each doubling of the window (the idea of flow scaling: Swift, Kumar et al., SIGCOMM 2020, section 3.5), so the larger flow yields.
-//! 2. LEDBAT++ measures its base in slowdowns whose times differ. Governors that share a clock all measure at the same tick, so that what several
+//!    therefore falls by 12 % for each doubling of the window (the idea of flow scaling: Swift, Kumar et al., SIGCOMM 2020, section 3.5),
+//!    so the larger flow yields.
+//! 2. LEDBAT++ measures its base in slowdowns whose times differ. Governors that share a clock all measure at the same tick, so that what
+//!    several
 //!    connections queue before one uplink is gone for all of them at once; else each takes the queue of the others for the path.
 //! 3. The base is not a minimum over a history: it is replaced. A longer route costs seconds, not minutes; and beside a flow that
 //!    fills every queue, that flow's queue becomes part of the path, so that this one does not stay at its floor.
@@ -35,7 +52,8 @@
 //! # Invariants
 //!
 //! - The window is never below the floor, and never above the largest of the configuration.
-//! - No order of calls and no time panics. A peer that acknowledges dishonestly gains what it could gain from any sender: a window up to the largest.
+//! - No order of calls and no time panics. A peer that acknowledges dishonestly gains what it could gain from any sender: a window up to
+//!   the largest.
 //! - The state has a fixed size: nothing is kept for a packet.
 //!
 //! `quic` speaks to it, as the congestion controller of a connection.
@@ -48,7 +66,8 @@ use crate::time::Time;
 #[cfg(test)]
 mod tests;
 
-/// Samples in a row of which the smallest may end the start. RFC 9406 says 8; packets leave in bursts of ten, of which the last few see their own burst.
+/// Samples in a row of which the smallest may end the start. RFC 9406 says 8; packets leave in bursts of ten, of which the last few see
+/// their own burst.
 const BATCH: u32 = 16;
 /// The largest step of the law in a round, and of probing.
 const STEP_MAX: f64 = 1.25;
@@ -57,8 +76,12 @@ const PROBE_MAX: f64 = 2.0;
 const HIGH_ROUNDS: u32 = 6;
 /// How often the base is measured, by the clock that all governors of an endpoint share.
 const REFRESH: Duration = Duration::from_secs(10);
+/// The same for a new governor, and for one whose base is from a measurement in doubt, which is alone and may be of the queue of others.
+const REFRESH_UNSETTLED: Duration = Duration::from_secs(2);
 /// What is left of the window in a drain. A flow with half of a line must be able to empty a queue of half the base.
 const DRAINED: f64 = 0.25;
+/// Doubtful governors measure together, too.
+const DOUBT_TICK: Duration = Duration::from_millis(250);
 /// Between two measurements that doubt asked for.
 const DOUBT_PAUSE: Duration = Duration::from_secs(1);
 /// A round that loses more of its bytes is congested, in percent. Above what radio and long paths lose by chance.
@@ -71,21 +94,25 @@ const SCALE_BYTES: u64 = 128 * 1_024;
 /// How a governor behaves. [`Config::build`] checks it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The queue to keep before the narrowest place: what urgent messages beside bulk wait longer. `None` means a quarter of the base, from 2 ms to
+    /// The queue to keep before the narrowest place: what urgent messages beside bulk wait longer. `None` means a quarter of the base,
+    /// from 2 ms to
     /// 10 ms. Lower gives up throughput where samples are noisy; higher makes urgent messages wait. From 200 µs to 1 s.
     pub target: Option<Duration>,
-    /// The floor, in bytes; at least 2,400. Higher queues more on lines below 5 Mbit/s (16 KiB are 26 ms there), lower starves beside flows that fill every queue.
+    /// The floor, in bytes; at least 2,400. Higher queues more on lines below 5 Mbit/s (16 KiB are 26 ms there), lower starves beside
+    /// flows that fill every queue.
     /// A guess.
     pub window_min: u64,
     /// Where a connection starts, in bytes. Higher saves round trips, and is a burst on slow lines. A guess: 27 packets.
     pub window_initial: u64,
     /// The largest, in bytes: what a connection may hold in flight and in memory. 64 MiB fill 5 Gbit/s at 100 ms.
     pub window_max: u64,
-    /// A base below this means a local network; zero means that no path is local. At most 100 ms. Measured: delays below 2 ms are noise of schedulers.
+    /// A base below this means a local network; zero means that no path is local. At most 100 ms. Measured: delays below 2 ms are noise
+    /// of schedulers.
     pub lan_base: Duration,
     /// The target on a local network, unless `target` is higher. Measured: on a busy host, 5 ms lost half of the throughput.
     pub lan_target: Duration,
-    /// The largest window on a local network, in bytes. Measured on loopback: 1 MiB loses nothing and keeps the other connections below 1 ms.
+    /// The largest window on a local network, in bytes. Measured on loopback: 1 MiB loses nothing and keeps the other connections below 1
+    /// ms.
     pub lan_window: u64,
 }
 
@@ -111,7 +138,7 @@ impl Config {
     /// A [`ConfigError`] that names the field.
     pub fn build(self) -> Result<Params, ConfigError> {
         let targets = Duration::from_micros(200)..=Duration::from_secs(1);
-        for (field, target) in [("target", self.target.unwrap_or(self.lan_target)), ("lan_target", self.lan_target)] {
+        for (field, target) in [("lan_target", self.lan_target), ("target", self.target.unwrap_or(self.lan_target))] {
             if !targets.contains(&target) {
                 return Err(ConfigError::new(field, format_args!("{target:?}"), "from 200 µs to 1 s"));
             }
@@ -127,7 +154,11 @@ impl Config {
         }
         for (field, window) in [("window_initial", self.window_initial), ("lan_window", self.lan_window)] {
             if !(self.window_min..=self.window_max).contains(&window) {
-                return Err(ConfigError::new(field, window, format_args!("from window_min to window_max, {} to {}", self.window_min, self.window_max)));
+                return Err(ConfigError::new(
+                    field,
+                    window,
+                    format_args!("from window_min to window_max, {} to {}", self.window_min, self.window_max),
+                ));
             }
         }
         Ok(Params(self))
@@ -184,12 +215,23 @@ struct Round {
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     /// Grows by what is acknowledged, from this window.
-    Start { from: u64 },
+    Start {
+        from: u64,
+    },
     Steady,
-    /// Half of the window until the queue is empty.
-    Drain { began: Time, until: Time, restore: u64, min: Option<Duration> },
+    /// A part of the window until the queue is empty.
+    Drain {
+        began: Time,
+        until: Time,
+        restore: u64,
+        min: Option<Duration>,
+    },
     /// The window is back; packets that were sent in the drain are still to be acknowledged.
-    Measure { began: Time, until: Time, min: Option<Duration> },
+    Measure {
+        began: Time,
+        until: Time,
+        min: Option<Duration>,
+    },
 }
 
 /// The governor of one connection.
@@ -214,11 +256,15 @@ pub struct State {
     high_rounds: (u32, u64),
     /// Losses of packets sent before are those that the window was already cut for.
     cut_at: Time,
-    /// When a sample was last at the base.
-    confirmed_at: Time,
     /// When the window was last full.
     used_at: Time,
     drained_at: Time,
+    /// The delay stays high although the window gave way.
+    doubts: bool,
+    /// The base is from a measurement at a tick.
+    is_settled: bool,
+    /// The acknowledgment before.
+    asked_at: Time,
     cuts: u64,
     drains: u64,
 }
@@ -241,9 +287,11 @@ impl State {
             low_rounds: 0,
             high_rounds: (0, window),
             cut_at: Time::ZERO,
-            confirmed_at: now,
             used_at: now,
             drained_at: now,
+            doubts: false,
+            is_settled: false,
+            asked_at: now,
             cuts: 0,
             drains: 0,
             params,
@@ -295,9 +343,7 @@ impl State {
                 self.set_window(restore);
             }
             Phase::Measure { until, min, .. } if sent_at >= until => {
-                if let Some(min) = min {
-                    (self.base, self.confirmed_at) = (Some(min), now);
-                }
+                self.base = min.or(self.base);
                 self.phase = Phase::Steady;
                 self.restart_round(now);
                 return;
@@ -305,6 +351,7 @@ impl State {
             Phase::Steady if self.is_drain_due(now) => self.drain(now),
             _ => {}
         }
+        self.asked_at = now;
         if sent_at >= self.round.began {
             self.end_round(now);
         }
@@ -335,9 +382,6 @@ impl State {
     fn on_sample(&mut self, sample: Duration, sent_at: Time, now: Time) {
         let base = self.base.map_or(sample, |base| base.min(sample));
         self.base = Some(base);
-        if sample <= base + self.target() / 8 {
-            self.confirmed_at = now;
-        }
         let least = |min: Option<Duration>| Some(min.map_or(sample, |min| min.min(sample)));
         self.round.min = least(self.round.min);
         if let Phase::Drain { began, min, .. } | Phase::Measure { began, min, .. } = &mut self.phase
@@ -380,16 +424,26 @@ impl State {
             self.used_at = now;
         }
         if used && !round.stale && matches!(self.phase, Phase::Steady) {
-            self.steer(&round, now);
+            self.steer(&round);
         }
-        self.round = Round { began: now, window: self.window, sent_under: round.window, acked: 0, lost: 0, min: None, peak: Duration::ZERO, stale: false };
+        self.round = Round {
+            began: now,
+            window: self.window,
+            sent_under: round.window,
+            acked: 0,
+            lost: 0,
+            min: None,
+            peak: Duration::ZERO,
+            stale: false,
+        };
     }
 
     /// The law, once a round.
-    fn steer(&mut self, round: &Round, now: Time) {
+    fn steer(&mut self, round: &Round) {
         let (queue, aim) = (self.queue, self.aim());
         // After overflow the queue is kept low on purpose, and its lack calls for nothing.
-        self.low_rounds = if queue.max(round.peak) <= aim / 4 && self.ceiling >= self.target() { self.low_rounds.saturating_add(1) } else { 0 };
+        self.low_rounds =
+            if queue.max(round.peak) <= aim / 4 && self.ceiling >= self.target() { self.low_rounds.saturating_add(1) } else { 0 };
         self.high_rounds = match self.high_rounds {
             _ if queue <= aim * 5 / 4 => (0, self.window),
             (0, _) => (1, self.window),
@@ -405,27 +459,28 @@ impl State {
         self.set_window((next as u64).max(self.window / 2));
 
         let gave_way = self.window <= (self.high_rounds.1 / 2).max(self.window_min());
-        if self.high_rounds.0 >= HIGH_ROUNDS && gave_way && now.since(self.drained_at) >= DOUBT_PAUSE {
-            self.drain(now);
-        }
+        self.doubts = self.high_rounds.0 >= HIGH_ROUNDS && gave_way;
     }
 
     /// Whether the clock says that the base is to be measured. It is asked at every acknowledgment: governors that share a line must
     /// drain together, not each at the end of its round.
     fn is_drain_due(&self, now: Time) -> bool {
-        let tick = |time: Time| time.as_nanos() / REFRESH.as_nanos() as u64;
-        tick(now) != tick(self.drained_at) && now.since(self.confirmed_at) >= REFRESH / 2 && now.since(self.used_at) <= DOUBT_PAUSE
+        let passed = |every: Duration, since: Time| now.as_nanos() / every.as_nanos() as u64 != since.as_nanos() / every.as_nanos() as u64;
+        let doubtful = self.doubts && now.since(self.drained_at) >= DOUBT_PAUSE && passed(DOUBT_TICK, self.asked_at);
+        let every = if self.is_settled { REFRESH } else { REFRESH_UNSETTLED };
+        doubtful || (passed(every, self.drained_at) && now.since(self.used_at) <= DOUBT_PAUSE)
     }
 
     fn drain(&mut self, now: Time) {
         let base = self.base.unwrap_or_default();
         let trip = base + self.queue;
         self.phase = Phase::Drain { began: now, until: now + trip, restore: self.window, min: None };
-        // Half empties a queue as long as the base; where the target is higher than that, less than what the empty path holds.
+        // Where the queue is longer than the path, less than what the empty path holds.
         self.set_window(times(self.window, (0.75 * base.as_secs_f64() / trip.as_secs_f64()).min(DRAINED)));
         self.drained_at = now;
         self.drains += 1;
         self.high_rounds = (0, self.window);
+        (self.is_settled, self.doubts) = (!self.doubts, false);
     }
 
     fn cut(&mut self, share: f64, now: Time) {
@@ -445,7 +500,16 @@ impl State {
 
     /// The window was changed abruptly.
     fn restart_round(&mut self, now: Time) {
-        self.round = Round { began: now, window: self.window, sent_under: self.window, acked: 0, lost: 0, min: None, peak: Duration::ZERO, stale: true };
+        self.round = Round {
+            began: now,
+            window: self.window,
+            sent_under: self.window,
+            acked: 0,
+            lost: 0,
+            min: None,
+            peak: Duration::ZERO,
+            stale: true,
+        };
         self.low_rounds = 0;
         self.batch = (Duration::MAX, 0);
     }

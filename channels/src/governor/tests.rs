@@ -17,7 +17,11 @@ fn at(seconds: f64) -> Time {
 enum Control {
     Governed(Box<State>),
     /// Halves at a loss, adds a packet for each round trip: what fills any queue.
-    Reno { window: u64, threshold: u64, recovered: Time },
+    Reno {
+        window: u64,
+        threshold: u64,
+        recovered: Time,
+    },
 }
 
 impl Control {
@@ -107,6 +111,8 @@ struct Outcome {
     wait_p50: Duration,
     wait_p99: Duration,
     wait_max: Duration,
+    /// Before the time that is looked at.
+    ramp_wait_max: Duration,
 }
 
 impl World {
@@ -176,10 +182,10 @@ impl World {
     }
 
     /// Another line takes the place of this one, with an empty queue.
-    fn change(&mut self, megabits: u64, more_delay: Duration) {
+    fn change(&mut self, megabits: u64, delay: Duration) {
         self.config.queue_bytes = self.config.queue_bytes * megabits * 125_000 / self.config.bytes_per_second;
         self.config.bytes_per_second = megabits * 125_000;
-        self.config.delay += more_delay;
+        self.config.delay = delay;
         self.line = bottleneck::State::new(self.config.clone().build().unwrap(), 8);
     }
 
@@ -365,13 +371,14 @@ impl World {
             self.waits.iter().filter(|(time, _)| (at(from)..at(to)).contains(time)).map(|(_, wait)| *wait).collect();
         waits.sort_unstable();
         let part = |part: f64| waits[((waits.len() - 1) as f64 * part) as usize];
+        let before = self.waits.iter().filter(|(time, _)| *time < at(from)).map(|(_, wait)| *wait);
+        let ramp_wait_max = before.max().unwrap_or_default();
         let goodput = (0..self.flows.len()).map(|flow| self.share(flow, from, to)).sum();
-        Outcome { goodput, wait_p50: part(0.5), wait_p99: part(0.99), wait_max: part(1.0) }
+        Outcome { goodput, wait_p50: part(0.5), wait_p99: part(0.99), wait_max: part(1.0), ramp_wait_max }
     }
 
     fn show(&self, name: &str, from: f64, to: f64) -> Outcome {
         let outcome = self.outcome(from, to);
-        let first = self.waits.iter().filter(|(time, _)| *time < at(from)).map(|(_, wait)| *wait).max().unwrap_or_default();
         let (lost, sent) = self.flows.iter().fold((0, 0), |sum, flow| (sum.0 + flow.lost, sum.1 + flow.sent));
         println!(
             "{name:<44} goodput {:5.1} %  wait p50 {:5.1} p99 {:5.1} max {:5.1} ms  ramp: 90 % after {:4.2} s, wait max {:5.1} ms  lost {:4.2} %",
@@ -380,7 +387,7 @@ impl World {
             outcome.wait_p99.as_secs_f64() * 1e3,
             outcome.wait_max.as_secs_f64() * 1e3,
             self.filled_after(0.0),
-            first.as_secs_f64() * 1e3,
+            outcome.ramp_wait_max.as_secs_f64() * 1e3,
             lost as f64 / sent as f64 * 100.0,
         );
         if let Control::Governed(state) = &self.flows[0].control {
@@ -397,14 +404,22 @@ fn governed(target_ms: Option<u64>) -> Control {
 
 #[test]
 fn lines_are_full_and_queues_are_short() {
-    for (megabits, trip, queue) in [(100, 20, 100), (20, 50, 200), (100, 100, 100), (500, 5, 50)] {
-        for target in [None, Some(5), Some(10)] {
+    for (megabits, trip, queue, filled) in [(100, 20, 100, 0.2), (20, 50, 200, 0.25), (100, 100, 100, 0.8), (500, 5, 50, 0.15)] {
+        // Without a target it is 5 ms at 20 ms, and 10 ms at 50 ms and 100 ms.
+        for target in [None, Some(if trip > 20 { 5 } else { 10 })] {
             // The fastest line is the slowest to simulate.
-            let seconds = if megabits > 100 { 4.0 } else { 11.0 };
+            let seconds = if megabits > 100 { 3.0 } else { 11.0 };
             let mut world = World::governed(megabits, trip, queue, 0.0, target);
             world.run(seconds);
-            let name = format!("{megabits} Mbit/s x {trip} ms x {queue} ms, target {target:?}");
-            let outcome = world.show(&name, 1.0, seconds);
+            let outcome = world.show(&format!("{megabits} Mbit/s x {trip} ms x {queue} ms, target {target:?}"), 1.0, seconds);
+            assert!(outcome.goodput >= 0.965, "{}", outcome.goodput);
+            let aimed = target.map_or(world.state(0).report().target, |millis| MILLI * millis as u32);
+            let after_ramp = if trip < 100 { 1.0 } else { 2.5 };
+            let wait = world.outcome(after_ramp, seconds).wait_p99;
+            assert!(wait <= aimed + MILLI * 3, "{wait:?} above {aimed:?}");
+            assert!(world.filled_after(0.0) <= filled);
+            // The start puts less than a round trip of queue before others.
+            assert!(outcome.ramp_wait_max <= MILLI * (trip as u32 + 25), "{:?}", outcome.ramp_wait_max);
         }
     }
 }
@@ -414,8 +429,11 @@ fn random_loss_costs_little() {
     for (megabits, trip, queue) in [(100, 20, 100), (20, 50, 200), (100, 100, 100)] {
         for loss in [0.001, 0.01, 0.02] {
             let mut world = World::governed(megabits, trip, queue, loss, None);
-            world.run(6.0);
-            let outcome = world.show(&format!("{megabits} Mbit/s x {trip} ms, loss {loss}"), 1.0, 6.0);
+            world.run(5.0);
+            let outcome = world.show(&format!("{megabits} Mbit/s x {trip} ms, loss {loss}"), 1.0, 5.0);
+            // What is lost behind the line has filled it.
+            assert!(outcome.goodput >= if loss > 0.01 { 0.85 } else { 0.93 }, "{}", outcome.goodput);
+            assert!(world.flows[0].lost > 0);
         }
     }
 }
@@ -425,124 +443,182 @@ fn heavy_loss_cuts_the_window_and_leaves_the_floor() {
     let mut world = World::governed(100, 20, 100, 0.3, None);
     world.run(3.0);
     let outcome = world.show("100 Mbit/s x 20 ms, loss 0.3", 1.0, 3.0);
+    assert!((0.02..0.1).contains(&outcome.goodput), "{}", outcome.goodput);
+    assert!(world.state(0).report().cuts > 0 && world.state(0).window() >= 16 * 1_024);
 }
 
 #[test]
 fn a_queue_shorter_than_the_target_is_no_storm() {
-    for (megabits, trip, queue_us, target) in [(100, 20, 1_500, None), (100, 20, 3_000, Some(10)), (100, 100, 2_000, None), (20, 50, 5_000, None), (20, 50, 10_000, Some(10))] {
-        let mut world = World::new(megabits, trip, Duration::from_micros(queue_us), 0.0);
+    for (megabits, trip, queue, target) in
+        [(100, 20, 1_500, None), (100, 20, 3_000, Some(10)), (100, 100, 2_000, None), (20, 50, 5_000, None), (20, 50, 10_000, Some(10))]
+    {
+        let mut world = World::new(megabits, trip, Duration::from_micros(queue), 0.0);
         world.add(governed(target), 0.0);
-        world.run(8.0);
-        let outcome = world.show(&format!("{megabits} Mbit/s x {trip} ms, queue {queue_us} us, {target:?}"), 1.0, 8.0);
+        world.run(6.0);
+        let outcome = world.show(&format!("{megabits} Mbit/s x {trip} ms x {queue} us, target {target:?}"), 1.0, 6.0);
+        assert!(outcome.goodput >= 0.8, "{}", outcome.goodput);
+        let flow = &world.flows[0];
+        assert!(flow.lost > 0 && flow.lost * 50 < flow.sent, "{} of {} lost", flow.lost, flow.sent);
     }
 }
 
 #[test]
-fn rate_changes() {
+fn the_rate_may_change() {
     let mut world = World::governed(100, 20, 100, 0.0, None);
     world.run(3.0);
-    world.change(50, Duration::ZERO);
+    world.change(50, MILLI * 10);
     world.run(6.0);
-    world.show("100 then 50", 3.2, 6.0);
-    world.change(200, Duration::ZERO);
-    world.run(9.0);
-    world.show("50 then 200", 6.5, 9.0);
-    println!("{}", world.filled_after(6.0));
+    let outcome = world.show("100, then 50 Mbit/s", 3.5, 6.0);
+    assert!(outcome.goodput >= 0.97 && outcome.wait_p99 <= MILLI * 10);
+    world.change(200, MILLI * 10);
+    world.run(8.0);
+    let outcome = world.show("then 200 Mbit/s", 6.5, 8.0);
+    println!("filled after {:.2} s", world.filled_after(6.0));
+    assert!(world.filled_after(6.0) <= 0.4 && outcome.goodput >= 0.97 && outcome.wait_p99 <= MILLI * 10);
 }
 
 #[test]
-fn a_longer_route() {
-    for (trip, more) in [(20, 30), (50, 30), (5, 30), (20, 100)] {
+fn the_route_may_change() {
+    for (trip, more, within) in [(5, 30, 3.0), (20, 30, 3.0), (50, 30, 4.0), (20, 100, 8.0)] {
         let mut world = World::governed(50, trip, 100, 0.0, None);
         world.run(3.0);
-        world.change(50, MILLI * more);
+        world.change(50, MILLI * (trip as u32 / 2 + more));
+        world.run(3.4);
+        assert!(world.share(0, 3.2, 3.4) < 0.9, "the longer way is felt");
         world.run(13.0);
-        world.show(&format!("{trip} + {more}"), 6.0, 13.0);
-        println!("{}", world.filled_after(3.1));
-        world.change(50, Duration::ZERO);
-        world.config.delay -= MILLI * more;
-        world.change(50, Duration::ZERO);
-        world.run(18.0);
-        world.show(&format!("and back"), 15.0, 18.0);
+        let outcome = world.show(&format!("{trip} ms, then {more} ms more"), 3.0 + within, 13.0);
+        println!("filled after {:.2} s", world.filled_after(3.2));
+        assert!(outcome.goodput >= 0.9 && world.filled_after(3.2) <= within, "{}", outcome.goodput);
+        assert!(world.state(0).report().base >= MILLI * more);
+        world.change(50, MILLI * trip as u32 / 2);
+        world.run(16.0);
+        let outcome = world.show("and back", 14.0, 16.0);
+        assert!(outcome.goodput >= 0.97 && outcome.wait_p99 <= MILLI * 13);
     }
 }
 
 #[test]
-fn two_share() {
+fn governed_flows_share() {
     for (trip, late) in [(20, 0.0), (20, 0.5), (20, 3.0), (50, 3.0), (20, 7.0)] {
         let mut world = World::governed(50, trip, 100, 0.0, None);
         world.add(governed(None), late);
-        world.run(35.0);
-        world.show(&format!("two, trip {trip} late {late}"), 2.0, 35.0);
-        for second in [1.0, 4.0, 8.0, 12.0, 16.0, 20.0, 25.0, 30.0] {
-            print!(" {:.2}/{:.2}", world.share(0, second, second + 3.0), world.share(1, second, second + 3.0));
-        }
-        println!();
-        println!("{:?} {:?}", world.state(0).report(), world.state(1).report());
+        world.run(20.0);
+        let outcome = world.show(&format!("two, {trip} ms, the second after {late} s"), 12.0, 20.0);
+        let (first, second) = (world.share(0, 12.0, 20.0), world.share(1, 12.0, 20.0));
+        println!("{first:.2} and {second:.2}");
+        assert!(first <= 2.0 * second && second <= 2.0 * first, "{first} and {second}");
+        assert!(outcome.goodput >= 0.97 && outcome.wait_p99 <= MILLI * 15, "{:?}", outcome.wait_p99);
     }
+}
+
+#[test]
+fn eight_that_come_one_after_the_other_find_the_empty_path_together() {
     let mut world = World::governed(100, 20, 100, 0.0, None);
-    for flow in 1..8 { world.add(governed(None), flow as f64 * 0.3); }
-        world.run(25.0);
-        world.show("eight", 2.0, 25.0);
-        for flow in 0..8 {
-          for second in [ 4.0, 8.0, 12.0, 16.0, 21.0] { print!(" {:.2}", world.share(flow, second, second + 3.0)); }
-        println!("{:?}", world.state(flow).report());
-        }
-}
-
-#[test]
-fn beside_reno() {
-    for (trip, queue) in [(20, 100), (50, 50)] {
-    let mut world = World::governed(50, trip, queue, 0.0, None);
-    world.add(Control::Reno { window: 12_000, threshold: u64::MAX, recovered: Time::ZERO }, 2.0);
-    world.run(20.0);
-    world.show("beside Reno", 2.0, 20.0);
-        for second in [1.0, 4.0, 8.0, 12.0, 16.0] {
-            print!(" {:.2}/{:.2}", world.share(0, second, second + 3.0), world.share(1, second, second + 3.0));
-        }
-        println!();
+    for flow in 1..8 {
+        world.add(governed(None), f64::from(flow) * 0.3);
+    }
+    world.run(18.0);
+    let outcome = world.show("eight", 11.0, 18.0);
+    assert!(outcome.goodput >= 0.97 && outcome.wait_p99 <= MILLI * 9, "{:?}", outcome.wait_p99);
+    for flow in 0..8 {
+        assert!(world.share(flow, 15.0, 18.0) >= 0.06, "{}", world.share(flow, 15.0, 18.0));
+        assert!(world.state(flow).report().base < MILLI * 21, "{:?}", world.state(flow).report());
     }
 }
 
 #[test]
-fn limited() {
+fn a_flow_that_fills_every_queue_does_not_starve_it() {
+    for (trip, queue) in [(20, 100), (50, 50)] {
+        let mut world = World::governed(50, trip, queue, 0.0, None);
+        world.add(Control::Reno { window: 12_000, threshold: u64::MAX, recovered: Time::ZERO }, 2.0);
+        world.run(14.0);
+        world.show(&format!("beside Reno, {trip} ms x {queue} ms"), 4.0, 14.0);
+        let share = world.share(0, 4.0, 14.0);
+        println!("{share:.3}");
+        assert!((0.02..0.7).contains(&share), "{share}");
+    }
+}
+
+#[test]
+fn a_window_that_is_not_filled_does_not_grow() {
     let mut world = World::governed(100, 20, 100, 0.0, None);
     world.flows[0].demand = Some(1_000_000);
-    world.run(5.0);
-    world.show("app limited", 1.0, 5.0);
-    world.run(16.0);
-    world.show("app limited", 1.0, 16.0);
+    world.run(12.0);
+    world.show("1 MB/s wanted", 1.0, 12.0);
+    assert!(world.state(0).window() <= 128 * 1_024, "{}", world.state(0).window());
     world.flows[0].demand = None;
-    world.run(18.0);
-    world.show("then full", 17.0, 18.0);
-    println!("{}", world.filled_after(16.0));
+    world.run(13.0);
+    println!("filled after {:.2} s", world.filled_after(12.0));
+    assert!(world.filled_after(12.0) <= 0.3);
+    // One that was full, and is not any more, is not kept for ever.
+    let full = world.state(0).window();
+    world.flows[0].demand = Some(100_000);
+    world.flows[0].backlog = 0;
+    world.run(37.0);
+    assert!(world.state(0).window() <= full / 3, "{} of {full}", world.state(0).window());
 }
 
 #[test]
-fn jitter() {
+fn noise_of_samples_costs_nothing() {
     for target in [None, Some(5)] {
-    let mut world = World::governed(100, 20, 100, 0.0, target);
-    world.jitter = MILLI * 3;
-    world.run(6.0);
-    world.show("jitter", 1.0, 6.0);
+        let mut world = World::governed(100, 20, 100, 0.0, target);
+        world.jitter = MILLI * 3;
+        world.run(5.0);
+        let outcome = world.show(&format!("0 to 3 ms of noise, target {target:?}"), 1.0, 5.0);
+        assert!(outcome.goodput >= 0.97 && outcome.wait_p99 <= MILLI * 8);
     }
 }
 
 #[test]
-fn local() {
-    let mut world = World::governed(100, 1, 200, 0.0, None);
-    world.run(4.0);
-    world.show("local 100", 1.0, 4.0);
-    let mut world = World::governed(1000, 1, 50, 0.0, None);
-    world.run(1.0);
-    world.show("local 1000", 0.5, 1.0);
+fn a_local_network_has_a_coarse_target_and_a_capped_window() {
+    let mut world = World::governed(100, 1, 200, 0.0, Some(2));
+    world.run(3.0);
+    let outcome = world.show("100 Mbit/s x 1 ms, target 2 ms", 1.0, 3.0);
+    assert!(outcome.goodput >= 0.98 && outcome.wait_p50 > MILLI * 8 && outcome.wait_p99 < MILLI * 13);
+    let mut world = World::governed(1_000, 1, 50, 0.0, None);
+    world.run(0.6);
+    let outcome = world.show("1 Gbit/s x 1 ms", 0.3, 0.6);
+    assert!(outcome.goodput >= 0.98 && world.state(0).window() <= 1_024 * 1_024);
 }
 
 #[test]
-fn trace() {
-    let mut world = World::governed(100, 100, 100, 0.0, None);
-    for step in 0..40 {
-      world.run(f64::from(step) * 0.05);
-      println!("{:.2} {:?} flight {} wait {:?} {:?} {:?}", step as f64 * 0.05, world.state(0).window, world.flows[0].in_flight, world.line.wait(world.now), world.state(0).phase, world.state(0).queue);
+fn no_order_of_times_and_no_number_breaks_it() {
+    for seed in 0..300 {
+        let mut draws = 0;
+        let mut draw = |of: u64| {
+            draws += 1;
+            hash(&[seed, draws]) % of
+        };
+        let config = Config { window_min: 2_400, window_initial: 2_400 + draw(100_000), target: None, ..Config::default() };
+        let mut state = State::new(config.build().unwrap(), Time::from_millis(draw(1_000)));
+        let mut now = 0_u64;
+        for _ in 0..400 {
+            now += [0, 1, 1_000_000, 40_000_000, 30_000_000_000][draw(5) as usize];
+            let times = [now, now.saturating_sub(draw(50_000_000)), draw(u64::MAX), 0, u64::MAX, now + 1];
+            let sent_at = Time::from_nanos(times[draw(6) as usize]);
+            let time = Time::from_nanos(if draw(20) == 0 { times[draw(6) as usize] } else { now });
+            let bytes = [0, 1, 1_200, 1_200, 1_000_000, u64::MAX][draw(6) as usize];
+            match draw(8) {
+                0 => state.on_loss(bytes, sent_at, draw(10) == 0, time),
+                1 => state.on_packet_bytes(bytes),
+                _ => state.on_ack(bytes, sent_at, draw(3) == 0, time),
+            }
+            let report = state.report();
+            assert!((2_400..=64 * 1_024 * 1_024).contains(&report.window), "{report:?}");
+            assert!(report.target <= Duration::from_millis(12), "{report:?}");
+        }
     }
+}
+
+#[test]
+fn what_cannot_work_is_refused_by_name() {
+    let field = |config: Config| config.build().unwrap_err().field;
+    assert_eq!(Config::default().build().unwrap(), Params::default());
+    assert_eq!(field(Config { target: Some(Duration::ZERO), ..Config::default() }), "target");
+    assert_eq!(field(Config { lan_target: Duration::MAX, ..Config::default() }), "lan_target");
+    assert_eq!(field(Config { lan_base: Duration::from_secs(1), ..Config::default() }), "lan_base");
+    assert_eq!(field(Config { window_min: 0, ..Config::default() }), "window_min");
+    assert_eq!(field(Config { window_initial: 1, ..Config::default() }), "window_initial");
+    assert_eq!(field(Config { lan_window: u64::MAX, ..Config::default() }), "lan_window");
+    assert_eq!(field(Config { window_max: u64::MAX, ..Config::default() }), "window_max");
 }

@@ -48,6 +48,7 @@ mod derive;
 mod endpoint;
 mod event;
 mod gate;
+mod governed;
 mod key;
 mod link;
 mod reader;
@@ -62,6 +63,7 @@ pub use close::{CloseCode, CloseReason, DialError, Refusal};
 pub use derive::{NoRandomness, derived, system_random};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, EndpointStats};
 pub use event::{Event, Events};
+pub use governed::Governed;
 pub use key::{NodeKey, NodeKeyError};
 pub use link::{ChannelStats, DatagramError, Link, LinkStats, SendError};
 
