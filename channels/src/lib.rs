@@ -17,6 +17,7 @@ pub mod codec;
 pub mod dial;
 pub mod error;
 pub mod frame;
+pub mod governor;
 pub mod identity;
 pub mod limits;
 pub mod link;
