@@ -284,7 +284,7 @@ fn parse_preamble(bytes: &[u8]) -> Result<Option<(ChannelId, usize)>, DecodeErro
 ///
 /// Refuses a number above `max` at the first byte that shows it ([`DecodeError::TooLong`]), and one that is not in its shortest form
 /// ([`DecodeError::Invalid`]).
-fn parse_varint(bytes: &[u8], max: u64) -> Result<Option<(u64, usize)>, DecodeError> {
+pub(crate) fn parse_varint(bytes: &[u8], max: u64) -> Result<Option<(u64, usize)>, DecodeError> {
     let mut value = 0_u64;
     for (index, byte) in bytes.iter().enumerate() {
         let bits = u64::from(byte & 0x7f);
@@ -306,7 +306,7 @@ fn parse_varint(bytes: &[u8], max: u64) -> Result<Option<(u64, usize)>, DecodeEr
     Ok(None)
 }
 
-fn put_varint(mut value: u64, bytes: &mut Vec<u8>) {
+pub(crate) fn put_varint(mut value: u64, bytes: &mut Vec<u8>) {
     while value > 0x7f {
         bytes.push(value as u8 | 0x80);
         value >>= 7;
@@ -314,7 +314,7 @@ fn put_varint(mut value: u64, bytes: &mut Vec<u8>) {
     bytes.push(value as u8);
 }
 
-fn varint_len(value: u64) -> usize {
+pub(crate) fn varint_len(value: u64) -> usize {
     ((64 - (value | 1).leading_zeros()) as usize).div_ceil(7)
 }
 
