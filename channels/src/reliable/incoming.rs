@@ -249,8 +249,14 @@ impl Incoming {
         }
         let reliability = self.params.spec(at.0).reliability;
         let lane = self.lane(at);
+        let before = lane.taken_before();
         if lane.skip(from, to, reliability) {
             lane.is_dropping = false;
+            // What only waited for these may be acknowledged now, and the application may take nothing more that would cause it.
+            if reliability == Reliability::AtLeastOnce && lane.taken_before() > before {
+                self.set_acknowledge(at);
+                self.schedule(now, counters, actions);
+            }
         } else {
             self.drop_behind_gap(at, now, counters, actions);
         }

@@ -21,7 +21,7 @@ const KEPT_SLOTS: usize = 256;
 
 #[derive(Clone, Debug)]
 pub(super) struct Outgoing {
-    params: Params,
+    pub(super) params: Params,
     /// One for each channel of the params, in the same order.
     pub(super) channels: Vec<Channel>,
     pub(super) kept: Held,
