@@ -221,8 +221,8 @@ impl Incoming {
         }
     }
 
-    /// Drops what has a gap before it. Where we dropped something ourselves, the gap is our own: all of it comes again once the sender went back.
-    /// Anything else is a fault, of which the lane recovers in the same way.
+    /// Drops what has a gap before it. Where we dropped something ourselves, the gap is our own: all of it comes again once the sender went
+    /// back. Anything else is a fault, of which the lane recovers in the same way.
     fn drop_behind_gap(&mut self, at: LaneIndex, now: Time, counters: &mut Counters, actions: &mut Vec<Action>) {
         counters.dropped += 1;
         if !std::mem::replace(&mut self.lane(at).is_dropping, true) {
@@ -330,7 +330,8 @@ impl Incoming {
         }
         let mut resumes = Vec::new();
         for at in std::mem::take(&mut self.to_resume) {
-            // With room for one more message it would be dropped again soon, so half must be free. What the application takes next asks again.
+            // With room for one more message it would be dropped again soon, so half must be free. What the application takes next asks
+            // again.
             if self.has_room(at.0, 2) {
                 let channel = self.params.spec(at.0).id;
                 let lane = self.lane(at);
@@ -474,7 +475,8 @@ impl Lane {
         true
     }
 
-    /// Takes note that the application took a message: its bytes, and whether there is more to acknowledge. `None` when it does not have it.
+    /// Takes note that the application took a message: its bytes, and whether there is more to acknowledge. `None` when it does not have
+    /// it.
     fn take(&mut self, sequence: Sequence) -> Option<(usize, bool)> {
         let before = self.taken_before();
         let place = match self.handed.front()? {

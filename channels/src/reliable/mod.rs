@@ -2,46 +2,50 @@
 //!
 //! One core for each peer, both directions in it. A message belongs to a lane of a channel and has a sequence number there, counted from 1
 //! in each life (incarnation) of the sender's process. The sender keeps it in a bounded window until it is acknowledged; the receiver
-//! acknowledges when the application took it, not when it arrived. There is no paper behind this: it is the resend ring of `design.md`,
-//! section 5, with cumulative acknowledgments as TCP has them.
+//! acknowledges when the application took it, not when it arrived. There is no paper behind this: it is a resend window with cumulative
+//! acknowledgments as TCP has it (RFC 9293), one level up, where it outlives the connection.
 //!
 //! # What is promised
 //!
 //! 1. [`Reliability::Guaranteed`]: while both processes live, every message reaches the application once, and in the order of its lane.
 //! 2. [`Reliability::AtLeastOnce`]: the same without the order when something was resent; and what a connected receiver does not
 //!    acknowledge is sent again after a while, for transports and applications that lose messages without losing the connection.
-//! 3. When the receiver's process starts anew, what it did not acknowledge is delivered again under the same (incarnation, sequence), by which an
-//!    application can make the effect happen once. When the sender's process starts anew, what it had not delivered is gone with it.
+//! 3. When the receiver's process starts anew, what it did not acknowledge is delivered again under the same (incarnation, sequence), by
+//!    which an application can make the effect happen once. When the sender's process starts anew, what it had not delivered is gone with
+//!    it.
 //! 4. Nothing disappears in silence: a message ends as [`Action::Delivered`], [`Action::Expired`] or [`Action::Undelivered`]. One that is
 //!    not accepted is given back ([`Refused`]).
 //!
 //! # How
 //!
 //! 1. On one connection a lane is a stream in order, so nothing is sent twice there. A new connection begins with an [`Message::Ack`] and a
-//!    [`Message::Resume`] from each side: what was taken and, for each lane, which message is expected next. From there the sender goes on. Lanes that are
-//!    not named begin with the oldest message that is kept. A sender that is not told for [`Config::resume_wait`] begins there too; the
-//!    receiver drops what it has.
-//! 2. A receiver expects message 1 on a lane that it knows nothing of. Wherever the sender cannot send what is expected, because it was acknowledged by an
-//!    earlier life of the receiver or because it expired, it says so first ([`Message::Skip`]). So every other jump is a fault of the peer.
-//! 3. An application that takes slowly stops the sender through the missing acknowledgments: what is on the wire is limited. A receiver whose
-//!    own limit is lower than what is sent to it drops the rest, and asks with a `Resume` to go on from there when half of its room is free.
-//! 4. A time to live counts until the message is put on the wire for the first time. After that nobody can know whether it arrived, and it is kept
-//!    like any other.
+//!    [`Message::Resume`] from each side: what was taken and, for each lane, which message is expected next. From there the sender goes on.
+//!    Lanes that are not named begin with the oldest message that is kept. A sender that is not told for [`Config::resume_wait`] begins
+//!    there too; the receiver drops what it has.
+//! 2. A receiver expects message 1 on a lane that it knows nothing of. Wherever the sender cannot send what is expected, because it was
+//!    acknowledged by an earlier life of the receiver or because it expired, it says so first ([`Message::Skip`]). So every other jump is a
+//!    fault of the peer.
+//! 3. An application that takes slowly stops the sender through the missing acknowledgments: what is on the wire is limited. A receiver
+//!    whose own limit is lower than what is sent to it drops the rest, and asks with a `Resume` to go on from there when half of its room
+//!    is free.
+//! 4. A time to live counts until the message is put on the wire for the first time. After that nobody can know whether it arrived, and it
+//!    is kept like any other.
 //! 5. Acknowledgments leave at once after a quiet time, else every [`Config::ack_delay`] or [`Config::ack_bytes`], whichever comes
 //!    first. So a sender with a full window waits for at most that delay and a round trip after the application took something.
 //!
 //! # Bounds
 //!
 //! Sending: the windows of [`Config`], in messages and bytes for each channel and for the peer. Receiving: this core holds no payload, only
-//! 16 bytes for each message that the application has not taken; how many those are, and their bytes, is limited for each channel and for the
-//! peer, so that the queue of the application is limited too. That includes messages of earlier lives of the sender. Otherwise a peer can make us
-//! hold [`LANES_MAX`] lanes for each configured channel with [`MISSING_RANGES_MAX`] ranges each. It can make us resend a lane once for each `ack_delay`.
+//! 24 bytes for each message that the application has not taken; how many those are, and their bytes, is limited for each channel and for
+//! the peer, so that the queue of the application is limited too. That includes messages of earlier lives of the sender. Otherwise a peer
+//! can make us hold [`LANES_MAX`] lanes for each configured channel with [`MISSING_RANGES_MAX`] ranges each. It can make us resend a lane
+//! once for each `ack_delay`.
 //!
 //! Invariants, which the tests check after every step: the counts of what is held are right and within their limits; sequences in a window
 //! ascend; what is on the wire of the present connection comes first in the window.
 //!
-//! The node's router talks to this core; the driver carries its messages. Its header for them is [`encode_data`] and [`KIND_DATA`] on the
-//! stream of a lane, and [`KIND_MESSAGE`] with the [`codec`](crate::codec) for [`Message`]s.
+//! The node's router talks to this core, and the driver carries what it says: messages of the application as [`KIND_DATA`] frames on the
+//! stream of their lane ([`encode_data`]), and [`Message`]s as [`KIND_MESSAGE`] frames in the encoding of the [`codec`](crate::codec).
 
 mod incoming;
 mod outgoing;
@@ -100,7 +104,8 @@ pub struct Channel {
     pub id: ChannelId,
     /// The promise.
     pub reliability: Reliability,
-    /// Streams of the channel towards one peer, 1 to [`LANES_MAX`]. Only messages of one lane keep their order; a lost packet stalls one lane.
+    /// Streams of the channel towards one peer, 1 to [`LANES_MAX`]. Only messages of one lane keep their order; a lost packet stalls one
+    /// lane.
     pub lanes: u8,
     /// Messages that are kept for one peer until it acknowledges them. More ride out a longer loss of the link.
     pub window_messages_max: usize,
@@ -111,21 +116,21 @@ pub struct Channel {
 /// How much is kept, and how often is acknowledged. [`Config::build`] checks it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The channels. Unless told otherwise `coordination`, guaranteed on three lanes, and `data`, at least once on five, with the numbers of
-    /// messages of [`ChannelSpec::built_in`](crate::ChannelSpec::built_in); the lanes are those of the feature list.
+    /// The channels. Unless told otherwise `coordination`, guaranteed on three lanes, and `data`, at least once on five, with the numbers
+    /// of messages of [`ChannelSpec::built_in`](crate::ChannelSpec::built_in); the lanes are those of the feature list.
     pub channels: Vec<Channel>,
     /// Messages of all channels that are kept for one peer. A guess: both channels full, with some room.
     pub peer_messages_max: usize,
     /// Bytes of those messages. The 8 MiB for each peer of the throughput study.
     pub peer_bytes_max: usize,
-    /// Messages of one channel on the wire that were not acknowledged. Keep it below the queue of the channel in [`crate::sender`], and that queue never
-    /// refuses one. Higher fills a longer path with small messages. A guess: less than the smallest queue.
+    /// Messages of one channel on the wire that were not acknowledged. Keep it below the queue of the channel in [`crate::sender`], and
+    /// that queue never refuses one. Higher fills a longer path with small messages. A guess: less than the smallest queue.
     pub in_flight_messages_max: usize,
     /// Bytes of those messages; the last one may go beyond. The throughput on a path is this over its round trip; what is above waits here,
     /// where it may still expire. A guess: 20 MB/s at 50 ms, and with the last message below the smallest queue.
     pub in_flight_bytes_max: usize,
-    /// Messages of one channel that the application may leave untaken before more are dropped and asked for again. Twice what a peer with equal
-    /// settings can have on the wire, so that it never comes to that.
+    /// Messages of one channel that the application may leave untaken before more are dropped and asked for again. Twice what a peer with
+    /// equal settings can have on the wire, so that it never comes to that.
     pub untaken_messages_max: usize,
     /// Bytes of those messages; the last one may go beyond. More than twice what is on the wire, as above.
     pub untaken_bytes_max: usize,
@@ -138,10 +143,11 @@ pub struct Config {
     pub ack_delay: Duration,
     /// Bytes that the application took after which an acknowledgment leaves at once. From the throughput study, section 3.2.
     pub ack_bytes: usize,
-    /// How long a sender waits on a new connection to be told what the receiver has. Lower sends more twice on slow paths. A guess: several round trips.
+    /// How long a sender waits on a new connection to be told what the receiver has. Lower sends more twice on slow paths. A guess: several
+    /// round trips.
     pub resume_wait: Duration,
-    /// How long an unacknowledged message stays on the wire of [`Reliability::AtLeastOnce`] before it is sent again; doubles from try to try.
-    /// From the feature list.
+    /// How long an unacknowledged message stays on the wire of [`Reliability::AtLeastOnce`] before it is sent again; doubles from try to
+    /// try. From the feature list.
     pub retransmit: Duration,
     /// Where doubling ends. A guess: an application that takes nothing costs its peer one message in that time.
     pub retransmit_max: Duration,
@@ -184,8 +190,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] that names the field: for more than [`CHANNELS_MAX`] channels or two with one number, for lanes outside 1 to [`LANES_MAX`],
-    /// for windows that could never take a message of the largest size, and for numbers and durations of zero.
+    /// A [`ConfigError`] that names the field: for more than [`CHANNELS_MAX`] channels or two with one number, for lanes outside 1 to
+    /// [`LANES_MAX`], for windows that could never take a message of the largest size, and for numbers and durations of zero.
     pub fn build(self) -> Result<Params, ConfigError> {
         let mut config = self;
         if config.channels.len() > CHANNELS_MAX {
@@ -307,8 +313,8 @@ pub enum Message {
     },
 }
 
-/// The whole frame of a message of the application, for the stream of its lane: [`KIND_DATA`], the sequence as a varint, the payload. The sequence is
-/// explicit, so that a reader needs no state.
+/// The whole frame of a message of the application, for the stream of its lane: [`KIND_DATA`], the sequence as a varint, the payload. The
+/// sequence is explicit, so that a reader needs no state.
 pub fn encode_data(sequence: Sequence, payload: &[u8]) -> Bytes {
     let body_len = frame::varint_len(sequence) + payload.len();
     let mut bytes = Vec::with_capacity(frame::encoded_len(KIND_DATA, body_len));
@@ -356,8 +362,8 @@ impl Held {
         self.messages < messages_max && bytes <= bytes_max.saturating_sub(self.bytes)
     }
 
-    /// Whether neither limit is reached. Where this decides, the last message may go beyond the limit of bytes: otherwise small messages of one lane
-    /// could keep a large one of another from ever finding room.
+    /// Whether neither limit is reached. Where this decides, the last message may go beyond the limit of bytes: otherwise small messages of
+    /// one lane could keep a large one of another from ever finding room.
     fn is_below(&self, messages_max: usize, bytes_max: usize) -> bool {
         self.messages < messages_max && self.bytes < bytes_max
     }
@@ -675,8 +681,8 @@ impl State {
         }
     }
 
-    /// Gives back everything that was not acknowledged: the peer is gone for good. What it sent before may still be taken, and it may be sent to
-    /// again, should it come back after all.
+    /// Gives back everything that was not acknowledged: the peer is gone for good. What it sent before may still be taken, and it may be
+    /// sent to again, should it come back after all.
     pub fn abandon(&mut self, actions: &mut Vec<Action>) {
         self.outgoing.abandon(&mut self.counters, actions);
     }

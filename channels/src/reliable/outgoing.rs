@@ -324,7 +324,8 @@ impl Outgoing {
         }
         lane.is_ready = true;
         if is_rewind {
-            // Each resend is asked for, and a peer may ask for it without end: its own delay between two acknowledgments is between two of them.
+            // Each resend is asked for, and a peer may ask for it without end: its own delay between two acknowledgments is between two of
+            // them.
             let allowed = lane.rewound.map_or(now, |rewound| rewound + ack_delay);
             if allowed > now {
                 lane.is_ready = false;
