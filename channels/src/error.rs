@@ -71,7 +71,7 @@ pub enum Misbehavior {
     TooManyRequests,
     /// It sent a replicated stamp too far ahead of our clock.
     StampAhead,
-    /// It sent a broadcast under a sequence number that no node can have reached.
+    /// It sent, acknowledged or asked for a message under a sequence number that cannot have been reached.
     SequenceAhead,
     /// It sent a frame on a channel where that frame does not belong.
     WrongChannel,
@@ -83,6 +83,8 @@ pub enum Misbehavior {
     BadAddress,
     /// It named a generation too far ahead of the known one.
     GenerationAhead,
+    /// It took back an acknowledgment.
+    SequenceBehind,
 }
 
 impl Misbehavior {
@@ -101,6 +103,7 @@ impl Misbehavior {
             Misbehavior::Impersonation => "impersonation",
             Misbehavior::BadAddress => "bad_address",
             Misbehavior::GenerationAhead => "generation_ahead",
+            Misbehavior::SequenceBehind => "sequence_behind",
         }
     }
 

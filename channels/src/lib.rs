@@ -5,10 +5,11 @@
 //! 1. [`identity`], [`time`], [`timers`], [`random`]: who, when, and where chance comes from.
 //! 2. [`limits`], [`error`], [`codec`], [`frame`]: what may be on the wire, and whose fault it is when something else is.
 //! 3. [`channel`], [`sender`]: named channels, and the core that decides which frame to a peer goes next.
-//! 4. [`dial`]: the core that decides whom to dial, and which of two crossed connections stays.
-//! 5. [`token`]: what lets another machine join, as one string.
-//! 6. [`link`]: the model of a network link that the simulator uses.
-//! 7. `quic` (feature `quic`): the sockets. It is the only module here that performs input and output.
+//! 4. [`reliable`]: the core that keeps messages to a peer until the application there took them, across connections.
+//! 5. [`dial`]: the core that decides whom to dial, and which of two crossed connections stays.
+//! 6. [`token`]: what lets another machine join, as one string.
+//! 7. [`link`]: the model of a network link that the simulator uses.
+//! 8. `quic` (feature `quic`): the sockets. It is the only module here that performs input and output.
 //!
 //! Everything but `quic` is pure: no clock, no system randomness, no task, no input or output.
 
@@ -24,6 +25,7 @@ pub mod link;
 #[cfg(feature = "quic")]
 pub mod quic;
 pub mod random;
+pub mod reliable;
 pub mod sender;
 pub mod time;
 pub mod timers;

@@ -310,7 +310,7 @@ fn parse_preamble(bytes: &[u8]) -> Result<Option<(Preamble, usize)>, DecodeError
 ///
 /// Refuses a number above `max` at the first byte that shows it ([`DecodeError::TooLong`]), and one that is not in its shortest form
 /// ([`DecodeError::Invalid`]).
-fn parse_varint(bytes: &[u8], max: u64) -> Result<Option<(u64, usize)>, DecodeError> {
+pub(crate) fn parse_varint(bytes: &[u8], max: u64) -> Result<Option<(u64, usize)>, DecodeError> {
     let mut value = 0_u64;
     for (index, byte) in bytes.iter().enumerate() {
         let bits = u64::from(byte & 0x7f);
@@ -332,7 +332,7 @@ fn parse_varint(bytes: &[u8], max: u64) -> Result<Option<(u64, usize)>, DecodeEr
     Ok(None)
 }
 
-fn put_varint(mut value: u64, bytes: &mut impl BufMut) {
+pub(crate) fn put_varint(mut value: u64, bytes: &mut impl BufMut) {
     while value > 0x7f {
         bytes.put_u8(value as u8 | 0x80);
         value >>= 7;
@@ -340,7 +340,7 @@ fn put_varint(mut value: u64, bytes: &mut impl BufMut) {
     bytes.put_u8(value as u8);
 }
 
-fn varint_len(value: u64) -> usize {
+pub(crate) fn varint_len(value: u64) -> usize {
     ((64 - (value | 1).leading_zeros()) as usize).div_ceil(7)
 }
 

@@ -18,8 +18,9 @@ use super::admission::{self, Admitted, Context, Failure, Tag, Versions};
 use super::close::{CloseCode, CloseReason, DialError, Refusal};
 use super::event::{self, Event, Events, Outlet};
 use super::gate::{Decision, Gate, Knock};
-use super::key::{NodeKey, NodeKeyError};
+use super::governed::Governed;
 use super::inbox::{Inbox, Inboxes};
+use super::key::{NodeKey, NodeKeyError};
 use super::link::{Bulk, Facts, Inner, Link};
 use super::reader::{REFUSED_STREAMS_MAX, StreamEnd, read_datagrams, read_stream};
 use super::tls::{self, Tls, Unwanted};
@@ -28,6 +29,7 @@ use super::{Clock, canonical};
 use crate::channel::ChannelId;
 use crate::dial::{ConnectionId, Direction};
 use crate::error::{ConfigError, Misbehavior};
+use crate::governor;
 use crate::identity::{ClusterName, ClusterSecret, PeerId};
 use crate::limits;
 use crate::sender;
@@ -326,7 +328,7 @@ impl Endpoint {
             local,
             tls,
             transport: Arc::new(transport(loopback, 0)),
-            bulk_transport: Arc::new(bulk_transport(loopback)),
+            bulk_transport: Arc::new(bulk_transport(loopback, origin)),
             own: key.peer_id(),
             cluster,
             secrets,
@@ -917,8 +919,10 @@ fn transport(loopback: bool, streams: u32) -> TransportConfig {
 }
 
 /// What the dialer of a second connection sends with.
-fn bulk_transport(loopback: bool) -> TransportConfig {
-    transport(loopback, 0)
+fn bulk_transport(loopback: bool, origin: Instant) -> TransportConfig {
+    let mut transport = transport(loopback, 0);
+    transport.congestion_controller_factory(Arc::new(Governed::new(governor::Params::default(), origin)));
+    transport
 }
 
 /// Tokens that spare a returning dialer the proof of its address would also let others follow it from place to place.

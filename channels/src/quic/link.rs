@@ -422,7 +422,8 @@ impl Link {
                 let queued = queues.state.queued(channel);
                 let has_room = self.0.params.channel(channel).is_none_or(|spec| {
                     // Half of the queue, so that each wake-up is for many messages.
-                    queued.frames <= spec.queued_frames_max / 2 && queued.bytes.saturating_add(bytes) <= (spec.queued_bytes_max / 2).max(bytes)
+                    queued.frames <= spec.queued_frames_max / 2
+                        && queued.bytes.saturating_add(bytes) <= (spec.queued_bytes_max / 2).max(bytes)
                 });
                 if queues.closed || has_room {
                     return;

@@ -16,8 +16,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use quinn::{ConnectionError, SendStream, WriteError};
 
-use super::close::CloseReason;
 use super::close::CloseCode;
+use super::close::CloseReason;
 use super::link::{Bulk, Drain, Inner};
 use crate::channel::{ChannelId, Class, Path};
 use crate::frame::Preamble;

@@ -401,15 +401,7 @@ impl State {
     pub fn new(params: Params) -> Self {
         let queues = (0..params.lanes.last().copied().unwrap_or(0)).map(|_| Queue::default()).collect();
         let channels = params.channels.iter().map(|_| Channel::default()).collect();
-        State {
-            params,
-            channels,
-            queues,
-            classes: Default::default(),
-            total: Queued::default(),
-            shared_bytes: 0,
-            waiting_since: None,
-        }
+        State { params, channels, queues, classes: Default::default(), total: Queued::default(), shared_bytes: 0, waiting_since: None }
     }
 
     /// The params.
@@ -557,7 +549,11 @@ impl State {
     /// Drops the oldest frame of the lane that the new one is for, or of the first lane of the channel that has one.
     fn drop_oldest(&mut self, index: usize, queue: usize) {
         let lanes = self.params.lanes[index]..self.params.lanes[index + 1];
-        let at = if self.queues[queue].frames.is_empty() { lanes.into_iter().find(|lane| !self.queues[*lane].frames.is_empty()) } else { Some(queue) };
+        let at = if self.queues[queue].frames.is_empty() {
+            lanes.into_iter().find(|lane| !self.queues[*lane].frames.is_empty())
+        } else {
+            Some(queue)
+        };
         if let Some((frames, bytes)) = at.and_then(|at| self.queues[at].frames.pop(0)) {
             self.channels[index].counters.superseded += frames as u64;
             self.release(index, frames, bytes.len());
