@@ -83,6 +83,11 @@ pub enum Input {
         /// The rule.
         what: Misbehavior,
     },
+    /// Messages went over a connection past this node: it is in use.
+    Used {
+        /// The connection.
+        connection: ConnectionId,
+    },
     /// The frame of a call found its queue full, and was not queued.
     Refused {
         /// The call.

@@ -36,6 +36,8 @@ use meshwork_overlay::swim::Status;
 use rand::RngExt;
 
 pub use api::{Action, CallError, CallId, Candidate, CloseReason, Delivery, Event, Input, Member, MessageId, Refusal, RequestToken};
+pub(crate) use wire::MESSAGE;
+
 pub use config::{Config, ConfigError, Kind, Links as LinksConfig, Params, UnknownKind};
 
 use links::{Links, Notice};
@@ -50,6 +52,8 @@ const ALONE_PERIOD: Duration = Duration::from_secs(1);
 const PRUNE_PERIOD: Duration = Duration::from_secs(5);
 /// Requests of our own that may be under way at once.
 const CALLS_MAX: usize = 65_536;
+/// How long a connection may take that the application waits for: longer than two dials that nobody answers.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Who a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,6 +241,11 @@ impl Node {
                     self.on_misbehaved(peer, None, what, now, actions);
                 }
             }
+            Input::Used { connection } => {
+                if let Some(peer) = self.links.peer_of(connection) {
+                    self.links.received(peer, now.time);
+                }
+            }
             Input::Refused { call } => {
                 // One that went out before may have arrived: it stays open for the answer.
                 if self.calls.times_sent(call).is_none_or(|times| times <= 1) {
@@ -307,6 +316,35 @@ impl Node {
         self.links.send(to, address, channel, frame, Some(call), now.time, &mut self.notices, actions);
         self.route(now, actions);
         Ok(call)
+    }
+
+    /// Connects to one peer if it is not connected, so that messages can go past this node, straight to the connection. [`Action::Answer`] tells when it stands.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; nothing was done then.
+    pub fn connect(&mut self, to: PeerId, channel: ChannelId, now: Now, actions: &mut Vec<Action>) -> Result<CallId, SendError> {
+        self.check_channel(channel)?;
+        self.check_direct(to, &[])?;
+        if self.calls.len() >= CALLS_MAX {
+            return Err(SendError::TooManyCalls);
+        }
+        let call = self.calls.next_id();
+        if self.links.connection_of(to).is_some() {
+            actions.push(Action::Answer { call, outcome: Ok(Bytes::new()) });
+            return Ok(call);
+        }
+        // A call without a frame: all that it waits for is the connection.
+        self.calls.open(call, to, Bytes::new(), CONNECT_PATIENCE, now.time);
+        let address = self.address_of(to);
+        self.links.wait_for(to, address, now.time, &mut self.notices, actions);
+        self.route(now, actions);
+        Ok(call)
+    }
+
+    /// The connection to a peer.
+    pub fn connection_of(&self, peer: PeerId) -> Option<ConnectionId> {
+        self.links.connection_of(peer)
     }
 
     /// Asks one peer, dialing it if need be, and waits at most `timeout` for the answer. If the connection breaks the request is sent again; the
@@ -430,7 +468,8 @@ impl Node {
         Counters { dropped: self.links.dropped, ..self.counters.clone() }
     }
 
-    fn check_channel(&self, channel: ChannelId) -> Result<(), SendError> {
+    /// Whether the application may send on a channel.
+    pub(crate) fn check_channel(&self, channel: ChannelId) -> Result<(), SendError> {
         if self.leaving {
             return Err(SendError::Leaving);
         }
@@ -686,6 +725,11 @@ impl Node {
 
     fn send_call(&mut self, call: CallId, to: PeerId, now: Now, actions: &mut Vec<Action>) {
         if let Some(frame) = self.calls.send(call) {
+            if frame.is_empty() {
+                self.calls.forget(call);
+                actions.push(Action::Answer { call, outcome: Ok(frame) });
+                return;
+            }
             self.links.send(to, None, ChannelId::COORDINATION, frame, Some(call), now.time, &mut self.notices, actions);
         }
     }

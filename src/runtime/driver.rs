@@ -21,6 +21,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
+use super::channel::{INBOX_BYTES_MAX, Receiver};
 use super::congestion::Congestion;
 use super::discovery::{self, Found};
 use super::storage::{DataDir, PEERS_MAX};
@@ -116,6 +117,7 @@ pub(super) fn start_threads(peer: PeerId, pulse: Arc<Pulse>, on_thread: impl FnO
 }
 
 enum Waiter {
+    Connect(PeerId, oneshot::Sender<Result<Link, Error>>),
     Send(oneshot::Sender<Result<(), Error>>),
     Request(oneshot::Sender<Result<Bytes, Error>>),
 }
@@ -124,6 +126,7 @@ impl Waiter {
     fn fail(self, error: CallError) {
         // Whoever asked may have gone away.
         match self {
+            Waiter::Connect(_, reply) => drop(reply.send(Err(Error::Call(error)))),
             Waiter::Send(reply) => drop(reply.send(Err(Error::Call(error)))),
             Waiter::Request(reply) => drop(reply.send(Err(Error::Call(error)))),
         }
@@ -143,6 +146,8 @@ pub(super) struct Driver {
     data_dir: Option<Arc<DataDir>>,
     links: BTreeMap<ConnectionId, Link>,
     congestion: Congestion,
+    /// Application frames that each connection had carried at the last tick.
+    carried: BTreeMap<ConnectionId, u64>,
     waiters: BTreeMap<CallId, Waiter>,
     requests: Option<mpsc::Sender<Request>>,
     /// For requests that wait for their answer: dropped with the driver, so that a handle that only serves does not keep the node alive.
@@ -193,6 +198,7 @@ impl Driver {
             data_dir: data_dir.map(Arc::new),
             links: BTreeMap::new(),
             congestion: Congestion::default(),
+            carried: BTreeMap::new(),
             waiters: BTreeMap::new(),
             requests: None,
             commands,
@@ -342,6 +348,13 @@ impl Driver {
                 Action::Answer { call, outcome } => match self.waiters.remove(&call) {
                     Some(Waiter::Request(reply)) => drop(reply.send(outcome.map_err(Error::Call))),
                     Some(Waiter::Send(reply)) => drop(reply.send(outcome.map(|_| ()).map_err(Error::Call))),
+                    Some(Waiter::Connect(to, reply)) => {
+                        let link = self.node.connection_of(to).and_then(|connection| self.links.get(&connection)).cloned();
+                        drop(reply.send(match outcome {
+                            Ok(_) => link.ok_or(Error::Call(CallError::Unreachable)),
+                            Err(error) => Err(Error::Call(error)),
+                        }));
+                    }
                     None => {}
                 },
                 Action::Changed { key, value, stamp } => {
@@ -477,6 +490,15 @@ impl Driver {
                 Ok(call) => drop(self.waiters.insert(call, Waiter::Request(reply))),
                 Err(error) => drop(reply.send(Err(Error::Send(error)))),
             },
+            Command::Connect { to, channel, reply } => match self.node.connect(to, channel, now, &mut self.actions) {
+                Ok(call) => drop(self.waiters.insert(call, Waiter::Connect(to, reply))),
+                Err(error) => drop(reply.send(Err(Error::Send(error)))),
+            },
+            Command::TakeOver { channel, reply } => {
+                let inbox = || self.endpoint.inbox(channel, crate::node::MESSAGE, INBOX_BYTES_MAX);
+                let taken = self.node.check_channel(channel).map(|()| Receiver::new(channel, inbox()));
+                let _ = reply.send(taken.map_err(Error::Send));
+            }
             Command::Respond { token, answer } => self.inputs.push_back(Input::Respond { token, answer }),
             Command::Serve { requests } => self.requests = Some(requests),
             Command::Set { key, value, reply } => {
@@ -508,6 +530,14 @@ impl Driver {
         let now = Instant::now();
         self.tick_at = now + TICK;
         let time = self.now().time;
+        // Messages that pass this loop by use a connection too.
+        for (connection, link) in &self.links {
+            let carried = link.carried_frames();
+            if self.carried.insert(*connection, carried) != Some(carried) {
+                self.inputs.push_back(Input::Used { connection: *connection });
+            }
+        }
+        self.carried.retain(|connection, _| self.links.contains_key(connection));
         self.congestion.on_tick(self.links.iter().map(|(connection, link)| (*connection, link.taken_bytes())));
         for (connection, link) in &self.links {
             if link.stalled_since().is_some_and(|since| time.since(since) >= STALLED) {

@@ -7,12 +7,14 @@
 //! |---|---|
 //! | [`builder`](Builder) | settings, secrets and keys, the start |
 //! | `driver` | the loop: inputs in, actions out, never a wait between them |
+//! | `channel` | messages to one peer, past the protocol thread |
 //! | `congestion` | when the application waits for slow queues, and when it does not |
 //! | `discovery` | mDNS and remembered peers |
 //! | `storage` | the files of a node and of a user |
 //! | `streams` | what the application receives |
 
 mod builder;
+mod channel;
 mod congestion;
 mod discovery;
 mod driver;
@@ -27,6 +29,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork_channels::dial::Direction;
+use meshwork_channels::quic::Link;
 use meshwork_channels::{ChannelId, ClusterName, PeerId};
 use meshwork_crdt::replica::SetError;
 use meshwork_crdt::{Digest, Stamp};
@@ -36,6 +39,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use crate::node::{self, CallError, Connectivity, Delivery, Event, Member, SendError, Sent};
 
 pub use builder::{Builder, StartError};
+pub use channel::{Receiver, Sender, TrySendError};
 #[cfg(feature = "cli")]
 pub(crate) use storage::user_secret;
 pub use storage::{StorageError, state_dir};
@@ -137,6 +141,8 @@ pub(crate) enum Command {
     Broadcast { channel: ChannelId, payload: Bytes, reply: oneshot::Sender<Result<Sent, SendError>> },
     Send { to: PeerId, channel: ChannelId, payload: Bytes, reply: oneshot::Sender<Result<(), Error>> },
     Request { to: PeerId, payload: Bytes, timeout: Duration, reply: oneshot::Sender<Result<Bytes, Error>> },
+    Connect { to: PeerId, channel: ChannelId, reply: oneshot::Sender<Result<Link, Error>> },
+    TakeOver { channel: ChannelId, reply: oneshot::Sender<Result<Receiver, Error>> },
     Respond { token: node::RequestToken, answer: Result<Bytes, node::Refusal> },
     Serve { requests: mpsc::Sender<Request> },
     Set { key: String, value: Option<Bytes>, reply: oneshot::Sender<Result<Option<Stamp>, SetError>> },
@@ -295,6 +301,25 @@ impl Node {
     pub async fn send(&self, to: PeerId, channel: ChannelId, payload: impl Into<Bytes>) -> Result<(), Error> {
         let payload = payload.into();
         self.ask(|reply| Command::Send { to, channel, payload, reply }).await?
+    }
+
+    /// A sender of messages on one channel to one peer, which is dialed if need be. It is the fast way: what it sends does not pass the protocol thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Send`] when applications may not send there, [`Error::Call`] when the peer cannot be reached, [`Error::Stopped`].
+    pub async fn sender(&self, to: PeerId, channel: ChannelId) -> Result<Sender, Error> {
+        Sender::connect(self, to, channel).await
+    }
+
+    /// Takes over what other nodes send to this one alone on a channel, from now on: it comes from the receiver, and no longer from [`Node::messages`]. A later receiver takes
+    /// over from an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Send`] when applications may not send there, [`Error::Stopped`].
+    pub async fn receiver(&self, channel: ChannelId) -> Result<Receiver, Error> {
+        self.ask(|reply| Command::TakeOver { channel, reply }).await?
     }
 
     /// Asks one peer and waits at most `timeout` for its answer. The peer's handler runs at most once.

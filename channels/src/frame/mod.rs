@@ -58,9 +58,14 @@ pub fn encode(kind: u16, body: &[u8]) -> Bytes {
 
 /// Appends the whole frame of a kind and a body, so that many small frames can share one write.
 pub fn encode_into(kind: u16, body: &[u8], bytes: &mut impl BufMut) {
-    put_varint(kind_and_body_len(kind, body.len()), bytes);
-    put_varint(u64::from(kind), bytes);
+    encode_head_into(kind, body.len(), bytes);
     bytes.put_slice(body);
+}
+
+/// Appends what precedes the body of a frame.
+pub fn encode_head_into(kind: u16, body_len: usize, bytes: &mut impl BufMut) {
+    put_varint(kind_and_body_len(kind, body_len), bytes);
+    put_varint(u64::from(kind), bytes);
 }
 
 /// The bytes that [`encode`] makes of a kind and a body of `body_len` bytes.

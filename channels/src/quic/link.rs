@@ -402,10 +402,33 @@ impl Link {
             return Err(MessageError::Closed);
         }
         let waited = queues.state.queued(channel).frames > 0;
-        match queues.state.push_message(channel, lane, kind, body, || self.0.clock.now()) {
-            Ok(()) => {}
-            Err((reason, overflow)) => return Err(MessageError::Refused(reason, overflow)),
+        let pushed = queues.state.push_message(channel, lane, kind, body, || self.0.clock.now());
+        self.roused(queues, channel, waited, pushed)
+    }
+
+    /// Queues a message on a lane of a channel without copying it when it is large.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was queued.
+    pub fn try_send_shared(&self, channel: ChannelId, lane: u8, kind: u16, body: Bytes) -> Result<(), MessageError> {
+        let mut queues = self.0.queues();
+        if queues.closed || queues.drain.is_some() {
+            return Err(MessageError::Closed);
         }
+        let waited = queues.state.queued(channel).frames > 0;
+        let pushed = queues.state.push_shared(channel, lane, kind, body, || self.0.clock.now());
+        self.roused(queues, channel, waited, pushed)
+    }
+
+    fn roused(
+        &self,
+        queues: MutexGuard<'_, Queues>,
+        channel: ChannelId,
+        waited: bool,
+        pushed: Result<(), (sender::Reason, crate::channel::Overflow)>,
+    ) -> Result<(), MessageError> {
+        pushed.map_err(|(reason, overflow)| MessageError::Refused(reason, overflow))?;
         // Whoever sends what waited has been woken for it, unless enough waits by now for another connection.
         if !waited || queues.bulk == Bulk::Closed {
             self.0.rouse(queues, channel);
@@ -490,6 +513,14 @@ impl Link {
         let queues = self.0.queues();
         let channels = self.0.params.channels().iter().zip(queues.state.counters());
         channels.filter(|(spec, _)| spec.class != Class::Control).map(|(_, (_, counters))| counters.sent_bytes).sum()
+    }
+
+    /// Frames that were queued for the peer and received from it on all channels but those of control.
+    pub fn carried_frames(&self) -> u64 {
+        let sent: Vec<_> = self.0.queues().state.counters().map(|(_, counters)| counters.frames).collect();
+        let channels = self.0.params.channels().iter().zip(sent).zip(&self.0.received);
+        let carried = channels.filter(|((spec, _), _)| spec.class != Class::Control);
+        carried.map(|((_, sent), received)| sent + received.frames.load(Ordering::Relaxed)).sum()
     }
 
     /// Since when something waits and the transport took nothing, on the clock of

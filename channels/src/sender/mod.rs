@@ -141,8 +141,8 @@ impl Params {
         self.peer_bytes_max
     }
 
-    /// Which connection carries a channel.
-    pub(crate) fn path(&self, id: ChannelId) -> Path {
+    /// Which connection carries a channel; the urgent one when there is no such channel.
+    pub fn path(&self, id: ChannelId) -> Path {
         self.channel(id).map_or(Path::Urgent, |spec| spec.path)
     }
 
@@ -270,12 +270,19 @@ pub struct Popped {
     pub bytes: Bytes,
 }
 
+/// Marks the length of a part that does not end its frame.
+const CONTINUES: u32 = 1 << 31;
+
 /// The frames of one lane in their order.
 #[derive(Default)]
 struct Frames {
-    /// The length of each.
+    /// The length of each part: of a whole frame, or of a part of one that ends with the next part without [`CONTINUES`].
     lens: VecDeque<u32>,
-    /// Their bytes; no frame lies in two blocks.
+    /// How many of them end a frame.
+    count: usize,
+    /// Whether the start of the next frame has left.
+    is_cut: bool,
+    /// Their bytes; no part lies in two blocks.
     blocks: VecDeque<Bytes>,
     /// The block that small frames are appended to.
     tail: BytesMut,
@@ -296,7 +303,7 @@ struct Latest {
 
 impl Frames {
     fn len(&self) -> usize {
-        self.lens.len() + self.latest.slots.len()
+        self.count + self.latest.slots.len()
     }
 
     fn is_empty(&self) -> bool {
@@ -306,7 +313,7 @@ impl Frames {
     /// The length of the next frame. An empty frame is not free, or it could go first for ever.
     fn next_cost(&self) -> u64 {
         let latest = self.latest.slots.front().map(|(_, frame)| frame.len() as u64);
-        latest.or(self.lens.front().map(|len| u64::from(*len))).unwrap_or(1).max(1)
+        latest.or(self.lens.front().map(|len| u64::from(*len & !CONTINUES))).unwrap_or(1).max(1)
     }
 
     fn seal(&mut self) {
@@ -317,7 +324,8 @@ impl Frames {
     }
 
     fn push(&mut self, frame: Bytes) {
-        self.lens.push_back(u32::try_from(frame.len()).unwrap_or(u32::MAX));
+        self.lens.push_back(part_len(frame.len()));
+        self.count += 1;
         if frame.len() <= SHARED_FRAME_BYTES_MAX {
             self.room(frame.len()).extend_from_slice(&frame);
         } else {
@@ -327,8 +335,20 @@ impl Frames {
     }
 
     fn push_message(&mut self, kind: u16, body: &[u8], len: usize) {
-        self.lens.push_back(u32::try_from(len).unwrap_or(u32::MAX));
+        self.lens.push_back(part_len(len));
+        self.count += 1;
         frame::encode_into(kind, body, self.room(len));
+    }
+
+    /// A large message without a copy: its head goes with the small frames, its body is a block.
+    fn push_shared(&mut self, kind: u16, body: Bytes, len: usize) {
+        let head = len - body.len();
+        self.lens.push_back(part_len(head) | CONTINUES);
+        frame::encode_head_into(kind, body.len(), self.room(head));
+        self.seal();
+        self.lens.push_back(part_len(body.len()));
+        self.count += 1;
+        self.blocks.push_back(body);
     }
 
     /// The block at the end with room for so many bytes.
@@ -343,7 +363,7 @@ impl Frames {
         &mut self.tail
     }
 
-    /// Takes the next frame and those behind it that lie in the same block and fit in `max` bytes together.
+    /// Takes the next part and those behind it that lie in the same block and fit in `max` bytes together; how many frames end there.
     fn pop(&mut self, max: usize) -> Option<(usize, Bytes)> {
         if let Some((key, frame)) = self.latest.slots.pop_front() {
             self.latest.places.remove(&key);
@@ -353,38 +373,38 @@ impl Frames {
         if self.blocks.is_empty() {
             self.seal();
         }
-        let mut len = *self.lens.front()? as usize;
-        let mut frames = 1;
-        let is_all = self.blocks.len() == 1 && self.tail.is_empty();
+        let mut last = self.lens.pop_front()?;
+        let mut len = (last & !CONTINUES) as usize;
+        let mut frames = usize::from(last & CONTINUES == 0);
         let Some(block) = self.blocks.front_mut() else {
-            // Only empty frames.
-            self.lens.pop_front();
-            return Some((1, Bytes::new()));
+            debug_assert!(false, "a part has its bytes");
+            return None;
         };
-        if is_all && block.len() <= max {
-            // All there is, as a lane that keeps up mostly finds it.
-            frames = self.lens.len();
-            len = block.len();
-            self.lens.clear();
-        } else {
+        let max = max.min(block.len());
+        while let Some(next) = self.lens.front()
+            && len + (*next & !CONTINUES) as usize <= max
+        {
+            last = *next;
+            len += (last & !CONTINUES) as usize;
+            frames += usize::from(last & CONTINUES == 0);
             self.lens.pop_front();
-            while let Some(next) = self.lens.front()
-                && len + *next as usize <= max.min(block.len())
-            {
-                len += *next as usize;
-                frames += 1;
-                self.lens.pop_front();
-            }
         }
         let bytes = block.split_to(len);
         if block.is_empty() {
             self.blocks.pop_front();
         }
+        self.count -= frames;
+        self.is_cut = last & CONTINUES != 0;
         if self.lens.is_empty() && self.lens.capacity() > KEPT_FRAMES {
             self.lens = VecDeque::new();
         }
         Some((frames, bytes))
     }
+}
+
+fn part_len(len: usize) -> u32 {
+    debug_assert!(len < CONTINUES as usize, "no frame is nearly that large");
+    u32::try_from(len).unwrap_or(u32::MAX) & !CONTINUES
 }
 
 /// Whose turn it is, for one class.
@@ -458,6 +478,29 @@ impl State {
         Ok(())
     }
 
+    /// Queues a message without copying it when it is large.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::push_message`].
+    pub fn push_shared(
+        &mut self,
+        channel: ChannelId,
+        lane: u8,
+        kind: u16,
+        body: Bytes,
+        now: impl FnOnce() -> Time,
+    ) -> Result<(), (Reason, Overflow)> {
+        let len = frame::encoded_len(kind, body.len());
+        if len <= SHARED_FRAME_BYTES_MAX {
+            return self.push_message(channel, lane, kind, &body, now);
+        }
+        let queue = self.admit(channel, lane, len, now)?;
+        self.queues[queue].frames.push_shared(kind, body, len);
+        self.check();
+        Ok(())
+    }
+
     /// Queues a whole frame on a channel that keeps the latest of each key: one that waits with the same key is replaced where it stands.
     ///
     /// # Errors
@@ -510,12 +553,11 @@ impl State {
         let (frames_max, bytes_max) = (spec.queued_frames_max, spec.queued_bytes_max);
         let queue = self.params.lanes[index] + usize::from(lane % spec.lanes);
         if overflow == Overflow::DropOldest && len <= bytes_max {
-            while self.channels[index].queued.frames >= frames_max
+            while (self.channels[index].queued.frames >= frames_max
                 || len > bytes_max - self.channels[index].queued.bytes
-                || (shared && len > self.params.shared_bytes_max - self.shared_bytes && self.channels[index].queued.frames > 0)
-            {
-                self.drop_oldest(index, queue);
-            }
+                || (shared && len > self.params.shared_bytes_max - self.shared_bytes))
+                && self.drop_oldest(index, queue)
+            {}
         }
         let queued = self.channels[index].queued;
         let reason = if queued.frames >= frames_max || len > bytes_max - queued.bytes {
@@ -546,18 +588,21 @@ impl State {
         Ok(queue)
     }
 
-    /// Drops the oldest frame of the lane that the new one is for, or of the first lane of the channel that has one.
-    fn drop_oldest(&mut self, index: usize, queue: usize) {
-        let lanes = self.params.lanes[index]..self.params.lanes[index + 1];
-        let at = if self.queues[queue].frames.is_empty() {
-            lanes.into_iter().find(|lane| !self.queues[*lane].frames.is_empty())
-        } else {
-            Some(queue)
-        };
-        if let Some((frames, bytes)) = at.and_then(|at| self.queues[at].frames.pop(0)) {
-            self.channels[index].counters.superseded += frames as u64;
+    /// Drops the oldest frame of the lane that the new one is for, or of the first lane of the channel that has one to drop; says whether there was any.
+    fn drop_oldest(&mut self, index: usize, queue: usize) -> bool {
+        let mut lanes = std::iter::once(queue).chain(self.params.lanes[index]..self.params.lanes[index + 1]);
+        // Of a frame whose start has left the rest must follow.
+        let Some(at) = lanes.find(|lane| !self.queues[*lane].frames.is_empty() && !self.queues[*lane].frames.is_cut) else { return false };
+        let mut dropped = 0;
+        while let Some((frames, bytes)) = self.queues[at].frames.pop(0) {
+            dropped += frames;
             self.release(index, frames, bytes.len());
+            if !self.queues[at].frames.is_cut {
+                break;
+            }
         }
+        self.channels[index].counters.superseded += dropped as u64;
+        true
     }
 
     fn hold(&mut self, index: usize, frames: usize, bytes: usize) {

@@ -320,3 +320,99 @@ fn the_fullest_channel_shows_a_peer_that_takes_only_others() {
     state.sent(channel, frame.len(), T0);
     assert_eq!(state.fullest(), Some((ChannelId::EVENTS, Queued { frames: 1, bytes: 500 }, 1_000)));
 }
+
+#[test]
+fn small_messages_leave_as_one_piece_and_large_ones_are_not_copied() {
+    let mut state = state();
+    let large = Bytes::from(vec![9; 100_000]);
+    for number in 0..100_u8 {
+        state.push_message(ChannelId::DATA, 0, 3, &[number; 60], || T0).unwrap();
+    }
+    state.push_shared(ChannelId::DATA, 0, 3, large.clone(), || T0).unwrap();
+    state.push_message(ChannelId::DATA, 0, 3, b"last", || T0).unwrap();
+    assert_eq!(state.queued(ChannelId::DATA).frames, 102);
+    let mut pieces = Vec::new();
+    while let Some(piece) = state.pop(BLOCK_BYTES, any) {
+        pieces.push(piece);
+    }
+    assert_eq!(pieces.iter().map(|piece| piece.frames).sum::<usize>(), 102);
+    assert!(pieces.len() <= 8, "{} pieces", pieces.len());
+    assert!(pieces.iter().any(|piece| piece.bytes.as_ptr() == large.as_ptr()), "the large body is the one that was given");
+    let mut decoder = frame::Decoder::new(limits::FRAME_BYTES_MAX);
+    let mut bodies = Vec::new();
+    for piece in pieces {
+        decoder.push(piece.bytes);
+        while let Some(frame) = decoder.next().unwrap() {
+            bodies.push(frame.body);
+        }
+    }
+    assert_eq!(bodies.len(), 102);
+    assert!(bodies[..100].iter().enumerate().all(|(number, body)| body[..] == [number as u8; 60]));
+    assert_eq!((&bodies[100], &bodies[101][..]), (&large, &b"last"[..]));
+}
+
+#[test]
+fn lanes_share_what_is_their_channels() {
+    let mut state = state();
+    for lane in 0..5 {
+        for _ in 0..20 {
+            state.push_message(ChannelId::DATA, lane, 3, &[0; 97], || T0).unwrap();
+        }
+    }
+    (0..100).for_each(|_| push(&mut state, ChannelId::EVENTS, 100).unwrap());
+    let first: Vec<Popped> = (0..20).map(|_| state.pop(0, any).unwrap()).collect();
+    assert_eq!(first.iter().filter(|popped| popped.channel == ChannelId::EVENTS).count(), 10);
+    for lane in 0..5 {
+        assert_eq!(first.iter().filter(|popped| popped.channel == ChannelId::DATA && popped.lane == lane).count(), 2);
+    }
+    assert_eq!(state.push_message(ChannelId::DATA, 7, 3, b"", || T0), Ok(()), "lanes begin anew");
+}
+
+fn with(change: impl Fn(&mut ChannelSpec)) -> State {
+    let mut table = ChannelSpec::built_in();
+    change(&mut table[2]);
+    State::new(Params::new(table, Params::PEER_BYTES_MAX).unwrap())
+}
+
+#[test]
+fn the_oldest_give_way_where_the_channel_says_so() {
+    let mut state = with(|spec| (spec.overflow, spec.queued_frames_max) = (Overflow::DropOldest, 3));
+    for number in 0..10_u8 {
+        state.push_message(ChannelId::DATA, 0, 3, &[number], || T0).unwrap();
+    }
+    let left: Vec<u8> = std::iter::from_fn(|| state.pop(0, any)).map(|popped| popped.bytes[2]).collect();
+    assert_eq!(left, [7, 8, 9]);
+    assert_eq!(state.counters().find(|(id, _)| *id == ChannelId::DATA).unwrap().1.superseded, 7);
+    // A frame whose start has left stays, and what finds no room then is refused.
+    let large = Bytes::from(vec![1; 50_000]);
+    state.push_shared(ChannelId::DATA, 0, 3, large.clone(), || T0).unwrap();
+    assert_eq!(state.pop(0, any).unwrap().frames, 0);
+    for _ in 0..4 {
+        let _ = state.push_shared(ChannelId::DATA, 0, 3, large.clone(), || T0);
+    }
+    assert_eq!(state.queued(ChannelId::DATA).frames, 3);
+    assert_eq!(state.pop(0, any).unwrap().bytes, large, "the rest of it");
+}
+
+#[test]
+fn the_latest_of_a_key_takes_the_place_of_the_one_that_waits() {
+    let mut state = with(|spec| spec.reliability = Reliability::Latest);
+    let key = |number: u8| Bytes::from(vec![number]);
+    for version in 0..100_u8 {
+        for number in 0..10 {
+            state.push_latest(ChannelId::DATA, key(number), frame::encode(3, &[number, version]), T0).unwrap();
+        }
+        if version == 50 {
+            let (_, frame) = pop(&mut state, any).unwrap();
+            assert_eq!(frame[2..], [0, 50]);
+        }
+    }
+    assert_eq!(state.queued(ChannelId::DATA).frames, 10);
+    let left: Vec<[u8; 2]> = std::iter::from_fn(|| pop(&mut state, any)).map(|(_, frame)| [frame[2], frame[3]]).collect();
+    let mut expected: Vec<[u8; 2]> = (1..10).map(|number| [number, 99]).collect();
+    expected.push([0, 99]);
+    assert_eq!(left, expected);
+    let counters = state.counters().find(|(id, _)| *id == ChannelId::DATA).unwrap().1;
+    assert_eq!((counters.frames, counters.superseded), (1_000, 989));
+    assert!(state.is_empty());
+}

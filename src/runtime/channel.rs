@@ -1,0 +1,212 @@
+//! The fast way of messages to one peer: from the application into the queue of the connection, and from the stream to the application, past the
+//! protocol thread.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use meshwork_channels::quic::{Batch, Inbox, Link, MessageError};
+use meshwork_channels::{ChannelId, PeerId, limits, random};
+
+use super::{Command, DirectMessage, Error, Node, Shared};
+use crate::node::{MESSAGE, SendError};
+
+/// Bytes of messages that wait for a [`Receiver`], 64 for each message included.
+pub(super) const INBOX_BYTES_MAX: u32 = 4 * 1_024 * 1_024;
+
+/// Sends messages on one channel to one peer.
+///
+/// Messages that one sender sends arrive in order, each at most once, as long as the connection stands; a [`Receiver`] there gets them in batches.
+/// A clone is a sender of its own. When the connection breaks, the next send connects again.
+#[derive(Clone)]
+pub struct Sender {
+    shared: Arc<Shared>,
+    link: Link,
+    channel: ChannelId,
+    lane: u8,
+}
+
+/// Why a message was not queued. Nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrySendError {
+    /// The queue to the peer is full: it takes less than is sent.
+    Full,
+    /// There is no connection at the moment; [`Sender::send`] makes one.
+    Disconnected,
+    /// The message is larger than 1 MiB ([`limits::MESSAGE_BYTES_MAX`]).
+    TooLarge,
+}
+
+impl fmt::Display for TrySendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TrySendError::Full => f.write_str("the queue to the peer is full"),
+            TrySendError::Disconnected => f.write_str("the peer is not connected"),
+            TrySendError::TooLarge => write!(f, "the message is larger than {} bytes", limits::MESSAGE_BYTES_MAX),
+        }
+    }
+}
+
+impl std::error::Error for TrySendError {}
+
+impl Sender {
+    pub(super) async fn connect(node: &Node, to: PeerId, channel: ChannelId) -> Result<Self, Error> {
+        let link = node.ask(|reply| Command::Connect { to, channel, reply }).await??;
+        Ok(Sender { shared: node.shared.clone(), link, channel, lane: 0 })
+    }
+
+    /// The peer.
+    pub fn peer(&self) -> PeerId {
+        self.link.peer()
+    }
+
+    /// The channel.
+    pub fn channel(&self) -> ChannelId {
+        self.channel
+    }
+
+    /// A sender for the messages with this key: they keep their order among each other, and on a channel with several lanes they do not wait for a lost packet of
+    /// another lane.
+    pub fn with_key(&self, key: &[u8]) -> Sender {
+        let words = key.chunks(8).map(|chunk| chunk.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+        let words: Vec<u64> = std::iter::once(key.len() as u64).chain(words).collect();
+        Sender { lane: random::hash(&words) as u8, ..self.clone() }
+    }
+
+    /// Queues a message if there is room now.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySendError`]; nothing was queued then.
+    pub fn try_send(&mut self, payload: &[u8]) -> Result<(), TrySendError> {
+        if payload.len() > limits::MESSAGE_BYTES_MAX {
+            return Err(TrySendError::TooLarge);
+        }
+        self.link.try_send_message(self.channel, self.lane, MESSAGE, payload).map_err(refused)
+    }
+
+    /// Queues a message without copying it when it is large, if there is room now.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySendError`]; nothing was queued then.
+    pub fn try_send_bytes(&mut self, payload: Bytes) -> Result<(), TrySendError> {
+        if payload.len() > limits::MESSAGE_BYTES_MAX {
+            return Err(TrySendError::TooLarge);
+        }
+        self.link.try_send_shared(self.channel, self.lane, MESSAGE, payload).map_err(refused)
+    }
+
+    /// Queues a message without copying it when it is large; waits like [`Sender::send`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Sender::send`].
+    pub async fn send_bytes(&mut self, payload: Bytes) -> Result<(), Error> {
+        loop {
+            match self.try_send_bytes(payload.clone()) {
+                Ok(()) => return Ok(()),
+                Err(error) => self.recover(error, payload.len()).await?,
+            }
+        }
+    }
+
+    /// Queues a message; waits for room, and for a connection if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Send`] when it is larger than 1 MiB, [`Error::Call`] when the peer cannot be reached, [`Error::Stopped`]. It was not sent then.
+    pub async fn send(&mut self, payload: impl AsRef<[u8]>) -> Result<(), Error> {
+        let payload = payload.as_ref();
+        loop {
+            match self.try_send(payload) {
+                Ok(()) => return Ok(()),
+                Err(error) => self.recover(error, payload.len()).await?,
+            }
+        }
+    }
+
+    /// Waits until it makes sense to try again.
+    async fn recover(&mut self, error: TrySendError, len: usize) -> Result<(), Error> {
+        match error {
+            TrySendError::Full => self.link.room(self.channel, len).await,
+            TrySendError::TooLarge => return Err(Error::Send(SendError::TooLarge { len, len_max: limits::MESSAGE_BYTES_MAX })),
+            TrySendError::Disconnected => {
+                let node = Node { shared: self.shared.clone() };
+                self.link = Sender::connect(&node, self.peer(), self.channel).await?.link;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refused(error: MessageError) -> TrySendError {
+    match error {
+        MessageError::Refused(..) => TrySendError::Full,
+        MessageError::Closed => TrySendError::Disconnected,
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sender({:?}, {:?})", self.peer(), self.channel)
+    }
+}
+
+/// What all peers send on one channel to this node alone, in batches. At most 4 MiB wait; while nobody takes them, the senders wait.
+#[derive(Debug)]
+pub struct Receiver {
+    channel: ChannelId,
+    inbox: Inbox,
+    batch: Option<(PeerId, std::vec::IntoIter<Bytes>)>,
+}
+
+impl Receiver {
+    pub(super) fn new(channel: ChannelId, inbox: Inbox) -> Self {
+        Receiver { channel, inbox, batch: None }
+    }
+
+    /// The next message; none once the node has stopped or another receiver took the channel over. Safe to cancel.
+    ///
+    /// Payloads share memory with others that arrived with them, up to 64 KiB: copy what you keep for long.
+    pub async fn recv(&mut self) -> Option<DirectMessage> {
+        loop {
+            if let Some(message) = self.next_of_batch() {
+                return Some(message);
+            }
+            let batch = self.inbox.recv().await?;
+            self.begin(batch);
+        }
+    }
+
+    /// Waits for messages and appends those that are there, at most `max`; their number, which is zero only once the node has stopped or another receiver took the
+    /// channel over. Safe to cancel.
+    pub async fn recv_many(&mut self, messages: &mut Vec<DirectMessage>, max: usize) -> usize {
+        let before = messages.len();
+        if max == 0 {
+            return 0;
+        }
+        let Some(first) = self.recv().await else { return 0 };
+        messages.push(first);
+        while messages.len() - before < max {
+            if let Some(message) = self.next_of_batch() {
+                messages.push(message);
+            } else if let Some(batch) = self.inbox.try_recv() {
+                self.begin(batch);
+            } else {
+                break;
+            }
+        }
+        messages.len() - before
+    }
+
+    fn begin(&mut self, batch: Batch) {
+        self.batch = Some((batch.peer, batch.bodies.into_iter()));
+    }
+
+    fn next_of_batch(&mut self) -> Option<DirectMessage> {
+        let (from, bodies) = self.batch.as_mut()?;
+        let payload = bodies.next()?;
+        Some(DirectMessage { from: *from, channel: self.channel, payload })
+    }
+}
