@@ -2,7 +2,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "it measures with the real clock, and beats time on a thread")]
 
-use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout_at};
 
-use super::machine::cpu_time;
+use super::machine::{cpu_time, keep_time};
 use super::samples::Samples;
 use super::wire;
 use crate::cli::Failure;
@@ -302,7 +301,7 @@ pub(super) async fn listen(mut way: Way, beat: Beat, begin: Instant) -> Result<(
     std::thread::Builder::new()
         .name("bench-beat".into())
         .spawn(move || {
-            let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000));
+            keep_time();
             for number in 0..total {
                 std::thread::sleep(due(number).saturating_duration_since(Instant::now()));
                 if beats.blocking_send(number).is_err() {

@@ -13,7 +13,6 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +25,7 @@ use quinn::udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
+use super::machine::{keep_time, overruns};
 use super::samples::Samples;
 use crate::cli::Failure;
 
@@ -155,6 +155,8 @@ pub(super) struct Report {
     /// From the end that dials to the other, and back.
     pub(super) there: Counters,
     pub(super) back: Counters,
+    /// What the system dropped before this link read it: too much load on the machine, and the figures of the run are those of another link.
+    pub(super) overruns: u64,
     /// How late datagrams were sent, in milliseconds: what this link adds by its own slowness.
     pub(super) late_p50_ms: f64,
     pub(super) late_p99_ms: f64,
@@ -318,8 +320,7 @@ struct Relay {
 
 impl Relay {
     fn run(mut self, end: &AtomicBool) -> Report {
-        // Without it the system may wake us fifty microseconds late.
-        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000));
+        keep_time();
         let mut buffer = vec![0; 64 * 1_024];
         while !end.load(Ordering::Relaxed) {
             if let Some(dialer) = take_in(&self.near, &mut self.there, &mut buffer, self.origin) {
@@ -336,7 +337,9 @@ impl Relay {
             // Interrupted or not, the next turn looks at everything.
             let _ = poll(&mut sockets, Some(&timeout));
         }
+        let port = |socket: &Socket| socket.socket.local_addr().map_or(0, |address| address.port());
         Report {
+            overruns: overruns(port(&self.near)) + overruns(port(&self.far)),
             there: self.there.counters,
             back: self.back.counters,
             late_p50_ms: self.late.quantile_ms(0.5),
