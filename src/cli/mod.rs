@@ -9,6 +9,7 @@
 //! | `ctl` | `meshwork ctl`, which asks |
 //! | `token` | `meshwork token` |
 //! | `demo` | `meshwork demo`: a cluster that forms, talks, loses nodes and heals |
+//! | `bench` | `meshwork bench`: what a link carries, and how long it takes, beside baselines |
 //! | `sim` | `meshwork sim`, which hands over to the simulator |
 //! | `signals` | ctrl-c and termination: once to leave, twice to end at once |
 //! | `text` | what may be printed on a terminal |
@@ -17,6 +18,7 @@
 //! 1 what was promised did not hold, 2 the command line or the configuration cannot be used, 130 interrupted. `sim` has those of the simulator.
 
 mod admin;
+mod bench;
 mod ctl;
 mod demo;
 mod node;
@@ -85,6 +87,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Watch a real cluster on this machine form, talk, lose nodes, heal, and count every message
     Demo(demo::DemoArgs),
+    /// Measure channels, latency, head-of-line blocking and memory beside raw QUIC and TCP with TLS
+    Bench(bench::BenchArgs),
     /// Simulate clusters in virtual time (runs `meshwork-sim` with the same arguments)
     #[command(disable_help_flag = true)]
     Sim(sim::SimArgs),
@@ -108,6 +112,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Ctl(args) => block_on(ctl::run(args)),
         Command::Token(args) => token::run(args),
         Command::Demo(args) => block_on(demo::run(args)),
+        Command::Bench(args) => bench::run(args),
         Command::Sim(args) => sim::run(&args),
     }
 }

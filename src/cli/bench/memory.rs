@@ -1,0 +1,161 @@
+//! What an idle peer costs in memory.
+//!
+//! Each subject is measured in a process of its own, this program again: memory that one has given back would hide what the next one takes.
+//!
+//! `meshwork` starts a node and its peers in one process, looks, lets all of them join the first, uses four channels of each of its links once, and looks again. The second look
+//! by all ends of connections there are is what an end costs, with everything that a node keeps for a peer: membership, neighbors, queues. `quinn` does the same
+//! with two endpoints, connections between them, and four streams of each.
+
+#![expect(clippy::disallowed_methods, reason = "each subject runs in a process of its own")]
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::machine::resident_bytes;
+use super::raw::{Form, Raw};
+use super::samples::median;
+use super::{Bar, Config, Outcome, Output, Progress, ours, row};
+use crate::cli::Failure;
+use crate::cli::text::{self, Align, Table};
+
+/// How long everything is left alone before each look.
+const SETTLE: Duration = Duration::from_secs(2);
+/// What a subject takes, for the progress bar.
+const SECONDS: f64 = 10.0;
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Each subject is measured in a process of its own. An end is one side of one connection, with all that it brought along."
+)]
+pub(super) struct MemoryArgs {
+    /// Peers, 1 to 500
+    #[arg(long, default_value_t = 100, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=500))]
+    peers: u16,
+    /// Rounds, 1 to 100; the figures are medians over them
+    #[arg(long, default_value_t = 3, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=100))]
+    rounds: u8,
+    /// Measure this subject in this process and print what was found; the command runs itself so
+    #[arg(long, hide = true, value_enum)]
+    alone: Option<Config>,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+/// What one process has found.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Found {
+    /// Of each node, or endpoint, that is connected with nobody.
+    node_kb: f64,
+    /// Of each end of a connection.
+    end_kb: f64,
+    ends: usize,
+}
+
+#[derive(Serialize)]
+struct Row {
+    case: &'static str,
+    peers: u16,
+    node_kb: f64,
+    end_kb: f64,
+    ends: usize,
+    baseline: Option<&'static str>,
+    ratio: Option<f64>,
+}
+
+pub(super) async fn run(args: &MemoryArgs, progress: &Progress) -> Result<Option<Outcome>, Failure> {
+    if let Some(config) = args.alone {
+        let found = alone(config, args.peers.into()).await?;
+        text::print(&format!("{}\n", text::json_line(&found)))?;
+        return Ok(None);
+    }
+    let subjects = [Config::Meshwork, Config::Quinn];
+    progress.expect(SECONDS * subjects.len() as f64 * f64::from(args.rounds));
+    let mut found: Vec<(Config, Vec<Found>)> = subjects.into_iter().map(|config| (config, Vec::new())).collect();
+    let mut rounds = Vec::new();
+    for round in 0..args.rounds {
+        for (config, all) in &mut found {
+            progress.show(format!("{} round {}", config.name(), round + 1));
+            let (name, peers) = (config.name(), args.peers.to_string());
+            let child = move || {
+                let me = std::env::current_exe().map_err(Failure::new)?;
+                let arguments = ["--log", "error", "bench", "memory", "--peers", &peers, "--alone", name];
+                let output =
+                    Command::new(me).args(arguments).stderr(Stdio::inherit()).stdin(Stdio::null()).output().map_err(Failure::new)?;
+                serde_json::from_slice(&output.stdout).map_err(|_| Failure::new(format!("{name} was not measured")))
+            };
+            let once: Found = tokio::task::spawn_blocking(child).await.map_err(Failure::new)??;
+            rounds.push(json!({ "case": config.name(), "round": round + 1, "found": once }));
+            all.push(once);
+            progress.advance(SECONDS);
+        }
+    }
+    Ok(Some(outcome(args, &found, rounds)))
+}
+
+fn outcome(args: &MemoryArgs, found: &[(Config, Vec<Found>)], rounds: Vec<serde_json::Value>) -> Outcome {
+    let mut table = Table::new(&[
+        ("case", Align::Left),
+        ("ends", Align::Right),
+        ("KiB for an end", Align::Right),
+        ("KiB for a node alone", Align::Right),
+        ("end by quinn's", Align::Right),
+    ]);
+    let end = |found: &[Found]| median(found.iter().map(|found| found.end_kb));
+    let quinn = found.iter().find(|(config, _)| *config == Config::Quinn).map_or(0.0, |(_, found)| end(found));
+    let (mut rows, mut bars) = (Vec::new(), Vec::new());
+    for (config, found) in found {
+        let ours = *config == Config::Meshwork;
+        let said = Row {
+            case: config.name(),
+            peers: args.peers,
+            node_kb: median(found.iter().map(|found| found.node_kb)),
+            end_kb: end(found),
+            ends: found.last().map_or(0, |found| found.ends),
+            baseline: ours.then_some("quinn"),
+            ratio: ours.then(|| end(found) / quinn.max(1e-9)),
+        };
+        table.row([
+            said.case.into(),
+            said.ends.to_string(),
+            format!("{:.1}", said.end_kb),
+            format!("{:.1}", said.node_kb),
+            said.ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")),
+        ]);
+        bars.push(Bar {
+            group: "memory for one end of an idle connection (less is better)".into(),
+            name: said.case.into(),
+            value: said.end_kb,
+            unit: "KiB",
+        });
+        rows.push(row(&said));
+    }
+    Outcome { settings: json!({ "peers": args.peers, "rounds": args.rounds }), rows, rounds, table, curves: Vec::new(), bars }
+}
+
+/// Measures one subject in this process.
+async fn alone(config: Config, peers: usize) -> Result<Found, Failure> {
+    let kib = |bytes: u64, count: usize| bytes as f64 / 1_024.0 / count.max(1) as f64;
+    if config == Config::Meshwork {
+        let cost = ours::memory(peers, SETTLE).await?;
+        return Ok(Found {
+            node_kb: kib(cost.nodes_bytes, peers + 1),
+            end_kb: kib(cost.links_bytes, cost.link_ends),
+            ends: cost.link_ends,
+        });
+    }
+    let start = resident_bytes();
+    let mut raw = Raw::start(Form::Plain, 0, None, 0).await?;
+    sleep(SETTLE).await;
+    let before = resident_bytes();
+    raw.connect(peers).await?;
+    raw.use_streams(4, &Bytes::from(vec![7; 1_024])).await?;
+    sleep(SETTLE).await;
+    let after = resident_bytes();
+    Ok(Found { node_kb: kib(before.saturating_sub(start), 2), end_kb: kib(after.saturating_sub(before), 2 * peers), ends: 2 * peers })
+}

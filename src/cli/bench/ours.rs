@@ -1,0 +1,304 @@
+//! Meshwork, through its public interface: the one place of the benchmarks that knows how a program sends and receives.
+
+#![expect(clippy::disallowed_methods, reason = "nodes connect in real time")]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use meshwork_channels::quic::system_random;
+use meshwork_channels::{ChannelId, ClusterSecret, PeerId};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::machine::resident_bytes;
+use super::subject::{Boxed, Facts, Flow, Inlet, Load, Outlet, Pace, Subject, Way, number_of};
+use super::wire::{Link, Unlinked, Wire};
+use crate::cli::Failure;
+use crate::node::CallError;
+use crate::runtime::{DirectMessage, Error, Node, Subscription};
+
+/// How long two nodes may take to find each other.
+const CONNECT_MAX: Duration = Duration::from_secs(20);
+/// Urgent messages go here.
+const URGENT: ChannelId = ChannelId::COORDINATION;
+/// Floods go here, over as many of them as are asked for.
+pub(super) const FLOODED: [ChannelId; 4] = [ChannelId::DATA, ChannelId::EVENTS, ChannelId::GOSSIP, ChannelId::COORDINATION];
+/// Messages taken at once.
+const TAKEN_MAX: usize = 1_024;
+
+/// Sends to one peer on one channel.
+#[derive(Clone)]
+struct Sender {
+    node: Node,
+    to: PeerId,
+    channel: ChannelId,
+}
+
+impl Sender {
+    async fn open(node: &Node, to: PeerId, channel: ChannelId) -> Result<Self, Error> {
+        Ok(Sender { node: node.clone(), to, channel })
+    }
+
+    async fn send(&self, payload: &[u8]) -> Result<(), Error> {
+        self.send_bytes(Bytes::copy_from_slice(payload)).await
+    }
+
+    async fn send_bytes(&self, payload: Bytes) -> Result<(), Error> {
+        loop {
+            match self.node.send(self.to, self.channel, payload.clone()).await {
+                Err(Error::Call(CallError::Full)) => sleep(Duration::from_millis(1)).await,
+                sent => return sent,
+            }
+        }
+    }
+}
+
+/// Receives on one channel.
+struct Receiver {
+    messages: Subscription<DirectMessage>,
+    channel: ChannelId,
+}
+
+impl Receiver {
+    fn open(node: &Node, channel: ChannelId) -> Self {
+        Receiver { messages: node.messages(), channel }
+    }
+
+    async fn recv(&mut self) -> Option<DirectMessage> {
+        loop {
+            let message = self.messages.next().await?;
+            if message.channel == self.channel {
+                return Some(message);
+            }
+        }
+    }
+
+    async fn recv_many(&mut self, into: &mut Vec<DirectMessage>, _max: usize) -> usize {
+        match self.recv().await {
+            Some(message) => {
+                into.push(message);
+                1
+            }
+            None => 0,
+        }
+    }
+}
+
+/// One node, and others that it is connected with.
+pub(super) struct Ours {
+    near: Node,
+    far: Vec<Node>,
+    wire: Option<Wire>,
+}
+
+fn failed(what: &str) -> impl Fn(&dyn std::fmt::Display) -> Failure {
+    move |error| Failure::new(format!("meshwork: {what}: {error}"))
+}
+
+impl Ours {
+    pub(super) async fn start(peers: usize, link: Option<&Link>, seed: u64) -> Result<Self, Failure> {
+        let mut secret = [0; 32];
+        system_random(&mut secret).map_err(|error| failed("no secret")(&error))?;
+        let secret = ClusterSecret::from_bytes(secret);
+        let builder = || Node::builder("bench").secret(secret.clone()).listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).mdns(false);
+        let cannot = failed("a node cannot start");
+
+        let mut near = builder();
+        let mut far = Vec::new();
+        let mut wire = None;
+        if let Some(link) = link {
+            // Each says that it is at the link, so that neither can find a way around it.
+            let unlinked = Unlinked::bind(link)?;
+            near = near.advertise(unlinked.far()?).join(unlinked.near()?.to_string());
+            let node = builder().advertise(unlinked.near()?).start().await.map_err(|error| cannot(&error))?;
+            wire = Some(unlinked.start(node.listening(), seed)?);
+            far.push(node);
+        } else {
+            for _ in 0..peers {
+                let node = builder().start().await.map_err(|error| cannot(&error))?;
+                near = near.join(node.address().to_string());
+                far.push(node);
+            }
+        }
+        let near = near.start().await.map_err(|error| cannot(&error))?;
+        let ours = Ours { near, far, wire };
+        ours.connected().await?;
+        Ok(ours)
+    }
+
+    /// Waits until the one is connected with all others, and they with it.
+    async fn connected(&self) -> Result<(), Failure> {
+        let deadline = Instant::now() + CONNECT_MAX;
+        let has = async |node: &Node, peers: &[PeerId]| match node.report().await {
+            Ok(report) => peers.iter().all(|peer| report.links.iter().any(|link| link.peer == *peer)),
+            Err(_) => false,
+        };
+        let peers: Vec<PeerId> = self.far.iter().map(Node::id).collect();
+        while Instant::now() < deadline {
+            let mut all = has(&self.near, &peers).await;
+            for node in &self.far {
+                all = all && has(node, &[self.near.id()]).await;
+            }
+            if all {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Err(Failure::new(format!("meshwork: the nodes did not connect within {} s", CONNECT_MAX.as_secs())))
+    }
+}
+
+impl Subject for Ours {
+    fn urgent<'a>(&'a self, _size: usize, echo: bool, tasks: &'a mut JoinSet<()>) -> Boxed<'a, Result<Way, Failure>> {
+        Box::pin(async move {
+            let far = self.far.first().ok_or_else(|| Failure::new("meshwork: no peer"))?;
+            let no_sender = failed("no sender");
+            let outlet = Sender::open(&self.near, far.id(), URGENT).await.map_err(|error| no_sender(&error))?;
+            let mut arriving = Receiver::open(far, URGENT);
+            let inlet = if echo {
+                let back = Sender::open(far, self.near.id(), URGENT).await.map_err(|error| no_sender(&error))?;
+                let answers = Receiver::open(&self.near, URGENT);
+                tasks.spawn(async move {
+                    while let Some(message) = arriving.recv().await {
+                        if back.send_bytes(message.payload).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+                answers
+            } else {
+                arriving
+            };
+            Ok(Way::new(outlet, inlet))
+        })
+    }
+
+    fn flood<'a>(&'a self, load: Load, flow: &'a Arc<Flow>, tasks: &'a mut JoinSet<()>) -> Boxed<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            for far in &self.far {
+                for channel in FLOODED.into_iter().take(load.channels) {
+                    let (receiver, received) = (Receiver::open(far, channel), flow.clone());
+                    tasks.spawn(async move { count(receiver, &received).await });
+                    for _ in 0..load.lanes {
+                        let sender = Sender::open(&self.near, far.id(), channel).await.map_err(|error| failed("no sender")(&error))?;
+                        let flow = flow.clone();
+                        tasks.spawn(async move { send(sender, load, &flow).await.unwrap_or_else(|error| flow.fail(error)) });
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn stop(self: Box<Self>) -> Boxed<'static, Facts> {
+        Box::pin(async move {
+            let mut facts = Facts::default();
+            if let Ok(report) = self.near.report().await
+                && let Some(link) = report.links.first()
+            {
+                facts.lost_part = Some(link.lost_packets as f64 / (link.sent_packets as f64).max(1.0));
+            }
+            for node in self.far.iter().chain([&self.near]) {
+                node.kill().await;
+            }
+            facts.link = self.wire.map(Wire::stop);
+            facts
+        })
+    }
+}
+
+async fn send(sender: Sender, load: Load, flow: &Flow) -> Result<(), Error> {
+    let payload = Bytes::from(vec![7; load.size]);
+    let mut pace = Pace::new(load.rate);
+    while !flow.is_stopped() {
+        for _ in 0..pace.next().await {
+            // What is large is handed over whole, as a program would.
+            if load.size >= 16 * 1_024 {
+                sender.send_bytes(payload.clone()).await?
+            } else {
+                sender.send(&payload).await?
+            }
+            flow.sent(1);
+        }
+    }
+    Ok(())
+}
+
+async fn count(mut receiver: Receiver, flow: &Flow) {
+    let mut taken = Vec::with_capacity(TAKEN_MAX);
+    while receiver.recv_many(&mut taken, TAKEN_MAX).await > 0 {
+        flow.delivered(taken.len() as u64, taken.iter().map(|message| message.payload.len() as u64).sum());
+        taken.clear();
+    }
+}
+
+impl Outlet for Sender {
+    fn send<'a>(&'a mut self, messages: &'a [u8], size: usize) -> Boxed<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            for message in messages.chunks(size) {
+                Sender::send(self, message).await.map_err(|error| failed("cannot send")(&error))?;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Inlet for Receiver {
+    fn next(&mut self) -> Boxed<'_, Option<u64>> {
+        Box::pin(async { number_of(&self.recv().await?.payload) })
+    }
+}
+
+/// What nodes and their links cost in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cost {
+    /// Of all nodes before any of them knew another.
+    pub(super) nodes_bytes: u64,
+    /// On top of that with all of them connected, and four channels of every link of the first node used once.
+    pub(super) links_bytes: u64,
+    /// Ends of connections, over all nodes.
+    pub(super) link_ends: usize,
+}
+
+/// Starts a node and `peers` others, connects them, and looks at the memory before and after.
+pub(super) async fn memory(peers: usize, settle: Duration) -> Result<Cost, Failure> {
+    let mut secret = [0; 32];
+    system_random(&mut secret).map_err(|error| failed("no secret")(&error))?;
+    let secret = ClusterSecret::from_bytes(secret);
+    let before = resident_bytes();
+    let mut nodes = Vec::new();
+    for _ in 0..=peers {
+        let builder = Node::builder("bench").secret(secret.clone()).listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).mdns(false);
+        nodes.push(builder.start().await.map_err(|error| failed("a node cannot start")(&error))?);
+    }
+    sleep(settle).await;
+    let alone = resident_bytes();
+    let far = nodes.split_off(1);
+    let near = nodes.remove(0);
+    for node in &far {
+        node.discovered([near.address()]).await.map_err(|error| failed("cannot join")(&error))?;
+    }
+    // Membership may close a link that nobody needs; sending opens it again.
+    for node in &far {
+        let deadline = Instant::now() + CONNECT_MAX;
+        while !near.members().await.is_ok_and(|members| members.iter().any(|member| member.peer == node.id())) {
+            if Instant::now() > deadline {
+                return Err(Failure::new("meshwork: the nodes did not find each other"));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        for channel in FLOODED {
+            let sender = Sender::open(&near, node.id(), channel).await.map_err(|error| failed("no sender")(&error))?;
+            sender.send(&[7; 1_024]).await.map_err(|error| failed("cannot send")(&error))?;
+        }
+    }
+    sleep(settle).await;
+    let connected = resident_bytes();
+    let mut link_ends = 0;
+    for node in far.iter().chain([&near]) {
+        link_ends += node.report().await.map_err(|error| failed("no report")(&error))?.links.len();
+    }
+    Ok(Cost { nodes_bytes: alone.saturating_sub(before), links_bytes: connected.saturating_sub(alone), link_ends })
+}

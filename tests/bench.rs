@@ -1,0 +1,104 @@
+//! The command `meshwork bench` from end to end: short runs that prove wiring. No figure is looked at but for being there.
+
+#![expect(clippy::disallowed_methods, reason = "the test runs the real command")]
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_meshwork")).arg("bench").args(arguments).stdin(Stdio::null()).output().expect("the command runs")
+}
+
+/// Runs a benchmark that must succeed; its JSON.
+fn json(arguments: &[&str]) -> Value {
+    let output = bench(&[arguments, &["--json", "-"]].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let found: Value = serde_json::from_slice(&output.stdout).expect("the command prints JSON");
+    assert_eq!(found["schema"], 1);
+    assert_eq!(found["kind"], arguments[0]);
+    for known in ["cpu", "cores", "kernel", "load", "version"] {
+        assert!(!found["machine"][known].is_null(), "{known}");
+    }
+    found
+}
+
+/// The values of one field over all rows.
+fn column<'a>(found: &'a Value, field: &str) -> Vec<&'a Value> {
+    found["rows"].as_array().expect("there are rows").iter().map(|row| &row[field]).collect()
+}
+
+#[test]
+fn urgent_messages_are_heard_over_a_link() {
+    let found = json(&["hol", "--link", "50mbit,4ms,loss=0.1%", "--seconds", "0.3", "--warm-up", "0.2", "--rounds", "1", "--bulk", "2"]);
+    assert_eq!(column(&found, "config"), ["meshwork", "quinn-priority", "quinn-one-stream"]);
+    assert_eq!(column(&found, "link"), ["50mbit,4ms"; 3]);
+    for field in ["idle_p99_ms", "p50_ms", "p99_ms", "bulk_mb_s", "ratio"] {
+        assert!(column(&found, field).iter().all(|value| value.is_f64()), "{field}");
+    }
+    for round in found["rounds"].as_array().expect("there are rounds") {
+        assert!(round["facts"]["link"]["there"]["forwarded"].as_u64() > Some(0), "the traffic took the link: {round}");
+        // Half the round trip each way, at least.
+        assert!(round["idle"]["p50_ms"].as_f64() > Some(4.0), "{round}");
+    }
+    assert_eq!(found["histograms"].as_array().map(Vec::len), Some(6));
+}
+
+#[test]
+fn everything_is_carried_over_loopback() {
+    let found = json(&["hol", "--config", "tcp-tls,quinn-priority", "--seconds", "0.2", "--warm-up", "0.1", "--rounds", "1"]);
+    assert_eq!(column(&found, "config"), ["tcp-tls", "quinn-priority"]);
+
+    let found = json(&["channels", "--sizes", "64,65536", "--seconds", "0.2", "--rounds", "1", "--lanes", "2", "--channels", "2"]);
+    let cases = column(&found, "case");
+    assert_eq!(cases.len(), 6 + 4);
+    for (case, rate) in cases.iter().zip(column(&found, "wall_msgs_s")) {
+        assert!(rate.as_f64() > Some(0.0), "{case} carried nothing");
+    }
+    assert_eq!(found["rows"][0]["baseline"], "quinn-stream-per-message");
+    assert!(found["rows"][0]["ratio"].is_f64() && found["rows"][1]["ratio"].is_null());
+}
+
+#[test]
+fn a_rate_and_several_peers_can_be_asked_for() {
+    let found = json(&["channels", "--sizes", "256", "--seconds", "0.3", "--rounds", "1", "--peers", "2", "--open-loop", "500"]);
+    for (case, rate) in column(&found, "case").iter().zip(column(&found, "wall_msgs_s")) {
+        assert!(rate.as_f64() > Some(0.0), "{case} carried nothing");
+    }
+}
+
+#[test]
+fn latency_has_three_patterns_and_a_page() {
+    let page = std::env::temp_dir().join(format!("meshwork-bench-{}.html", std::process::id()));
+    let path: &str = page.to_str().expect("the temporary folder has a plain name");
+    let found = json(&["latency", "--seconds", "0.2", "--rounds", "2", "--rate", "200", "--report", path]);
+    assert_eq!(found["rows"].as_array().map(Vec::len), Some(9));
+    let text = std::fs::read_to_string(&page).expect("the page was written");
+    assert!(text.starts_with("<!doctype html>") && text.contains("<svg") && !text.contains("http"));
+    std::fs::remove_file(PathBuf::from(&page)).expect("the page can be removed");
+}
+
+#[test]
+fn an_idle_peer_has_a_price() {
+    let found = json(&["memory", "--peers", "2", "--rounds", "1"]);
+    assert_eq!(column(&found, "case"), ["meshwork", "quinn"]);
+    assert!(column(&found, "ends").iter().all(|ends| ends.as_u64() >= Some(4)));
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused() {
+    for (arguments, reason) in [
+        (&["hol", "--link", "fast"][..], "a rate and a round trip"),
+        (&["hol", "--link", "100mbit,20ms,loss=200%"], "no part from 0 % to 100 %"),
+        (&["hol", "--loss", "1%"], "--link"),
+        (&["hol", "--link", "100mbit,20ms", "--config", "tcp-tls"], "UDP"),
+        (&["channels", "--sizes", "0"], "0 is not in"),
+        (&["latency", "--seconds", "0"], "0.1 to 600"),
+    ] {
+        let output = bench(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(reason), "{said}");
+    }
+}
