@@ -16,8 +16,7 @@ use super::machine::resident_bytes;
 use super::subject::{Boxed, Facts, Flow, Inlet, Load, Outlet, Pace, Subject, Way, number_of};
 use super::wire::{Link, Unlinked, Wire};
 use crate::cli::Failure;
-use crate::node::CallError;
-use crate::runtime::{DirectMessage, Error, Node, Subscription};
+use crate::runtime::{Error, Node, Receiver, Sender};
 
 /// How long two nodes may take to find each other.
 const CONNECT_MAX: Duration = Duration::from_secs(20);
@@ -27,64 +26,6 @@ const URGENT: ChannelId = ChannelId::COORDINATION;
 pub(super) const FLOODED: [ChannelId; 4] = [ChannelId::DATA, ChannelId::EVENTS, ChannelId::GOSSIP, ChannelId::COORDINATION];
 /// Messages taken at once.
 const TAKEN_MAX: usize = 1_024;
-
-/// Sends to one peer on one channel.
-#[derive(Clone)]
-struct Sender {
-    node: Node,
-    to: PeerId,
-    channel: ChannelId,
-}
-
-impl Sender {
-    async fn open(node: &Node, to: PeerId, channel: ChannelId) -> Result<Self, Error> {
-        Ok(Sender { node: node.clone(), to, channel })
-    }
-
-    async fn send(&self, payload: &[u8]) -> Result<(), Error> {
-        self.send_bytes(Bytes::copy_from_slice(payload)).await
-    }
-
-    async fn send_bytes(&self, payload: Bytes) -> Result<(), Error> {
-        loop {
-            match self.node.send(self.to, self.channel, payload.clone()).await {
-                Err(Error::Call(CallError::Full)) => sleep(Duration::from_millis(1)).await,
-                sent => return sent,
-            }
-        }
-    }
-}
-
-/// Receives on one channel.
-struct Receiver {
-    messages: Subscription<DirectMessage>,
-    channel: ChannelId,
-}
-
-impl Receiver {
-    fn open(node: &Node, channel: ChannelId) -> Self {
-        Receiver { messages: node.messages(), channel }
-    }
-
-    async fn recv(&mut self) -> Option<DirectMessage> {
-        loop {
-            let message = self.messages.next().await?;
-            if message.channel == self.channel {
-                return Some(message);
-            }
-        }
-    }
-
-    async fn recv_many(&mut self, into: &mut Vec<DirectMessage>, _max: usize) -> usize {
-        match self.recv().await {
-            Some(message) => {
-                into.push(message);
-                1
-            }
-            None => 0,
-        }
-    }
-}
 
 /// One node, and others that it is connected with.
 pub(super) struct Ours {
@@ -154,12 +95,12 @@ impl Subject for Ours {
     fn urgent<'a>(&'a self, _size: usize, echo: bool, tasks: &'a mut JoinSet<()>) -> Boxed<'a, Result<Way, Failure>> {
         Box::pin(async move {
             let far = self.far.first().ok_or_else(|| Failure::new("meshwork: no peer"))?;
-            let no_sender = failed("no sender");
-            let outlet = Sender::open(&self.near, far.id(), URGENT).await.map_err(|error| no_sender(&error))?;
-            let mut arriving = Receiver::open(far, URGENT);
+            let (no_sender, no_receiver) = (failed("no sender"), failed("no receiver"));
+            let outlet = self.near.sender(far.id(), URGENT).await.map_err(|error| no_sender(&error))?;
+            let mut arriving = far.receiver(URGENT).await.map_err(|error| no_receiver(&error))?;
             let inlet = if echo {
-                let back = Sender::open(far, self.near.id(), URGENT).await.map_err(|error| no_sender(&error))?;
-                let answers = Receiver::open(&self.near, URGENT);
+                let mut back = far.sender(self.near.id(), URGENT).await.map_err(|error| no_sender(&error))?;
+                let answers = self.near.receiver(URGENT).await.map_err(|error| no_receiver(&error))?;
                 tasks.spawn(async move {
                     while let Some(message) = arriving.recv().await {
                         if back.send_bytes(message.payload).await.is_err() {
@@ -179,10 +120,11 @@ impl Subject for Ours {
         Box::pin(async move {
             for far in &self.far {
                 for channel in FLOODED.into_iter().take(load.channels) {
-                    let (receiver, received) = (Receiver::open(far, channel), flow.clone());
+                    let receiver = far.receiver(channel).await.map_err(|error| failed("no receiver")(&error))?;
+                    let received = flow.clone();
                     tasks.spawn(async move { count(receiver, &received).await });
                     for _ in 0..load.lanes {
-                        let sender = Sender::open(&self.near, far.id(), channel).await.map_err(|error| failed("no sender")(&error))?;
+                        let sender = self.near.sender(far.id(), channel).await.map_err(|error| failed("no sender")(&error))?;
                         let flow = flow.clone();
                         tasks.spawn(async move { send(sender, load, &flow).await.unwrap_or_else(|error| flow.fail(error)) });
                     }
@@ -209,7 +151,7 @@ impl Subject for Ours {
     }
 }
 
-async fn send(sender: Sender, load: Load, flow: &Flow) -> Result<(), Error> {
+async fn send(mut sender: Sender, load: Load, flow: &Flow) -> Result<(), Error> {
     let payload = Bytes::from(vec![7; load.size]);
     let mut pace = Pace::new(load.rate);
     while !flow.is_stopped() {
@@ -290,8 +232,8 @@ pub(super) async fn memory(peers: usize, settle: Duration) -> Result<Cost, Failu
             sleep(Duration::from_millis(20)).await;
         }
         for channel in FLOODED {
-            let sender = Sender::open(&near, node.id(), channel).await.map_err(|error| failed("no sender")(&error))?;
-            sender.send(&[7; 1_024]).await.map_err(|error| failed("cannot send")(&error))?;
+            let mut sender = near.sender(node.id(), channel).await.map_err(|error| failed("no sender")(&error))?;
+            sender.send([7; 1_024]).await.map_err(|error| failed("cannot send")(&error))?;
         }
     }
     sleep(settle).await;
