@@ -257,6 +257,7 @@ impl Builder {
         let config = quic::EndpointConfig { secrets, incarnation, origin, ..quic::EndpointConfig::new(listen, key, named.clone()) };
 
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
+        let (writes, write_queue) = mpsc::channel(COMMANDS_MAX);
         let pulse = Arc::new(Pulse::default());
         let advertise = self.advertise;
         let seeds: Vec<SocketAddr> = candidates.iter().map(|candidate| candidate.address).collect();
@@ -290,6 +291,7 @@ impl Builder {
                     endpoint,
                     endpoint_events,
                     command_queue,
+                    write_queue,
                     streams,
                     pulse,
                     data_dir,
@@ -315,6 +317,7 @@ impl Builder {
                 listening,
                 token,
                 commands,
+                writes,
                 events: streams.events.downgrade(),
                 deliveries: streams.deliveries.downgrade(),
                 messages: streams.messages.downgrade(),

@@ -69,6 +69,7 @@ pub(super) struct Parts {
     pub(super) endpoint: Endpoint,
     pub(super) endpoint_events: quic::Events,
     pub(super) command_queue: mpsc::Receiver<Command>,
+    pub(super) write_queue: mpsc::Receiver<Command>,
     pub(super) streams: Streams,
     pub(super) pulse: Arc<Pulse>,
     pub(super) data_dir: Option<DataDir>,
@@ -140,6 +141,7 @@ pub(super) struct Driver {
     endpoint: Endpoint,
     endpoint_events: quic::Events,
     command_queue: mpsc::Receiver<Command>,
+    write_queue: mpsc::Receiver<Command>,
     found: mpsc::Receiver<Found>,
     streams: Streams,
     pulse: Arc<Pulse>,
@@ -171,8 +173,20 @@ enum End {
 
 impl Driver {
     pub(super) fn new(parts: Parts, commands: mpsc::WeakSender<Command>) -> Self {
-        let Parts { origin, identity, params, endpoint, endpoint_events, command_queue, streams, pulse, data_dir, candidates, mdns } =
-            parts;
+        let Parts {
+            origin,
+            identity,
+            params,
+            endpoint,
+            endpoint_events,
+            command_queue,
+            write_queue,
+            streams,
+            pulse,
+            data_dir,
+            candidates,
+            mdns,
+        } = parts;
         let mut seed = [0; 8];
         // Without system randomness the keys could not have been made; the identity still sets nodes apart.
         if quic::system_random(&mut seed).is_err() {
@@ -192,6 +206,7 @@ impl Driver {
             endpoint,
             endpoint_events,
             command_queue,
+            write_queue,
             found,
             streams,
             pulse,
@@ -243,7 +258,7 @@ impl Driver {
             let deadline = leaving.as_ref().map_or(deadline, |(until, _)| deadline.min(*until));
             let congested = self.is_congested();
             let deadline = if congested { deadline.min(Instant::now() + CONGESTED_LOOK) } else { deadline };
-            let takes_commands = leaving.is_none() && !congested;
+            let (takes_commands, takes_writes) = (leaving.is_none(), leaving.is_none() && !congested);
             let command = tokio::select! {
                 biased;
                 event = self.endpoint_events.recv() => {
@@ -253,6 +268,8 @@ impl Driver {
                     None
                 }
                 command = self.command_queue.recv(), if takes_commands => Some(command),
+                // Ends only with the other queue.
+                Some(write) = self.write_queue.recv(), if takes_writes => Some(Some(write)),
                 Some(found) = self.found.recv() => {
                     self.on_found(found);
                     None
@@ -273,9 +290,12 @@ impl Driver {
                     Some(command) => self.on_command(command),
                 }
                 handled += 1;
-                // Looked at before the next one is taken: whatever is taken is handled.
-                if leaving.is_none() && handled < BURST && !self.is_congested() {
+                if leaving.is_none() && handled < BURST {
                     next = self.command_queue.try_recv().ok().map(Some);
+                    // Looked at before the next one is taken: whatever is taken is handled.
+                    if next.is_none() && !self.is_congested() {
+                        next = self.write_queue.try_recv().ok().map(Some);
+                    }
                 }
             }
             if Instant::now() >= self.tick_at {

@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) listening: SocketAddr,
     pub(crate) token: Option<String>,
     pub(crate) commands: mpsc::Sender<Command>,
+    /// For commands that make broadcasts: they wait while the queues to neighbors are full, and nothing else waits with them.
+    pub(crate) writes: mpsc::Sender<Command>,
     // The protocol thread alone holds the other ends, so that subscriptions end with it.
     pub(crate) events: broadcast::WeakSender<Event>,
     pub(crate) deliveries: broadcast::WeakSender<Delivery>,
@@ -289,7 +291,7 @@ impl Node {
     /// As [`Node::broadcast`], and [`SendError::UnknownChannel`].
     pub async fn broadcast_on(&self, channel: ChannelId, payload: impl Into<Bytes>) -> Result<Sent, Error> {
         let payload = payload.into();
-        self.ask(|reply| Command::Broadcast { channel, payload, reply }).await?.map_err(Error::Send)
+        self.write(|reply| Command::Broadcast { channel, payload, reply }).await?.map_err(Error::Send)
     }
 
     /// Sends to one peer, dialing it if need be; done when the message is queued on a connection. It arrives at most once, in order with
@@ -418,6 +420,12 @@ impl Node {
         self.shared.commands.closed().await;
     }
 
+    async fn write<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.writes.send(command(reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
         let (reply, answer) = oneshot::channel();
         self.shared.commands.send(command(reply)).await.map_err(|_| Stopped)?;
@@ -445,7 +453,7 @@ impl State<'_> {
     /// [`Error::Set`] when key or value are too large or the store is full, [`Error::Stopped`]. Nothing was changed then.
     pub async fn set(&self, key: impl Into<String>, value: impl Into<Bytes>) -> Result<Stamp, Error> {
         let (key, value) = (key.into(), Some(value.into()));
-        let stamp = self.node.ask(|reply| Command::Set { key, value, reply }).await?.map_err(Error::Set)?;
+        let stamp = self.node.write(|reply| Command::Set { key, value, reply }).await?.map_err(Error::Set)?;
         Ok(stamp.expect("a write has a stamp"))
     }
 
@@ -456,7 +464,7 @@ impl State<'_> {
     /// As [`State::set`].
     pub async fn remove(&self, key: impl Into<String>) -> Result<Option<Stamp>, Error> {
         let key = key.into();
-        self.node.ask(|reply| Command::Set { key, value: None, reply }).await?.map_err(Error::Set)
+        self.node.write(|reply| Command::Set { key, value: None, reply }).await?.map_err(Error::Set)
     }
 
     /// The value of a key, as this node knows it.

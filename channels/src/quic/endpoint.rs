@@ -694,7 +694,6 @@ impl Shared {
                 return;
             }
         };
-        connection.set_send_window(limits::BULK_SEND_WINDOW_BYTES);
         inner.second_opened(&connection);
         inner.set_bulk(Bulk::Open);
         tracing::debug!(peer = %link.peer().short(), "second connection opened");

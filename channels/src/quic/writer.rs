@@ -12,6 +12,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{ConnectionError, SendStream, WriteError};
@@ -23,6 +24,7 @@ use crate::channel::{ChannelId, Class, Path};
 use crate::frame::Preamble;
 use crate::limits;
 use crate::sender::{BLOCK_BYTES, Popped};
+use crate::time::Time;
 
 /// Bytes of a channel that the writer takes ahead of its stream.
 const LANE_BYTES_MAX: usize = 64 * 1_024;
@@ -32,6 +34,10 @@ const SEGMENT_BYTES_MAX: usize = 64 * 1_024;
 const JOINED_BYTES_MAX: usize = 16 * 1_024;
 /// Pieces in one write.
 const SEGMENTS_MAX: usize = 32;
+/// How often the send window of a connection for bulk is fitted to its congestion window.
+const FIT_EVERY: Duration = Duration::from_millis(2);
+/// What QUIC is given beyond one and a half congestion windows: enough that a window that doubles finds something to send.
+const AHEAD_BYTES: u64 = 128 * 1_024;
 /// Turns after which the task lets others run.
 const TURNS_MAX: usize = 32;
 
@@ -90,6 +96,8 @@ struct Writer {
     connection: quinn::Connection,
     path: Path,
     lanes: BTreeMap<(ChannelId, u8), Lane>,
+    /// When the send window was last fitted to the congestion window.
+    fitted: Time,
 }
 
 /// One lane's stream and what waits for it.
@@ -118,7 +126,7 @@ enum LaneStream {
 
 impl Writer {
     fn new(link: Arc<Inner>, connection: quinn::Connection, path: Path) -> Self {
-        Writer { link, connection, path, lanes: BTreeMap::new() }
+        Writer { link, connection, path, lanes: BTreeMap::new(), fitted: Time::ZERO }
     }
 
     async fn step(&mut self) -> Step {
@@ -159,9 +167,19 @@ impl Writer {
         }
     }
 
+    /// Keeps little more in QUIC's hands than it may have under way: what waits there is out of the sender's order, and old when it leaves.
+    fn fit(&mut self, now: Time) {
+        if self.path == Path::Bulk && now.since(self.fitted) >= FIT_EVERY {
+            self.fitted = now;
+            let window = self.connection.stats().path.cwnd;
+            self.connection.set_send_window((window + window / 2 + AHEAD_BYTES).min(limits::BULK_SEND_WINDOW_BYTES));
+        }
+    }
+
     /// Takes frames for every lane whose stream has room. Says whether it took any.
     fn take(&mut self) -> bool {
         let now = self.link.clock.now();
+        self.fit(now);
         let params = &self.link.params;
         let mut queues = self.link.queues();
         let mut took = false;
@@ -178,7 +196,10 @@ impl Writer {
             took = true;
             if !self.lanes.contains_key(&(channel, number)) {
                 let preamble = Preamble { channel, lane: number, number: queues.next_number(channel, number) };
-                self.lanes.insert((channel, number), Lane::open(&self.link, &self.connection, preamble));
+                // On the connection for bulk the order is the sender's alone, with its floor for the lower classes.
+                let class =
+                    if self.path == Path::Urgent { params.channel(channel).map_or(Class::Low, |spec| spec.class) } else { Class::Low };
+                self.lanes.insert((channel, number), Lane::open(&self.connection, preamble, priority(class)));
             }
             let Some(lane) = self.lanes.get_mut(&(channel, number)) else { continue };
             if matches!(lane.stream, LaneStream::Unwanted) {
@@ -239,9 +260,8 @@ impl Writer {
 }
 
 impl Lane {
-    fn open(link: &Inner, connection: &quinn::Connection, preamble: Preamble) -> Self {
+    fn open(connection: &quinn::Connection, preamble: Preamble, priority: i32) -> Self {
         let connection = connection.clone();
-        let priority = priority(link.params.channel(preamble.channel).map_or(Class::Low, |spec| spec.class));
         let opening = Box::pin(async move {
             let stream = connection.open_uni().await?;
             // Only a stream that is gone has no priority, and then the first write says so.

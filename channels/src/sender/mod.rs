@@ -709,10 +709,11 @@ impl State {
         }
     }
 
-    /// The channel on which most bytes wait, with what waits there and how many bytes the transport has taken of it so far; `None` while
-    /// nothing waits. A peer that takes too little of one channel is seen here, whatever it takes of the others.
+    /// The channel on which most bytes wait among those whose overflow ends the connection, with what waits there and how many bytes the transport has taken of it
+    /// so far; `None` while nothing waits there. A peer that takes too little of one channel is seen here, whatever it takes of the others.
     pub fn fullest(&self) -> Option<(ChannelId, Queued, u64)> {
-        let waiting = self.params.channels.iter().zip(&self.channels).filter(|(_, channel)| channel.queued.frames > 0);
+        let waiting = self.params.channels.iter().zip(&self.channels);
+        let waiting = waiting.filter(|(spec, channel)| spec.overflow == Overflow::Disconnect && channel.queued.frames > 0);
         let (spec, channel) = waiting.max_by_key(|(_, channel)| channel.queued.bytes)?;
         Some((spec.id, channel.queued, channel.counters.sent_bytes))
     }
