@@ -17,7 +17,7 @@
 
 use std::fmt;
 
-use bytes::{BufMut, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 
 use crate::channel::ChannelId;
 use crate::error::DecodeError;
@@ -208,8 +208,10 @@ impl Decoder {
             if let Some(header) = parse_header(&self.chunk, self.frame_bytes_max)?
                 && header.frame_len() <= self.chunk.len()
             {
-                let mut frame = self.chunk.split_to(header.frame_len());
-                return Ok(Some(Frame { kind: header.kind, body: frame.split_off(header.len) }));
+                // One more reference to the chunk, and not two.
+                let body = self.chunk.slice(header.len..header.frame_len());
+                self.chunk.advance(header.frame_len());
+                return Ok(Some(Frame { kind: header.kind, body }));
             }
             if self.chunk.is_empty() {
                 return Ok(None);

@@ -62,6 +62,8 @@ pub const LANES_MAX: u8 = 16;
 pub struct Params {
     /// In the order of their numbers.
     channels: Arc<[ChannelSpec]>,
+    /// Their numbers: a search reads these alone.
+    ids: Arc<[ChannelId]>,
     /// Where the lanes of each channel start among all lanes, and behind the last channel their number.
     lanes: Arc<[usize]>,
     peer_bytes_max: usize,
@@ -123,7 +125,8 @@ impl Params {
         for channel in &channels {
             lanes.push(lanes.last().copied().unwrap_or(0) + usize::from(channel.lanes));
         }
-        Ok(Params { channels: channels.into(), lanes: lanes.into(), peer_bytes_max, shared_bytes_max: peer_bytes_max - reserved })
+        let ids = channels.iter().map(|channel| channel.id).collect();
+        Ok(Params { channels: channels.into(), ids, lanes: lanes.into(), peer_bytes_max, shared_bytes_max: peer_bytes_max - reserved })
     }
 
     /// The channels in the order of their numbers.
@@ -147,7 +150,7 @@ impl Params {
     }
 
     fn index(&self, id: ChannelId) -> Option<usize> {
-        self.channels.binary_search_by_key(&id, |channel| channel.id).ok()
+        self.ids.binary_search(&id).ok()
     }
 }
 
