@@ -94,13 +94,12 @@ const SCALE_BYTES: u64 = 128 * 1_024;
 /// How a governor behaves. [`Config::build`] checks it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The queue to keep before the narrowest place: what urgent messages beside bulk wait longer. `None` means a quarter of the base,
-    /// from 2 ms to
-    /// 10 ms. Lower gives up throughput where samples are noisy; higher makes urgent messages wait. From 200 µs to 1 s.
+    /// The queue to keep before the narrowest place: what urgent messages beside bulk wait longer. `None` means a quarter of the base, from
+    /// 5 ms to 10 ms. Lower gives up throughput where samples are noisy (2 ms on a busy machine: a fifth of a line of 500 Mbit/s was used); higher makes urgent
+    /// messages wait. From 200 µs to 1 s.
     pub target: Option<Duration>,
     /// The floor, in bytes; at least 2,400. Higher queues more on lines below 5 Mbit/s (16 KiB are 26 ms there), lower starves beside
-    /// flows that fill every queue.
-    /// A guess.
+    /// flows that fill every queue. A guess.
     pub window_min: u64,
     /// Where a connection starts, in bytes. Higher saves round trips, and is a burst on slow lines. A guess: 27 packets.
     pub window_initial: u64,
@@ -525,7 +524,7 @@ impl State {
     }
 
     fn target(&self) -> Duration {
-        let quarter = (self.base.unwrap_or_default() / 4).clamp(Duration::from_millis(2), Duration::from_millis(10));
+        let quarter = (self.base.unwrap_or_default() / 4).clamp(Duration::from_millis(5), Duration::from_millis(10));
         let target = self.params.0.target.unwrap_or(quarter);
         if self.is_local() { target.max(self.params.0.lan_target) } else { target }
     }

@@ -123,8 +123,10 @@ impl Subject for Ours {
                     let receiver = far.receiver(channel).await.map_err(|error| failed("no receiver")(&error))?;
                     let received = flow.clone();
                     tasks.spawn(async move { count(receiver, &received).await });
-                    for _ in 0..load.lanes {
+                    for lane in 0..load.lanes {
                         let sender = self.near.sender(far.id(), channel).await.map_err(|error| failed("no sender")(&error))?;
+                        // Each for itself, as independent producers are.
+                        let sender = if load.lanes > 1 { sender.with_key(&lane.to_le_bytes()) } else { sender };
                         let flow = flow.clone();
                         tasks.spawn(async move { send(sender, load, &flow).await.unwrap_or_else(|error| flow.fail(error)) });
                     }
