@@ -28,15 +28,16 @@ use crate::time::Time;
 
 /// Bytes of a channel that the writer takes ahead of its stream.
 const LANE_BYTES_MAX: usize = 64 * 1_024;
-/// The largest piece that is handed to QUIC, which counts a piece until all of it is acknowledged.
-const SEGMENT_BYTES_MAX: usize = 64 * 1_024;
+/// The largest piece that is handed to QUIC, which counts a piece until all of it is acknowledged: at 1 % loss most pieces of 64 KiB wait for a packet that is sent
+/// again.
+const SEGMENT_BYTES_MAX: usize = 16 * 1_024;
 /// Small frames are joined up to this size: QUIC searches its pieces one by one.
 const JOINED_BYTES_MAX: usize = 16 * 1_024;
 /// Pieces in one write.
 const SEGMENTS_MAX: usize = 32;
 /// How often the send window of a connection for bulk is fitted to its congestion window.
 const FIT_EVERY: Duration = Duration::from_millis(2);
-/// What QUIC is given beyond one and a half congestion windows: enough that a window that doubles finds something to send.
+/// What QUIC is given beyond two congestion windows, one of which may wait behind what was lost: enough that a window that doubles finds something to send.
 const AHEAD_BYTES: u64 = 128 * 1_024;
 /// Turns after which the task lets others run.
 const TURNS_MAX: usize = 32;
@@ -172,7 +173,7 @@ impl Writer {
         if self.path == Path::Bulk && now.since(self.fitted) >= FIT_EVERY {
             self.fitted = now;
             let window = self.connection.stats().path.cwnd;
-            self.connection.set_send_window((window + window / 2 + AHEAD_BYTES).min(limits::BULK_SEND_WINDOW_BYTES));
+            self.connection.set_send_window((2 * window + AHEAD_BYTES).min(limits::BULK_SEND_WINDOW_BYTES));
         }
     }
 
@@ -375,7 +376,7 @@ mod tests {
         assert_eq!(joined(&[10]), [10]);
         assert_eq!(joined(&[10, 20, 30]), [60]);
         assert_eq!(joined(&[10_000, 6_384, 1]), [16_384, 1]);
-        assert_eq!(joined(&[1, 150_000, 1, 2]), [1, 65_536, 65_536, 18_928, 3]);
+        assert_eq!(joined(&[1, 40_000, 1, 2]), [1, 16_384, 16_384, 7_232, 3]);
     }
 
     #[test]
