@@ -21,6 +21,9 @@ use crate::limits;
 /// What one read takes from a stream.
 const READ_BYTES_MAX: usize = 64 * 1_024;
 
+/// Pieces of a stream that are taken at once, each of one packet at most: about what a stream may send without an answer on a fast link.
+const CHUNKS_MAX: usize = 32;
+
 /// Bodies up to this size may be slices of a received batch of packets, which a kept body of a few bytes would keep whole. Copying them
 /// makes what an event holds what it counts. Larger ones span packets, so the decoder has copied them together.
 const COPIED_BYTES_MAX: usize = 8 * 1_024;
@@ -152,30 +155,41 @@ async fn read_frames(
     outlet: &Outlet,
 ) -> Result<(), Fault> {
     let channel = preamble.channel;
-    // As many messages as the last piece of the stream held: the next one will hold about as many.
+    // What arrived together is told together: each time that somebody is woken for it costs as much as hundreds of small messages.
+    let mut chunks: [Bytes; CHUNKS_MAX] = Default::default();
+    let mut arrived = 0;
+    // As many messages as were told last time: the next time it will be about as many.
     let mut usual = 0;
     loop {
         let slot = link.inboxes.of(channel);
         let mut bodies = Vec::with_capacity(if slot.is_some() { usual } else { 0 });
         let (mut frames, mut bytes) = (0, 0);
         let mut fault = None;
-        loop {
-            let Frame { kind, body } = match decoder.next() {
-                Ok(Some(frame)) => frame,
-                Ok(None) => break,
-                Err(error) => {
-                    fault = Some(error);
-                    break;
+        // The first turn is for what came with the preamble.
+        let mut next = chunks[..arrived].iter_mut();
+        'told: loop {
+            loop {
+                let Frame { kind, body } = match decoder.next() {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => break,
+                    Err(error) => {
+                        fault = Some(error);
+                        break 'told;
+                    }
+                };
+                frames += 1;
+                bytes += body.len() as u64;
+                if slot.as_ref().is_some_and(|slot| slot.kind == kind) {
+                    bodies.push(body);
+                    continue;
                 }
-            };
-            frames += 1;
-            bytes += body.len() as u64;
-            if slot.as_ref().is_some_and(|slot| slot.kind == kind) {
-                bodies.push(body);
-                continue;
+                let body = if body.len() <= COPIED_BYTES_MAX { Bytes::copy_from_slice(&body) } else { body };
+                outlet.send(Event::Frame { connection: link.id, channel, frame: Frame { kind, body } }).await?;
             }
-            let body = if body.len() <= COPIED_BYTES_MAX { Bytes::copy_from_slice(&body) } else { body };
-            outlet.send(Event::Frame { connection: link.id, channel, frame: Frame { kind, body } }).await?;
+            match next.next() {
+                Some(chunk) => decoder.push(std::mem::take(chunk)),
+                None => break,
+            }
         }
         if frames > 0 {
             link.count_received(channel, frames, bytes);
@@ -195,8 +209,8 @@ async fn read_frames(
         if let Some(error) = fault {
             return Err(Fault::Undecodable(error));
         }
-        match stream.read_chunk(READ_BYTES_MAX, true).await {
-            Ok(Some(chunk)) => decoder.push(chunk.bytes),
+        match stream.read_chunks(&mut chunks).await {
+            Ok(Some(count)) => arrived = count,
             Ok(None) if decoder.held_bytes() == 0 => return Ok(()),
             Ok(None) => return Err(Fault::Undecodable(DecodeError::Truncated)),
             // Reset by the peer, or gone with the connection. What was whole has been reported.
