@@ -267,7 +267,14 @@ pub trait Host: Sized {
     /// Broadcasts; says whether the node accepted it.
     fn broadcast(&mut self, payload: Bytes, now: Now, scratch: &mut Self::Scratch, effects: &mut Vec<Effect>) -> bool;
     /// Sends a message of guaranteed delivery; says whether the node accepted it. A host that has none accepts none.
-    fn send(&mut self, _to: PeerId, _payload: Bytes, _now: Now, _scratch: &mut Self::Scratch, _effects: &mut Vec<Effect>) -> bool {
+    fn send_guaranteed(
+        &mut self,
+        _to: PeerId,
+        _payload: Bytes,
+        _now: Now,
+        _scratch: &mut Self::Scratch,
+        _effects: &mut Vec<Effect>,
+    ) -> bool {
         false
     }
     /// Writes a key of the replicated state; says whether the node accepted it.
@@ -488,7 +495,7 @@ impl Host for RealNode {
         self.act(now, actions, effects, |node, actions| node.broadcast(ChannelId::EVENTS, payload, now, actions).is_ok())
     }
 
-    fn send(&mut self, to: PeerId, payload: Bytes, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> bool {
+    fn send_guaranteed(&mut self, to: PeerId, payload: Bytes, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> bool {
         self.act(now, actions, effects, |node, actions| node.send_guaranteed(to, ChannelId::DATA, payload, None, now, actions).is_ok())
     }
 

@@ -670,7 +670,7 @@ impl<H: Host> World<H> {
         }
         let payload = self.direct(message);
         let to = self.peers[to as usize];
-        let accepted = self.call(node, |host, now, scratch, effects| host.send(to, payload, now, scratch, effects));
+        let accepted = self.call(node, |host, now, scratch, effects| host.send_guaranteed(to, payload, now, scratch, effects));
         if accepted {
             self.see(node, Sight::Accepted { message });
         }

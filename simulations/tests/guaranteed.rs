@@ -75,14 +75,14 @@ fn check(ran: &Ran, messages: u32) {
     }
 }
 
-/// The seeds and sizes that everybody runs; `MESHWORK_BREAKS=10000` makes it the whole of it.
+/// The size that everybody runs; the environment asks for more.
 #[test]
 fn ten_thousand_messages_arrive_once_and_in_order_however_often_connections_break() {
     let breaks = std::env::var("MESHWORK_BREAKS").ok().map_or(300, |breaks| breaks.parse().unwrap());
-    let every = if breaks > 1_000 { SECOND } else { SECOND / 20 };
-    let ran = play(1, 10_000, breaks, every);
+    // Some seconds for each break: dials back off when connections do not last.
+    let ran = play(1, 10_000, breaks, u64::from(breaks) * 5 * SECOND / 10_000);
     eprintln!("{} breaks, {} packets lost, {} frames lost", ran.breaks, ran.losses, ran.lost_frames);
-    assert!(ran.breaks > u64::from(breaks) * 3 / 4, "{} breaks had something to break", ran.breaks);
+    assert!(ran.breaks > u64::from(breaks) / 2, "{} breaks had something to break", ran.breaks);
     check(&ran, 10_000);
 }
 
