@@ -582,7 +582,7 @@ fn a_connection_that_the_two_sides_disagreed_about_never_becomes_the_link() {
     let now = table.now.time;
     core.send(peer(1), Some((first, 1)), ChannelId::DATA, Bytes::new(), None, now, &mut actions).unwrap();
     let resume = reliable::Message::Resume { positions: Bounded::first_of([]), last: true };
-    let frame = Frame { kind: reliable::KIND_MESSAGE, body: meshwork_channels::encode(&resume).into() };
+    let frame = Frame { kind: reliable::KIND_MESSAGE, body: meshwork_channels::encode(&resume) };
     // The peer speaks on another connection, and gets no answer there.
     actions.clear();
     core.on_frame(peer(1), second, Some((first, 1)), ChannelId::COORDINATION, frame, now, &mut actions).unwrap();
