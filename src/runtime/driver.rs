@@ -24,7 +24,7 @@ use tracing::{debug, error, info, warn};
 use super::channel::{INBOX_BYTES_MAX, Receiver};
 use super::congestion::Congestion;
 use super::discovery::{self, Found};
-use super::guaranteed::{Content, GuaranteedSend, Inbox, Outbox};
+use super::guaranteed::{Content, GuaranteedSend, Inbox, Outbox, Owned};
 use super::storage::{DataDir, PEERS_MAX};
 use super::streams::{Change, DirectMessage, Request};
 use super::{ChannelReport, Command, Error, LinkReport, Pulse, Report};
@@ -157,7 +157,7 @@ pub(super) struct Driver {
     /// Application frames that each connection had carried at the last tick.
     carried: BTreeMap<ConnectionId, u64>,
     waiters: BTreeMap<CallId, Waiter>,
-    inbox: Arc<Inbox>,
+    inbox: Owned,
     outbox: Outbox,
     /// Frames that wait for room in the queue of their channel.
     backlog: BTreeMap<(ConnectionId, ChannelId), VecDeque<Bytes>>,
@@ -226,7 +226,7 @@ impl Driver {
             congestion: Congestion::default(),
             carried: BTreeMap::new(),
             waiters: BTreeMap::new(),
-            inbox,
+            inbox: Owned(inbox),
             outbox: Outbox::default(),
             backlog: BTreeMap::new(),
             requests: None,
@@ -248,8 +248,6 @@ impl Driver {
         for (_, waiter) in std::mem::take(&mut self.waiters) {
             waiter.fail(CallError::Leaving);
         }
-        self.inbox.close();
-        self.outbox = Outbox::default();
         if let End::Leave(reply) = end {
             self.remember_peers();
             self.endpoint.shutdown(CloseCode::Leaving, DRAIN).await;

@@ -235,7 +235,7 @@ impl Inbox {
     }
 
     /// The node has stopped.
-    pub(super) fn close(&self) {
+    fn close(&self) {
         let mut waiting = self.waiting();
         waiting.is_closed = true;
         waiting.contents.clear();
@@ -262,6 +262,23 @@ impl Inbox {
     /// Never held across a wait, and nothing that is done under it can panic halfway.
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The side of the protocol thread: when it ends, however it does, nobody waits any more.
+pub(super) struct Owned(pub(super) Arc<Inbox>);
+
+impl std::ops::Deref for Owned {
+    type Target = Inbox;
+
+    fn deref(&self) -> &Inbox {
+        &self.0
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
