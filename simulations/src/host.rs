@@ -131,6 +131,13 @@ pub enum Observation {
         /// Links that it crossed.
         hops: u16,
     },
+    /// A message of guaranteed delivery, which the application took at once.
+    Received {
+        /// Who sent it.
+        from: PeerId,
+        /// Its payload.
+        payload: Bytes,
+    },
     /// The set of neighbors changed.
     NeighborsChanged,
     /// A member is held for dead.
@@ -259,6 +266,17 @@ pub trait Host: Sized {
 
     /// Broadcasts; says whether the node accepted it.
     fn broadcast(&mut self, payload: Bytes, now: Now, scratch: &mut Self::Scratch, effects: &mut Vec<Effect>) -> bool;
+    /// Sends a message of guaranteed delivery; says whether the node accepted it. A host that has none accepts none.
+    fn send_guaranteed(
+        &mut self,
+        _to: PeerId,
+        _payload: Bytes,
+        _now: Now,
+        _scratch: &mut Self::Scratch,
+        _effects: &mut Vec<Effect>,
+    ) -> bool {
+        false
+    }
     /// Writes a key of the replicated state; says whether the node accepted it.
     fn set(&mut self, key: &str, value: Bytes, now: Now, scratch: &mut Self::Scratch, effects: &mut Vec<Effect>) -> bool;
     /// Removes a key; says whether there was one.
@@ -336,12 +354,17 @@ impl RealNode {
         self.plant == Some(plant)
     }
 
-    /// Turns what the node decided into effects.
-    fn translate(&self, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
+    /// Turns what the node decided into effects. Messages of guaranteed delivery are taken at once.
+    fn translate(&mut self, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
+        let mut taken = Vec::new();
         for action in actions.drain(..) {
             match action {
+                Action::DeliverGuaranteed { from, incarnation, channel, sequence, payload } => {
+                    effects.push(Effect::Observed(Observation::Received { from, payload }));
+                    taken.push(node::Input::Taken { from, incarnation, channel, sequence });
+                }
                 Action::Dial { address, expected } => effects.push(Effect::Dial { address, expected }),
-                Action::Send { connection, channel, frame, call: _ } => {
+                Action::Send { connection, channel, frame, call: _ } | Action::SendGuaranteed { connection, channel, frame } => {
                     effects.push(Effect::Send { connection: connection.0, channel, frame });
                 }
                 Action::SendDatagram { connection, bytes } => effects.push(Effect::SendDatagram { connection: connection.0, bytes }),
@@ -354,9 +377,18 @@ impl RealNode {
                     let observation = Observation::Delivered { payload: delivery.payload, hops: delivery.hops };
                     effects.extend(std::iter::repeat_n(Effect::Observed(observation), times));
                 }
-                // Scenarios send nothing to single nodes yet, and read the replicated state instead of following it.
-                Action::Deliver(_) | Action::Message { .. } | Action::Request { .. } | Action::Answer { .. } | Action::Changed { .. } => {}
+                // Scenarios ask nothing of single nodes yet, and read the replicated state instead of following it.
+                Action::Deliver(_)
+                | Action::Message { .. }
+                | Action::Settled { .. }
+                | Action::Request { .. }
+                | Action::Answer { .. }
+                | Action::Changed { .. } => {}
             }
+        }
+        if !taken.is_empty() {
+            taken.into_iter().for_each(|input| self.node.handle(input, now, actions));
+            self.translate(now, actions, effects);
         }
     }
 
@@ -376,9 +408,15 @@ impl RealNode {
         }
     }
 
-    fn act<T>(&mut self, actions: &mut Vec<Action>, effects: &mut Vec<Effect>, act: impl FnOnce(&mut Node, &mut Vec<Action>) -> T) -> T {
+    fn act<T>(
+        &mut self,
+        now: Now,
+        actions: &mut Vec<Action>,
+        effects: &mut Vec<Effect>,
+        act: impl FnOnce(&mut Node, &mut Vec<Action>) -> T,
+    ) -> T {
         let answer = act(&mut self.node, actions);
-        self.translate(actions, effects);
+        self.translate(now, actions, effects);
         answer
     }
 }
@@ -446,7 +484,7 @@ impl Host for RealNode {
             }
             Input::DeadlineReached => node::Input::DeadlineReached,
         };
-        self.act(actions, effects, |node, actions| node.handle(input, now, actions));
+        self.act(now, actions, effects, |node, actions| node.handle(input, now, actions));
     }
 
     fn next_deadline(&self) -> Option<Time> {
@@ -454,19 +492,23 @@ impl Host for RealNode {
     }
 
     fn broadcast(&mut self, payload: Bytes, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> bool {
-        self.act(actions, effects, |node, actions| node.broadcast(ChannelId::EVENTS, payload, now, actions).is_ok())
+        self.act(now, actions, effects, |node, actions| node.broadcast(ChannelId::EVENTS, payload, now, actions).is_ok())
+    }
+
+    fn send_guaranteed(&mut self, to: PeerId, payload: Bytes, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> bool {
+        self.act(now, actions, effects, |node, actions| node.send_guaranteed(to, ChannelId::DATA, payload, None, now, actions).is_ok())
     }
 
     fn set(&mut self, key: &str, value: Bytes, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> bool {
-        self.act(actions, effects, |node, actions| node.set(key, value, now, actions).is_ok())
+        self.act(now, actions, effects, |node, actions| node.set(key, value, now, actions).is_ok())
     }
 
     fn remove(&mut self, key: &str, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> bool {
-        self.act(actions, effects, |node, actions| matches!(node.remove(key, now, actions), Ok(Some(_))))
+        self.act(now, actions, effects, |node, actions| matches!(node.remove(key, now, actions), Ok(Some(_))))
     }
 
     fn leave(&mut self, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
-        self.act(actions, effects, |node, actions| node.leave(now, actions));
+        self.act(now, actions, effects, |node, actions| node.leave(now, actions));
     }
 
     fn visit_neighbors(&self, visit: &mut dyn FnMut(PeerId)) {

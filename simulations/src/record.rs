@@ -85,7 +85,7 @@ impl Record {
                 _ => self.living_held_for_dead += 1,
             },
             Sight::Suspected { .. } => self.suspicions += 1,
-            Sight::Garbled | Sight::Neighbors { .. } | Sight::Blamed { .. } => {}
+            Sight::Accepted { .. } | Sight::Received { .. } | Sight::Garbled | Sight::Neighbors { .. } | Sight::Blamed { .. } => {}
         }
     }
 

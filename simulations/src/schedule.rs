@@ -76,6 +76,15 @@ pub enum Happening {
         /// The number of the message, counted from 0 over the whole schedule.
         message: u32,
     },
+    /// A node sends a message of guaranteed delivery to another.
+    Send {
+        /// Which.
+        node: u32,
+        /// To whom.
+        to: u32,
+        /// The number of the message.
+        message: u32,
+    },
     /// A node writes a key.
     Write {
         /// Which.
@@ -107,6 +116,7 @@ impl Happening {
             Happening::Partition { .. } => "partition",
             Happening::Calm => "calm",
             Happening::Broadcast { .. } => "broadcast",
+            Happening::Send { .. } => "send",
             Happening::Write { .. } => "write",
             Happening::Remove { .. } => "remove",
         }
@@ -114,7 +124,14 @@ impl Happening {
 
     /// Whether the application of a node does it; the rest is done to the node.
     pub fn is_workload(&self) -> bool {
-        matches!(self, Happening::Broadcast { .. } | Happening::Write { .. } | Happening::Remove { .. } | Happening::Leave { .. })
+        matches!(
+            self,
+            Happening::Broadcast { .. }
+                | Happening::Send { .. }
+                | Happening::Write { .. }
+                | Happening::Remove { .. }
+                | Happening::Leave { .. }
+        )
     }
 
     /// The node that it happens to; none when it happens to all.
@@ -127,6 +144,7 @@ impl Happening {
             | Happening::Pause { node, .. }
             | Happening::Break { node }
             | Happening::Broadcast { node, .. }
+            | Happening::Send { node, .. }
             | Happening::Write { node, .. }
             | Happening::Remove { node, .. } => Some(*node),
             Happening::Partition { .. } | Happening::Calm => None,

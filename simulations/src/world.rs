@@ -85,7 +85,19 @@ pub enum Sight {
         /// Links that it crossed.
         hops: u16,
     },
-    /// The node handed bytes to its application that nobody broadcast.
+    /// The node accepted a message of guaranteed delivery.
+    Accepted {
+        /// Its number.
+        message: u32,
+    },
+    /// The node handed a message of guaranteed delivery to its application.
+    Received {
+        /// Who sent it.
+        from: u32,
+        /// Its number.
+        message: u32,
+    },
+    /// The node handed bytes to its application that nobody sent.
     Garbled,
     /// The node wrote a key.
     Wrote {
@@ -533,6 +545,7 @@ impl<H: Host> World<H> {
                 true
             }
             Happening::Broadcast { node, message } => self.broadcast(node, message),
+            Happening::Send { node, to, message } => self.send(node, to, message),
             Happening::Write { node, key, write } => self.write(node, key, write),
             Happening::Remove { node, key } => self.remove(node, key),
         };
@@ -649,6 +662,24 @@ impl<H: Host> World<H> {
             self.seen.retain(|seen| seen.what != Sight::Sent { message });
         }
         accepted
+    }
+
+    fn send(&mut self, node: u32, to: u32, message: u32) -> bool {
+        if self.slots[node as usize].host.is_none() || self.slots[node as usize].leaving {
+            return false;
+        }
+        let payload = self.direct(message);
+        let to = self.peers[to as usize];
+        let accepted = self.call(node, |host, now, scratch, effects| host.send_guaranteed(to, payload, now, scratch, effects));
+        if accepted {
+            self.see(node, Sight::Accepted { message });
+        }
+        accepted
+    }
+
+    /// The payload of a message to one node.
+    fn direct(&self, message: u32) -> Bytes {
+        numbered(self.setup.seed ^ 2, u64::from(message), self.setup.payload_bytes)
     }
 
     fn write(&mut self, node: u32, key: u32, write: u32) -> bool {
@@ -976,6 +1007,14 @@ impl<H: Host> World<H> {
                 let message = payload.first_chunk().map(|number| u64::from_le_bytes(*number) as usize);
                 match message.filter(|number| matches!(self.payloads.get(*number), Some(Some(sent)) if *sent == payload)) {
                     Some(message) => Sight::Delivered { message: message as u32, hops },
+                    None => Sight::Garbled,
+                }
+            }
+            Observation::Received { from, payload } => {
+                self.note(self.now, node, host::index_of(from), 13, hash_bytes(&payload));
+                let message = payload.first_chunk().and_then(|number| u32::try_from(u64::from_le_bytes(*number)).ok());
+                match message.filter(|message| self.direct(*message) == payload) {
+                    Some(message) => Sight::Received { from: host::index_of(from), message },
                     None => Sight::Garbled,
                 }
             }

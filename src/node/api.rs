@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use meshwork_channels::dial::{ConnectionId, DialFailure, Direction};
 use meshwork_channels::frame::Frame;
+use meshwork_channels::reliable::Sequence;
 use meshwork_channels::{ChannelId, Misbehavior, PeerId};
 use meshwork_crdt::Stamp;
 use meshwork_overlay::topology::DownReason;
@@ -93,6 +94,17 @@ pub enum Input {
         /// The call.
         call: CallId,
     },
+    /// The application took a message that [`Action::DeliverGuaranteed`] handed out: from now on its sender need not keep it.
+    Taken {
+        /// As handed out.
+        from: PeerId,
+        /// As handed out.
+        incarnation: u64,
+        /// As handed out.
+        channel: ChannelId,
+        /// As handed out.
+        sequence: Sequence,
+    },
     /// The application, or the driver in its place, answers a request.
     Respond {
         /// The request.
@@ -137,6 +149,16 @@ pub enum Action {
         /// Who waits for the answer.
         call: Option<CallId>,
     },
+    /// Queue a whole frame on a channel of a connection, in order with the others of this kind, as long as the connection stands. When the queue is full, the driver keeps the
+    /// frame until there is room; how many there can be at once is bounded by what is unacknowledged.
+    SendGuaranteed {
+        /// The connection.
+        connection: ConnectionId,
+        /// The channel.
+        channel: ChannelId,
+        /// The frame with its length prefix.
+        frame: Bytes,
+    },
     /// Send a datagram; it may be lost.
     SendDatagram {
         /// The connection.
@@ -164,6 +186,31 @@ pub enum Action {
         /// The bytes.
         payload: Bytes,
     },
+    /// Hand a message of guaranteed delivery to the application, and report with [`Input::Taken`] when it took it. The number of those that
+    /// it has not taken is bounded for each peer, so nothing needs to be dropped.
+    DeliverGuaranteed {
+        /// Who sent it.
+        from: PeerId,
+        /// Which life of it. With the channel and the sequence it names the message, also when this node got it in an earlier life.
+        incarnation: u64,
+        /// On this channel.
+        channel: ChannelId,
+        /// Its number.
+        sequence: Sequence,
+        /// The bytes.
+        payload: Bytes,
+    },
+    /// What became of a message that [`Node::send_guaranteed`](super::Node::send_guaranteed) took.
+    Settled {
+        /// To whom.
+        to: PeerId,
+        /// On this channel.
+        channel: ChannelId,
+        /// Its number. For [`Settlement::Taken`], all before it that were not reported otherwise are meant too.
+        sequence: Sequence,
+        /// What.
+        outcome: Settlement,
+    },
     /// Hand a request to the application, which answers with [`Input::Respond`].
     Request {
         /// Who asks, and which of its requests it is.
@@ -186,6 +233,22 @@ pub enum Action {
         value: Option<Bytes>,
         /// The stamp of the write.
         stamp: Stamp,
+    },
+}
+
+/// What became of a message of guaranteed delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// The application of the peer took it.
+    Taken,
+    /// Its time was over before it was sent.
+    Expired,
+    /// The peer left, or was gone for too long.
+    Undelivered {
+        /// The content, given back.
+        payload: Bytes,
+        /// Whether it was sent, so that it may have arrived all the same.
+        transmitted: bool,
     },
 }
 

@@ -64,6 +64,8 @@ pub(crate) enum Notice {
     Up { peer: PeerId, incarnation: u64, address: SocketAddr, join: bool },
     /// The last connection to a peer is gone (`lost`), or none could be made. Not `broken` when either side closed it because nobody needed it.
     Down { peer: PeerId, broken: bool, lost: bool },
+    /// Another connection to a peer is the one to send on.
+    Replaced(PeerId),
     /// No connection to a peer could be made, though somebody waited for one.
     Unreached(PeerId),
     /// A call could not be sent.
@@ -157,6 +159,11 @@ impl Links {
 
     pub(crate) fn incarnation_of(&self, peer: PeerId) -> Option<u64> {
         self.peers.get(&peer).map(|peer| peer.incarnation)
+    }
+
+    /// The connection to a peer that we send on, and the life of the peer.
+    pub(crate) fn link_of(&self, peer: PeerId) -> Option<(ConnectionId, u64)> {
+        Some((self.connection_of(peer)?, self.incarnation_of(peer)?))
     }
 
     pub(crate) fn connections(&self) -> impl Iterator<Item = (PeerId, ConnectionId)> + '_ {
@@ -466,7 +473,7 @@ impl Links {
                         notices.push(Notice::Up { peer, incarnation, address, join });
                     }
                 }
-                dial::Action::Replaced { .. } => {}
+                dial::Action::Replaced { peer, .. } => notices.push(Notice::Replaced(peer)),
                 dial::Action::Down { peer } => {
                     self.peers.remove(&peer);
                     notices.push(Notice::Down { peer, broken: !self.unneeded, lost: true });

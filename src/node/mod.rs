@@ -14,6 +14,7 @@
 
 mod api;
 mod config;
+pub mod guaranteed;
 pub mod links;
 mod requests;
 mod wire;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use meshwork_channels::dial::{ConnectionId, DialFailure};
 use meshwork_channels::frame::Frame;
+use meshwork_channels::reliable::{self, Sequence};
 use meshwork_channels::{Bounded, ChannelId, DecodeError, Misbehavior, Now, PeerId, Time, Timers, decode, frame, limits, random};
 use meshwork_crdt::Stamp;
 use meshwork_crdt::replica::{self, SetError};
@@ -35,11 +37,14 @@ use meshwork_overlay::plumtree::BroadcastError;
 use meshwork_overlay::swim::Status;
 use rand::RngExt;
 
-pub use api::{Action, CallError, CallId, Candidate, CloseReason, Delivery, Event, Input, Member, MessageId, Refusal, RequestToken};
+pub use api::{
+    Action, CallError, CallId, Candidate, CloseReason, Delivery, Event, Input, Member, MessageId, Refusal, RequestToken, Settlement,
+};
 pub(crate) use wire::MESSAGE;
 
 pub use config::{Config, ConfigError, Kind, Links as LinksConfig, Params, UnknownKind};
 
+use guaranteed::Guaranteed;
 use links::{Links, Notice};
 use requests::{Calls, Seen, Verdict};
 
@@ -93,6 +98,10 @@ pub enum SendError {
     UnknownPeer(PeerId),
     /// Too many requests wait for answers.
     TooManyCalls,
+    /// As much as may be is kept for the peer already, because it has not taken it. Try again when something is settled.
+    Full,
+    /// Messages of guaranteed delivery are under way to or from as many peers as may be.
+    TooManyPeers,
     /// The node is leaving.
     Leaving,
 }
@@ -105,6 +114,8 @@ impl std::fmt::Display for SendError {
             SendError::Myself => f.write_str("a node cannot send to itself"),
             SendError::UnknownPeer(peer) => write!(f, "no address of {} is known", peer.short()),
             SendError::TooManyCalls => write!(f, "{CALLS_MAX} requests wait for answers already"),
+            SendError::Full => f.write_str("the window to the peer is full; it has to take something first"),
+            SendError::TooManyPeers => write!(f, "messages are under way to or from {} peers already", guaranteed::PEERS_MAX),
             SendError::Leaving => f.write_str("this node is leaving the cluster"),
         }
     }
@@ -164,6 +175,7 @@ pub struct Node {
     state: replica::State,
     calls: Calls,
     seen: Seen,
+    guaranteed: Guaranteed,
     timers: Timers<Timer>,
     generator: random::Generator,
     connectivity: Connectivity,
@@ -191,6 +203,7 @@ impl Node {
             identity,
             calls: Calls::default(),
             seen: Seen::default(),
+            guaranteed: Guaranteed::new(),
             timers,
             generator,
             connectivity: Connectivity::Alone,
@@ -253,6 +266,9 @@ impl Node {
                     actions.push(Action::Answer { call, outcome: Err(CallError::Full) });
                 }
             }
+            Input::Taken { from, incarnation, channel, sequence } => {
+                self.guaranteed.on_taken(from, incarnation, channel, sequence, now.time, actions);
+            }
             Input::Respond { token, answer } => self.on_respond(token, answer, now, actions),
             Input::DeadlineReached => self.on_deadline(now, actions),
         }
@@ -265,6 +281,7 @@ impl Node {
             self.timers.next_deadline(),
             self.links.next_deadline(),
             self.calls.next_deadline(),
+            self.guaranteed.next_deadline(),
             self.overlay.next_deadline(),
             self.state.next_deadline(),
         ]
@@ -316,6 +333,32 @@ impl Node {
         self.links.send(to, address, channel, frame, Some(call), now.time, &mut self.notices, actions);
         self.route(now, actions);
         Ok(call)
+    }
+
+    /// Sends a payload to one peer with guaranteed delivery: it is kept until the application of the peer took it, and sent again on the next
+    /// connection as often as it takes. While both processes live it arrives exactly once, in order with others of this kind on the same channel; if the peer starts
+    /// anew before it acknowledged, it arrives again under the same incarnation and sequence. After `ttl` it is not sent any more, if it was not sent before.
+    ///
+    /// [`Action::Settled`] tells how it ended.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; nothing was kept or sent then. After [`SendError::Full`] it can be tried again when something to this peer was settled.
+    pub fn send_guaranteed(
+        &mut self,
+        to: PeerId,
+        channel: ChannelId,
+        payload: Bytes,
+        ttl: Option<Duration>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) -> Result<Sequence, SendError> {
+        self.check_channel(channel)?;
+        self.check_direct(to, &payload)?;
+        let link = self.links.link_of(to);
+        let sent = self.guaranteed.send(to, link, channel, payload, ttl, now.time, actions);
+        self.route(now, actions);
+        sent
     }
 
     /// Connects to one peer if it is not connected, so that messages can go past this node, straight to the connection. [`Action::Answer`] tells when it stands.
@@ -465,7 +508,7 @@ impl Node {
 
     /// What happened so far.
     pub fn counters(&self) -> Counters {
-        Counters { dropped: self.links.dropped, ..self.counters.clone() }
+        Counters { dropped: self.links.dropped + self.guaranteed.skipped, ..self.counters.clone() }
     }
 
     /// Whether the application may send on a channel.
@@ -518,7 +561,11 @@ impl Node {
                 actions.push(Action::Message { from: peer, channel, payload: frame.body });
                 Ok(())
             }
-            wire::MESSAGE => Err(Misbehavior::WrongChannel),
+            reliable::KIND_DATA | reliable::KIND_MESSAGE if is_application(channel) => {
+                let link = self.links.link_of(peer);
+                self.guaranteed.on_frame(peer, connection, link, channel, frame, now.time, actions)
+            }
+            wire::MESSAGE | reliable::KIND_DATA | reliable::KIND_MESSAGE => Err(Misbehavior::WrongChannel),
             wire::REQUEST => self.on_request(peer, &frame.body, now, actions),
             wire::RESPONSE => self.on_response(peer, &frame.body, actions),
             _ => {
@@ -613,13 +660,17 @@ impl Node {
             match timer {
                 Timer::Alone => self.on_alone_due(now, actions),
                 Timer::Prune => {
-                    let is_needed = |peer| self.calls.awaits(peer) || self.seen.serves(peer);
+                    let is_needed = |peer| self.calls.awaits(peer) || self.seen.serves(peer) || self.guaranteed.needs(peer);
                     self.links.prune(self.overlay.topology().neighbors(), is_needed, now.time, actions);
+                    let membership = self.overlay.membership();
+                    let is_up = |peer| membership.member(peer).is_some_and(|member| member.status.is_up());
+                    self.guaranteed.sweep(is_up, now.time, actions);
                     self.timers.set(Timer::Prune, now.time + PRUNE_PERIOD);
                 }
             }
         }
         self.links.on_deadline(now.time, &mut self.notices, actions);
+        self.guaranteed.on_deadline(now.time, actions);
         while let Some(call) = self.calls.pop_due(now.time) {
             actions.push(Action::Answer { call, outcome: Err(CallError::TimedOut) });
         }
@@ -674,7 +725,11 @@ impl Node {
 
     /// Routes what the parts decided until nothing is left. One arm for each arrow of the picture.
     fn route(&mut self, now: Now, actions: &mut Vec<Action>) {
-        while !(self.notices.is_empty() && self.overlay_actions.is_empty() && self.state_actions.is_empty()) {
+        while !(self.notices.is_empty()
+            && self.overlay_actions.is_empty()
+            && self.state_actions.is_empty()
+            && !self.guaranteed.has_decided())
+        {
             for notice in std::mem::take(&mut self.notices) {
                 self.on_notice(notice, now, actions);
             }
@@ -684,6 +739,21 @@ impl Node {
             for action in std::mem::take(&mut self.state_actions) {
                 self.on_state_action(action, now, actions);
             }
+            for (peer, connection, what) in std::mem::take(&mut self.guaranteed.faults) {
+                self.on_misbehaved(peer, connection, what, now, actions);
+            }
+            for peer in std::mem::take(&mut self.guaranteed.wanted) {
+                self.reach(peer, now, actions);
+            }
+        }
+    }
+
+    /// Dials a peer for which something is kept, unless it is held for dead: then it comes by itself, or what is kept is given back.
+    fn reach(&mut self, peer: PeerId, now: Now, actions: &mut Vec<Action>) {
+        let is_up = self.overlay.membership().member(peer).is_none_or(|member| member.status.is_up());
+        if is_up && !self.leaving && self.links.connection_of(peer).is_none() {
+            let address = self.address_of(peer);
+            self.links.wait_for(peer, address, now.time, &mut self.notices, actions);
         }
     }
 
@@ -699,7 +769,9 @@ impl Node {
                 for call in self.calls.to_peer(peer) {
                     self.send_call(call, peer, now, actions);
                 }
+                self.guaranteed.set_link(peer, self.links.link_of(peer), now.time, actions);
             }
+            Notice::Replaced(peer) => self.guaranteed.set_link(peer, self.links.link_of(peer), now.time, actions),
             Notice::Unreached(peer) => {
                 for call in self.calls.to_peer(peer) {
                     if self.calls.times_sent(call) == Some(0) {
@@ -715,6 +787,7 @@ impl Node {
                     let address = self.address_of(peer);
                     self.links.wait_for(peer, address, now.time, &mut self.notices, actions);
                 }
+                self.guaranteed.set_link(peer, self.links.link_of(peer), now.time, actions);
             }
             Notice::Failed(call) => {
                 self.calls.forget(call);
@@ -767,7 +840,17 @@ impl Node {
                 actions.push(Action::Event(Event::NeighborDown(peer, reason)));
                 self.on_neighbors(actions);
             }
-            Overlay::Member(event) => actions.extend(member_event(event).map(Action::Event)),
+            Overlay::Member(event) => {
+                let event = member_event(event);
+                let left = match &event {
+                    Some(Event::MemberLeft(member)) => Some(member.peer),
+                    _ => None,
+                };
+                actions.extend(event.map(Action::Event));
+                if let Some(peer) = left {
+                    self.guaranteed.abandon(peer, actions);
+                }
+            }
             Overlay::Misbehaved { peer, what } => self.on_misbehaved(peer, self.links.connection_of(peer), what, now, actions),
         }
     }

@@ -65,7 +65,7 @@ impl Table {
                         self.inputs.push_back((at, input));
                     }
                 }
-                Action::Send { connection, channel, frame, .. } => {
+                Action::Send { connection, channel, frame, .. } | Action::SendGuaranteed { connection, channel, frame } => {
                     let (_, theirs) = self.connections[&connection];
                     let (to, _) = self.connections[&theirs];
                     let mut decoder = Decoder::new(limits::FRAME_BYTES_MAX);
@@ -424,4 +424,197 @@ fn a_forged_broadcast_costs_the_one_it_names_nothing() {
         assert!(!actions.iter().any(|action| matches!(action, Action::Close { .. } | Action::Event(_))), "{actions:?}");
         assert_eq!(node.counters().misbehaved["undecodable"], 1, "it is counted");
     });
+}
+
+/// What a node handed out with guarantee, by sequence and payload.
+fn handed_out(told: &[Action]) -> Vec<(Sequence, Bytes)> {
+    let handed = told.iter().filter_map(|action| match action {
+        Action::DeliverGuaranteed { sequence, payload, .. } => Some((*sequence, payload.clone())),
+        _ => None,
+    });
+    handed.collect()
+}
+
+fn settled(told: &[Action]) -> Vec<(Sequence, Settlement)> {
+    let settled = told.iter().filter_map(|action| match action {
+        Action::Settled { sequence, outcome, .. } => Some((*sequence, outcome.clone())),
+        _ => None,
+    });
+    settled.collect()
+}
+
+fn acquainted() -> Table {
+    let mut table = Table::new(2, &Config::default());
+    table.join_all_to_the_first();
+    table.run(Duration::from_secs(2));
+    table
+}
+
+impl Table {
+    fn send_guaranteed(&mut self, payload: &'static str) -> Sequence {
+        let mut sequence = None;
+        self.with(0, |node, now, actions| {
+            sequence = Some(node.send_guaranteed(peer(1), ChannelId::DATA, payload.into(), None, now, actions).unwrap());
+        });
+        sequence.unwrap()
+    }
+
+    fn take(&mut self, sequence: Sequence) {
+        let input = Input::Taken { from: peer(0), incarnation: 1, channel: ChannelId::DATA, sequence };
+        self.with(1, |node, now, actions| node.handle(input, now, actions));
+    }
+
+    /// Loses what is under way and every connection between the two.
+    fn break_all(&mut self) {
+        self.inputs.retain(|(_, input)| !matches!(input, Input::Frame { .. } | Input::Datagram { .. }));
+        let open: Vec<ConnectionId> = self.nodes[0].connections().map(|(_, connection)| connection).collect();
+        assert!(!open.is_empty(), "there is something to break");
+        let close = |connection| Action::Close { connection, reason: CloseReason::Misbehaved };
+        self.carry_out(0, open.into_iter().map(close).collect());
+    }
+}
+
+#[test]
+fn a_guaranteed_message_is_kept_until_it_was_taken_however_often_the_connection_breaks() {
+    let mut table = acquainted();
+    for (number, payload) in ["a", "b", "c"].into_iter().enumerate() {
+        assert_eq!(table.send_guaranteed(payload), number as Sequence + 1);
+        table.break_all();
+        table.run(Duration::from_secs(20));
+    }
+    let all = [(1, "a".into()), (2, "b".into()), (3, "c".into())];
+    assert_eq!(handed_out(&table.told[1]), all, "once each, in order");
+    assert_eq!(settled(&table.told[0]), [], "nothing was taken");
+    table.take(1);
+    table.break_all();
+    table.take(2);
+    table.run(Duration::from_secs(20));
+    assert_eq!(settled(&table.told[0]), [(2, Settlement::Taken)]);
+    assert!(table.nodes[0].guaranteed.needs(peer(1)) && table.nodes[1].guaranteed.needs(peer(0)));
+    table.take(3);
+    table.run(Duration::from_secs(20));
+    assert_eq!(settled(&table.told[0]).last(), Some(&(3, Settlement::Taken)));
+    assert_eq!(handed_out(&table.told[1]), all);
+    assert!(!table.nodes[0].guaranteed.needs(peer(1)) && !table.nodes[1].guaranteed.needs(peer(0)));
+    assert!(table.nodes.iter().all(|node| node.counters().misbehaved.is_empty()));
+}
+
+#[test]
+fn a_guaranteed_message_dials_its_peer_and_waits_for_it() {
+    let mut table = Table::new(2, &Config::default());
+    table.nodes[0].links.learn(peer(1), address(1));
+    table.send_guaranteed("a");
+    table.run(Duration::from_secs(5));
+    assert_eq!(handed_out(&table.told[1]), [(1, "a".into())]);
+}
+
+#[test]
+fn a_full_window_refuses_and_takes_again_what_was_acknowledged() {
+    let mut table = acquainted();
+    let mut refused = None;
+    table.with(0, |node, now, actions| {
+        for number in 0_u64.. {
+            match node.send_guaranteed(peer(1), ChannelId::COORDINATION, Bytes::from_static(b"x"), None, now, actions) {
+                Ok(sequence) => assert_eq!(sequence, number + 1),
+                Err(error) => {
+                    refused = Some((number, error));
+                    break;
+                }
+            }
+        }
+    });
+    assert_eq!(refused, Some((1_000, SendError::Full)));
+    table.run(Duration::from_secs(1));
+    let in_flight = handed_out(&table.told[1]).len();
+    assert!(in_flight < 1_000, "what is on the wire stays below the queue of the channel: {in_flight}");
+    let input = Input::Taken { from: peer(0), incarnation: 1, channel: ChannelId::COORDINATION, sequence: 1 };
+    table.with(1, |node, now, actions| node.handle(input, now, actions));
+    table.run(Duration::from_secs(1));
+    table.with(0, |node, now, actions| {
+        node.send_guaranteed(peer(1), ChannelId::COORDINATION, Bytes::new(), None, now, actions).unwrap();
+    });
+}
+
+#[test]
+fn what_is_kept_for_a_peer_that_is_gone_is_given_back() {
+    // One that says goodbye, at once.
+    let mut table = acquainted();
+    table.send_guaranteed("a");
+    table.settle();
+    table.with(1, |node, now, actions| node.leave(now, actions));
+    table.settle();
+    let undelivered = |payload: &'static str, transmitted| Settlement::Undelivered { payload: payload.into(), transmitted };
+    assert_eq!(settled(&table.told[0]), [(1, undelivered("a", true))]);
+
+    // One that cannot be reached, after a while.
+    let mut table = Table::new(1, &Config::default());
+    table.nodes[0].links.learn(peer(1), address(1));
+    table.send_guaranteed("b");
+    table.run(guaranteed::ABANDON_AFTER - Duration::from_secs(1));
+    assert_eq!(settled(&table.told[0]), []);
+    table.run(Duration::from_secs(30));
+    assert_eq!(settled(&table.told[0]), [(1, undelivered("b", false))]);
+
+    // Forgotten in the end, and its numbers are not used again.
+    table.run(guaranteed::FORGET_AFTER);
+    table.nodes[0].links.learn(peer(1), address(1));
+    assert_eq!(table.send_guaranteed("c"), 2);
+}
+
+#[test]
+fn a_message_that_is_over_is_not_sent() {
+    let mut table = Table::new(1, &Config::default());
+    table.nodes[0].links.learn(peer(1), address(1));
+    table.with(0, |node, now, actions| {
+        let ttl = Some(Duration::from_millis(500));
+        node.send_guaranteed(peer(1), ChannelId::DATA, Bytes::new(), ttl, now, actions).unwrap();
+    });
+    table.run(Duration::from_secs(1));
+    assert_eq!(settled(&table.told[0]), [(1, Settlement::Expired)]);
+}
+
+#[test]
+fn a_connection_that_the_two_sides_disagreed_about_never_becomes_the_link() {
+    let mut table = acquainted();
+    let mut core = Guaranteed::new();
+    let (first, second) = (ConnectionId(70), ConnectionId(71));
+    let mut actions = Vec::new();
+    let now = table.now.time;
+    core.send(peer(1), Some((first, 1)), ChannelId::DATA, Bytes::new(), None, now, &mut actions).unwrap();
+    let resume = reliable::Message::Resume { positions: Bounded::first_of([]), last: true };
+    let frame = Frame { kind: reliable::KIND_MESSAGE, body: meshwork_channels::encode(&resume) };
+    // The peer speaks on another connection, and gets no answer there.
+    actions.clear();
+    core.on_frame(peer(1), second, Some((first, 1)), ChannelId::COORDINATION, frame, now, &mut actions).unwrap();
+    assert!(actions.is_empty());
+    // So that one is closed when it is chosen, as is the first when it comes back.
+    for (connection, expected) in [(second, true), (first, true), (ConnectionId(72), false)] {
+        actions.clear();
+        core.set_link(peer(1), Some((connection, 1)), now, &mut actions);
+        let closed = actions.iter().any(|action| matches!(action, Action::Close { connection: closed, .. } if *closed == connection));
+        assert_eq!(closed, expected, "{connection:?}");
+    }
+    assert!(actions.iter().any(|action| matches!(action, Action::SendGuaranteed { .. })));
+    table.run(Duration::from_secs(1));
+}
+
+#[test]
+fn frames_of_guaranteed_delivery_that_make_no_sense_cost_the_sender_its_connection() {
+    let nonsense = [
+        (ChannelId::CONTROL, reliable::KIND_DATA, &b"\x01"[..]),
+        (ChannelId::STATE, reliable::KIND_MESSAGE, b"\x01"),
+        (ChannelId::DATA, reliable::KIND_DATA, b""),
+        (ChannelId::DATA, reliable::KIND_DATA, b"\x80\x00"),
+        (ChannelId::DATA, reliable::KIND_MESSAGE, b"\xff\xff"),
+    ];
+    for (channel, kind, body) in nonsense {
+        let mut table = acquainted();
+        let connection = table.nodes[0].connections().next().unwrap().1;
+        table.with(0, |node, now, actions| {
+            let frame = Frame { kind, body: Bytes::from_static(body) };
+            node.handle(Input::Frame { connection, channel, frame }, now, actions);
+            let closed = actions.iter().any(|action| matches!(action, Action::Close { reason: CloseReason::Misbehaved, .. }));
+            assert!(closed, "{channel} {kind} {body:?}");
+        });
+    }
 }

@@ -17,6 +17,7 @@ use meshwork_channels::{Bounded, ClusterName, ClusterSecret, PeerId, WallTime, l
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::driver::{self, Driver};
+use super::guaranteed::Inbox;
 use super::storage::{self, DataDir, StorageError};
 use super::{COMMANDS_MAX, Node, Pulse, Shared};
 use crate::node::{self, Candidate, ConfigError, Identity};
@@ -259,6 +260,7 @@ impl Builder {
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let (writes, write_queue) = mpsc::channel(COMMANDS_MAX);
         let pulse = Arc::new(Pulse::default());
+        let inbox = Arc::new(Inbox::default());
         let advertise = self.advertise;
         let seeds: Vec<SocketAddr> = candidates.iter().map(|candidate| candidate.address).collect();
         let streams = driver::Streams {
@@ -269,7 +271,7 @@ impl Builder {
         };
         let (ready, started) = oneshot::channel();
         let on_thread = {
-            let (streams, pulse, commands) = (streams.clone(), pulse.clone(), commands.downgrade());
+            let (streams, pulse, inbox, commands) = (streams.clone(), pulse.clone(), inbox.clone(), commands.downgrade());
             let mdns = self.mdns;
             move |runtime: &tokio::runtime::Runtime| {
                 let _inside = runtime.enter();
@@ -294,6 +296,7 @@ impl Builder {
                     write_queue,
                     streams,
                     pulse,
+                    inbox,
                     data_dir,
                     candidates,
                     mdns,
@@ -323,6 +326,7 @@ impl Builder {
                 messages: streams.messages.downgrade(),
                 changes: streams.changes.downgrade(),
                 pulse,
+                inbox,
             }),
         })
     }

@@ -24,11 +24,13 @@ use tracing::{debug, error, info, warn};
 use super::channel::{INBOX_BYTES_MAX, Receiver};
 use super::congestion::Congestion;
 use super::discovery::{self, Found};
+use super::guaranteed::{Content, GuaranteedSend, Inbox, Outbox, Owned};
 use super::storage::{DataDir, PEERS_MAX};
 use super::streams::{Change, DirectMessage, Request};
 use super::{ChannelReport, Command, Error, LinkReport, Pulse, Report};
 use crate::node::{
     Action, CallError, CallId, Candidate, CloseReason, Connectivity, Delivery, Event, Identity, Input, Node, Params, Refusal, RequestToken,
+    SendError,
 };
 
 /// Inputs of one kind that are handled before others get their turn.
@@ -39,6 +41,9 @@ const TICK: Duration = Duration::from_millis(500);
 const STALLED: Duration = Duration::from_secs(5);
 /// While the application is held up, the queues are looked at this often: nothing tells when they have drained.
 const CONGESTED_LOOK: Duration = Duration::from_millis(2);
+/// Frames of guaranteed delivery that are kept for one channel of a connection whose queue is full: what may be unacknowledged, and more
+/// acknowledgments than a peer that reads at all leaves waiting.
+const BACKLOG_MAX: usize = 4_096;
 /// How often a node without company knocks again where it once found somebody.
 const KNOCK_AGAIN: Duration = Duration::from_secs(5);
 /// How often known peers are written down.
@@ -72,6 +77,7 @@ pub(super) struct Parts {
     pub(super) write_queue: mpsc::Receiver<Command>,
     pub(super) streams: Streams,
     pub(super) pulse: Arc<Pulse>,
+    pub(super) inbox: Arc<Inbox>,
     pub(super) data_dir: Option<DataDir>,
     pub(super) candidates: Vec<Candidate>,
     /// The keyed tag of the cluster and the socket that listens, when mDNS is on.
@@ -151,6 +157,10 @@ pub(super) struct Driver {
     /// Application frames that each connection had carried at the last tick.
     carried: BTreeMap<ConnectionId, u64>,
     waiters: BTreeMap<CallId, Waiter>,
+    inbox: Owned,
+    outbox: Outbox,
+    /// Frames that wait for room in the queue of their channel.
+    backlog: BTreeMap<(ConnectionId, ChannelId), VecDeque<Bytes>>,
     requests: Option<mpsc::Sender<Request>>,
     /// For requests that wait for their answer: dropped with the driver, so that a handle that only serves does not keep the node alive.
     commands: mpsc::WeakSender<Command>,
@@ -183,6 +193,7 @@ impl Driver {
             write_queue,
             streams,
             pulse,
+            inbox,
             data_dir,
             candidates,
             mdns,
@@ -215,6 +226,9 @@ impl Driver {
             congestion: Congestion::default(),
             carried: BTreeMap::new(),
             waiters: BTreeMap::new(),
+            inbox: Owned(inbox),
+            outbox: Outbox::default(),
+            backlog: BTreeMap::new(),
             requests: None,
             commands,
             known,
@@ -249,6 +263,8 @@ impl Driver {
         loop {
             self.pulse.turns.fetch_add(1, Ordering::Relaxed);
             self.handle_inputs();
+            self.send_waiting();
+            self.send_backlog();
             if let Some((until, reply)) = &mut leaving
                 && Instant::now() >= *until
             {
@@ -257,7 +273,7 @@ impl Driver {
             let deadline = self.node.next_deadline().map_or(self.tick_at, |at| self.tick_at.min(self.instant(at)));
             let deadline = leaving.as_ref().map_or(deadline, |(until, _)| deadline.min(*until));
             let congested = self.is_congested();
-            let deadline = if congested { deadline.min(Instant::now() + CONGESTED_LOOK) } else { deadline };
+            let deadline = if congested || !self.backlog.is_empty() { deadline.min(Instant::now() + CONGESTED_LOOK) } else { deadline };
             let (takes_commands, takes_writes) = (leaving.is_none(), leaving.is_none() && !congested);
             let command = tokio::select! {
                 biased;
@@ -274,6 +290,7 @@ impl Driver {
                     self.on_found(found);
                     None
                 }
+                () = self.inbox.acknowledged() => None,
                 () = tokio::time::sleep_until(deadline.into()) => None,
             };
             for _ in 0..BURST {
@@ -298,6 +315,7 @@ impl Driver {
                     }
                 }
             }
+            self.inputs.extend(self.inbox.drain_taken());
             if Instant::now() >= self.tick_at {
                 self.on_tick();
             }
@@ -339,6 +357,7 @@ impl Driver {
             match action {
                 Action::Dial { address, expected } => self.endpoint.dial(address, expected),
                 Action::Send { connection, channel, frame, call } => self.send(connection, channel, frame, call),
+                Action::SendGuaranteed { connection, channel, frame } => self.send_in_order(connection, channel, frame),
                 Action::SendDatagram { connection, bytes } => {
                     if let Some(link) = self.links.get(&connection) {
                         // A datagram may be lost, on the way as here.
@@ -364,6 +383,10 @@ impl Driver {
                 Action::Message { from, channel, payload } => {
                     drop(self.streams.messages.send(DirectMessage { from, channel, payload }));
                 }
+                Action::DeliverGuaranteed { from, incarnation, channel, sequence, payload } => {
+                    self.inbox.push(Content { from, channel, incarnation, sequence, payload });
+                }
+                Action::Settled { to, channel, sequence, outcome } => self.outbox.settle(to, channel, sequence, &outcome),
                 Action::Request { token, payload } => self.hand_out(token, payload),
                 Action::Answer { call, outcome } => match self.waiters.remove(&call) {
                     Some(Waiter::Request(reply)) => drop(reply.send(outcome.map_err(Error::Call))),
@@ -414,6 +437,70 @@ impl Driver {
             }
             // Counted by the link; or the connection is going down, and what is lost with it is the peers' to repair.
             (Err(_), None) => {}
+        }
+    }
+
+    /// Queues a frame that may not be lost as long as its connection stands.
+    fn send_in_order(&mut self, connection: ConnectionId, channel: ChannelId, frame: Bytes) {
+        let key = (connection, channel);
+        let kept = match self.links.get(&connection) {
+            // What it carried is sent again on the next one.
+            None => return,
+            Some(_) if self.backlog.contains_key(&key) => Some(frame),
+            Some(link) => refused(link.try_send(channel, frame)),
+        };
+        if let Some(frame) = kept {
+            let backlog = self.backlog.entry(key).or_default();
+            backlog.push_back(frame);
+            if backlog.len() > BACKLOG_MAX {
+                self.inputs.push_back(Input::Stalled { connection });
+            }
+        }
+    }
+
+    /// Queues what had to wait for room.
+    fn send_backlog(&mut self) {
+        let links = &self.links;
+        self.backlog.retain(|(connection, channel), frames| {
+            let Some(link) = links.get(connection) else { return false };
+            while let Some(frame) = frames.pop_front() {
+                if let Some(frame) = refused(link.try_send(*channel, frame)) {
+                    frames.push_front(frame);
+                    return true;
+                }
+            }
+            false
+        });
+    }
+
+    /// Tries the sends that waited for something to be settled.
+    fn send_waiting(&mut self) {
+        for sends in self.outbox.take_roomy() {
+            for send in sends {
+                self.send_guaranteed(send);
+            }
+        }
+        self.carry_out();
+    }
+
+    fn send_guaranteed(&mut self, send: GuaranteedSend) {
+        let GuaranteedSend { to, channel, payload, ttl, reply } = send;
+        if reply.is_closed() {
+            // Whoever waited for room has given up.
+            return;
+        }
+        // Whoever waits already goes first.
+        let sent = match self.outbox.is_waiting(to, channel) {
+            true => Err(SendError::Full),
+            false => self.node.send_guaranteed(to, channel, payload.clone(), ttl, self.now(), &mut self.actions),
+        };
+        match sent {
+            Ok(sequence) => {
+                let receipt = self.outbox.expect(to, channel, sequence);
+                let _ = reply.send(Ok(receipt));
+            }
+            Err(SendError::Full) => self.outbox.wait(GuaranteedSend { to, channel, payload, ttl, reply }),
+            Err(error) => drop(reply.send(Err(Error::Send(error)))),
         }
     }
 
@@ -506,6 +593,8 @@ impl Driver {
                     Err(error) => drop(reply.send(Err(Error::Send(error)))),
                 }
             }
+            Command::SendGuaranteed(send) => self.send_guaranteed(send),
+            Command::BreakLinks => self.links.values().for_each(|link| link.close(CloseCode::Broken)),
             Command::Request { to, payload, timeout, reply } => match self.node.request(to, payload, timeout, now, &mut self.actions) {
                 Ok(call) => drop(self.waiters.insert(call, Waiter::Request(reply))),
                 Err(error) => drop(reply.send(Err(Error::Send(error)))),
@@ -615,6 +704,14 @@ impl Driver {
             stalled: self.pulse.stalled.load(Ordering::Relaxed),
             uptime: self.origin.elapsed(),
         }
+    }
+}
+
+/// The frame, if it found its queue full. One that a closing connection did not take is sent again on the next.
+fn refused(sent: Result<(), quic::SendError>) -> Option<Bytes> {
+    match sent {
+        Err(quic::SendError::Refused(refused)) => Some(refused.frame),
+        _ => None,
     }
 }
 

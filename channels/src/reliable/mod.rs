@@ -620,11 +620,17 @@ pub struct State {
 impl State {
     /// Nothing kept, no link.
     pub fn new(params: Params) -> Self {
+        State::starting_at(FIRST, params)
+    }
+
+    /// Nothing kept, no link, and messages are counted from `first` on: for whoever forgot an earlier state of this life about the peer, and
+    /// begins above every number that it gave then ([`State::next_sequence`]). The peer, which may remember them, is told of the gap.
+    pub fn starting_at(first: Sequence, params: Params) -> Self {
         State {
             link: None,
             generation: None,
             incarnation: None,
-            outgoing: Outgoing::new(params.clone()),
+            outgoing: Outgoing::new(params.clone(), first.max(FIRST)),
             incoming: Incoming::new(params),
             counters: Counters::default(),
         }
@@ -690,6 +696,11 @@ impl State {
     /// When [`Input::DeadlineReached`] is due. It may turn out that nothing is to be done then.
     pub fn next_deadline(&self) -> Option<Time> {
         [self.outgoing.next_deadline(), self.incoming.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Above every number that a message got here.
+    pub fn next_sequence(&self) -> Sequence {
+        self.outgoing.next()
     }
 
     /// What is kept for the peer until it acknowledges it.

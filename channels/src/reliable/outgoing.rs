@@ -27,6 +27,8 @@ pub(super) struct Outgoing {
     pub(super) kept: Held,
     is_connected: bool,
     timers: Timers<Key>,
+    /// The number of the first message on each lane.
+    first: Sequence,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,9 +95,14 @@ pub(super) struct Slot {
 }
 
 impl Outgoing {
-    pub(super) fn new(params: Params) -> Self {
+    pub(super) fn new(params: Params, first: Sequence) -> Self {
         let channels = params.config().channels.iter().map(|_| Channel::default()).collect();
-        Outgoing { params, channels, kept: Held::default(), is_connected: false, timers: Timers::new() }
+        Outgoing { params, channels, kept: Held::default(), is_connected: false, timers: Timers::new(), first }
+    }
+
+    /// Above every number that was given to a message.
+    pub(super) fn next(&self) -> Sequence {
+        self.channels.iter().flat_map(|channel| &channel.lanes).map(|lane| lane.next).max().unwrap_or(self.first)
     }
 
     pub(super) fn next_deadline(&self) -> Option<Time> {
@@ -170,7 +177,7 @@ impl Outgoing {
             return Err(Reason::PeerFull);
         }
         if channel.lanes.is_empty() {
-            channel.lanes = (0..spec.lanes).map(|_| Lane::new(self.is_connected, config.retransmit)).collect();
+            channel.lanes = (0..spec.lanes).map(|_| Lane::new(self.first, self.is_connected, config.retransmit)).collect();
         }
         if channel.lanes[usize::from(lane)].next == Sequence::MAX {
             return Err(Reason::Exhausted);
@@ -513,13 +520,13 @@ impl Outgoing {
 }
 
 impl Lane {
-    fn new(is_ready: bool, patience: Duration) -> Self {
+    fn new(first: Sequence, is_ready: bool, patience: Duration) -> Self {
         Lane {
             sent: VecDeque::new(),
             cursor: 0,
             waiting: VecDeque::new(),
-            next: FIRST,
-            reached: FIRST,
+            next: first,
+            reached: first,
             expected: FIRST,
             acked: FIRST,
             is_ready,
