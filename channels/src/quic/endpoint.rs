@@ -192,8 +192,10 @@ impl std::error::Error for BindError {
 pub struct EndpointStats {
     /// Inbound handshakes and admissions in progress now.
     pub half_open: usize,
-    /// Admitted connections now.
+    /// Admitted connections now, each counted once however many QUIC connections it consists of.
     pub links: usize,
+    /// Second connections of links now, open or being opened, in both directions.
+    pub second_connections: usize,
     /// First packets that were looked at.
     pub knocks: u64,
     /// Handshakes that others began and that we answered.
@@ -440,6 +442,7 @@ impl Endpoint {
         EndpointStats {
             half_open: self.shared.half_open.load(Ordering::Relaxed),
             links: self.shared.links().all.len(),
+            second_connections: self.shared.seconds.load(Ordering::Relaxed),
             knocks: load(&counts.knocks),
             handshakes: load(&counts.handshakes),
             retries: load(&counts.retries),
