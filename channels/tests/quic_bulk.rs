@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork_channels::quic::{CloseCode, CloseReason, EndpointConfig, Event, Link, MessageError, NodeKey};
-use meshwork_channels::{ChannelId, DecodeError, Misbehavior, PeerId, frame, limits};
+use meshwork_channels::{ChannelId, DecodeError, Misbehavior, frame, limits};
 use quic_support::{CLUSTER, Node, PATIENCE, SECRET, Shown, alpn, close_code, config, join, member, proof, say, shake, stranger, tag};
 use tokio::time::{sleep, timeout};
 
@@ -221,33 +221,28 @@ async fn urgent_channels_go_on_while_data_stands_still() {
 
 #[tokio::test]
 async fn an_inbox_takes_over_from_one_that_nobody_reads() {
-    let (_a, b, there, _back) = quick_pair().await;
+    let (a, b, there, _back) = quick_pair().await;
     let mut first = b.endpoint.inbox(ChannelId::DATA, KIND, 100_000);
-    let sending = tokio::spawn({
-        let there = there.clone();
-        async move {
-            for number in 0..5_000 {
-                send(&there, ChannelId::DATA, 0, &body(0, number, 500)).await;
-            }
+    let sending = async {
+        for number in 0..5_000 {
+            send(&there, ChannelId::DATA, 0, &body(0, number, 500)).await;
         }
-    });
-    sleep(Duration::from_millis(100)).await;
-    let mut second = b.endpoint.inbox(ChannelId::DATA, KIND, 100_000);
-    let mut ledger = Ledger::default();
-    while let Some(batch) = timeout(PATIENCE, first.recv()).await.unwrap() {
-        batch.bodies.iter().for_each(|body| ledger.note(body));
-    }
-    assert!(ledger.count < 5_000);
-    while ledger.count < 5_000 {
-        let batch = timeout(PATIENCE, second.recv()).await.unwrap().unwrap();
-        assert_eq!((batch.peer, batch.lane), (there_peer(&there, &b), 0));
-        batch.bodies.iter().for_each(|body| ledger.note(body));
-    }
-    timeout(PATIENCE, sending).await.unwrap().unwrap();
-}
-
-fn there_peer(_there: &Link, b: &Node) -> PeerId {
-    b.endpoint.links()[0].peer()
+    };
+    let reading = async {
+        sleep(Duration::from_millis(100)).await;
+        let mut second = b.endpoint.inbox(ChannelId::DATA, KIND, 100_000);
+        let mut ledger = Ledger::default();
+        while let Some(batch) = timeout(PATIENCE, first.recv()).await.unwrap() {
+            batch.bodies.iter().for_each(|body| ledger.note(body));
+        }
+        assert!(ledger.count < 5_000);
+        while ledger.count < 5_000 {
+            let batch = timeout(PATIENCE, second.recv()).await.unwrap().unwrap();
+            assert_eq!((batch.peer, batch.lane), (a.id(), 0));
+            batch.bodies.iter().for_each(|body| ledger.note(body));
+        }
+    };
+    tokio::join!(sending, reading);
 }
 
 /// A node, and a member that speaks by hand, has one connection and knows its tag.
