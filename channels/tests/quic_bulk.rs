@@ -461,26 +461,32 @@ async fn a_peer_that_refuses_gets_everything_on_the_first_connection() {
 
 #[tokio::test]
 async fn a_lane_that_stands_still_holds_back_no_other() {
-    let acquaintance = acquaintance().await;
-    let link = acquaintance.node.endpoint.links().remove(0);
-    // Nobody reads the stream of the first lane, until frames of it wait.
-    let mut taken = 0;
+    let (mut a, mut b) = (Node::start(), Node::start());
+    let (there, _back) = join(&mut a, &mut b).await;
+    let mut inbox = b.endpoint.inbox(ChannelId::COORDINATION, KIND, 100_000);
+    // A second connection that stays.
+    for number in 0..10 {
+        there.try_send_message(ChannelId::DATA, 0, KIND, &body(0, number, 60_000)).unwrap();
+    }
+    Ledger::default().read(&mut b, 10).await;
+    assert!(a.endpoint.stats().second_connections > 0);
+    // Nobody reads, until frames of the first lane wait.
     for _ in 0..3 {
-        while link.try_send_message(ChannelId::COORDINATION, 0, KIND, &[0; 60_000]).is_ok() {}
-        sleep(Duration::from_millis(200)).await;
-        assert!(link.taken_bytes() >= taken);
-        taken = link.taken_bytes();
+        while there.try_send_message(ChannelId::COORDINATION, 0, KIND, &[0; 60_000]).is_ok() {}
+        sleep(Duration::from_millis(100)).await;
     }
-    let unread = timeout(PATIENCE, acquaintance.first.accept_uni()).await.unwrap().unwrap();
-    // Room on the channel, while the first lane stands: one that reads a little and stops again.
-    let mut unread = unread;
-    let mut read = 0;
-    while read < 1_500_000 {
-        read += timeout(PATIENCE, unread.read_chunk(usize::MAX, true)).await.unwrap().unwrap().unwrap().bytes.len();
+    // Then room for one message, and quiet again.
+    for _ in 0..25 {
+        timeout(PATIENCE, inbox.recv()).await.unwrap().unwrap();
     }
-    sleep(Duration::from_millis(200)).await;
-    assert!(link.queued().frames > 0, "the first lane waits");
-    link.try_send_message(ChannelId::COORDINATION, 1, KIND, b"other").unwrap();
-    let mut other = timeout(PATIENCE, acquaintance.first.accept_uni()).await.expect("woken for it").unwrap();
-    assert!(timeout(PATIENCE, other.read_chunk(usize::MAX, true)).await.unwrap().unwrap().is_some());
+    sleep(Duration::from_millis(300)).await;
+    let waiting = there.queued().frames;
+    assert!(waiting > 0, "the first lane waits");
+    there.try_send_message(ChannelId::COORDINATION, 1, KIND, b"other").unwrap();
+    let taken = async {
+        while there.queued().frames > waiting {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, taken).await.expect("the writer was woken for it");
 }
