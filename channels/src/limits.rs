@@ -52,6 +52,8 @@ pub const BULK_SEND_WINDOW_BYTES: u64 = 24 * 1_024 * 1_024;
 pub const BULK_OPENS_AT_BYTES: usize = 64 * 1_024;
 /// The second connection is closed after this time without anything to send.
 pub const BULK_IDLE: Duration = Duration::from_secs(30);
+/// How long a peer that did not take the second connection is left in peace.
+pub const BULK_RETRY: Duration = Duration::from_secs(60);
 /// How far ahead of its turn a stream of a lane may come.
 pub const STREAMS_AHEAD_MAX: u32 = 4;
 /// Bytes that we keep for retransmission on one connection.

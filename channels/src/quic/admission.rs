@@ -134,6 +134,8 @@ pub(super) enum Failure {
     OutOfTurn,
     Incompatible(Versions),
     BadProof,
+    /// It proved that it belongs to the cluster, and has no business here now.
+    Unwanted,
 }
 
 impl Failure {
@@ -144,6 +146,7 @@ impl Failure {
             Failure::Incompatible(_) => CloseCode::Incompatible,
             Failure::Undecodable(_) | Failure::OutOfTurn => CloseCode::Undecodable,
             Failure::BadProof | Failure::Lost(_) => CloseCode::NotAdmitted,
+            Failure::Unwanted => CloseCode::Duplicate,
         }
     }
 
@@ -157,6 +160,7 @@ impl Failure {
             Failure::Undecodable(_) | Failure::OutOfTurn => Refusal::Undecodable,
             Failure::Incompatible(_) => Refusal::Incompatible,
             Failure::BadProof => Refusal::BadProof,
+            Failure::Unwanted => Refusal::Unwanted,
         }
     }
 }
@@ -174,15 +178,20 @@ pub(super) async fn ask(connection: &Connection, context: Context<'_>, attach: O
     tokio::time::timeout(limits::ADMISSION_TIMEOUT, attempt).await.unwrap_or(Err(Failure::TimedOut))
 }
 
-/// The acceptor's part: checks the proof, then proves.
-pub(super) async fn answer(connection: &Connection, context: Context<'_>) -> Result<Admitted, Failure> {
+/// The acceptor's part: checks the proof, lets `judge` decide about whoever proved it, then proves. Whom the judge turns away never believes to be admitted.
+pub(super) async fn answer<T>(
+    connection: &Connection,
+    context: Context<'_>,
+    judge: impl FnOnce(&Admitted) -> Option<T>,
+) -> Result<(Admitted, T), Failure> {
     let attempt = async {
         let channel = Channel::of(connection, &context)?;
         let (mut send, mut receive) = connection.accept_bi().await.map_err(Failure::Lost)?;
         let admitted = channel.check(Side::Dialer, &read(connection, &mut receive).await?)?;
+        let judged = judge(&admitted).ok_or(Failure::Unwanted)?;
         send.write_all(&channel.message(Side::Acceptor, None)).await.map_err(|error| lost(connection, error))?;
         let _ = send.finish();
-        Ok(admitted)
+        Ok((admitted, judged))
     };
     // The peer has no reason to send datagrams yet; to let them pile up would be to store for a stranger.
     let attempt = async {

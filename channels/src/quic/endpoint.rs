@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,12 +22,12 @@ use super::gate::{Decision, Gate, Knock};
 use super::governed::Governed;
 use super::inbox::{Inbox, Inboxes};
 use super::key::{NodeKey, NodeKeyError};
-use super::link::{Bulk, Facts, Inner, Link};
-use super::reader::{REFUSED_STREAMS_MAX, StreamEnd, read_datagrams, read_stream};
+use super::link::{Attached, Bulk, BulkTimes, Facts, Inner, Link, Way};
+use super::reader::{Place, REFUSED_STREAMS_MAX, StreamEnd, read_datagrams, read_stream, read_the_rest};
 use super::tls::{self, Tls, Unwanted};
 use super::writer::{write, write_bulk};
 use super::{Clock, canonical};
-use crate::channel::ChannelId;
+use crate::channel::{ChannelId, Path};
 use crate::dial::{ConnectionId, Direction};
 use crate::error::{ConfigError, Misbehavior};
 use crate::governor;
@@ -75,6 +76,10 @@ pub struct EndpointConfig {
     pub events_max: usize,
     /// Bytes of frames and datagrams that may wait for the owner; at least one frame of the largest size. A guess: two send windows.
     pub event_bytes_max: usize,
+    /// The second connection to a peer, for bulk, is closed after this time without anything to send. Shorter costs handshakes, longer memory.
+    pub bulk_idle: Duration,
+    /// A peer that did not take the second connection is asked again after this time. A guess.
+    pub bulk_retry: Duration,
     /// The moment that is [`Time::ZERO`].
     pub origin: Instant,
 }
@@ -92,6 +97,8 @@ impl EndpointConfig {
             channels: sender::Params::default(),
             events_max: 4_096,
             event_bytes_max: 16 * 1_024 * 1_024,
+            bulk_idle: limits::BULK_IDLE,
+            bulk_retry: limits::BULK_RETRY,
             origin: Instant::now(),
         }
     }
@@ -185,8 +192,10 @@ impl std::error::Error for BindError {
 pub struct EndpointStats {
     /// Inbound handshakes and admissions in progress now.
     pub half_open: usize,
-    /// Admitted connections now.
+    /// Admitted connections now, each counted once however many QUIC connections it consists of.
     pub links: usize,
+    /// Second connections of links now, open or being opened, in both directions.
+    pub second_connections: usize,
     /// First packets that were looked at.
     pub knocks: u64,
     /// Handshakes that others began and that we answered.
@@ -232,6 +241,9 @@ struct Shared {
     incarnation: u64,
     allow: Mutex<Option<BTreeSet<PeerId>>>,
     channels: sender::Params,
+    times: BulkTimes,
+    /// Second connections that are open or being opened, in both directions.
+    seconds: AtomicUsize,
     inboxes: Arc<Inboxes>,
     clock: Clock,
     outlet: Outlet,
@@ -285,6 +297,22 @@ impl Drop for HalfOpen {
     }
 }
 
+/// A second connection in the count of those that are no strangers, given back when it is dropped.
+struct Counted(Arc<Shared>);
+
+impl Counted {
+    fn one(shared: &Arc<Shared>) -> Self {
+        shared.seconds.fetch_add(1, Ordering::Relaxed);
+        Counted(shared.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.seconds.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Endpoint {
     /// Binds the socket and starts to accept. Must be called inside a tokio runtime whose I/O and time drivers are on.
     ///
@@ -296,7 +324,8 @@ impl Endpoint {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(BindError::NoRuntime);
         }
-        let EndpointConfig { listen, key, cluster, secrets, incarnation, allow, channels, events_max, event_bytes_max, origin } = config;
+        let EndpointConfig { listen, key, cluster, secrets, incarnation, allow, channels, .. } = config;
+        let EndpointConfig { events_max, event_bytes_max, bulk_idle, bulk_retry, origin, .. } = config;
         let protocols = if secrets.is_empty() {
             vec![tls::protocol_name(&cluster, None)]
         } else {
@@ -335,6 +364,8 @@ impl Endpoint {
             incarnation,
             allow: Mutex::new(allow),
             channels,
+            times: BulkTimes { idle: bulk_idle, retry: bulk_retry },
+            seconds: AtomicUsize::new(0),
             inboxes: Arc::default(),
             clock: Clock { origin },
             outlet,
@@ -411,6 +442,7 @@ impl Endpoint {
         EndpointStats {
             half_open: self.shared.half_open.load(Ordering::Relaxed),
             links: self.shared.links().all.len(),
+            second_connections: self.shared.seconds.load(Ordering::Relaxed),
             knocks: load(&counts.knocks),
             handshakes: load(&counts.handshakes),
             retries: load(&counts.retries),
@@ -504,7 +536,7 @@ impl Shared {
         let knock = Knock {
             validated,
             half_open: self.half_open.load(Ordering::Relaxed),
-            remembered: self.quinn.open_connections().saturating_sub(links),
+            remembered: self.quinn.open_connections().saturating_sub(links + self.seconds.load(Ordering::Relaxed)),
             inbound,
             loaded: self.outlet.is_loaded(),
         };
@@ -531,9 +563,9 @@ impl Shared {
                                 shared.counts.admitted.fetch_add(1, Ordering::Relaxed);
                                 shared.serve(link, Some(place)).await;
                             }
-                            Ok(Guest::Second(link, connection)) => {
+                            Ok(Guest::Second(attached, source, connection)) => {
                                 drop(place);
-                                shared.serve_bulk(link, connection).await;
+                                shared.serve_bulk(attached, source, connection).await;
                             }
                             Err(reason) => shared.turn_away(address, reason),
                         }
@@ -589,17 +621,22 @@ impl Shared {
             return Err(turn_away(CloseCode::NotAllowed, Refusal::NotAllowed));
         }
         let context = self.context(&connection, peer).ok_or_else(|| turn_away(CloseCode::NotAdmitted, Refusal::WrongCluster))?;
-        let admitted = match admission::answer(&connection, context).await {
+        let judge = |admitted: &Admitted| match admitted.attach {
+            None => Some(None),
+            Some(tag) => {
+                let link = self.links().all.values().find(|link| link.peer() == peer && link.0.tag == tag).cloned()?;
+                // Before the place is taken, so that the link does not give up on streams that are still to come.
+                let source = Place::of(link.0.clone());
+                // One is enough, and the first connection may be gone by now.
+                Attached::take(link).map(|attached| Some((attached, source)))
+            }
+        };
+        let (admitted, second) = match admission::answer(&connection, context, judge).await {
             Ok(admitted) => admitted,
             Err(failure) => return Err(turn_away(failure.close_code(), failure.refusal())),
         };
-        if let Some(tag) = admitted.attach {
-            let link = self.links().all.values().find(|link| link.peer() == peer && link.0.tag == tag).cloned();
-            return match link {
-                Some(link) if !link.0.bulk_in.swap(true, Ordering::AcqRel) => Ok(Guest::Second(link, connection)),
-                // One is enough, and the first connection may be gone by now.
-                _ => Err(turn_away(CloseCode::Duplicate, Refusal::Unwanted)),
-            };
+        if let Some((attached, source)) = second {
+            return Ok(Guest::Second(attached, source, connection));
         }
         self.enlist(connection.clone(), peer, admitted, Direction::Inbound)
             .map(Guest::First)
@@ -674,7 +711,7 @@ impl Shared {
                         Failure::Lost(error) => DialError::of(&error),
                         Failure::Incompatible(theirs) => DialError::Incompatible { ours: Versions::OURS, theirs: Some(theirs) },
                         Failure::Undecodable(_) | Failure::OutOfTurn => DialError::Undecodable,
-                        Failure::BadProof => DialError::NotAdmitted,
+                        Failure::BadProof | Failure::Unwanted => DialError::NotAdmitted,
                     },
                 ));
             }
@@ -685,44 +722,63 @@ impl Shared {
     /// Opens the second connection of a link, sends on it until it is idle, and closes it.
     async fn open_bulk(self: Arc<Self>, link: Link) {
         let inner = &link.0;
+        let _counted = Counted::one(&self);
         let opened = self.connect(link.address(), Some(link.peer()), self.bulk_transport.clone(), Some(inner.tag)).await;
         let connection = match opened {
             Ok((connection, ..)) => connection,
             Err(error) => {
                 tracing::debug!(peer = %link.peer().short(), %error, "no second connection");
-                inner.set_bulk(Bulk::Refused);
+                inner.set_bulk(Bulk::Refused(self.clock.now() + inner.times.retry));
                 return;
             }
         };
-        inner.second_opened(&connection);
+        let Some(_listed) = inner.list(Way::Ours, &connection) else { return };
         inner.set_bulk(Bulk::Open);
         tracing::debug!(peer = %link.peer().short(), "second connection opened");
+        // Lives longer than the connection: streams that are let go of before would seem to end in the middle of a frame.
+        let mut writing = pin!(write_bulk(inner.clone(), connection.clone()));
         tokio::select! {
             biased;
-            () = write_bulk(inner.clone(), connection.clone()) => {}
+            () = &mut writing => {}
             _ = connection.closed() => {}
-            _ = inner.connection.closed() => connection.close(CloseCode::Duplicate.var_int(), &[]),
+            _ = inner.connection.closed() => connection.close(CloseCode::Broken.var_int(), &[]),
         }
-        inner.second_over(&connection);
         if !matches!(connection.close_reason(), Some(quinn::ConnectionError::LocallyClosed)) {
             // What it had taken may be lost.
+            Self::broken(inner).await;
+        }
+    }
+
+    /// A second connection ended other than it should. The first one says why, or ends for that reason.
+    async fn broken(inner: &Inner) {
+        if timeout(LINGER, inner.connection.closed()).await.is_err() {
             inner.end(CloseReason::Ours(CloseCode::Broken));
         }
     }
 
     /// Reads what a peer sends on the second connection of a link, until it closes it or the link ends.
-    async fn serve_bulk(self: &Arc<Self>, link: Link, connection: quinn::Connection) {
-        let inner = &link.0;
+    async fn serve_bulk(self: &Arc<Self>, attached: Attached, source: Place, connection: quinn::Connection) {
+        let inner = &attached.0.0;
+        let _counted = Counted::one(self);
+        let Some(_listed) = inner.list(Way::Theirs, &connection) else { return };
+        tokio::select! {
+            biased;
+            () = inner.reported() => {}
+            _ = inner.connection.closed() => return,
+        }
         connection.set_receive_window(VarInt::from_u32(limits::BULK_WINDOW_BYTES));
         connection.set_max_concurrent_uni_streams(VarInt::from_u32(limits::STREAMS_MAX));
         connection.set_max_concurrent_bi_streams(VarInt::from_u32(0));
-        inner.second_opened(&connection);
         let mut readers = JoinSet::new();
         let mut refused_streams = 0;
+        // A peer that says goodbye has closed this one before, though we may hear of it later.
+        let mut grace = None;
         let error = loop {
             tokio::select! {
                 stream = connection.accept_uni() => match stream {
-                    Ok(stream) => drop(readers.spawn(read_stream(stream, inner.clone(), self.outlet.clone()))),
+                    Ok(stream) => {
+                        readers.spawn(read_stream(stream, Path::Bulk, Place::of(inner.clone()), self.outlet.clone()));
+                    }
                     Err(error) => break error,
                 },
                 Some(ended) = readers.join_next() => {
@@ -733,27 +789,29 @@ impl Shared {
                         }
                     }
                 },
-                first = inner.connection.closed() => {
-                    // A peer that says goodbye has closed this one before, or does so now.
-                    if matches!(CloseReason::of(&first, inner.ours()), CloseReason::Theirs(_)) {
-                        let _ = timeout(LINGER, connection.closed()).await;
+                // Nothing of ours sends datagrams here.
+                Ok(_) = connection.read_datagram() => inner.end(CloseReason::Misbehaved(Misbehavior::WrongChannel)),
+                first = inner.connection.closed(), if grace.is_none() => {
+                    match CloseReason::of(&first, inner.ours()) {
+                        CloseReason::Theirs(_) | CloseReason::TheirsUnknown(_) => grace = Some(Box::pin(sleep(LINGER))),
+                        _ => connection.close(CloseCode::Broken.var_int(), &[]),
                     }
-                    connection.close(CloseCode::Duplicate.var_int(), &[]);
-                    break connection.close_reason().unwrap_or(first);
                 }
+                () = over(&mut grace) => connection.close(CloseCode::Broken.var_int(), &[]),
             }
         };
-        match CloseReason::of(&error, None) {
-            // Everything was sent before it was closed, and the next stream of a lane waits for the last one here.
-            CloseReason::Theirs(CloseCode::Idle) => while readers.join_next().await.is_some() {},
-            _ => {
-                readers.shutdown().await;
-                inner.end(CloseReason::Ours(CloseCode::Broken));
-            }
+        drop(source);
+        let is_complete = CloseReason::of(&error, None) == CloseReason::Theirs(CloseCode::Idle);
+        if !is_complete {
+            Self::broken(inner).await;
         }
-        inner.second_over(&connection);
-        inner.bulk_in.store(false, Ordering::Release);
-        inner.bulk_in_over.notify_waiters();
+        let is_theirs = |error| matches!(CloseReason::of(&error, inner.ours()), CloseReason::Theirs(_) | CloseReason::TheirsUnknown(_));
+        if is_complete || inner.connection.close_reason().is_some_and(is_theirs) {
+            // Everything was sent before it was closed, and the next stream of a lane waits for the last one here.
+            read_the_rest(&mut readers, inner).await;
+        } else {
+            readers.shutdown().await;
+        }
     }
 
     /// Makes a link of an admitted connection, if there is room for one more.
@@ -772,7 +830,7 @@ impl Shared {
         let id = ConnectionId(self.last_id.fetch_add(1, Ordering::Relaxed) + 1);
         let Admitted { incarnation, version, observed, attach: _ } = admitted;
         let facts = Facts { id, peer, incarnation, version, direction, observed };
-        let link = Link(Arc::new(Inner::new(facts, connection, self.channels.clone(), self.inboxes.clone(), self.clock)));
+        let link = Link(Arc::new(Inner::new(facts, connection, self.channels.clone(), self.inboxes.clone(), self.clock, self.times)));
         links.all.insert(id, link.clone());
         links.inbound += usize::from(direction == Direction::Inbound);
         Ok(link)
@@ -797,6 +855,7 @@ impl Shared {
             return;
         }
         drop(place);
+        link.0.set_reported();
         tracing::debug!(peer = %peer.short(), %address, direction = ?link.direction(), "connected");
         // Only now may the peer send: whoever is slow to hear of connections shall not hold what they sent.
         let connection = &link.0.connection;
@@ -812,6 +871,7 @@ impl Shared {
     /// Reads and writes until the connection ends. When it returns, nothing of the connection will be reported any more.
     async fn carry(self: &Arc<Self>, link: &Link) -> CloseReason {
         let inner = &link.0;
+        let source = Place::of(inner.clone());
         let mut readers = JoinSet::new();
         let mut others = JoinSet::new();
         others.spawn(write(inner.clone()));
@@ -822,7 +882,7 @@ impl Shared {
             tokio::select! {
                 stream = inner.connection.accept_uni() => match stream {
                     Ok(stream) => {
-                        readers.spawn(read_stream(stream, inner.clone(), self.outlet.clone()));
+                        readers.spawn(read_stream(stream, Path::Urgent, Place::of(inner.clone()), self.outlet.clone()));
                     }
                     Err(error) => break error,
                 },
@@ -845,11 +905,14 @@ impl Shared {
             }
         };
         let reason = CloseReason::of(&error, inner.ours());
+        inner.refuse_bulk();
+        drop(source);
+        inner.close_seconds(|way| way == Way::Ours);
         others.shutdown().await;
         inner.mark_closed();
         match reason {
             // What the peer sent before it closed is still there, and it may have waited until we had it.
-            CloseReason::Theirs(_) | CloseReason::TheirsUnknown(_) => while readers.join_next().await.is_some() {},
+            CloseReason::Theirs(_) | CloseReason::TheirsUnknown(_) => read_the_rest(&mut readers, inner).await,
             _ => readers.shutdown().await,
         }
         inner.without_bulk_in().await;
@@ -868,12 +931,20 @@ async fn expired(deadline: &mut Option<(std::pin::Pin<Box<tokio::time::Sleep>>, 
     }
 }
 
+/// Ends with a sleep, and never without one.
+async fn over(sleeping: &mut Option<std::pin::Pin<Box<tokio::time::Sleep>>>) {
+    match sleeping {
+        Some(sleep) => sleep.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Who was admitted.
 enum Guest {
     /// A peer.
     First(Link),
     /// The second connection of a peer that is connected.
-    Second(Link, quinn::Connection),
+    Second(Attached, Place, quinn::Connection),
 }
 
 /// Takes the link off the list however its task ends.

@@ -145,10 +145,12 @@ impl Outlet {
     /// Waits for room. Those who wait are served in turn, so that a peer that floods us gets no more than its share of the queue.
     pub(super) async fn send(&self, event: Event) -> Result<(), NobodyListens> {
         let weight = event.weight();
-        if weight > 0 {
-            self.room.acquire_many(weight).await.map_err(|_| NobodyListens)?.forget();
-        }
-        self.queue.send(event).await.map_err(|_| NobodyListens)
+        let room = self.room.acquire_many(weight).await.map_err(|_| NobodyListens)?;
+        let place = self.queue.reserve().await.map_err(|_| NobodyListens)?;
+        // Only now: a reader that is ended while it waits takes no room along.
+        room.forget();
+        place.send(event);
+        Ok(())
     }
 
     /// Tells something of little weight if there is room.

@@ -83,11 +83,12 @@ impl Slot {
     /// Waits for room; gives the batch back when nobody listens any more.
     pub(super) async fn send(&self, batch: Batch) -> Result<(), Batch> {
         let weight = batch.weight.min(self.bytes_max);
-        match self.room.acquire_many(weight).await {
-            Ok(permit) => permit.forget(),
-            Err(_) => return Err(batch),
-        }
-        self.queue.send(batch).await.map_err(|refused| refused.0)
+        let Ok(room) = self.room.acquire_many(weight).await else { return Err(batch) };
+        let Ok(place) = self.queue.reserve().await else { return Err(batch) };
+        // Only now: a reader that is ended while it waits takes no room along.
+        room.forget();
+        place.send(batch);
+        Ok(())
     }
 }
 
@@ -102,13 +103,17 @@ impl Inboxes {
         let (sender, queue) = mpsc::channel(BATCHES_MAX);
         let room = Arc::new(Semaphore::new(bytes_max as usize));
         let slot = Slot { kind, queue: sender, room: room.clone(), bytes_max };
-        self.slots.write().unwrap_or_else(PoisonError::into_inner).insert(channel, slot);
+        let before = self.slots.write().unwrap_or_else(PoisonError::into_inner).insert(channel, slot);
+        if let Some(before) = before {
+            // Whoever waits for room there goes on here.
+            before.room.close();
+        }
         Inbox { queue, room, bytes_max }
     }
 
     /// Where the messages of a channel go; nowhere but to the driver, unless somebody took it over and still listens.
     pub(super) fn of(&self, channel: ChannelId) -> Option<Slot> {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
-        slots.get(&channel).filter(|slot| !slot.queue.is_closed()).cloned()
+        slots.get(&channel).filter(|slot| !slot.room.is_closed()).cloned()
     }
 }

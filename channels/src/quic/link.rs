@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::SendDatagramError;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::Clock;
 use super::admission::{Tag, tag};
@@ -50,12 +50,11 @@ pub(super) struct Inner {
     pub(super) room: Notify,
     /// What names this connection to the peer.
     pub(super) tag: Tag,
-    /// Whether the peer has a second connection to us, and somebody reads it.
-    pub(super) bulk_in: AtomicBool,
-    /// That ended.
-    pub(super) bulk_in_over: Notify,
+    /// How the second connection of the peer stands, on the side that reads it.
+    incoming: watch::Sender<Incoming>,
     /// Our second connection, the peer's, and what earlier ones carried.
     seconds: Mutex<Seconds>,
+    pub(super) times: BulkTimes,
     pub(super) arrivals: Arrivals,
     pub(super) inboxes: Arc<Inboxes>,
     /// A drain has a deadline now.
@@ -82,17 +81,82 @@ pub(super) struct Queues {
     pub(super) drain: Option<Drain>,
     closed: bool,
     pub(super) bulk: Bulk,
+    /// How often the channels for bulk left the first connection.
+    pub(super) moves: u32,
     /// The number of the next stream of each lane.
     numbers: BTreeMap<(ChannelId, u8), u32>,
     /// Somebody waits for room.
     is_room_wanted: bool,
 }
 
+/// When a second connection is closed, and when another one is tried.
+#[derive(Clone, Copy)]
+pub(super) struct BulkTimes {
+    pub(super) idle: Duration,
+    pub(super) retry: Duration,
+}
+
 /// The second connections of a link, one for each direction at most.
 #[derive(Default)]
 struct Seconds {
-    open: Vec<quinn::Connection>,
+    open: Vec<(Way, quinn::Connection)>,
+    /// Which are not opened any more: ours when the link is over, theirs when we ended it.
+    refused: [bool; 2],
     past: Traffic,
+}
+
+/// Who sends on a second connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Ours,
+    Theirs,
+}
+
+/// What the door needs to know of a link to let a second connection of its peer in.
+#[derive(Clone, Copy, Default)]
+struct Incoming {
+    /// The owner has heard of the link.
+    is_reported: bool,
+    /// There is one already.
+    is_taken: bool,
+    /// The link ends, and takes none any more.
+    is_over: bool,
+}
+
+/// The place of the peer's second connection, given back when it is dropped.
+pub(super) struct Attached(pub(super) Link);
+
+impl Attached {
+    /// Takes the place if it is free and the link takes a second connection.
+    pub(super) fn take(link: Link) -> Option<Self> {
+        let taken = link.0.incoming.send_if_modified(|incoming| {
+            let is_free = !incoming.is_taken && !incoming.is_over;
+            incoming.is_taken |= is_free;
+            is_free
+        });
+        taken.then(|| Attached(link))
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.0.0.incoming.send_modify(|incoming| incoming.is_taken = false);
+    }
+}
+
+/// A second connection that is listed at its link until this is dropped, and closed then if nobody did before.
+pub(super) struct Listed<'a> {
+    link: &'a Inner,
+    connection: quinn::Connection,
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        self.connection.close(CloseCode::Broken.var_int(), &[]);
+        let mut seconds = self.link.seconds();
+        seconds.open.retain(|(_, open)| open.stable_id() != self.connection.stable_id());
+        seconds.past.add(&self.connection);
+    }
 }
 
 /// What connections carried.
@@ -123,8 +187,10 @@ pub(super) enum Bulk {
     Opening,
     /// It carries the channels for bulk.
     Open,
-    /// The peer does not want one: the first connection carries everything.
-    Refused,
+    /// It takes nothing more, and waits until the peer's transport has all of it; the first connection carries everything else.
+    Closing,
+    /// The peer did not want one or was not reached: until then the first connection carries everything.
+    Refused(Time),
 }
 
 /// An order to send what is queued and then to close.
@@ -134,12 +200,23 @@ pub(super) struct Drain {
     pub(super) limit: Duration,
 }
 
+impl Bulk {
+    /// Whether a second connection may be opened now.
+    fn may_open(self, now: impl FnOnce() -> Time) -> bool {
+        match self {
+            Bulk::Closed => true,
+            Bulk::Refused(until) => now() >= until,
+            Bulk::Opening | Bulk::Open | Bulk::Closing => false,
+        }
+    }
+}
+
 impl Queues {
     /// Whether a connection carries a channel now.
     pub(super) fn carries(&self, connection: Path, channel: Path) -> bool {
         match connection {
-            Path::Urgent => channel == Path::Urgent || matches!(self.bulk, Bulk::Closed | Bulk::Refused),
-            Path::Bulk => channel == Path::Bulk,
+            Path::Urgent => channel == Path::Urgent || matches!(self.bulk, Bulk::Closed | Bulk::Closing | Bulk::Refused(_)),
+            Path::Bulk => channel == Path::Bulk && self.bulk == Bulk::Open,
         }
     }
 
@@ -183,7 +260,14 @@ pub(super) struct Facts {
 }
 
 impl Inner {
-    pub(super) fn new(facts: Facts, connection: quinn::Connection, params: sender::Params, inboxes: Arc<Inboxes>, clock: Clock) -> Self {
+    pub(super) fn new(
+        facts: Facts,
+        connection: quinn::Connection,
+        params: sender::Params,
+        inboxes: Arc<Inboxes>,
+        clock: Clock,
+        times: BulkTimes,
+    ) -> Self {
         let Facts { id, peer, incarnation, version, direction, observed } = facts;
         let received = params.channels().iter().map(|_| Received::default()).collect();
         let state = sender::State::new(params.clone());
@@ -194,6 +278,7 @@ impl Inner {
             drain: None,
             closed: false,
             bulk: Bulk::Closed,
+            moves: 0,
             numbers: BTreeMap::new(),
             is_room_wanted: false,
         };
@@ -213,9 +298,9 @@ impl Inner {
             wake_bulk: Notify::new(),
             bulk_wanted: Notify::new(),
             room: Notify::new(),
-            bulk_in: AtomicBool::new(false),
-            bulk_in_over: Notify::new(),
+            incoming: watch::Sender::default(),
             seconds: Mutex::default(),
+            times,
             arrivals: Arrivals::default(),
             inboxes,
             draining: Notify::new(),
@@ -240,6 +325,18 @@ impl Inner {
         let _ = self.ours.set(reason);
         self.queues().closed = true;
         self.connection.close(code.var_int(), &[]);
+        self.close_seconds(|_| true);
+    }
+
+    /// Closes second connections of a link that is over, before whoever writes there lets go of streams in the middle of a frame.
+    pub(super) fn close_seconds(&self, like: impl Fn(Way) -> bool) {
+        let mut seconds = self.seconds();
+        for way in [Way::Ours, Way::Theirs] {
+            seconds.refused[way as usize] |= like(way);
+        }
+        for (_, connection) in seconds.open.iter().filter(|(way, _)| like(*way)) {
+            connection.close(CloseCode::Broken.var_int(), &[]);
+        }
     }
 
     /// Refuses what comes now that the connection is gone, and forgets what was queued: an owner may keep the link.
@@ -269,14 +366,15 @@ impl Inner {
                 self.wake_bulk.notify_one();
             }
             Bulk::Opening => {}
-            Bulk::Closed if queues.state.queued(channel).bytes > limits::BULK_OPENS_AT_BYTES => {
+            bulk if queues.state.queued(channel).bytes > limits::BULK_OPENS_AT_BYTES && bulk.may_open(|| self.clock.now()) => {
                 queues.bulk = Bulk::Opening;
+                queues.moves = queues.moves.wrapping_add(1);
                 drop(queues);
                 self.bulk_wanted.notify_one();
                 // The writer ends the streams that move.
                 self.wake.notify_one();
             }
-            Bulk::Closed | Bulk::Refused => {
+            Bulk::Closed | Bulk::Closing | Bulk::Refused(_) => {
                 drop(queues);
                 self.wake.notify_one();
             }
@@ -287,28 +385,36 @@ impl Inner {
         self.seconds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a second connection that is open from now on.
-    pub(super) fn second_opened(&self, connection: &quinn::Connection) {
-        self.seconds().open.push(connection.clone());
+    /// Lists a second connection; `None`, and it is closed, when the link is over.
+    pub(super) fn list(&self, way: Way, connection: &quinn::Connection) -> Option<Listed<'_>> {
+        let mut seconds = self.seconds();
+        if seconds.refused[way as usize] {
+            connection.close(CloseCode::Broken.var_int(), &[]);
+            return None;
+        }
+        seconds.open.push((way, connection.clone()));
+        Some(Listed { link: self, connection: connection.clone() })
     }
 
-    /// Notes that a second connection is over.
-    pub(super) fn second_over(&self, connection: &quinn::Connection) {
-        let mut seconds = self.seconds();
-        seconds.open.retain(|open| open.stable_id() != connection.stable_id());
-        seconds.past.add(connection);
+    /// Says that the owner has heard of the link.
+    pub(super) fn set_reported(&self) {
+        self.incoming.send_modify(|incoming| incoming.is_reported = true);
+    }
+
+    /// Ends when the owner has heard of the link.
+    pub(super) async fn reported(&self) {
+        // The other end is a field of this.
+        let _ = self.incoming.subscribe().wait_for(|incoming| incoming.is_reported).await;
+    }
+
+    /// Takes no second connection of the peer from now on.
+    pub(super) fn refuse_bulk(&self) {
+        self.incoming.send_modify(|incoming| incoming.is_over = true);
     }
 
     /// Ends when nobody reads a second connection of the peer any more.
     pub(super) async fn without_bulk_in(&self) {
-        loop {
-            let mut over = std::pin::pin!(self.bulk_in_over.notified());
-            over.as_mut().enable();
-            if !self.bulk_in.load(Ordering::Acquire) {
-                return;
-            }
-            over.await;
-        }
+        let _ = self.incoming.subscribe().wait_for(|incoming| !incoming.is_taken).await;
     }
 
     pub(super) fn set_bulk(&self, bulk: Bulk) {
@@ -401,7 +507,7 @@ impl Link {
         if queues.closed || queues.drain.is_some() {
             return Err(MessageError::Closed);
         }
-        let waited = queues.state.queued(channel).frames > 0;
+        let waited = queues.state.is_lane_waiting(channel, lane);
         let pushed = queues.state.push_message(channel, lane, kind, body, || self.0.clock.now());
         self.roused(queues, channel, waited, pushed)
     }
@@ -416,7 +522,7 @@ impl Link {
         if queues.closed || queues.drain.is_some() {
             return Err(MessageError::Closed);
         }
-        let waited = queues.state.queued(channel).frames > 0;
+        let waited = queues.state.is_lane_waiting(channel, lane);
         let pushed = queues.state.push_shared(channel, lane, kind, body, || self.0.clock.now());
         self.roused(queues, channel, waited, pushed)
     }
@@ -429,8 +535,8 @@ impl Link {
         pushed: Result<(), (sender::Reason, crate::channel::Overflow)>,
     ) -> Result<(), MessageError> {
         pushed.map_err(|(reason, overflow)| MessageError::Refused(reason, overflow))?;
-        // Whoever sends what waited has been woken for it, unless enough waits by now for another connection.
-        if !waited || queues.bulk == Bulk::Closed {
+        // Whoever sends what waited on this lane has been woken for it, unless enough waits by now for another connection.
+        if !waited || matches!(queues.bulk, Bulk::Closed | Bulk::Refused(_)) {
             self.0.rouse(queues, channel);
         }
         Ok(())
@@ -447,6 +553,7 @@ impl Link {
                     // Half of the queue, so that each wake-up is for many messages.
                     queued.frames <= spec.queued_frames_max / 2
                         && queued.bytes.saturating_add(bytes) <= (spec.queued_bytes_max / 2).max(bytes)
+                        && !queues.state.is_peer_full(channel, bytes)
                 });
                 if queues.closed || has_room {
                     return;
@@ -539,7 +646,7 @@ impl Link {
         let mut traffic = {
             let seconds = self.0.seconds();
             let mut traffic = seconds.past;
-            seconds.open.iter().for_each(|connection| traffic.add(connection));
+            seconds.open.iter().for_each(|(_, connection)| traffic.add(connection));
             traffic
         };
         traffic.add(&self.0.connection);

@@ -17,12 +17,34 @@
 //! strangers from getting that far by accident; an HMAC over the TLS exporter, the dialer first, proves that both know the secret. Only
 //! then is a connection reported, on both sides.
 //!
+//! # Two connections for a link
+//!
+//! A link begins with one QUIC connection, which lives as long as the link. When more than [`limits::BULK_OPENS_AT_BYTES`](crate::limits::BULK_OPENS_AT_BYTES)
+//! wait on a channel with [`Path::Bulk`](crate::channel::Path::Bulk), the sender opens a *second connection* for those channels, with a congestion control of
+//! its own ([`Governed`]); each side may open one, and sends alone on its own. It goes through the same admission and names the first connection by its tag; the
+//! acceptor decides before it welcomes. After [`EndpointConfig::bulk_idle`] without anything to send it is closed. A peer that refuses it, or is not reached, gets
+//! everything on the first, and is asked again after [`EndpointConfig::bulk_retry`].
+//!
+//! ```text
+//! Closed ──much waits──▶ Opening ──welcome──▶ Open ──idle, or drained──▶ Closing ──the peer has it all──▶ Closed
+//!                           └──────────no, or nobody there──▶ Refused ──later──▶ as Closed
+//! ```
+//!
+//! A lane that moves ends its stream and goes on in a stream with the next number on the other connection; the reader takes the streams of a lane in the order of
+//! their numbers. Frames on their way are in one place only: while a second connection opens, what it is to carry waits. When it breaks, or a stream is
+//! reset, the whole link ends, with [`CloseCode::Broken`] or as misbehavior, for what was on it may be lost.
+//!
 //! # Invariants
 //!
 //! - No [`Event::Frame`], [`Event::Datagram`] or [`Event::Closed`] of a connection comes before its [`Event::Connected`], and none after
 //!   its [`Event::Closed`].
 //! - A secret, a private key or a proof is never logged.
 //! - No failing connection, however hostile, ends the loop that accepts the next one.
+//! - While a link stands, the frames of a lane arrive complete and in order, whatever connection carries them.
+//! - No second connection outlives its first but to be read to its end, and [`Event::Closed`] comes after that.
+//! - Nothing comes on a second connection before its link was reported. Frames of [`Class::Control`](crate::channel::Class::Control) and datagrams never do:
+//!   a peer that sends them there misbehaves.
+//! - A task that is ended while it waits for room in a queue takes none of that room along.
 //! - No lock is held while waiting.
 //!
 //! # What a peer can make us hold
@@ -33,8 +55,12 @@
 //! | anybody, with forged addresses | handshakes in progress | some [`limits::HALF_OPEN_RETRY`](crate::limits::HALF_OPEN_RETRY), then Retry |
 //! | anybody who receives at its address | handshakes in progress | [`limits::HALF_OPEN_MAX`](crate::limits::HALF_OPEN_MAX), for some seconds each |
 //! | anybody who holds some key | bytes before admission | 32 KiB on one stream |
-//! | a member | bytes that it sent and nobody read | [`limits::WINDOW_BYTES`](crate::limits::WINDOW_BYTES), and 256 KiB of datagrams |
-//! | a member that does not read | queued frames | [`sender::Params`](crate::sender::Params), and 64 KiB and a frame for each channel |
+//! | a member, for each connection | bytes that it sent and nobody read | 32 MiB and 512 KiB of datagrams: [`limits::WINDOW_BYTES`](crate::limits::WINDOW_BYTES) on the first, [`limits::BULK_WINDOW_BYTES`](crate::limits::BULK_WINDOW_BYTES) on its second, 256 KiB of datagrams on each; none of it before the link is reported |
+//! | a member, for each connection | streams, and a task for each | [`limits::STREAMS_MAX`](crate::limits::STREAMS_MAX) on the first and on its second; of one lane [`limits::STREAMS_AHEAD_MAX`](crate::limits::STREAMS_AHEAD_MAX) wait for their turn |
+//! | a member that does not read | queued frames | [`sender::Params`](crate::sender::Params), and 64 KiB and a frame for each lane and connection |
+//! | a member that does not acknowledge | bytes to send again | 32 MiB: [`limits::SEND_WINDOW_BYTES`](crate::limits::SEND_WINDOW_BYTES) on the first, at most [`limits::BULK_SEND_WINDOW_BYTES`](crate::limits::BULK_SEND_WINDOW_BYTES) on our second |
+//! | all members together | connections | [`limits::CONNECTIONS_MAX`](crate::limits::CONNECTIONS_MAX) links, and for each of them one second connection of theirs and one of ours |
+//! | all members together | messages in an [`Inbox`] | the bytes that it was made with, and a batch for each stream; when the peer has closed, what finds no room for [`limits::IDLE_TIMEOUT`](crate::limits::IDLE_TIMEOUT) is dropped |
 //! | all members together | events not taken | [`EndpointConfig::events_max`] and [`EndpointConfig::event_bytes_max`] |
 #![expect(
     clippy::disallowed_methods,

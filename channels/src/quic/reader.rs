@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use quinn::{RecvStream, VarInt};
+use quinn::{ReadError, RecvStream, VarInt};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use super::close::{CloseReason, stop};
 use super::event::{Event, NobodyListens, Outlet};
-use super::inbox::Batch;
+use super::inbox::{Batch, Slot};
 use super::link::{Inner, frame_bytes_max};
-use crate::channel::ChannelId;
+use crate::channel::{ChannelId, Class, Path};
 use crate::error::{DecodeError, Misbehavior};
 use crate::frame::{Decoder, Frame, Preamble};
 use crate::limits;
@@ -34,8 +35,15 @@ pub(super) const REFUSED_STREAMS_MAX: u32 = 1_024;
 /// Whose turn it is: the streams of a lane are read one after the other, in the order of their numbers, on whatever connection they come.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
-    lanes: Mutex<BTreeMap<(ChannelId, u8), Turn>>,
+    lanes: Mutex<Lanes>,
     moved_on: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Lanes {
+    turns: BTreeMap<(ChannelId, u8), Turn>,
+    /// Those who may still bring a waiting stream its turn: readers that do not wait for theirs, and loops that accept streams.
+    busy: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,37 +51,119 @@ struct Turn {
     /// The number of the stream that is read, or is read next.
     number: u32,
     is_reading: bool,
+    /// Which streams ahead wait: bit `n` stands for the one with the number `number + n`.
+    ahead: u32,
 }
 
 impl Arrivals {
-    /// Waits for the turn of a stream. An error is the code to stop it with.
-    async fn begin(&self, preamble: Preamble) -> Result<(), VarInt> {
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends when every stream that is left waits for one that cannot come any more.
+    pub(super) async fn stuck(&self) {
         loop {
             let mut moved_on = pin!(self.moved_on.notified());
             moved_on.as_mut().enable();
+            if self.lanes().busy == 0 {
+                return;
+            }
+            moved_on.await;
+        }
+    }
+}
+
+/// Somebody who may bring waiting streams their turn; made before its task, so that none is overlooked.
+pub(super) struct Place {
+    link: Arc<Inner>,
+    /// The stream whose turn it waits for.
+    waiting: Option<Preamble>,
+}
+
+impl Place {
+    pub(super) fn of(link: Arc<Inner>) -> Self {
+        link.arrivals.lanes().busy += 1;
+        Place { link, waiting: None }
+    }
+
+    /// Waits for the turn of a stream. An error is the code to stop it with.
+    async fn begin(&mut self, preamble: Preamble) -> Result<(), VarInt> {
+        let link = self.link.clone();
+        loop {
+            let mut moved_on = pin!(link.arrivals.moved_on.notified());
+            moved_on.as_mut().enable();
             {
-                let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-                let turn = lanes.entry((preamble.channel, preamble.lane)).or_default();
-                match preamble.number.wrapping_sub(turn.number) {
-                    0 if !turn.is_reading => {
-                        turn.is_reading = true;
+                let mut lanes = link.arrivals.lanes();
+                let turn = lanes.turns.entry((preamble.channel, preamble.lane)).or_default();
+                let ahead = preamble.number.wrapping_sub(turn.number);
+                if self.waiting.is_some() {
+                    if ahead == 0 {
+                        // Whoever read the one before has handed the turn over.
+                        self.waiting = None;
                         return Ok(());
                     }
-                    1..=limits::STREAMS_AHEAD_MAX => {}
-                    _ => return Err(stop::DUPLICATE),
+                } else {
+                    match ahead {
+                        0 if !turn.is_reading => {
+                            turn.is_reading = true;
+                            return Ok(());
+                        }
+                        1..=limits::STREAMS_AHEAD_MAX if turn.ahead & (1 << ahead) == 0 => turn.ahead |= 1 << ahead,
+                        _ => return Err(stop::DUPLICATE),
+                    }
+                    self.waiting = Some(preamble);
+                    lanes.busy -= 1;
+                    if lanes.busy == 0 {
+                        link.arrivals.moved_on.notify_waiters();
+                        // Which has consumed what was enabled above, and nothing has changed for this one.
+                        continue;
+                    }
                 }
             }
             moved_on.await;
         }
     }
 
+    /// The stream was read to its end: the next one of its lane is.
     fn end(&self, preamble: Preamble) {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = lanes.entry((preamble.channel, preamble.lane)).or_default();
-        *turn = Turn { number: preamble.number.wrapping_add(1), is_reading: false };
+        let mut lanes = self.link.arrivals.lanes();
+        let turn = lanes.turns.entry((preamble.channel, preamble.lane)).or_default();
+        let ahead = turn.ahead >> 1;
+        // The turn is handed over here, so that the one who waits counts as busy from now on.
+        let is_handed = ahead & 1 == 1;
+        *turn = Turn { number: preamble.number.wrapping_add(1), is_reading: is_handed, ahead: ahead & !1 };
+        lanes.busy += usize::from(is_handed);
         drop(lanes);
-        self.moved_on.notify_waiters();
+        self.link.arrivals.moved_on.notify_waiters();
     }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut lanes = self.link.arrivals.lanes();
+        if let Some(preamble) = self.waiting {
+            let turn = lanes.turns.entry((preamble.channel, preamble.lane)).or_default();
+            let ahead = preamble.number.wrapping_sub(turn.number);
+            if ahead != 0 {
+                turn.ahead &= !1_u32.checked_shl(ahead).unwrap_or(0);
+                return;
+            }
+        }
+        lanes.busy -= 1;
+        if lanes.busy == 0 {
+            drop(lanes);
+            self.link.arrivals.moved_on.notify_waiters();
+        }
+    }
+}
+
+/// Waits until the streams of a connection that is over have been read, or wait for others in vain.
+pub(super) async fn read_the_rest(readers: &mut JoinSet<StreamEnd>, link: &Inner) {
+    tokio::select! {
+        () = async { while readers.join_next().await.is_some() {} } => {}
+        () = link.arrivals.stuck() => {}
+    }
+    readers.shutdown().await;
 }
 
 /// How the reading of one stream ended.
@@ -86,7 +176,8 @@ pub(super) enum StreamEnd {
 }
 
 /// Reads one stream to its end and reports its frames. Waits while the owner is behind; then flow control makes the peer wait.
-pub(super) async fn read_stream(mut stream: RecvStream, link: Arc<Inner>, outlet: Outlet) -> StreamEnd {
+pub(super) async fn read_stream(mut stream: RecvStream, path: Path, mut place: Place, outlet: Outlet) -> StreamEnd {
+    let link = place.link.clone();
     // Nothing but the preamble is read under this limit.
     let mut decoder = Decoder::new(0);
     let preamble = match preamble(&mut stream, &mut decoder).await {
@@ -98,9 +189,14 @@ pub(super) async fn read_stream(mut stream: RecvStream, link: Arc<Inner>, outlet
         }
     };
     let refused = match link.params.channel(preamble.channel) {
+        // What keeps the cluster together never waits behind bulk; other channels come where their sender has them.
+        Some(spec) if path == Path::Bulk && spec.class == Class::Control => {
+            link.end(CloseReason::Misbehaved(Misbehavior::WrongChannel));
+            return StreamEnd::Over;
+        }
         Some(spec) if preamble.lane < spec.lanes => {
             decoder.set_frame_bytes_max(frame_bytes_max(spec));
-            link.arrivals.begin(preamble).await.err()
+            place.begin(preamble).await.err()
         }
         _ => Some(stop::UNKNOWN_CHANNEL),
     };
@@ -110,8 +206,9 @@ pub(super) async fn read_stream(mut stream: RecvStream, link: Arc<Inner>, outlet
         return StreamEnd::Refused;
     }
     match read_frames(&mut stream, &mut decoder, preamble, &link, &outlet).await {
-        Ok(()) => link.arrivals.end(preamble),
-        Err(Fault::NobodyListens) => {}
+        Ok(()) => place.end(preamble),
+        // The next stream of the lane must not be taken for what followed.
+        Err(Fault::NobodyListens | Fault::Lost) => {}
         Err(Fault::Undecodable(error)) => link.end(CloseReason::Misbehaved(Misbehavior::Undecodable(error))),
     }
     StreamEnd::Over
@@ -120,6 +217,8 @@ pub(super) async fn read_stream(mut stream: RecvStream, link: Arc<Inner>, outlet
 enum Fault {
     Undecodable(DecodeError),
     NobodyListens,
+    /// The connection is gone.
+    Lost,
 }
 
 impl From<NobodyListens> for Fault {
@@ -198,12 +297,12 @@ async fn read_frames(
             && !bodies.is_empty()
         {
             usual = bodies.len();
-            if let Err(batch) = slot.send(Batch::new(link.peer, link.incarnation, preamble.lane, bodies)).await {
-                // Nobody listens there any more: they go where they would have gone.
-                for body in batch.bodies {
-                    let frame = Frame { kind: slot.kind, body: Bytes::copy_from_slice(&body) };
-                    outlet.send(Event::Frame { connection: link.id, channel, frame }).await?;
-                }
+            let batch = Batch::new(link.peer, link.incarnation, preamble.lane, bodies);
+            tokio::select! {
+                biased;
+                delivered = deliver(slot, batch, channel, link, outlet) => delivered?,
+                // An application that takes nothing shall not keep the end of a connection from those who must know of it.
+                () = abandoned(link) => return Err(Fault::Lost),
             }
         }
         if let Some(error) = fault {
@@ -213,10 +312,39 @@ async fn read_frames(
             Ok(Some(count)) => arrived = count,
             Ok(None) if decoder.held_bytes() == 0 => return Ok(()),
             Ok(None) => return Err(Fault::Undecodable(DecodeError::Truncated)),
-            // Reset by the peer, or gone with the connection. What was whole has been reported.
-            Err(_) => return Ok(()),
+            // Its own writers end what they began: the order of the lane has a hole.
+            Err(ReadError::Reset(_)) => return Err(Fault::Undecodable(DecodeError::Truncated)),
+            // What was whole has been reported.
+            Err(_) => return Err(Fault::Lost),
         }
     }
+}
+
+/// Hands messages to the inbox of their channel, or to the next one that takes it over; when nobody listens there any more they go where they would have
+/// gone without.
+async fn deliver(mut slot: Slot, mut batch: Batch, channel: ChannelId, link: &Inner, outlet: &Outlet) -> Result<(), NobodyListens> {
+    let kind = slot.kind;
+    loop {
+        match slot.send(batch).await {
+            Ok(()) => return Ok(()),
+            Err(refused) => batch = refused,
+        }
+        match link.inboxes.of(channel) {
+            Some(next) if next.kind == kind => slot = next,
+            _ => break,
+        }
+    }
+    for body in batch.bodies {
+        let frame = Frame { kind, body: Bytes::copy_from_slice(&body) };
+        outlet.send(Event::Frame { connection: link.id, channel, frame }).await?;
+    }
+    Ok(())
+}
+
+/// Ends some time after the connection.
+async fn abandoned(link: &Inner) {
+    link.connection.closed().await;
+    tokio::time::sleep(limits::IDLE_TIMEOUT).await;
 }
 
 /// Reports datagrams until the connection ends. While the owner is behind, the oldest ones are dropped.

@@ -60,27 +60,28 @@ pub(super) async fn write(link: Arc<Inner>) {
 /// afterwards. Ends at once when the connection is lost.
 pub(super) async fn write_bulk(link: Arc<Inner>, connection: quinn::Connection) {
     let mut writer = Writer::new(link.clone(), connection.clone(), Path::Bulk);
-    let drained = loop {
-        match tokio::time::timeout(limits::BULK_IDLE, writer.step()).await {
+    loop {
+        match tokio::time::timeout(link.times.idle, writer.step()).await {
             Ok(Step::Again) => {}
             Ok(Step::Lost) => return,
-            Ok(Step::Drained(drain)) => break Some(drain),
+            Ok(Step::Drained(_)) => break,
             Err(_) if !writer.is_empty() => {}
             Err(_) => {
                 let mut queues = link.queues();
                 if !queues.state.is_waiting(|spec| spec.path == Path::Bulk) {
                     // From here on nothing more comes to this writer.
-                    queues.bulk = Bulk::Closed;
-                    break None;
+                    queues.bulk = Bulk::Closing;
+                    break;
                 }
             }
         }
-    };
+    }
     writer.finish().await;
-    if drained.is_some() {
+    if connection.close_reason().is_none() {
+        connection.close(CloseCode::Idle.var_int(), &[]);
+        // Only now may the first connection end, or another second one be opened.
         link.set_bulk(Bulk::Closed);
     }
-    connection.close(CloseCode::Idle.var_int(), &[]);
 }
 
 enum Step {
@@ -97,6 +98,10 @@ struct Writer {
     connection: quinn::Connection,
     path: Path,
     lanes: BTreeMap<(ChannelId, u8), Lane>,
+    /// Streams that ended, until the peer's transport has all of them.
+    ended: Vec<Ending>,
+    /// The moves that were seen: streams from before the last one have ended, even if the channels are back by now.
+    moves: u32,
     /// When the send window was last fitted to the congestion window.
     fitted: Time,
 }
@@ -115,6 +120,7 @@ struct Lane {
     is_ending: bool,
 }
 
+type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Opening = Pin<Box<dyn Future<Output = Result<SendStream, ConnectionError>> + Send>>;
 
 enum LaneStream {
@@ -127,7 +133,7 @@ enum LaneStream {
 
 impl Writer {
     fn new(link: Arc<Inner>, connection: quinn::Connection, path: Path) -> Self {
-        Writer { link, connection, path, lanes: BTreeMap::new(), fitted: Time::ZERO }
+        Writer { link, connection, path, lanes: BTreeMap::new(), ended: Vec::new(), moves: 0, fitted: Time::ZERO }
     }
 
     async fn step(&mut self) -> Step {
@@ -163,7 +169,7 @@ impl Writer {
     /// Whether nothing more can come to this writer.
     fn is_last(&self, queues: &super::link::Queues) -> bool {
         match self.path {
-            Path::Urgent => queues.state.is_empty() && matches!(queues.bulk, Bulk::Closed | Bulk::Refused),
+            Path::Urgent => queues.state.is_empty() && matches!(queues.bulk, Bulk::Closed | Bulk::Refused(_)),
             Path::Bulk => !queues.state.is_waiting(|spec| spec.path == Path::Bulk),
         }
     }
@@ -185,7 +191,8 @@ impl Writer {
         let mut queues = self.link.queues();
         let mut took = false;
         let (urgent, bulk) = (queues.carries(self.path, Path::Urgent), queues.carries(self.path, Path::Bulk));
-        if !bulk {
+        if !bulk || (self.path == Path::Urgent && queues.moves != self.moves) {
+            self.moves = queues.moves;
             for ((channel, _), lane) in &mut self.lanes {
                 lane.is_ending |= params.path(*channel) == Path::Bulk;
             }
@@ -233,7 +240,16 @@ impl Writer {
                 queues.dropped(before - lane.bytes - wrote, now);
             }
         }
-        self.lanes.retain(|_, lane| !lane.is_over());
+        let ended = &mut self.ended;
+        self.lanes.retain(|_, lane| {
+            let is_over = lane.is_over();
+            if is_over && let LaneStream::Open(stream) = &lane.stream {
+                let stopped = stream.stopped();
+                ended.push(Box::pin(async move { drop(stopped.await) }));
+            }
+            !is_over
+        });
+        ended.retain_mut(|stream| stream.as_mut().poll(context).is_pending());
         Ok(wrote_any)
     }
 
@@ -256,6 +272,9 @@ impl Writer {
         }
         for stream in streams {
             let _ = stream.stopped().await;
+        }
+        for stream in self.ended.drain(..) {
+            stream.await;
         }
     }
 }

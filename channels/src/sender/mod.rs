@@ -726,6 +726,20 @@ impl State {
         self.params.index(channel).map(|index| self.channels[index].queued).unwrap_or_default()
     }
 
+    /// Whether anything waits on a lane of a channel; lanes beyond the last begin anew from the first.
+    pub fn is_lane_waiting(&self, channel: ChannelId, lane: u8) -> bool {
+        self.params.index(channel).is_some_and(|index| {
+            let lane = usize::from(lane % self.params.channels[index].lanes);
+            !self.queues[self.params.lanes[index] + lane].frames.is_empty()
+        })
+    }
+
+    /// Whether all channels together leave no room for a frame of so many bytes on this one, whatever its own queue says.
+    pub fn is_peer_full(&self, channel: ChannelId, bytes: usize) -> bool {
+        let is_shared = self.params.channel(channel).is_some_and(|spec| spec.class != Class::Control);
+        is_shared && bytes.min(self.params.shared_bytes_max) > self.params.shared_bytes_max - self.shared_bytes
+    }
+
     /// Whether anything waits on a channel like this.
     pub fn is_waiting(&self, like: impl Fn(&ChannelSpec) -> bool) -> bool {
         self.params.channels.iter().zip(&self.channels).any(|(spec, channel)| channel.queued.frames > 0 && like(spec))

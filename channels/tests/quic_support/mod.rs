@@ -132,13 +132,25 @@ pub(crate) fn proof(connection: &quinn::Connection, secret: &ClusterSecret, side
 
 /// A hello (kind 1) or welcome (kind 2) as documented.
 pub(crate) fn hello(kind: u16, versions: [u16; 2], proof: [u8; 32]) -> Bytes {
+    hello_of(kind, versions, proof, None)
+}
+
+/// One that may name the connection of which this one is the second.
+pub(crate) fn hello_of(kind: u16, versions: [u16; 2], proof: [u8; 32], attach: Option<[u8; 16]>) -> Bytes {
     let mut body = [versions[0].to_be_bytes(), versions[1].to_be_bytes()].concat();
     // Incarnation 9; the address 127.0.0.1:7.
     body.extend_from_slice(&[9, 0, 127, 0, 0, 1, 7]);
     body.extend_from_slice(&proof);
-    // The first connection of the two.
-    body.push(0);
+    body.push(u8::from(attach.is_some()));
+    body.extend_from_slice(attach.as_ref().map_or(&[][..], |tag| tag));
     frame::encode(kind, &body)
+}
+
+/// The name of a connection as documented.
+pub(crate) fn tag(connection: &quinn::Connection) -> [u8; 16] {
+    let mut tag = [0; 16];
+    connection.export_keying_material(&mut tag, b"EXPORTER-meshwork-bulk-v1", &[]).unwrap();
+    tag
 }
 
 /// A stranger's socket.
