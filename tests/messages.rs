@@ -197,7 +197,10 @@ fn a_channel_goes_from_hand_to_hand_and_errors_say_why() {
                 Err(error) => break error,
             }
         };
-        assert!(matches!(failed, Error::Call(CallError::Unreachable | CallError::TimedOut) | Error::Send(SendError::UnknownPeer(_))), "{failed}");
+        assert!(
+            matches!(failed, Error::Call(CallError::Unreachable | CallError::TimedOut) | Error::Send(SendError::UnknownPeer(_))),
+            "{failed}"
+        );
         a.leave().await;
         assert!(matches!(sender.send(b"six").await, Err(Error::Stopped)));
     });
