@@ -248,6 +248,9 @@ impl Driver {
         for (_, waiter) in std::mem::take(&mut self.waiters) {
             waiter.fail(CallError::Leaving);
         }
+        // Before anybody can see that the queue of commands is closed.
+        self.inbox.close();
+        self.outbox = Outbox::default();
         if let End::Leave(reply) = end {
             self.remember_peers();
             self.endpoint.shutdown(CloseCode::Leaving, DRAIN).await;

@@ -235,7 +235,7 @@ impl Inbox {
     }
 
     /// The node has stopped.
-    fn close(&self) {
+    pub(super) fn close(&self) {
         let mut waiting = self.waiting();
         waiting.is_closed = true;
         waiting.contents.clear();
