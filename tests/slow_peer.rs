@@ -27,10 +27,10 @@ const PAYLOAD_BYTES: usize = 4_096;
 const EVERY: Duration = Duration::from_millis(5);
 
 /// What this process may grow by because of the slow peer. For each of the healthy nodes: the queues to one peer (3 MiB of events), what the
-/// writer holds (64 KiB a channel), the copies for retransmission that the peer's window allows (1 MiB), the same window as it lies unread in
+/// writer holds (64 KiB a channel), the copies for retransmission that the peer's window allows (2 MiB), the same window as it lies unread in
 /// the puppet, which lives in this process too; twice, because a closed connection may live on beside its successor for a moment; and 16 MiB for
 /// an allocator that gives little back.
-const GROWTH_BYTES_MAX: usize = NODES * 2 * (3 + 1 + 1 + 1) * 1_024 * 1_024 + 16 * 1_024 * 1_024;
+const GROWTH_BYTES_MAX: usize = NODES * 2 * (3 + 1 + 2 + 2) * 1_024 * 1_024 + 16 * 1_024 * 1_024;
 
 /// The ratio that the long run demands.
 const RATIO_MAX: f64 = 1.20;
@@ -229,7 +229,7 @@ fn run(appetite: Appetite) {
     let long = std::env::var("MESHWORK_SLOW_SECONDS").ok().map(|seconds| Duration::from_secs(seconds.parse().unwrap()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (baseline, slow) = long.map_or((Duration::from_millis(1_500), Duration::from_secs(7)), |long| (long / 2, long));
+        let (baseline, slow) = long.map_or((Duration::from_millis(1_500), Duration::from_secs(11)), |long| (long / 2, long));
         let outcome = starve(appetite, baseline, slow).await;
         if long.is_some() {
             let ratio = quantile(&outcome.slow, 0.99).as_secs_f64() / quantile(&outcome.baseline, 0.99).as_secs_f64();
