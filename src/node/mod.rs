@@ -40,6 +40,7 @@ use rand::RngExt;
 pub use api::{
     Action, CallError, CallId, Candidate, CloseReason, Delivery, Event, Input, Member, MessageId, Refusal, RequestToken, Settlement,
 };
+#[cfg(feature = "net")]
 pub(crate) use wire::MESSAGE;
 
 pub use config::{Config, ConfigError, Kind, Links as LinksConfig, Params, UnknownKind};
