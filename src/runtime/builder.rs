@@ -14,6 +14,7 @@ use meshwork_channels::identity::{ClusterNameError, base32_encode};
 use meshwork_channels::quic::{self, NodeKey};
 use meshwork_channels::token::{JoinToken, TokenError};
 use meshwork_channels::{Bounded, ClusterName, ClusterSecret, PeerId, WallTime, limits};
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::driver::{self, Driver};
@@ -37,6 +38,7 @@ pub struct Builder {
     key: Option<NodeKey>,
     secrets: Secrets,
     mdns: bool,
+    runtime: Option<Handle>,
     config: node::Config,
 }
 
@@ -123,6 +125,7 @@ impl Builder {
             key: None,
             secrets: Secrets::Found,
             mdns: true,
+            runtime: None,
             config: node::Config::default(),
         }
     }
@@ -178,6 +181,14 @@ impl Builder {
     /// Whether to find others, and be found, by mDNS on the local network. Default: yes.
     pub fn mdns(mut self, on: bool) -> Self {
         self.mdns = on;
+        self
+    }
+
+    /// Runs the node on this runtime, which needs its drivers for time and I/O, and not on a thread of its own. Messages then change threads less often, so they take a fraction of the
+    /// time while little happens; but code of the application that blocks this runtime stops the node too, and for two seconds or more makes it look dead to others. The node
+    /// ends with the runtime. Default: a thread of its own.
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
         self
     }
 
@@ -270,16 +281,15 @@ impl Builder {
             changes: broadcast::Sender::new(SUBSCRIPTION_MAX),
         };
         let (ready, started) = oneshot::channel();
-        let on_thread = {
+        let make = {
             let (streams, pulse, inbox, commands) = (streams.clone(), pulse.clone(), inbox.clone(), commands.downgrade());
             let mdns = self.mdns;
-            move |runtime: &tokio::runtime::Runtime| {
-                let _inside = runtime.enter();
+            move || {
                 let (endpoint, endpoint_events) = match quic::Endpoint::bind(config) {
                     Ok(bound) => bound,
                     Err(error) => {
                         let _ = ready.send(Err(StartError::Bind(error)));
-                        return;
+                        return None;
                     }
                 };
                 let listening = endpoint.local_address();
@@ -303,10 +313,19 @@ impl Builder {
                 };
                 let driver = Driver::new(parts, commands);
                 let _ = ready.send(Ok((identity, listening)));
-                runtime.block_on(driver.run());
+                Some(driver)
             }
         };
-        driver::start_threads(peer, pulse.clone(), on_thread).map_err(StartError::System)?;
+        match self.runtime {
+            None => driver::start_thread(peer, make).map_err(StartError::System)?,
+            Some(runtime) => {
+                let _inside = runtime.enter();
+                if let Some(driver) = make() {
+                    runtime.spawn(driver.run());
+                }
+            }
+        }
+        driver::start_watchdog(peer, &pulse).map_err(StartError::System)?;
         let (identity, listening) = started.await.map_err(|_| StartError::System("the protocol thread ended before it began".into()))??;
         let token = token_secret.map(|secret| {
             let expires = Some(wall + limits::TOKEN_LIFE);

@@ -17,7 +17,6 @@ use meshwork_channels::dial::ConnectionId;
 use meshwork_channels::quic::{self, CloseCode, Endpoint, Link};
 use meshwork_channels::{ChannelId, Now, PeerId, Time, WallTime, random};
 use meshwork_overlay::swim::Status;
-use tokio::runtime::Runtime;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
@@ -84,19 +83,27 @@ pub(super) struct Parts {
     pub(super) mdns: Option<(String, SocketAddr)>,
 }
 
-/// Starts the protocol thread, with its runtime, and the watchdog.
-pub(super) fn start_threads(peer: PeerId, pulse: Arc<Pulse>, on_thread: impl FnOnce(&Runtime) + Send + 'static) -> Result<(), String> {
+/// Runs a node on a thread of its own, with a runtime of its own. `make` is called there.
+pub(super) fn start_thread(peer: PeerId, make: impl FnOnce() -> Option<Driver> + Send + 'static) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("the system gives no event loop: {error}"))?;
-    let name = format!("meshwork-{}", &peer.short()[..4]);
-    let watched = Arc::downgrade(&pulse);
-    drop(pulse);
     std::thread::Builder::new()
-        .name(name)
-        .spawn(move || on_thread(&runtime))
+        .name(format!("meshwork-{}", &peer.short()[..4]))
+        .spawn(move || {
+            let _inside = runtime.enter();
+            if let Some(driver) = make() {
+                runtime.block_on(driver.run());
+            }
+        })
         .map_err(|error| format!("the system gives no thread: {error}"))?;
+    Ok(())
+}
+
+/// Reports a loop that does not turn, as long as the node runs.
+pub(super) fn start_watchdog(peer: PeerId, pulse: &Arc<Pulse>) -> Result<(), String> {
+    let watched = Arc::downgrade(pulse);
     std::thread::Builder::new()
         .name("meshwork-watchdog".into())
         .spawn(move || {
@@ -111,11 +118,11 @@ pub(super) fn start_threads(peer: PeerId, pulse: Arc<Pulse>, on_thread: impl FnO
                 if now_turns != turns {
                     (turns, since) = (now_turns, Instant::now());
                     if pulse.stalled.swap(false, Ordering::Relaxed) {
-                        warn!(peer = %peer.short(), "the protocol thread turns again");
+                        warn!(peer = %peer.short(), "the node turns again");
                     }
                 } else if since.elapsed() >= WATCHDOG && !pulse.stalled.swap(true, Ordering::Relaxed) {
                     pulse.stalls.fetch_add(1, Ordering::Relaxed);
-                    error!(peer = %peer.short(), for_s = since.elapsed().as_secs_f32(), "the protocol thread stalls; peers will hold this node for dead");
+                    error!(peer = %peer.short(), for_s = since.elapsed().as_secs_f32(), "the node stalls; peers will hold this node for dead");
                 }
             }
         })

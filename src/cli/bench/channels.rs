@@ -56,7 +56,7 @@ impl ChannelsArgs {
         if !self.config.is_empty() {
             return self.config.clone();
         }
-        let mut subjects = vec![Config::Meshwork, Config::Quinn, Config::QuinnSame, Config::TcpTls];
+        let mut subjects = vec![Config::Meshwork, Config::MeshworkShared, Config::Quinn, Config::QuinnSame, Config::TcpTls];
         if size < BULK_BYTES {
             subjects.extend([Config::QuinnStreamPerMessage, Config::QuinnWritePerMessage]);
         }
@@ -169,10 +169,10 @@ fn outcome(args: &ChannelsArgs, cases: &[Case], rounds: Vec<serde_json::Value>) 
     let (mut rows, mut bars) = (Vec::new(), Vec::new());
     for case in cases {
         let over = |figure: fn(&Span) -> f64| median(case.spans.iter().map(figure));
-        let ours = cases.iter().find(|ours| ours.config == Config::Meshwork && ours.size == case.size);
+        let ours = cases.iter().find(|ours| ours.config.is_ours() && ours.size == case.size);
         let mut ratios = Vec::new();
-        if case.config == Config::Meshwork {
-            for other in cases.iter().filter(|other| other.size == case.size && other.config != Config::Meshwork) {
+        if case.config.is_ours() {
+            for other in cases.iter().filter(|other| other.size == case.size && !other.config.is_ours()) {
                 ratios.push(ratio(case, other));
             }
         }
@@ -191,7 +191,7 @@ fn outcome(args: &ChannelsArgs, cases: &[Case], rounds: Vec<serde_json::Value>) 
             facts: case.facts.last().cloned(),
             ratios,
         };
-        let against = ours.filter(|_| case.config != Config::Meshwork).map(|ours| ratio(ours, case));
+        let against = ours.filter(|_| !case.config.is_ours()).map(|ours| ratio(ours, case));
         table.row([
             said.case.into(),
             said.size.to_string(),

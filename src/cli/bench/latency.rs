@@ -93,8 +93,8 @@ struct Round {
 
 pub(super) async fn run(args: &LatencyArgs, progress: &Progress) -> Result<Outcome, Failure> {
     let subjects = match (args.config.as_slice(), &args.link) {
-        ([], None) => vec![Config::Meshwork, Config::Quinn, Config::TcpTls],
-        ([], Some(_)) => vec![Config::Meshwork, Config::Quinn],
+        ([], None) => vec![Config::Meshwork, Config::MeshworkShared, Config::Quinn, Config::TcpTls],
+        ([], Some(_)) => vec![Config::Meshwork, Config::MeshworkShared, Config::Quinn],
         (subjects, _) => subjects.to_vec(),
     };
     if args.link.is_some() && subjects.contains(&Config::TcpTls) {
@@ -161,7 +161,7 @@ fn outcome(args: &LatencyArgs, cases: &[Case], rounds: Vec<serde_json::Value>) -
     for case in cases {
         let over = |part: f64| median(case.samples.iter().map(|samples| samples.quantile_ms(part) * 1e3));
         let quinn =
-            cases.iter().find(|other| other.config == Config::Quinn && other.pattern == case.pattern && case.config == Config::Meshwork);
+            cases.iter().find(|other| other.config == Config::Quinn && other.pattern == case.pattern && case.config.is_ours());
         let ratio = quinn.map(|quinn| {
             let pairs = case.samples.iter().zip(&quinn.samples);
             median(pairs.map(|(ours, quinn)| ours.quantile_ms(0.99) / quinn.quantile_ms(0.99).max(1e-3)))

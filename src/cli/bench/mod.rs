@@ -98,7 +98,7 @@ struct Common {
 
 #[derive(Args, Debug)]
 struct Output {
-    /// Threads of the runtime that the subjects run on, 1 to 64; each Meshwork node has one more of its own
+    /// Threads of the runtime that the subjects run on, 1 to 64; each node of `meshwork`, but not of `meshwork-shared`, has one more of its own
     #[arg(long, default_value_t = 2, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=64))]
     workers: u8,
     /// Write rows, every round and the raw histograms as JSON to this file, `-` for the standard output
@@ -118,7 +118,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Config {
+    /// Each node on a thread of its own, as by default.
     Meshwork,
+    /// The nodes on the runtime of the program, as the baselines are.
+    MeshworkShared,
     Quinn,
     QuinnSame,
     QuinnPriority,
@@ -132,6 +135,7 @@ impl Config {
     fn name(self) -> &'static str {
         match self {
             Config::Meshwork => "meshwork",
+            Config::MeshworkShared => "meshwork-shared",
             Config::Quinn => "quinn",
             Config::QuinnSame => "quinn-same",
             Config::QuinnPriority => "quinn-priority",
@@ -142,10 +146,16 @@ impl Config {
         }
     }
 
+    fn is_ours(self) -> bool {
+        matches!(self, Config::Meshwork | Config::MeshworkShared)
+    }
+
     /// Connects one end with `peers` others, over a link or over loopback.
     async fn start(self, peers: usize, link: Option<&Link>, seed: u64) -> Result<Box<dyn Subject>, Failure> {
         let form = match self {
-            Config::Meshwork => return Ok(Box::new(ours::Ours::start(peers, link, seed).await?)),
+            Config::Meshwork | Config::MeshworkShared => {
+                return Ok(Box::new(ours::Ours::start(peers, link, seed, self == Config::MeshworkShared).await?));
+            }
             Config::TcpTls if link.is_some() => return Err(no_tcp_on_a_link()),
             Config::TcpTls => return Ok(Box::new(tls::Tls::start(peers).await?)),
             Config::Quinn => Form::Plain,

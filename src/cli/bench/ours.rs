@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use meshwork_channels::quic::system_random;
 use meshwork_channels::{ChannelId, ClusterSecret, PeerId};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -39,11 +40,14 @@ fn failed(what: &str) -> impl Fn(&dyn std::fmt::Display) -> Failure {
 }
 
 impl Ours {
-    pub(super) async fn start(peers: usize, link: Option<&Link>, seed: u64) -> Result<Self, Failure> {
+    pub(super) async fn start(peers: usize, link: Option<&Link>, seed: u64, is_shared: bool) -> Result<Self, Failure> {
         let mut secret = [0; 32];
         system_random(&mut secret).map_err(|error| failed("no secret")(&error))?;
         let secret = ClusterSecret::from_bytes(secret);
-        let builder = || Node::builder("bench").secret(secret.clone()).listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).mdns(false);
+        let builder = || {
+            let builder = Node::builder("bench").secret(secret.clone()).listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).mdns(false);
+            if is_shared { builder.runtime(Handle::current()) } else { builder }
+        };
         let cannot = failed("a node cannot start");
 
         let mut near = builder();
