@@ -255,7 +255,8 @@ async fn read_frames(
 ) -> Result<(), Fault> {
     let channel = preamble.channel;
     // What arrived together is told together: each time that somebody is woken for it costs as much as hundreds of small messages.
-    let mut chunks: [Bytes; CHUNKS_MAX] = Default::default();
+    // Lanes that carry little have room for little: there are many of them.
+    let mut chunks = vec![Bytes::new(); 2];
     let mut arrived = 0;
     // As many messages as were told last time: the next time it will be about as many.
     let mut usual = 0;
@@ -309,7 +310,12 @@ async fn read_frames(
             return Err(Fault::Undecodable(error));
         }
         match stream.read_chunks(&mut chunks).await {
-            Ok(Some(count)) => arrived = count,
+            Ok(Some(count)) => {
+                arrived = count;
+                if count == chunks.len() {
+                    chunks.resize(CHUNKS_MAX, Bytes::new());
+                }
+            }
             Ok(None) if decoder.held_bytes() == 0 => return Ok(()),
             Ok(None) => return Err(Fault::Undecodable(DecodeError::Truncated)),
             // Its own writers end what they began: the order of the lane has a hole.

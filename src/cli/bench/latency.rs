@@ -160,8 +160,7 @@ fn outcome(args: &LatencyArgs, cases: &[Case], rounds: Vec<serde_json::Value>) -
     let (mut rows, mut curves) = (Vec::new(), Vec::new());
     for case in cases {
         let over = |part: f64| median(case.samples.iter().map(|samples| samples.quantile_ms(part) * 1e3));
-        let quinn =
-            cases.iter().find(|other| other.config == Config::Quinn && other.pattern == case.pattern && case.config.is_ours());
+        let quinn = cases.iter().find(|other| other.config == Config::Quinn && other.pattern == case.pattern && case.config.is_ours());
         let ratio = quinn.map(|quinn| {
             let pairs = case.samples.iter().zip(&quinn.samples);
             median(pairs.map(|(ours, quinn)| ours.quantile_ms(0.99) / quinn.quantile_ms(0.99).max(1e-3)))

@@ -10,6 +10,7 @@
 //! | `latency` | `bench latency`: idle, and at a fixed rate |
 //! | `hol` | `bench hol`: urgent messages beside bulk |
 //! | `memory` | `bench memory`: what an idle peer costs |
+//! | `results` | `bench results`: all of them against what is promised |
 //! | `samples`, `machine` | histograms; processor time, memory, what the machine is |
 //! | `page` | the report as one HTML page |
 //!
@@ -27,6 +28,7 @@ mod memory;
 mod ours;
 mod page;
 mod raw;
+mod results;
 mod samples;
 mod subject;
 mod tls;
@@ -70,6 +72,8 @@ enum What {
     Hol(hol::HolArgs),
     /// What an idle peer costs in memory
     Memory(memory::MemoryArgs),
+    /// All of these, against what is promised, as the page `docs/results.md`
+    Results(results::ResultsArgs),
 }
 
 impl What {
@@ -79,6 +83,7 @@ impl What {
             What::Latency(args) => ("latency", &args.common.output),
             What::Hol(args) => ("hol", &args.common.output),
             What::Memory(args) => ("memory", &args.output),
+            What::Results(args) => ("results", &args.output),
         }
     }
 }
@@ -272,6 +277,7 @@ async fn measure(what: Arc<What>, progress: Progress) -> Result<Option<Outcome>,
         What::Latency(args) => latency::run(args, &progress).await.map(Some),
         What::Hol(args) => hol::run(args, &progress).await.map(Some),
         What::Memory(args) => memory::run(args, &progress).await,
+        What::Results(args) => results::run(args).await.map(Some),
     }
 }
 

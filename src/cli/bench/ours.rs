@@ -204,7 +204,7 @@ impl Inlet for Receiver {
 pub(super) struct Cost {
     /// Of all nodes before any of them knew another.
     pub(super) nodes_bytes: u64,
-    /// On top of that with all of them connected, and four channels of every link of the first node used once.
+    /// On top of that with all of them connected, and four channels of every link used once in each direction.
     pub(super) links_bytes: u64,
     /// Ends of connections, over all nodes.
     pub(super) link_ends: usize,
@@ -228,7 +228,6 @@ pub(super) async fn memory(peers: usize, settle: Duration) -> Result<Cost, Failu
     for node in &far {
         node.discovered([near.address()]).await.map_err(|error| failed("cannot join")(&error))?;
     }
-    // Membership may close a link that nobody needs; sending opens it again.
     for node in &far {
         let deadline = Instant::now() + CONNECT_MAX;
         while !near.members().await.is_ok_and(|members| members.iter().any(|member| member.peer == node.id())) {
@@ -237,9 +236,14 @@ pub(super) async fn memory(peers: usize, settle: Duration) -> Result<Cost, Failu
             }
             sleep(Duration::from_millis(20)).await;
         }
-        for channel in FLOODED {
-            let mut sender = near.sender(node.id(), channel).await.map_err(|error| failed("no sender")(&error))?;
-            sender.send([7; 1_024]).await.map_err(|error| failed("cannot send")(&error))?;
+    }
+    for node in far.iter().chain([&near]) {
+        let links = node.report().await.map_err(|error| failed("no report")(&error))?.links;
+        for (link, channel) in links.iter().flat_map(|link| FLOODED.map(|channel| (link, channel))) {
+            // Membership may close a link that nobody needs, and then it is not counted either.
+            if let Ok(mut sender) = node.sender(link.peer, channel).await {
+                let _ = sender.try_send(&[7; 1_024]);
+            }
         }
     }
     sleep(settle).await;
