@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use meshwork_channels::quic::{Batch, Inbox, Link, MessageError};
+use meshwork_channels::quic::{Batch, Handler, Inbox, Link, MessageError};
 use meshwork_channels::{ChannelId, PeerId, limits, random};
 
 use super::{Command, DirectMessage, Error, Node, Shared};
@@ -138,6 +138,19 @@ impl Sender {
         }
         Ok(())
     }
+}
+
+/// Calls `handler` for each message, with a sender back to where it came from.
+pub(super) fn handler(node: &Node, channel: ChannelId, handler: impl Fn(DirectMessage, &mut Sender) + Send + Sync + 'static) -> Handler {
+    // A handler alone does not keep the node running.
+    let shared = Arc::downgrade(&node.shared);
+    Arc::new(move |link: &Link, batch: Batch| {
+        let Some(shared) = shared.upgrade() else { return };
+        let mut back = Sender { shared, link: link.clone(), channel, lane: batch.lane };
+        for payload in batch.bodies {
+            handler(DirectMessage { from: batch.peer, channel, payload }, &mut back);
+        }
+    })
 }
 
 fn refused(error: MessageError) -> TrySendError {

@@ -613,6 +613,10 @@ impl Driver {
                 Ok(call) => drop(self.waiters.insert(call, Waiter::Connect(to, reply))),
                 Err(error) => drop(reply.send(Err(Error::Send(error)))),
             },
+            Command::Handle { channel, handler, reply } => {
+                let taken = self.node.check_channel(channel).map(|()| self.endpoint.handle(channel, crate::node::MESSAGE, handler));
+                let _ = reply.send(taken.map_err(Error::Send));
+            }
             Command::TakeOver { channel, reply } => {
                 let inbox = || self.endpoint.inbox(channel, crate::node::MESSAGE, INBOX_BYTES_MAX);
                 let taken = self.node.check_channel(channel).map(|()| Receiver::new(channel, inbox()));

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork_channels::dial::Direction;
-use meshwork_channels::quic::Link;
+use meshwork_channels::quic::{Handler, Link};
 use meshwork_channels::{ChannelId, ClusterName, PeerId};
 use meshwork_crdt::replica::SetError;
 use meshwork_crdt::{Digest, Stamp};
@@ -150,6 +150,7 @@ pub(crate) enum Command {
     SendGuaranteed(guaranteed::GuaranteedSend),
     Request { to: PeerId, payload: Bytes, timeout: Duration, reply: oneshot::Sender<Result<Bytes, Error>> },
     Connect { to: PeerId, channel: ChannelId, reply: oneshot::Sender<Result<Link, Error>> },
+    Handle { channel: ChannelId, handler: Handler, reply: oneshot::Sender<Result<(), Error>> },
     TakeOver { channel: ChannelId, reply: oneshot::Sender<Result<Receiver, Error>> },
     Respond { token: node::RequestToken, answer: Result<Bytes, node::Refusal> },
     Serve { requests: mpsc::Sender<Request> },
@@ -365,6 +366,23 @@ impl Node {
     /// [`Error::Send`] when applications may not send there, [`Error::Stopped`].
     pub async fn receiver(&self, channel: ChannelId) -> Result<Receiver, Error> {
         self.ask(|reply| Command::TakeOver { channel, reply }).await?
+    }
+
+    /// Has a function called for what other nodes send to this one alone on a channel, from now on and in place of a receiver, with a sender back to where the message came
+    /// from. It is the quickest way to answer: the function runs where the message arrives, on the thread or the runtime that carries this node, and for several peers at
+    /// once. It must not block, and better leaves long work to others: while it runs, the node does not. Messages of one sender come in order. When it panics, that is logged,
+    /// and what arrived in the same batch is lost. A later handler or receiver takes over.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::receiver`].
+    pub async fn on_message(
+        &self,
+        channel: ChannelId,
+        handler: impl Fn(DirectMessage, &mut Sender) + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        let handler = channel::handler(self, channel, handler);
+        self.ask(|reply| Command::Handle { channel, handler, reply }).await?
     }
 
     /// Asks one peer and waits at most `timeout` for its answer. The peer's handler runs at most once.

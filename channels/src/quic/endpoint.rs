@@ -20,7 +20,7 @@ use super::close::{CloseCode, CloseReason, DialError, Refusal};
 use super::event::{self, Event, Events, Outlet};
 use super::gate::{Decision, Gate, Knock};
 use super::governed::Governed;
-use super::inbox::{Inbox, Inboxes};
+use super::inbox::{Handler, Inbox, Inboxes};
 use super::key::{NodeKey, NodeKeyError};
 use super::link::{Attached, Bulk, BulkTimes, Facts, Inner, Link, Way};
 use super::reader::{Place, REFUSED_STREAMS_MAX, StreamEnd, read_datagrams, read_stream, read_the_rest};
@@ -428,6 +428,13 @@ impl Endpoint {
     /// At most `bytes_max` bytes wait there, and one batch more.
     pub fn inbox(&self, channel: ChannelId, kind: u16, bytes_max: u32) -> Inbox {
         self.shared.inboxes.take_over(channel, kind, bytes_max)
+    }
+
+    /// Gives frames of this kind on a channel to a handler, from now on, in place of whoever took them before. It is called where they arrive, on this
+    /// endpoint's runtime, for several links and lanes at once and for one lane in order. It must not block: what it keeps waiting is the endpoint. When it panics, that is
+    /// logged and the rest of the batch is lost.
+    pub fn handle(&self, channel: ChannelId, kind: u16, handler: Handler) {
+        self.shared.inboxes.handle(channel, kind, handler);
     }
 
     /// The admitted connections, in the order in which they were admitted.

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::link::Link;
 use crate::channel::ChannelId;
 use crate::identity::PeerId;
 
@@ -69,17 +70,32 @@ impl Drop for Inbox {
     }
 }
 
-/// The other end of an [`Inbox`].
-#[derive(Clone, Debug)]
+/// Takes messages where they arrive, on the task that reads their stream: what it takes long for, the stream waits for.
+pub type Handler = Arc<dyn Fn(&Link, Batch) + Send + Sync>;
+
+/// Where the messages of a channel go.
+#[derive(Clone)]
 pub(super) struct Slot {
     /// Frames of this kind are messages.
     pub(super) kind: u16,
+    pub(super) taker: Taker,
+}
+
+#[derive(Clone)]
+pub(super) enum Taker {
+    Inbox(InboxSender),
+    Handler(Handler),
+}
+
+/// The other end of an [`Inbox`].
+#[derive(Clone)]
+pub(super) struct InboxSender {
     queue: mpsc::Sender<Batch>,
     room: Arc<Semaphore>,
     bytes_max: u32,
 }
 
-impl Slot {
+impl InboxSender {
     /// Waits for room; gives the batch back when nobody listens any more.
     pub(super) async fn send(&self, batch: Batch) -> Result<(), Batch> {
         let weight = batch.weight.min(self.bytes_max);
@@ -93,7 +109,7 @@ impl Slot {
 }
 
 /// Who took over which channel.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Inboxes {
     slots: RwLock<BTreeMap<ChannelId, Slot>>,
 }
@@ -102,18 +118,26 @@ impl Inboxes {
     pub(super) fn take_over(&self, channel: ChannelId, kind: u16, bytes_max: u32) -> Inbox {
         let (sender, queue) = mpsc::channel(BATCHES_MAX);
         let room = Arc::new(Semaphore::new(bytes_max as usize));
-        let slot = Slot { kind, queue: sender, room: room.clone(), bytes_max };
+        let inbox = InboxSender { queue: sender, room: room.clone(), bytes_max };
+        self.replace(channel, Slot { kind, taker: Taker::Inbox(inbox) });
+        Inbox { queue, room, bytes_max }
+    }
+
+    pub(super) fn handle(&self, channel: ChannelId, kind: u16, handler: Handler) {
+        self.replace(channel, Slot { kind, taker: Taker::Handler(handler) });
+    }
+
+    fn replace(&self, channel: ChannelId, slot: Slot) {
         let before = self.slots.write().unwrap_or_else(PoisonError::into_inner).insert(channel, slot);
-        if let Some(before) = before {
+        if let Some(Slot { taker: Taker::Inbox(before), .. }) = before {
             // Whoever waits for room there goes on here.
             before.room.close();
         }
-        Inbox { queue, room, bytes_max }
     }
 
     /// Where the messages of a channel go; nowhere but to the driver, unless somebody took it over and still listens.
     pub(super) fn of(&self, channel: ChannelId) -> Option<Slot> {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
-        slots.get(&channel).filter(|slot| !slot.room.is_closed()).cloned()
+        slots.get(&channel).filter(|slot| !matches!(&slot.taker, Taker::Inbox(inbox) if inbox.room.is_closed())).cloned()
     }
 }

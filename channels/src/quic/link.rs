@@ -16,12 +16,16 @@ use super::admission::{Tag, tag};
 use super::close::{CloseCode, CloseReason};
 use super::inbox::Inboxes;
 use super::reader::Arrivals;
+use super::writer::{Writer, write_now};
 use crate::channel::{ChannelId, ChannelSpec, Class, Path};
 use crate::dial::{ConnectionId, Direction};
 use crate::error::Misbehavior;
 use crate::identity::PeerId;
 use crate::time::Time;
 use crate::{frame, limits, sender};
+
+/// A frame that finds nothing else under way for so long is written by whoever sends it. While more follow, they are written together.
+const WRITTEN_AT_ONCE_AFTER: Duration = Duration::from_micros(100);
 
 /// An admitted connection to a peer. Clones are the same connection; none of its methods waits.
 ///
@@ -40,6 +44,8 @@ pub(super) struct Inner {
     pub(super) clock: Clock,
     pub(super) params: sender::Params,
     queues: Mutex<Queues>,
+    /// Who writes on the first connection; none before it begins and after it has ended.
+    writer: Mutex<Option<Writer>>,
     /// Something to do for the writer.
     pub(super) wake: Notify,
     /// Something to do for the writer of the second connection.
@@ -78,6 +84,8 @@ pub(super) struct Queues {
     /// Bytes that the writer took out of the state and the transport has not taken yet.
     held: usize,
     held_since: Option<Time>,
+    /// When the transport last took something.
+    written_at: Time,
     pub(super) drain: Option<Drain>,
     closed: bool,
     pub(super) bulk: Bulk,
@@ -228,6 +236,15 @@ impl Queues {
         this
     }
 
+    /// Whether one small frame waits where nothing had happened for a while.
+    fn is_lone(&self, now: impl FnOnce() -> Time) -> bool {
+        let waiting = self.state.total();
+        waiting.frames == 1
+            && self.held == 0
+            && waiting.bytes <= sender::SHARED_FRAME_BYTES_MAX
+            && now().since(self.written_at) >= WRITTEN_AT_ONCE_AFTER
+    }
+
     /// Says once, after something was taken, that somebody waits for the room.
     pub(super) fn is_room_wanted(&mut self) -> bool {
         std::mem::take(&mut self.is_room_wanted)
@@ -240,6 +257,7 @@ impl Queues {
 
     pub(super) fn written(&mut self, channel: ChannelId, bytes: usize, now: Time) {
         self.state.sent(channel, bytes, now);
+        self.written_at = now;
         self.dropped(bytes, now);
     }
 
@@ -275,6 +293,7 @@ impl Inner {
             state,
             held: 0,
             held_since: None,
+            written_at: Time::ZERO,
             drain: None,
             closed: false,
             bulk: Bulk::Closed,
@@ -294,6 +313,7 @@ impl Inner {
             clock,
             params,
             queues: Mutex::new(queues),
+            writer: Mutex::default(),
             wake: Notify::new(),
             wake_bulk: Notify::new(),
             bulk_wanted: Notify::new(),
@@ -313,6 +333,16 @@ impl Inner {
     /// Never held across a wait. A panic elsewhere while it was held leaves counters that are off by one frame at most.
     pub(super) fn queues(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Never held across a wait.
+    pub(super) fn writer(&self) -> MutexGuard<'_, Option<Writer>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// None while somebody writes.
+    pub(super) fn try_writer(&self) -> Option<MutexGuard<'_, Option<Writer>>> {
+        self.writer.try_lock().ok()
     }
 
     /// Closes the connection; the first reason stands.
@@ -355,8 +385,13 @@ impl Inner {
     }
 
     /// Wakes whoever sends what was queued on a channel, or has a connection opened for it.
-    fn rouse(&self, mut queues: MutexGuard<'_, Queues>, channel: ChannelId) {
-        if self.params.path(channel) == Path::Urgent {
+    fn rouse(self: &Arc<Self>, mut queues: MutexGuard<'_, Queues>, channel: ChannelId) {
+        let path = self.params.path(channel);
+        if queues.carries(Path::Urgent, path) && queues.is_lone(|| self.clock.now()) {
+            drop(queues);
+            return write_now(self);
+        }
+        if path == Path::Urgent {
             drop(queues);
             return self.wake.notify_one();
         }

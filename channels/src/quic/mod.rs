@@ -91,7 +91,7 @@ pub use derive::{NoRandomness, derived, system_random};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, EndpointStats};
 pub use event::{Event, Events};
 pub use governed::Governed;
-pub use inbox::{Batch, Inbox};
+pub use inbox::{Batch, Handler, Inbox};
 pub use key::{NodeKey, NodeKeyError};
 pub use link::{ChannelStats, DatagramError, Link, LinkStats, MessageError, SendError};
 

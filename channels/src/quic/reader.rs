@@ -1,6 +1,7 @@
 //! The receiving half of a connection: one task for each stream, one for datagrams.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,8 +13,8 @@ use tokio::task::JoinSet;
 
 use super::close::{CloseReason, stop};
 use super::event::{Event, NobodyListens, Outlet};
-use super::inbox::{Batch, Slot};
-use super::link::{Inner, frame_bytes_max};
+use super::inbox::{Batch, Slot, Taker};
+use super::link::{Inner, Link, frame_bytes_max};
 use crate::channel::{ChannelId, Class, Path};
 use crate::error::{DecodeError, Misbehavior};
 use crate::frame::{Decoder, Frame, Preamble};
@@ -250,7 +251,7 @@ async fn read_frames(
     stream: &mut RecvStream,
     decoder: &mut Decoder,
     preamble: Preamble,
-    link: &Inner,
+    link: &Arc<Inner>,
     outlet: &Outlet,
 ) -> Result<(), Fault> {
     let channel = preamble.channel;
@@ -328,12 +329,23 @@ async fn read_frames(
 
 /// Hands messages to the inbox of their channel, or to the next one that takes it over; when nobody listens there any more they go where they would have
 /// gone without.
-async fn deliver(mut slot: Slot, mut batch: Batch, channel: ChannelId, link: &Inner, outlet: &Outlet) -> Result<(), NobodyListens> {
+async fn deliver(mut slot: Slot, mut batch: Batch, channel: ChannelId, link: &Arc<Inner>, outlet: &Outlet) -> Result<(), NobodyListens> {
     let kind = slot.kind;
     loop {
-        match slot.send(batch).await {
-            Ok(()) => return Ok(()),
-            Err(refused) => batch = refused,
+        match &slot.taker {
+            Taker::Inbox(inbox) => match inbox.send(batch).await {
+                Ok(()) => return Ok(()),
+                Err(refused) => batch = refused,
+            },
+            Taker::Handler(handler) => {
+                let handled = catch_unwind(AssertUnwindSafe(|| handler(&Link(link.clone()), batch)));
+                if handled.is_err() {
+                    tracing::error!(peer = %link.peer.short(), ?channel, "a handler of messages panicked; the rest of the batch is lost");
+                }
+                // One who takes everything at once must not keep others from their turn.
+                tokio::task::coop::consume_budget().await;
+                return Ok(());
+            }
         }
         match link.inboxes.of(channel) {
             Some(next) if next.kind == kind => slot = next,

@@ -1,4 +1,5 @@
-//! The sending half of a connection: one task owns every outgoing stream.
+//! The sending half of a connection: one [`Writer`] owns every outgoing stream, and one task drives it. When nothing has happened for a while, a sender of a
+//! message drives it too: waking the task would take longer than what the task does.
 //!
 //! There is one stream for each lane of a channel, opened with its first frame and kept as long as the connection carries the channel: when a second connection is
 //! opened for bulk, the streams of those channels end here and go on there under the next number.
@@ -11,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,15 +45,19 @@ const TURNS_MAX: usize = 32;
 
 /// Sends until the connection ends. When a drain is ordered, sends what is left and closes.
 pub(super) async fn write(link: Arc<Inner>) {
-    let mut writer = Writer::new(link.clone(), link.connection.clone(), Path::Urgent);
+    *link.writer() = Some(Writer::new(link.clone(), link.connection.clone(), Path::Urgent));
+    let lent = Lent(link.clone());
     let drained = loop {
-        match writer.step().await {
+        match lent.step().await {
             Step::Again => {}
             Step::Lost => return,
             Step::Drained(drain) => break drain,
         }
     };
-    writer.finish().await;
+    let writer = link.writer().take();
+    if let Some(mut writer) = writer {
+        writer.finish().await;
+    }
     link.end(CloseReason::Ours(drained.code));
 }
 
@@ -93,7 +98,56 @@ enum Step {
     Lost,
 }
 
-struct Writer {
+/// The writer of the first connection where senders find it, until this is dropped.
+struct Lent(Arc<Inner>);
+
+impl Lent {
+    async fn step(&self) -> Step {
+        let mut woken = pin!(self.0.wake.notified());
+        poll_fn(|context| {
+            let mut writer = self.0.writer();
+            let Some(writer) = writer.as_mut() else { return Poll::Ready(Step::Lost) };
+            match writer.poll(context) {
+                Poll::Ready(step) => Poll::Ready(step),
+                Poll::Pending => woken.as_mut().poll(context).map(|()| Step::Again),
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // It holds the link that holds it.
+        let writer = self.0.writer().take();
+        drop(writer);
+    }
+}
+
+/// Wakes the task, whoever drove the writer.
+impl Wake for Inner {
+    fn wake(self: Arc<Self>) {
+        self.wake.notify_one();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.wake.notify_one();
+    }
+}
+
+/// Sends what was queued, unless somebody else does that right now.
+pub(super) fn write_now(link: &Arc<Inner>) {
+    if let Some(mut writer) = link.try_writer()
+        && let Some(writer) = writer.as_mut()
+        && writer.poll(&mut Context::from_waker(&Waker::from(link.clone()))).is_pending()
+    {
+        return;
+    }
+    // It is busy and may have looked already, or it has come to an end that the task must see.
+    link.wake.notify_one();
+}
+
+pub(super) struct Writer {
     link: Arc<Inner>,
     connection: quinn::Connection,
     path: Path,

@@ -96,26 +96,23 @@ impl Ours {
 }
 
 impl Subject for Ours {
-    fn urgent<'a>(&'a self, _size: usize, echo: bool, tasks: &'a mut JoinSet<()>) -> Boxed<'a, Result<Way, Failure>> {
+    fn urgent<'a>(&'a self, _size: usize, echo: bool, _tasks: &'a mut JoinSet<()>) -> Boxed<'a, Result<Way, Failure>> {
         Box::pin(async move {
             let far = self.far.first().ok_or_else(|| Failure::new("meshwork: no peer"))?;
             let (no_sender, no_receiver) = (failed("no sender"), failed("no receiver"));
             let outlet = self.near.sender(far.id(), URGENT).await.map_err(|error| no_sender(&error))?;
-            let mut arriving = far.receiver(URGENT).await.map_err(|error| no_receiver(&error))?;
             let inlet = if echo {
-                let mut back = far.sender(self.near.id(), URGENT).await.map_err(|error| no_sender(&error))?;
-                let answers = self.near.receiver(URGENT).await.map_err(|error| no_receiver(&error))?;
-                tasks.spawn(async move {
-                    while let Some(message) = arriving.recv().await {
-                        if back.send_bytes(message.payload).await.is_err() {
-                            return;
-                        }
-                    }
-                });
-                answers
+                far.on_message(URGENT, |message, back| {
+                    // An urgent queue that is full is what the measurement is to show.
+                    let _ = back.try_send_bytes(message.payload);
+                })
+                .await
+                .map_err(|error| failed("no handler")(&error))?;
+                self.near.receiver(URGENT).await
             } else {
-                arriving
+                far.receiver(URGENT).await
             };
+            let inlet = inlet.map_err(|error| no_receiver(&error))?;
             Ok(Way::new(outlet, inlet))
         })
     }
