@@ -205,3 +205,71 @@ fn a_channel_goes_from_hand_to_hand_and_errors_say_why() {
         assert!(matches!(sender.send(b"six").await, Err(Error::Stopped)));
     });
 }
+
+#[test]
+fn a_handler_answers_where_the_message_arrives_and_may_panic() {
+    run(async {
+        let (a, b) = pair().await;
+        b.on_message(ChannelId::COORDINATION, |message, back| {
+            assert_ne!(&message.payload[..], b"panic");
+            back.try_send_bytes(message.payload).unwrap();
+        })
+        .await
+        .unwrap();
+        let mut answers = a.receiver(ChannelId::COORDINATION).await.unwrap();
+        let mut sender = a.sender(b.id(), ChannelId::COORDINATION).await.unwrap();
+        for number in 0..500_u64 {
+            sender.send(number.to_le_bytes()).await.unwrap();
+            let answer = answers.recv().await.unwrap();
+            assert_eq!((answer.from, &answer.payload[..]), (b.id(), &number.to_le_bytes()[..]), "in order, one for each");
+        }
+        sender.send(b"panic").await.unwrap();
+        // Alone in its batch or not, at the latest the next one is answered.
+        let next = async {
+            loop {
+                sender.send(b"still there").await.unwrap();
+                if let Ok(answer) = tokio::time::timeout(Duration::from_millis(100), answers.recv()).await {
+                    return answer;
+                }
+            }
+        };
+        assert_eq!(&next.await.unwrap().payload[..], b"still there");
+        assert!(matches!(b.on_message(ChannelId::STATE, |_, _| {}).await.unwrap_err(), Error::Send(SendError::UnknownChannel(_))));
+        // A receiver takes over from a handler.
+        let mut receiver = b.receiver(ChannelId::COORDINATION).await.unwrap();
+        sender.send(b"for the receiver").await.unwrap();
+        while &receiver.recv().await.unwrap().payload[..] != b"for the receiver" {}
+    });
+}
+
+#[test]
+fn a_node_on_the_runtime_of_its_program_lives_and_leaves_like_any_other() {
+    run(async {
+        let builder = || {
+            let secret = ClusterSecret::from_bytes([1; 32]);
+            let builder = Node::builder("messages-test").secret(secret).listen("127.0.0.1:0".parse().unwrap()).mdns(false);
+            builder.runtime(tokio::runtime::Handle::current())
+        };
+        let a = builder().start().await.unwrap();
+        let b = builder().join(a.address().to_string()).start().await.unwrap();
+        while !b.members().await.unwrap().iter().any(|member| member.peer == a.id()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let mut messages = a.messages();
+        b.send(a.id(), ChannelId::DATA, "hello").await.unwrap();
+        assert_eq!(&messages.next().await.unwrap().payload[..], b"hello");
+        b.leave().await;
+        assert!(matches!(b.send(a.id(), ChannelId::DATA, "gone").await, Err(Error::Stopped)));
+        while a
+            .members()
+            .await
+            .unwrap()
+            .iter()
+            .any(|member| member.peer == b.id() && member.status == meshwork::overlay::swim::Status::Alive)
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        a.kill().await;
+        assert!(messages.next().await.is_none());
+    });
+}
