@@ -24,6 +24,7 @@ use super::inbox::{Inbox, Inboxes};
 use super::key::{NodeKey, NodeKeyError};
 use super::link::{Attached, Bulk, BulkTimes, Facts, Inner, Link, Way};
 use super::reader::{Place, REFUSED_STREAMS_MAX, StreamEnd, read_datagrams, read_stream, read_the_rest};
+use super::stream::{Carrier, StreamListener, open_windows, receive_stream};
 use super::tls::{self, Tls, Unwanted};
 use super::writer::{write, write_bulk};
 use super::{Clock, canonical};
@@ -430,6 +431,12 @@ impl Endpoint {
         self.shared.inboxes.take_over(channel, kind, bytes_max)
     }
 
+    /// Listens for the byte streams that peers open on a channel. A later call takes over from an earlier one. On a channel of the class
+    /// [`Control`](crate::channel::Class::Control) none come.
+    pub fn accept_streams(&self, channel: ChannelId) -> StreamListener {
+        self.shared.inboxes.streams.take_over(channel)
+    }
+
     /// The admitted connections, in the order in which they were admitted.
     pub fn links(&self) -> Vec<Link> {
         self.shared.links().all.values().cloned().collect()
@@ -466,6 +473,7 @@ impl Endpoint {
         // Each connection keeps the limit by itself; the moment more is for their last events.
         let _ = timeout(limit.saturating_add(LINGER), shared.without_links()).await;
         shared.quinn.close(code.var_int(), &[]);
+        shared.inboxes.streams.close();
         let _ = timeout(LINGER, shared.quinn.wait_idle()).await;
         shared.tasks().abort_all();
     }
@@ -475,6 +483,9 @@ impl Drop for Endpoint {
     fn drop(&mut self) {
         self.accepting.abort();
         self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.inboxes.streams.close();
+        // Here and not by the tasks of the connections, which may never run again: whoever waits on a byte stream must learn of it.
+        self.links().iter().for_each(|link| link.close(CloseCode::Shutdown));
         self.shared.quinn.close(CloseCode::Shutdown.var_int(), &[]);
         self.shared.tasks().abort_all();
     }
@@ -768,7 +779,7 @@ impl Shared {
         }
         connection.set_receive_window(VarInt::from_u32(limits::BULK_WINDOW_BYTES));
         connection.set_max_concurrent_uni_streams(VarInt::from_u32(limits::STREAMS_MAX));
-        connection.set_max_concurrent_bi_streams(VarInt::from_u32(0));
+        connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::BULK_BYTE_STREAMS_MAX));
         let mut readers = JoinSet::new();
         let mut refused_streams = 0;
         // A peer that says goodbye has closed this one before, though we may hear of it later.
@@ -778,6 +789,12 @@ impl Shared {
                 stream = connection.accept_uni() => match stream {
                     Ok(stream) => {
                         readers.spawn(read_stream(stream, Path::Bulk, Place::of(inner.clone()), self.outlet.clone()));
+                    }
+                    Err(error) => break error,
+                },
+                stream = connection.accept_bi() => match stream {
+                    Ok(stream) => {
+                        readers.spawn(receive_stream(stream, Carrier::Theirs, inner.clone(), connection.clone()));
                     }
                     Err(error) => break error,
                 },
@@ -859,9 +876,9 @@ impl Shared {
         tracing::debug!(peer = %peer.short(), %address, direction = ?link.direction(), "connected");
         // Only now may the peer send: whoever is slow to hear of connections shall not hold what they sent.
         let connection = &link.0.connection;
-        connection.set_receive_window(VarInt::from_u32(limits::WINDOW_BYTES));
+        open_windows(&link.0);
         connection.set_max_concurrent_uni_streams(VarInt::from_u32(limits::STREAMS_MAX));
-        connection.set_max_concurrent_bi_streams(VarInt::from_u32(0));
+        connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::URGENT_BYTE_STREAMS_MAX));
 
         let reason = self.carry(&link).await;
         tracing::debug!(peer = %peer.short(), %address, %reason, "closed");
@@ -893,6 +910,12 @@ impl Shared {
                             inner.end(CloseReason::Misbehaved(Misbehavior::TooMany));
                         }
                     }
+                },
+                stream = inner.connection.accept_bi() => match stream {
+                    Ok(stream) => {
+                        readers.spawn(receive_stream(stream, Carrier::First, inner.clone(), inner.connection.clone()));
+                    }
+                    Err(error) => break error,
                 },
                 () = inner.bulk_wanted.notified() => {
                     others.spawn(self.clone().open_bulk(link.clone()));

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::stream::Listeners;
 use crate::channel::ChannelId;
 use crate::identity::PeerId;
 
@@ -96,6 +97,8 @@ impl Slot {
 #[derive(Debug, Default)]
 pub(super) struct Inboxes {
     slots: RwLock<BTreeMap<ChannelId, Slot>>,
+    /// Who takes byte streams.
+    pub(super) streams: Listeners,
 }
 
 impl Inboxes {

@@ -79,6 +79,7 @@ mod inbox;
 mod key;
 mod link;
 mod reader;
+mod stream;
 mod tls;
 mod writer;
 
@@ -94,6 +95,7 @@ pub use governed::Governed;
 pub use inbox::{Batch, Inbox};
 pub use key::{NodeKey, NodeKeyError};
 pub use link::{ChannelStats, DatagramError, Link, LinkStats, MessageError, SendError};
+pub use stream::{ByteReader, ByteStream, ByteWriter, OpenError, StreamError, StreamListener};
 
 use crate::time::Time;
 
