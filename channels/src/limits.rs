@@ -63,7 +63,8 @@ pub const DATAGRAM_BUFFER_BYTES: usize = 256 * 1_024;
 /// Streams that a peer may hold open towards us once admitted.
 pub const STREAMS_MAX: u32 = 64;
 
-/// Byte streams of the application that a peer may hold open towards us on the first connection.
+/// Byte streams of the application that a peer may hold open towards us on the first connection. QUIC hands places out again when more than an eighth of the limit is free, so it may be two
+/// fewer.
 pub const URGENT_BYTE_STREAMS_MAX: u32 = 16;
 /// Byte streams of the application that a peer may hold open towards us on its second connection; 64 with those on the first.
 pub const BULK_BYTE_STREAMS_MAX: u32 = 48;
