@@ -19,7 +19,7 @@ use super::admission::{self, Admitted, Context, Failure, Tag, Versions};
 use super::close::{CloseCode, CloseReason, DialError, Refusal};
 use super::event::{self, Event, Events, Outlet};
 use super::gate::{Decision, Gate, Knock};
-use super::governed::Governed;
+use super::governed::{Accepting, Governed, govern};
 use super::inbox::{Inbox, Inboxes};
 use super::key::{NodeKey, NodeKeyError};
 use super::link::{Attached, Bulk, BulkTimes, Facts, Inner, Link, Way};
@@ -335,9 +335,12 @@ impl Endpoint {
         let tls = Tls::new(&key, protocols)?;
 
         let loopback = listen.ip().to_canonical().is_loopback();
+        let mut accepted = transport(loopback, 1);
+        let governed = Arc::new(Governed::new(governor::Params::default(), origin));
+        accepted.congestion_controller_factory(Arc::new(Accepting(governed)));
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls.server()));
         server
-            .transport_config(Arc::new(transport(loopback, 1)))
+            .transport_config(Arc::new(accepted))
             .validation_token_config(no_tokens())
             .max_incoming(INCOMING_MAX)
             .incoming_buffer_size(INCOMING_BYTES_MAX)
@@ -778,6 +781,7 @@ impl Shared {
             _ = inner.connection.closed() => return,
         }
         connection.set_receive_window(VarInt::from_u32(limits::BULK_WINDOW_BYTES));
+        govern(&connection);
         connection.set_max_concurrent_uni_streams(VarInt::from_u32(limits::STREAMS_MAX));
         connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::BULK_BYTE_STREAMS_MAX));
         let mut readers = JoinSet::new();
