@@ -1,7 +1,13 @@
 //! 100 MB through one byte stream: what arrives is what was sent, and the process stays small. A test of its own, for it measures the process.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test of real sockets, in which a panic is the verdict")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test of real sockets, in which a panic is the verdict"
+)]
 
 mod support;
 

@@ -1,6 +1,12 @@
 //! Byte streams between two nodes, as an application uses them.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test of real sockets, in which a panic is the verdict")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test of real sockets, in which a panic is the verdict"
+)]
 
 mod support;
 
