@@ -1,32 +1,39 @@
 //! Standard input here to standard output there: `pipe` listens, `pipe PEER < file` sends. PEER is what the listener prints, or its beginning.
+#![expect(clippy::disallowed_methods, reason = "a program reads its arguments and its input")]
+
+use std::io::{Read, Write, stdin, stdout};
 
 use meshwork::{ChannelId, Node};
-use tokio::io::{AsyncWriteExt, copy, stderr, stdin, stdout};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let node = Node::builder("my-pipes").start().await?;
+    let mut bytes = vec![0; 16 * 1_024];
     if let Some(name) = std::env::args().nth(1) {
+        let mut events = node.events();
         let peer = loop {
             let members = node.members().await?;
             if let Some(member) = members.iter().find(|member| member.peer.to_string().starts_with(&name)) {
                 break member.peer;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            events.next().await;
         };
         let mut stream = node.open_stream(peer, ChannelId::DATA).await?;
-        copy(&mut stdin(), &mut stream).await?;
+        while let count @ 1.. = stdin().read(&mut bytes)? {
+            stream.write_all(&bytes[..count]).await?;
+        }
         stream.shutdown().await?;
         // The other side ends its direction when it has everything.
-        copy(&mut stream, &mut stderr()).await?;
+        stream.read_to_end(&mut Vec::new()).await?;
     } else {
         let mut streams = node.accept_streams(ChannelId::DATA).await?;
         eprintln!("pipe {} < file", node.id());
-        if let Some(mut stream) = streams.accept().await {
-            copy(&mut stream, &mut stdout()).await?;
-            stdout().flush().await?;
-            stream.shutdown().await?;
+        let mut stream = streams.accept().await.ok_or("the node has stopped")?;
+        while let count @ 1.. = stream.read(&mut bytes).await? {
+            stdout().write_all(&bytes[..count])?;
         }
+        stream.shutdown().await?;
     }
     node.leave().await;
     Ok(())
