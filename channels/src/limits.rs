@@ -63,6 +63,14 @@ pub const DATAGRAM_BUFFER_BYTES: usize = 256 * 1_024;
 /// Streams that a peer may hold open towards us once admitted.
 pub const STREAMS_MAX: u32 = 64;
 
+/// Byte streams of the application that a peer may hold open towards us on the first connection. QUIC hands places out again when more than an eighth of the limit is free, so it may be two
+/// fewer.
+pub const URGENT_BYTE_STREAMS_MAX: u32 = 16;
+/// Byte streams of the application that a peer may hold open towards us on its second connection; 64 with those on the first.
+pub const BULK_BYTE_STREAMS_MAX: u32 = 48;
+/// Byte streams that all peers together may hold open towards one endpoint; each may hold a stream window of unread bytes.
+pub const BYTE_STREAMS_MAX: usize = 1_024;
+
 /// The connection is given up after this silence.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a quiet connection is kept alive.

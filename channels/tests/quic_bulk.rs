@@ -335,7 +335,6 @@ async fn what_does_not_belong_there_ends_the_link() {
     for datagram in [false, true] {
         let mut acquaintance = acquaintance().await;
         let second = acquaintance.attach().await;
-        assert!(timeout(Duration::from_millis(100), second.open_bi()).await.is_err(), "no streams both ways");
         if datagram {
             second.send_datagram(Bytes::from_static(b"here")).unwrap();
         } else {

@@ -617,6 +617,10 @@ impl Driver {
                 let taken = self.node.check_channel(channel).map(|()| self.endpoint.handle(channel, crate::node::MESSAGE, handler));
                 let _ = reply.send(taken.map_err(Error::Send));
             }
+            Command::AcceptStreams { channel, reply } => {
+                let listener = self.node.check_channel(channel).map(|()| self.endpoint.accept_streams(channel));
+                let _ = reply.send(listener.map_err(Error::Send));
+            }
             Command::TakeOver { channel, reply } => {
                 let inbox = || self.endpoint.inbox(channel, crate::node::MESSAGE, INBOX_BYTES_MAX);
                 let taken = self.node.check_channel(channel).map(|()| Receiver::new(channel, inbox()));
@@ -653,10 +657,10 @@ impl Driver {
         let now = Instant::now();
         self.tick_at = now + TICK;
         let time = self.now().time;
-        // Messages that pass this loop by use a connection too.
+        // Messages and byte streams that pass this loop by use a connection too.
         for (connection, link) in &self.links {
             let carried = link.carried_frames();
-            if self.carried.insert(*connection, carried) != Some(carried) {
+            if self.carried.insert(*connection, carried) != Some(carried) || link.byte_streams() > 0 {
                 self.inputs.push_back(Input::Used { connection: *connection });
             }
         }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`builder`](Builder) | settings, secrets and keys, the start |
 //! | `driver` | the loop: inputs in, actions out, never a wait between them |
+//! | `byte_stream` | streams of bytes between two applications |
 //! | `channel` | messages to one peer, past the protocol thread |
 //! | `congestion` | when the application waits for slow queues, and when it does not |
 //! | `guaranteed` | receipts, and messages that are acknowledged one by one |
@@ -15,6 +16,7 @@
 //! | `streams` | what the application receives |
 
 mod builder;
+mod byte_stream;
 mod channel;
 mod congestion;
 mod discovery;
@@ -31,7 +33,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork_channels::dial::Direction;
-use meshwork_channels::quic::{Handler, Link};
+use meshwork_channels::quic::{Handler, Link, OpenError};
 use meshwork_channels::{ChannelId, ClusterName, PeerId};
 use meshwork_crdt::replica::SetError;
 use meshwork_crdt::{Digest, Stamp};
@@ -43,6 +45,7 @@ use crate::node::{self, CallError, Connectivity, Delivery, Event, Member, SendEr
 pub use builder::{Builder, StartError};
 pub use channel::{Receiver, Sender, TrySendError};
 pub use guaranteed::{GuaranteedMessage, GuaranteedMessages, Receipt, ReceiptError};
+pub use meshwork_channels::quic::{ByteReader, ByteStream, ByteWriter, StreamError, StreamListener};
 #[cfg(feature = "cli")]
 pub(crate) use storage::user_secret;
 pub use storage::{StorageError, state_dir};
@@ -122,6 +125,8 @@ pub enum Error {
     Call(CallError),
     /// The write was refused. Nothing was changed.
     Set(SetError),
+    /// The byte stream was not opened.
+    Stream(OpenError),
 }
 
 impl fmt::Display for Error {
@@ -131,6 +136,7 @@ impl fmt::Display for Error {
             Error::Send(error) => error.fmt(f),
             Error::Call(error) => error.fmt(f),
             Error::Set(error) => error.fmt(f),
+            Error::Stream(error) => error.fmt(f),
         }
     }
 }
@@ -151,6 +157,7 @@ pub(crate) enum Command {
     Request { to: PeerId, payload: Bytes, timeout: Duration, reply: oneshot::Sender<Result<Bytes, Error>> },
     Connect { to: PeerId, channel: ChannelId, reply: oneshot::Sender<Result<Link, Error>> },
     Handle { channel: ChannelId, handler: Handler, reply: oneshot::Sender<Result<(), Error>> },
+    AcceptStreams { channel: ChannelId, reply: oneshot::Sender<Result<StreamListener, Error>> },
     TakeOver { channel: ChannelId, reply: oneshot::Sender<Result<Receiver, Error>> },
     Respond { token: node::RequestToken, answer: Result<Bytes, node::Refusal> },
     Serve { requests: mpsc::Sender<Request> },

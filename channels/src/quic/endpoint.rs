@@ -19,11 +19,12 @@ use super::admission::{self, Admitted, Context, Failure, Tag, Versions};
 use super::close::{CloseCode, CloseReason, DialError, Refusal};
 use super::event::{self, Event, Events, Outlet};
 use super::gate::{Decision, Gate, Knock};
-use super::governed::Governed;
+use super::governed::{Accepting, Governed, govern};
 use super::inbox::{Handler, Inbox, Inboxes};
 use super::key::{NodeKey, NodeKeyError};
 use super::link::{Attached, Bulk, BulkTimes, Facts, Inner, Link, Way};
 use super::reader::{Place, REFUSED_STREAMS_MAX, StreamEnd, read_datagrams, read_stream, read_the_rest};
+use super::stream::{Carrier, StreamListener, open_windows, receive_stream};
 use super::tls::{self, Tls, Unwanted};
 use super::writer::{write, write_bulk};
 use super::{Clock, canonical};
@@ -334,9 +335,12 @@ impl Endpoint {
         let tls = Tls::new(&key, protocols)?;
 
         let loopback = listen.ip().to_canonical().is_loopback();
+        let mut accepted = transport(loopback, 1);
+        let governed = Arc::new(Governed::new(governor::Params::default(), origin));
+        accepted.congestion_controller_factory(Arc::new(Accepting(governed)));
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls.server()));
         server
-            .transport_config(Arc::new(transport(loopback, 1)))
+            .transport_config(Arc::new(accepted))
             .validation_token_config(no_tokens())
             .max_incoming(INCOMING_MAX)
             .incoming_buffer_size(INCOMING_BYTES_MAX)
@@ -437,6 +441,12 @@ impl Endpoint {
         self.shared.inboxes.handle(channel, kind, handler);
     }
 
+    /// Listens for the byte streams that peers open on a channel. A later call takes over from an earlier one. On a channel of the class
+    /// [`Control`](crate::channel::Class::Control) none come.
+    pub fn accept_streams(&self, channel: ChannelId) -> StreamListener {
+        self.shared.inboxes.streams.take_over(channel)
+    }
+
     /// The admitted connections, in the order in which they were admitted.
     pub fn links(&self) -> Vec<Link> {
         self.shared.links().all.values().cloned().collect()
@@ -473,6 +483,7 @@ impl Endpoint {
         // Each connection keeps the limit by itself; the moment more is for their last events.
         let _ = timeout(limit.saturating_add(LINGER), shared.without_links()).await;
         shared.quinn.close(code.var_int(), &[]);
+        shared.inboxes.streams.close();
         let _ = timeout(LINGER, shared.quinn.wait_idle()).await;
         shared.tasks().abort_all();
     }
@@ -482,6 +493,9 @@ impl Drop for Endpoint {
     fn drop(&mut self) {
         self.accepting.abort();
         self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.inboxes.streams.close();
+        // Here and not by the tasks of the connections, which may never run again: whoever waits on a byte stream must learn of it.
+        self.links().iter().for_each(|link| link.close(CloseCode::Shutdown));
         self.shared.quinn.close(CloseCode::Shutdown.var_int(), &[]);
         self.shared.tasks().abort_all();
     }
@@ -774,8 +788,9 @@ impl Shared {
             _ = inner.connection.closed() => return,
         }
         connection.set_receive_window(VarInt::from_u32(limits::BULK_WINDOW_BYTES));
+        govern(&connection);
         connection.set_max_concurrent_uni_streams(VarInt::from_u32(limits::STREAMS_MAX));
-        connection.set_max_concurrent_bi_streams(VarInt::from_u32(0));
+        connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::BULK_BYTE_STREAMS_MAX));
         let mut readers = JoinSet::new();
         let mut refused_streams = 0;
         // A peer that says goodbye has closed this one before, though we may hear of it later.
@@ -785,6 +800,12 @@ impl Shared {
                 stream = connection.accept_uni() => match stream {
                     Ok(stream) => {
                         readers.spawn(read_stream(stream, Path::Bulk, Place::of(inner.clone()), self.outlet.clone()));
+                    }
+                    Err(error) => break error,
+                },
+                stream = connection.accept_bi() => match stream {
+                    Ok(stream) => {
+                        readers.spawn(receive_stream(stream, Carrier::Theirs, inner.clone(), connection.clone()));
                     }
                     Err(error) => break error,
                 },
@@ -866,9 +887,9 @@ impl Shared {
         tracing::debug!(peer = %peer.short(), %address, direction = ?link.direction(), "connected");
         // Only now may the peer send: whoever is slow to hear of connections shall not hold what they sent.
         let connection = &link.0.connection;
-        connection.set_receive_window(VarInt::from_u32(limits::WINDOW_BYTES));
+        open_windows(&link.0);
         connection.set_max_concurrent_uni_streams(VarInt::from_u32(limits::STREAMS_MAX));
-        connection.set_max_concurrent_bi_streams(VarInt::from_u32(0));
+        connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::URGENT_BYTE_STREAMS_MAX));
 
         let reason = self.carry(&link).await;
         tracing::debug!(peer = %peer.short(), %address, %reason, "closed");
@@ -900,6 +921,12 @@ impl Shared {
                             inner.end(CloseReason::Misbehaved(Misbehavior::TooMany));
                         }
                     }
+                },
+                stream = inner.connection.accept_bi() => match stream {
+                    Ok(stream) => {
+                        readers.spawn(receive_stream(stream, Carrier::First, inner.clone(), inner.connection.clone()));
+                    }
+                    Err(error) => break error,
                 },
                 () = inner.bulk_wanted.notified() => {
                     others.spawn(self.clone().open_bulk(link.clone()));

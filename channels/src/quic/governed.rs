@@ -2,10 +2,11 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use quinn::Connection;
-use quinn::congestion::{Controller, ControllerFactory};
+use quinn::congestion::{Controller, ControllerFactory, CubicConfig};
 use quinn_proto::RttEstimator;
 
 use crate::governor::{Params, Report, State};
@@ -41,7 +42,89 @@ impl ControllerFactory for Governed {
 }
 
 fn report(controller: Box<dyn Controller>) -> Option<Report> {
-    Some(controller.into_any().downcast::<Governor>().ok()?.state.report())
+    match controller.into_any().downcast::<Governor>() {
+        Ok(governor) => Some(governor.state.report()),
+        Err(other) => report(other.downcast::<Accepted>().ok()?.inner),
+    }
+}
+
+/// Makes the congestion controllers of accepted connections. Whether one is the second of a link is known only after its handshake, when it has its controller already: so that
+/// one is Cubic until [`govern`] turns it into a governor.
+#[derive(Debug)]
+pub(super) struct Accepting(pub(super) Arc<Governed>);
+
+impl ControllerFactory for Accepting {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        let inner = Arc::new(CubicConfig::default()).build(now, current_mtu);
+        Box::new(Accepted { inner, governed: self.0.clone(), mtu: current_mtu, is_wanted: Arc::default(), is_governed: false })
+    }
+}
+
+/// Has an accepted connection governed from its next packet on: byte streams answer on the second connection of a peer, and shall delay what is urgent no more than those that it sends.
+pub(super) fn govern(connection: &Connection) {
+    if let Ok(accepted) = connection.congestion_state().into_any().downcast::<Accepted>() {
+        accepted.is_wanted.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Accepted {
+    inner: Box<dyn Controller>,
+    governed: Arc<Governed>,
+    mtu: u16,
+    /// Shared by all clones.
+    is_wanted: Arc<AtomicBool>,
+    is_governed: bool,
+}
+
+impl Accepted {
+    fn decide(&mut self, now: Instant) {
+        if !self.is_governed && self.is_wanted.load(Ordering::Relaxed) {
+            self.is_governed = true;
+            self.inner = self.governed.clone().build(now, self.mtu);
+        }
+    }
+}
+
+impl Controller for Accepted {
+    fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
+        self.decide(now);
+        self.inner.on_sent(now, bytes, last_packet_number);
+    }
+
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
+        self.inner.on_ack(now, sent, bytes, app_limited, rtt);
+    }
+
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest_packet_num_acked: Option<u64>) {
+        self.inner.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
+    }
+
+    fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_persistent_congestion: bool, lost_bytes: u64) {
+        self.inner.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.mtu = new_mtu;
+        self.inner.on_mtu_update(new_mtu);
+    }
+
+    fn window(&self) -> u64 {
+        self.inner.window()
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        let Accepted { inner, governed, mtu, is_wanted, is_governed } = self;
+        let (inner, governed, is_wanted) = (inner.clone_box(), governed.clone(), is_wanted.clone());
+        Box::new(Accepted { inner, governed, mtu: *mtu, is_wanted, is_governed: *is_governed })
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.inner.initial_window()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
 }
 
 fn time(origin: Instant, at: Instant) -> Time {
@@ -93,8 +176,6 @@ impl Controller for Governor {
 mod tests {
     use std::time::Duration;
 
-    use quinn::congestion::CubicConfig;
-
     use super::*;
 
     #[test]
@@ -113,5 +194,25 @@ mod tests {
         assert_eq!(report(governor.clone_box()).unwrap().window, governor.window());
         let cubic = Arc::new(CubicConfig::default()).build(origin, 1_200);
         assert_eq!(report(cubic), None);
+    }
+
+    #[test]
+    fn an_accepted_connection_is_governed_when_that_is_wanted() {
+        let origin = Instant::now();
+        let accepting = Arc::new(Accepting(Arc::new(Governed::new(Params::default(), origin))));
+        let mut controller = accepting.build(origin, 1_200);
+        controller.on_sent(origin, 1_200, 0);
+        assert_eq!(report(controller.clone_box()), None);
+        // As `govern` does, through a clone.
+        let clone = controller.clone_box().into_any().downcast::<Accepted>().ok().unwrap();
+        clone.is_wanted.store(true, Ordering::Relaxed);
+        assert_eq!(report(controller.clone_box()), None, "from the next packet on");
+        controller.on_mtu_update(1_400);
+        controller.on_sent(origin, 1_200, 1);
+        assert_eq!(controller.window(), Params::default().window_initial());
+        controller.on_mtu_update(u16::MAX);
+        assert_eq!(report(controller.clone_box()).unwrap().window, 2 * u64::from(u16::MAX));
+        controller.on_sent(origin, 1_200, 2);
+        assert_eq!(controller.window(), 2 * u64::from(u16::MAX), "it changes once");
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::link::Link;
+use super::stream::Listeners;
 use crate::channel::ChannelId;
 use crate::identity::PeerId;
 
@@ -112,6 +113,8 @@ impl InboxSender {
 #[derive(Default)]
 pub(super) struct Inboxes {
     slots: RwLock<BTreeMap<ChannelId, Slot>>,
+    /// Who takes byte streams.
+    pub(super) streams: Listeners,
 }
 
 impl Inboxes {

@@ -16,6 +16,7 @@ use super::admission::{Tag, tag};
 use super::close::{CloseCode, CloseReason};
 use super::inbox::Inboxes;
 use super::reader::Arrivals;
+use super::stream::Streams;
 use super::writer::{Writer, write_now};
 use crate::channel::{ChannelId, ChannelSpec, Class, Path};
 use crate::dial::{ConnectionId, Direction};
@@ -63,6 +64,8 @@ pub(super) struct Inner {
     pub(super) times: BulkTimes,
     pub(super) arrivals: Arrivals,
     pub(super) inboxes: Arc<Inboxes>,
+    /// The byte streams of the application.
+    pub(super) streams: Streams,
     /// A drain has a deadline now.
     pub(super) draining: Notify,
     /// The first reason that this side had for closing.
@@ -220,6 +223,11 @@ impl Bulk {
 }
 
 impl Queues {
+    /// Whether nothing new is taken any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed || self.drain.is_some()
+    }
+
     /// Whether a connection carries a channel now.
     pub(super) fn carries(&self, connection: Path, channel: Path) -> bool {
         match connection {
@@ -323,6 +331,7 @@ impl Inner {
             times,
             arrivals: Arrivals::default(),
             inboxes,
+            streams: Streams::default(),
             draining: Notify::new(),
             ours: OnceLock::new(),
             received,
@@ -378,6 +387,7 @@ impl Inner {
         queues.held_since = None;
         drop(queues);
         self.room.notify_waiters();
+        self.streams.bulk_changed.notify_waiters();
     }
 
     pub(super) fn ours(&self) -> Option<CloseReason> {
@@ -385,7 +395,7 @@ impl Inner {
     }
 
     /// Wakes whoever sends what was queued on a channel, or has a connection opened for it.
-    fn rouse(self: &Arc<Self>, mut queues: MutexGuard<'_, Queues>, channel: ChannelId) {
+    fn rouse(self: &Arc<Self>, queues: MutexGuard<'_, Queues>, channel: ChannelId) {
         let path = self.params.path(channel);
         if queues.carries(Path::Urgent, path) && queues.is_lone(|| self.clock.now()) {
             drop(queues);
@@ -402,18 +412,28 @@ impl Inner {
             }
             Bulk::Opening => {}
             bulk if queues.state.queued(channel).bytes > limits::BULK_OPENS_AT_BYTES && bulk.may_open(|| self.clock.now()) => {
-                queues.bulk = Bulk::Opening;
-                queues.moves = queues.moves.wrapping_add(1);
-                drop(queues);
-                self.bulk_wanted.notify_one();
-                // The writer ends the streams that move.
-                self.wake.notify_one();
+                self.open_second(queues);
             }
             Bulk::Closed | Bulk::Closing | Bulk::Refused(_) => {
                 drop(queues);
                 self.wake.notify_one();
             }
         }
+    }
+
+    /// Has a second connection opened that may be opened now.
+    pub(super) fn open_second(&self, mut queues: MutexGuard<'_, Queues>) {
+        queues.bulk = Bulk::Opening;
+        queues.moves = queues.moves.wrapping_add(1);
+        drop(queues);
+        self.bulk_wanted.notify_one();
+        // The writer ends the streams that move.
+        self.wake.notify_one();
+    }
+
+    /// Our second connection, if there is one.
+    pub(super) fn second(&self) -> Option<quinn::Connection> {
+        self.seconds().open.iter().find(|(way, _)| *way == Way::Ours).map(|(_, connection)| connection.clone())
     }
 
     fn seconds(&self) -> MutexGuard<'_, Seconds> {
@@ -456,6 +476,7 @@ impl Inner {
         self.queues().bulk = bulk;
         self.wake.notify_one();
         self.wake_bulk.notify_one();
+        self.streams.bulk_changed.notify_waiters();
     }
 
     pub(super) fn count_received(&self, channel: ChannelId, frames: u64, bytes: u64) {

@@ -34,6 +34,13 @@
 //! their numbers. Frames on their way are in one place only: while a second connection opens, what it is to carry waits. When it breaks, or a stream is
 //! reset, the whole link ends, with [`CloseCode::Broken`] or as misbehavior, for what was on it may be lost.
 //!
+//! # Byte streams
+//!
+//! Beside frames, an application can have streams of bytes ([`Link::open_stream`], [`Endpoint::accept_streams`]): bidirectional QUIC streams that begin with four bytes, the version 1, the letter
+//! `B` and the channel in two bytes, the higher first. The acceptor answers with one byte 1, or resets its direction: with 1 when it has no such channel, 3 when nobody listens
+//! there, 4 when too many streams are open, 5 when that is no beginning. Codes from 2^32 on are the application's. They use the second connection of the opener for channels with
+//! [`Path::Bulk`](crate::channel::Path::Bulk), which is governed in both directions and stays as long as one is open, and otherwise the first.
+//!
 //! # Invariants
 //!
 //! - No [`Event::Frame`], [`Event::Datagram`] or [`Event::Closed`] of a connection comes before its [`Event::Connected`], and none after
@@ -57,6 +64,9 @@
 //! | anybody who holds some key | bytes before admission | 32 KiB on one stream |
 //! | a member, for each connection | bytes that it sent and nobody read | 32 MiB and 512 KiB of datagrams: [`limits::WINDOW_BYTES`](crate::limits::WINDOW_BYTES) on the first, [`limits::BULK_WINDOW_BYTES`](crate::limits::BULK_WINDOW_BYTES) on its second, 256 KiB of datagrams on each; none of it before the link is reported |
 //! | a member, for each connection | streams, and a task for each | [`limits::STREAMS_MAX`](crate::limits::STREAMS_MAX) on the first and on its second; of one lane [`limits::STREAMS_AHEAD_MAX`](crate::limits::STREAMS_AHEAD_MAX) wait for their turn |
+//! | a member, for each connection | byte streams that it opened | [`limits::URGENT_BYTE_STREAMS_MAX`](crate::limits::URGENT_BYTE_STREAMS_MAX) on the first and [`limits::BULK_BYTE_STREAMS_MAX`](crate::limits::BULK_BYTE_STREAMS_MAX) on its second |
+//! | a member, for each byte stream of either side that is open or was open beside them | bytes that it sent and nobody read | [`limits::STREAM_WINDOW_BYTES`](crate::limits::STREAM_WINDOW_BYTES) beyond the windows above |
+//! | all members together | byte streams | [`limits::BYTE_STREAMS_MAX`](crate::limits::BYTE_STREAMS_MAX) |
 //! | a member that does not read | queued frames | [`sender::Params`](crate::sender::Params), and 64 KiB and a frame for each lane and connection |
 //! | a member that does not acknowledge | bytes to send again | 32 MiB: [`limits::SEND_WINDOW_BYTES`](crate::limits::SEND_WINDOW_BYTES) on the first, at most [`limits::BULK_SEND_WINDOW_BYTES`](crate::limits::BULK_SEND_WINDOW_BYTES) on our second |
 //! | all members together | connections | [`limits::CONNECTIONS_MAX`](crate::limits::CONNECTIONS_MAX) links, and for each of them one second connection of theirs and one of ours |
@@ -79,6 +89,7 @@ mod inbox;
 mod key;
 mod link;
 mod reader;
+mod stream;
 mod tls;
 mod writer;
 
@@ -94,6 +105,7 @@ pub use governed::Governed;
 pub use inbox::{Batch, Handler, Inbox};
 pub use key::{NodeKey, NodeKeyError};
 pub use link::{ChannelStats, DatagramError, Link, LinkStats, MessageError, SendError};
+pub use stream::{ByteReader, ByteStream, ByteWriter, OpenError, StreamError, StreamListener};
 
 use crate::time::Time;
 

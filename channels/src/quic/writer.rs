@@ -21,6 +21,7 @@ use quinn::{ConnectionError, SendStream, WriteError};
 use super::close::CloseCode;
 use super::close::CloseReason;
 use super::link::{Bulk, Drain, Inner};
+use super::stream::Carrier;
 use crate::channel::{ChannelId, Class, Path};
 use crate::frame::Preamble;
 use crate::limits;
@@ -58,6 +59,7 @@ pub(super) async fn write(link: Arc<Inner>) {
     if let Some(mut writer) = writer {
         writer.finish().await;
     }
+    link.streams.finished().await;
     link.end(CloseReason::Ours(drained.code));
 }
 
@@ -73,7 +75,8 @@ pub(super) async fn write_bulk(link: Arc<Inner>, connection: quinn::Connection) 
             Err(_) if !writer.is_empty() => {}
             Err(_) => {
                 let mut queues = link.queues();
-                if !queues.state.is_waiting(|spec| spec.path == Path::Bulk) {
+                let is_waiting = queues.state.is_waiting(|spec| spec.path == Path::Bulk);
+                if !is_waiting && link.streams.count(Carrier::Ours) == 0 {
                     // From here on nothing more comes to this writer.
                     queues.bulk = Bulk::Closing;
                     break;
@@ -82,6 +85,7 @@ pub(super) async fn write_bulk(link: Arc<Inner>, connection: quinn::Connection) 
         }
     }
     writer.finish().await;
+    link.streams.finished().await;
     if connection.close_reason().is_none() {
         connection.close(CloseCode::Idle.var_int(), &[]);
         // Only now may the first connection end, or another second one be opened.
@@ -233,7 +237,9 @@ impl Writer {
         if self.path == Path::Bulk && now.since(self.fitted) >= FIT_EVERY {
             self.fitted = now;
             let window = self.connection.stats().path.cwnd;
-            self.connection.set_send_window((2 * window + AHEAD_BYTES).min(limits::BULK_SEND_WINDOW_BYTES));
+            // What byte streams wrote takes no room from the lanes.
+            let streams = self.link.streams.count(Carrier::Ours) as u64 * u64::from(limits::STREAM_WINDOW_BYTES);
+            self.connection.set_send_window((2 * window + AHEAD_BYTES).min(limits::BULK_SEND_WINDOW_BYTES) + streams);
         }
     }
 
