@@ -8,7 +8,7 @@ use bytes::Bytes;
 use meshwork_channels::quic::{Batch, Inbox, Link, MessageError};
 use meshwork_channels::{ChannelId, PeerId, limits, random};
 
-use super::{Command, DirectMessage, Error, Node, Shared};
+use super::{ChannelError, Command, DirectMessage, Error, Node, Shared};
 use crate::node::{MESSAGE, SendError};
 
 /// Bytes of messages that wait for a [`Receiver`], 64 for each message included.
@@ -23,6 +23,8 @@ pub struct Sender {
     shared: Arc<Shared>,
     link: Link,
     channel: ChannelId,
+    /// What carries it: the channel, or the fallback for a peer that does not have it.
+    carrier: ChannelId,
     lane: u8,
 }
 
@@ -52,7 +54,8 @@ impl std::error::Error for TrySendError {}
 impl Sender {
     pub(super) async fn connect(node: &Node, to: PeerId, channel: ChannelId) -> Result<Self, Error> {
         let link = node.ask(|reply| Command::Connect { to, channel, reply }).await??;
-        Ok(Sender { shared: node.shared.clone(), link, channel, lane: 0 })
+        let carrier = link.route(channel).map_err(|problem| Error::Channel(Box::new(ChannelError::of(to, problem))))?;
+        Ok(Sender { shared: node.shared.clone(), link, channel, carrier, lane: 0 })
     }
 
     /// The peer.
@@ -63,6 +66,12 @@ impl Sender {
     /// The channel.
     pub fn channel(&self) -> ChannelId {
         self.channel
+    }
+
+    /// What carries it: the channel, or for a peer that does not have it the one that was given to
+    /// [`Builder::channel_fallback`](super::Builder::channel_fallback).
+    pub fn carrier(&self) -> ChannelId {
+        self.carrier
     }
 
     /// A sender for the messages with this key: they keep their order among each other, and on a channel with several lanes they do not wait for a lost packet of
@@ -82,7 +91,7 @@ impl Sender {
         if payload.len() > limits::MESSAGE_BYTES_MAX {
             return Err(TrySendError::TooLarge);
         }
-        self.link.try_send_message(self.channel, self.lane, MESSAGE, payload).map_err(refused)
+        self.link.try_send_message(self.carrier, self.lane, MESSAGE, payload).map_err(refused)
     }
 
     /// Queues a message without copying it when it is large, if there is room now.
@@ -94,7 +103,7 @@ impl Sender {
         if payload.len() > limits::MESSAGE_BYTES_MAX {
             return Err(TrySendError::TooLarge);
         }
-        self.link.try_send_shared(self.channel, self.lane, MESSAGE, payload).map_err(refused)
+        self.link.try_send_shared(self.carrier, self.lane, MESSAGE, payload).map_err(refused)
     }
 
     /// Queues a message without copying it when it is large; waits like [`Sender::send`].
@@ -129,11 +138,12 @@ impl Sender {
     /// Waits until it makes sense to try again.
     async fn recover(&mut self, error: TrySendError, len: usize) -> Result<(), Error> {
         match error {
-            TrySendError::Full => self.link.room(self.channel, len).await,
+            TrySendError::Full => self.link.room(self.carrier, len).await,
             TrySendError::TooLarge => return Err(Error::Send(SendError::TooLarge { len, len_max: limits::MESSAGE_BYTES_MAX })),
             TrySendError::Disconnected => {
                 let node = Node { shared: self.shared.clone() };
-                self.link = Sender::connect(&node, self.peer(), self.channel).await?.link;
+                let Sender { link, carrier, .. } = Sender::connect(&node, self.peer(), self.channel).await?;
+                (self.link, self.carrier) = (link, carrier);
             }
         }
         Ok(())

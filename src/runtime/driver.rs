@@ -27,7 +27,7 @@ use super::discovery::{self, Found};
 use super::guaranteed::{Content, GuaranteedSend, Inbox, Outbox, Owned};
 use super::storage::{DataDir, PEERS_MAX};
 use super::streams::{Change, DirectMessage, Request};
-use super::{ChannelReport, Command, Error, LinkReport, Pulse, Report};
+use super::{ChannelError, ChannelReport, Command, Error, LinkReport, Pulse, Report};
 use crate::node::{
     Action, CallError, CallId, Candidate, CloseReason, Connectivity, Delivery, Event, Identity, Input, Node, Params, Refusal, RequestToken,
     SendError,
@@ -431,6 +431,13 @@ impl Driver {
                     && let Some(waiter) = self.waiters.remove(&call)
                 {
                     waiter.fail(CallError::Unreachable);
+                }
+            }
+            (Err(quic::SendError::Disagreed(_, problem)), Some(call)) => {
+                if let Some(Waiter::Send(reply)) = self.waiters.remove(&call)
+                    && let Some(link) = self.links.get(&connection)
+                {
+                    let _ = reply.send(Err(Error::Channel(Box::new(ChannelError::of(link.peer(), *problem)))));
                 }
             }
             (Err(_), Some(call)) => self.inputs.push_back(Input::Refused { call }),

@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use meshwork_channels::agreement::{Disagreement, Terms};
 use meshwork_channels::dial::Direction;
 use meshwork_channels::quic::Link;
 use meshwork_channels::{ChannelId, ClusterName, PeerId};
@@ -122,7 +123,52 @@ pub enum Error {
     Call(CallError),
     /// The write was refused. Nothing was changed.
     Set(SetError),
+    /// The peer does not have the channel, or has it on other terms. Nothing was sent.
+    Channel(Box<ChannelError>),
 }
+
+/// Why a message cannot go to a peer on a channel that the application defined. Nothing was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChannelError {
+    /// The peer has no channel of this name.
+    UnknownChannel {
+        /// The name.
+        channel: String,
+        /// The peer.
+        peer: PeerId,
+    },
+    /// The peer has it on other terms.
+    ChannelMismatch {
+        /// The peer.
+        peer: PeerId,
+        /// Our terms.
+        ours: Terms,
+        /// Those of the peer.
+        theirs: Terms,
+    },
+}
+
+impl ChannelError {
+    fn of(peer: PeerId, problem: Disagreement) -> Self {
+        match problem {
+            Disagreement::Unknown { name, .. } => ChannelError::UnknownChannel { channel: name, peer },
+            Disagreement::Mismatch { ours, theirs, .. } => ChannelError::ChannelMismatch { peer, ours, theirs },
+        }
+    }
+}
+
+impl fmt::Display for ChannelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChannelError::UnknownChannel { channel, peer } => write!(f, "{} has no channel `{channel}`", peer.short()),
+            ChannelError::ChannelMismatch { peer, ours, theirs } => {
+                write!(f, "the channel `{}` is {ours} here and {theirs} at {}", ours.name, peer.short())
+            }
+        }
+    }
+}
+
+impl std::error::Error for ChannelError {}
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -131,6 +177,7 @@ impl fmt::Display for Error {
             Error::Send(error) => error.fmt(f),
             Error::Call(error) => error.fmt(f),
             Error::Set(error) => error.fmt(f),
+            Error::Channel(error) => error.fmt(f),
         }
     }
 }
@@ -306,9 +353,10 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::Send`] when it was refused, [`Error::Call`] when the peer could not be reached or its queue is full. Nothing was sent then.
-    pub async fn send(&self, to: PeerId, channel: ChannelId, payload: impl Into<Bytes>) -> Result<(), Error> {
-        let payload = payload.into();
+    /// [`Error::Send`] when it was refused, [`Error::Call`] when the peer could not be reached or its queue is full, [`Error::Channel`] when the peer does not
+    /// have the channel. Nothing was sent then.
+    pub async fn send(&self, to: PeerId, channel: impl Into<ChannelId>, payload: impl Into<Bytes>) -> Result<(), Error> {
+        let (channel, payload) = (channel.into(), payload.into());
         self.ask(|reply| Command::Send { to, channel, payload, reply }).await?
     }
 
@@ -352,9 +400,10 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::Send`] when applications may not send there, [`Error::Call`] when the peer cannot be reached, [`Error::Stopped`].
-    pub async fn sender(&self, to: PeerId, channel: ChannelId) -> Result<Sender, Error> {
-        Sender::connect(self, to, channel).await
+    /// [`Error::Send`] when applications may not send there, [`Error::Call`] when the peer cannot be reached, [`Error::Channel`] when it does not have the
+    /// channel, [`Error::Stopped`].
+    pub async fn sender(&self, to: PeerId, channel: impl Into<ChannelId>) -> Result<Sender, Error> {
+        Sender::connect(self, to, channel.into()).await
     }
 
     /// Takes over what other nodes send to this one alone on a channel, from now on: it comes from the receiver, and no longer from [`Node::messages`]. A later receiver takes
@@ -363,7 +412,8 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::Send`] when applications may not send there, [`Error::Stopped`].
-    pub async fn receiver(&self, channel: ChannelId) -> Result<Receiver, Error> {
+    pub async fn receiver(&self, channel: impl Into<ChannelId>) -> Result<Receiver, Error> {
+        let channel = channel.into();
         self.ask(|reply| Command::TakeOver { channel, reply }).await?
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::SendDatagramError;
+use quinn::{SendDatagramError, VarInt};
 use tokio::sync::{Notify, watch};
 
 use super::Clock;
@@ -16,6 +16,7 @@ use super::admission::{Tag, tag};
 use super::close::{CloseCode, CloseReason};
 use super::inbox::Inboxes;
 use super::reader::Arrivals;
+use crate::agreement::{Disagreement, Table};
 use crate::channel::{ChannelId, ChannelSpec, Class, Path};
 use crate::dial::{ConnectionId, Direction};
 use crate::error::Misbehavior;
@@ -39,6 +40,9 @@ pub(super) struct Inner {
     pub(super) connection: quinn::Connection,
     pub(super) clock: Clock,
     pub(super) params: sender::Params,
+    /// The channels that the application of the peer defined.
+    table: Table,
+    channel_fallback: Option<ChannelId>,
     queues: Mutex<Queues>,
     /// Something to do for the writer.
     pub(super) wake: Notify,
@@ -257,6 +261,8 @@ pub(super) struct Facts {
     pub(super) version: u16,
     pub(super) direction: Direction,
     pub(super) observed: SocketAddr,
+    pub(super) table: Table,
+    pub(super) channel_fallback: Option<ChannelId>,
 }
 
 impl Inner {
@@ -268,7 +274,7 @@ impl Inner {
         clock: Clock,
         times: BulkTimes,
     ) -> Self {
-        let Facts { id, peer, incarnation, version, direction, observed } = facts;
+        let Facts { id, peer, incarnation, version, direction, observed, table, channel_fallback } = facts;
         let received = params.channels().iter().map(|_| Received::default()).collect();
         let state = sender::State::new(params.clone());
         let queues = Queues {
@@ -293,6 +299,8 @@ impl Inner {
             connection,
             clock,
             params,
+            table,
+            channel_fallback,
             queues: Mutex::new(queues),
             wake: Notify::new(),
             wake_bulk: Notify::new(),
@@ -308,6 +316,20 @@ impl Inner {
             received,
             datagrams_refused: AtomicU64::new(0),
         }
+    }
+
+    /// What the peer may send on a connection before we read it: enough that the defined channels, if nobody reads them, leave the built-in ones
+    /// their room.
+    pub(super) fn window(&self, path: Path, built_in: u32) -> VarInt {
+        // Until there is a second connection, the first carries everything.
+        let defined = self.params.channels().iter().filter(|spec| spec.id.is_defined() && (path == Path::Urgent || spec.path == path));
+        let lanes: u32 = defined.map(|spec| u32::from(spec.lanes)).sum();
+        VarInt::from_u32(built_in.saturating_add(lanes.saturating_mul(limits::STREAM_WINDOW_BYTES)).min(1 << 29))
+    }
+
+    /// Whether both sides have the channel on the same terms.
+    pub(super) fn is_agreed(&self, spec: &ChannelSpec) -> bool {
+        self.table.check(spec).is_ok()
     }
 
     /// Never held across a wait. A panic elsewhere while it was held leaves counters that are off by one frame at most.
@@ -472,13 +494,42 @@ impl Link {
         self.0.observed
     }
 
-    /// Queues a whole frame ([`frame::encode`]) on a channel.
+    /// On which channel what is meant for `channel` goes to this peer: on that one, or on the fallback when the peer does not have it. Of a channel that no
+    /// params name, the queue will say so.
+    ///
+    /// # Errors
+    ///
+    /// What the two sides do not agree on.
+    pub fn route(&self, channel: ChannelId) -> Result<ChannelId, Disagreement> {
+        let Some(spec) = self.0.params.channel(channel) else { return Ok(channel) };
+        match (self.0.table.check(spec), self.0.channel_fallback) {
+            (Ok(()), _) => Ok(channel),
+            (Err(Disagreement::Unknown { .. }), Some(fallback)) => Ok(fallback),
+            (Err(problem), _) => Err(problem),
+        }
+    }
+
+    /// What the params of the endpoint say about a channel.
+    pub fn channel(&self, channel: ChannelId) -> Option<&ChannelSpec> {
+        self.0.params.channel(channel)
+    }
+
+    /// The channels that the application of the peer defined.
+    pub fn channels_of_peer(&self) -> &Table {
+        &self.0.table
+    }
+
+    /// Queues a whole frame ([`frame::encode`]) on a channel, or on the fallback when the peer does not have it.
     ///
     /// # Errors
     ///
     /// The frame is given back and nothing changed. On [`SendError::Refused`] the channel's [`Overflow`](crate::channel::Overflow) says
     /// what the caller owes.
     pub fn try_send(&self, channel: ChannelId, frame: Bytes) -> Result<(), SendError> {
+        let channel = match self.route(channel) {
+            Ok(channel) => channel,
+            Err(problem) => return Err(SendError::Disagreed(frame, Box::new(problem))),
+        };
         if let Some(spec) = self.0.params.channel(channel) {
             let len_max = frame_bytes_max(spec);
             // The length prefix is not part of what the peer limits.
@@ -708,6 +759,8 @@ pub enum SendError {
     },
     /// The connection is closed or closing.
     Closed(Bytes),
+    /// The two sides do not agree on the channel.
+    Disagreed(Bytes, Box<Disagreement>),
 }
 
 impl fmt::Display for SendError {
@@ -716,6 +769,7 @@ impl fmt::Display for SendError {
             SendError::Refused(refused) => refused.fmt(f),
             SendError::TooLarge { len, len_max, .. } => write!(f, "a frame of {len} bytes is above the limit of {len_max}"),
             SendError::Closed(_) => f.write_str("the connection is closed"),
+            SendError::Disagreed(_, problem) => problem.fmt(f),
         }
     }
 }

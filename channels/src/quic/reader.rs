@@ -194,7 +194,7 @@ pub(super) async fn read_stream(mut stream: RecvStream, path: Path, mut place: P
             link.end(CloseReason::Misbehaved(Misbehavior::WrongChannel));
             return StreamEnd::Over;
         }
-        Some(spec) if preamble.lane < spec.lanes => {
+        Some(spec) if preamble.lane < spec.lanes && link.is_agreed(spec) => {
             decoder.set_frame_bytes_max(frame_bytes_max(spec));
             place.begin(preamble).await.err()
         }
