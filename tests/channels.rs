@@ -120,3 +120,43 @@ fn a_node_does_not_start_with_channels_that_cannot_be() {
         }
     });
 }
+
+#[test]
+fn of_ten_thousand_versions_a_slow_reader_gets_few_in_order_and_the_last() {
+    const VERSIONS: u32 = 10_000;
+    const KEYS: u32 = 3;
+    run(async {
+        let pose = || ChannelSpec::new("pose").latest();
+        let (a, b) = pair(on_loopback().channel(pose()), on_loopback().channel(pose())).await;
+        let mut received = b.receiver("pose").await.unwrap();
+        let mut sender = a.sender(b.id(), "pose").await.unwrap();
+        let sending = tokio::spawn(async move {
+            for version in 0..VERSIONS {
+                for key in 0..KEYS {
+                    // Nothing waits for the reader, however slow it is.
+                    sender.try_send_latest(&key.to_be_bytes(), &[key.to_be_bytes(), version.to_be_bytes()].concat()).unwrap();
+                }
+                if version % 10 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        let mut newest = [None; KEYS as usize];
+        let mut count = 0;
+        while newest.iter().any(|version| *version != Some(VERSIONS - 1)) {
+            let payload = received.recv().await.unwrap().payload;
+            let [key, version] = [&payload[..4], &payload[4..]].map(|word| u32::from_be_bytes(word.try_into().unwrap()));
+            let last = newest[key as usize].replace(version);
+            assert!(last.is_none_or(|last| last < version), "{last:?}, then {version}");
+            count += 1;
+            if count % 8 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        sending.await.unwrap();
+        assert!(count < VERSIONS * KEYS, "{count} arrived");
+        // Through the protocol thread it is kept too, under the empty key.
+        a.send(b.id(), "pose", "plain").await.unwrap();
+        assert_eq!(&received.recv().await.unwrap().payload[..], b"plain");
+    });
+}

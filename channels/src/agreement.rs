@@ -17,7 +17,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::channel::{ChannelId, ChannelSpec, Class, DEFINED_BYTES_MAX, DEFINED_LANES_MAX, DEFINED_MAX, NAME_BYTES_MAX, Reliability};
+use crate::channel::{
+    ChannelId, ChannelSpec, Class, DEFINED_BYTES_MAX, DEFINED_LANES_MAX, DEFINED_MAX, NAME_BYTES_MAX, Overflow, Reliability,
+};
 use crate::codec::Bounded;
 use crate::error::{ConfigError, DecodeError};
 use crate::sender::{LANES_MAX, Params};
@@ -206,8 +208,17 @@ pub fn with_defined(defined: Vec<ChannelSpec>) -> Result<Params, ConfigError> {
         if spec.class == Class::Control {
             return Err(ConfigError::new("channels.class", "control", "high, medium or low"));
         }
-        if spec.overflow == crate::channel::Overflow::Disconnect {
+        if spec.overflow == Overflow::Disconnect {
             return Err(ConfigError::new("channels.overflow", "disconnect", "refuse, drop or drop-oldest"));
+        }
+        if spec.reliability == Reliability::Latest {
+            // Dropping a key would lose its newest value, and two lanes would let an old one overtake it.
+            if spec.overflow != Overflow::Refuse {
+                return Err(ConfigError::new("channels.overflow", spec.overflow.name(), "refuse where the latest is kept"));
+            }
+            if spec.lanes != 1 {
+                return Err(ConfigError::new("channels.lanes", spec.lanes, "1 where the latest is kept"));
+            }
         }
     }
     let lanes: usize = defined.iter().map(|spec| usize::from(spec.lanes)).sum();
@@ -296,7 +307,9 @@ mod tests {
         assert_eq!(refused(vec![ChannelSpec::new("")]), "channels.name");
         assert_eq!(refused(vec![ChannelSpec { id: ChannelId(9), ..video() }]), "channels.name");
         assert_eq!(refused(vec![video().class(Class::Control)]), "channels.class");
-        assert_eq!(refused(vec![video().overflow(crate::channel::Overflow::Disconnect)]), "channels.overflow");
+        assert_eq!(refused(vec![video().overflow(Overflow::Disconnect)]), "channels.overflow");
+        assert_eq!(refused(vec![video().latest().overflow(Overflow::DropOldest)]), "channels.overflow");
+        assert_eq!(refused(vec![video().latest().lanes(2)]), "channels.lanes");
         assert_eq!(refused(vec![video().lanes(0)]), "channels.lanes");
         assert_eq!(refused((0..3).map(|n| ChannelSpec::new(format!("c{n}")).lanes(16)).collect()), "channels.lanes");
         assert_eq!(refused((0..33).map(|n| ChannelSpec::new(format!("c{n}"))).collect()), "channels");

@@ -12,6 +12,8 @@ pub const CLUSTER_NAME_BYTES_MAX: usize = 64;
 pub const FRAME_BYTES_MAX: usize = 1_088 * 1_024;
 /// Bytes of one application message.
 pub const MESSAGE_BYTES_MAX: usize = 1_024 * 1_024;
+/// Bytes of the key of a message of which the latest is kept.
+pub const LATEST_KEY_BYTES_MAX: usize = 256;
 /// Bytes of one broadcast payload.
 pub const BROADCAST_BYTES_MAX: usize = 64 * 1_024;
 /// Bytes of one control frame (overlay, membership, repair).

@@ -13,8 +13,8 @@ mod quic_support;
 use bytes::Bytes;
 use meshwork_channels::agreement::with_defined;
 use meshwork_channels::frame::{self, Decoder, Preamble};
-use meshwork_channels::quic::{EndpointConfig, NodeKey, Refusal, SendError};
-use meshwork_channels::{ChannelId, ChannelSpec};
+use meshwork_channels::quic::{CloseReason, EndpointConfig, Event, NodeKey, Refusal, SendError};
+use meshwork_channels::{ChannelId, ChannelSpec, Misbehavior, encode};
 use quic_support::*;
 
 fn node(defined: Vec<ChannelSpec>) -> Node {
@@ -116,4 +116,23 @@ async fn a_table_said_again_ends_nothing_but_the_attempt() {
     assert!(say(&second, &hello_with(right, Some(tag(&first)), b"\x01\x05other\0\x01")).await.is_some());
     assert_eq!(link.channels_of_peer().terms()[0].name, "video");
     assert_eq!(link.route(ChannelId::named("video")), Ok(ChannelId::named("video")));
+}
+
+#[tokio::test]
+async fn credit_for_what_was_never_sent_ends_the_connection() {
+    let mut node = node(vec![ChannelSpec::new("pose").latest()]);
+    let socket = stranger();
+    let credit = |channel: ChannelId, total: u64| frame::encode(frame::FIRST_KIND_OF_LINKS, &encode(&(channel, total)));
+    let pose = ChannelId::named("pose");
+    for words in [credit(pose, 2), credit(ChannelId::DATA, 0), credit(ChannelId(77), 0), frame::encode(frame::FIRST_KIND_OF_LINKS, b"?")] {
+        let (connection, _) = knock(&socket, &node, b"\x01\x04pose\x01\x01").await;
+        let link = node.connected().await;
+        link.try_send_latest(pose, Bytes::new(), 3, b"one").unwrap();
+        let mut stream = connection.open_uni().await.unwrap();
+        stream.write_all(&[Preamble::of(ChannelId::CONTROL).encode(), words].concat()).await.unwrap();
+        match node.next().await {
+            Event::Closed { reason: CloseReason::Misbehaved(Misbehavior::Undecodable(_)), .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -5,14 +5,22 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use meshwork_channels::channel::Reliability;
 use meshwork_channels::quic::{Batch, Inbox, Link, MessageError};
-use meshwork_channels::{ChannelId, PeerId, limits, random};
+use meshwork_channels::{ChannelId, ChannelSpec, PeerId, limits, random};
 
 use super::{ChannelError, Command, DirectMessage, Error, Node, Shared};
 use crate::node::{MESSAGE, SendError};
 
 /// Bytes of messages that wait for a [`Receiver`], 64 for each message included.
-pub(super) const INBOX_BYTES_MAX: u32 = 4 * 1_024 * 1_024;
+const INBOX_BYTES_MAX: u32 = 4 * 1_024 * 1_024;
+/// The same where the latest is kept: what waits here cannot be replaced any more.
+const LATEST_INBOX_BYTES_MAX: u32 = 16 * 1_024;
+
+/// Bytes of messages that wait for the receiver of a channel.
+pub(super) fn inbox_bytes_max(spec: Option<&ChannelSpec>) -> u32 {
+    if spec.is_some_and(|spec| spec.reliability == Reliability::Latest) { LATEST_INBOX_BYTES_MAX } else { INBOX_BYTES_MAX }
+}
 
 /// Sends messages on one channel to one peer.
 ///
@@ -25,6 +33,7 @@ pub struct Sender {
     channel: ChannelId,
     /// What carries it: the channel, or the fallback for a peer that does not have it.
     carrier: ChannelId,
+    reliability: Reliability,
     lane: u8,
 }
 
@@ -55,7 +64,8 @@ impl Sender {
     pub(super) async fn connect(node: &Node, to: PeerId, channel: ChannelId) -> Result<Self, Error> {
         let link = node.ask(|reply| Command::Connect { to, channel, reply }).await??;
         let carrier = link.route(channel).map_err(|problem| Error::Channel(Box::new(ChannelError::of(to, problem))))?;
-        Ok(Sender { shared: node.shared.clone(), link, channel, carrier, lane: 0 })
+        let reliability = link.channel(carrier).map_or(Reliability::Ordered, |spec| spec.reliability);
+        Ok(Sender { shared: node.shared.clone(), link, channel, carrier, reliability, lane: 0 })
     }
 
     /// The peer.
@@ -91,6 +101,9 @@ impl Sender {
         if payload.len() > limits::MESSAGE_BYTES_MAX {
             return Err(TrySendError::TooLarge);
         }
+        if self.reliability != Reliability::Ordered {
+            return self.try_send_latest(&[], payload);
+        }
         self.link.try_send_message(self.carrier, self.lane, MESSAGE, payload).map_err(refused)
     }
 
@@ -103,7 +116,45 @@ impl Sender {
         if payload.len() > limits::MESSAGE_BYTES_MAX {
             return Err(TrySendError::TooLarge);
         }
+        if self.reliability != Reliability::Ordered {
+            return self.try_send_latest(&[], &payload);
+        }
         self.link.try_send_shared(self.carrier, self.lane, MESSAGE, payload).map_err(refused)
+    }
+
+    /// Queues a message that takes the place of one that still waits with the same key, if there is room now. The peer gets the newest message of each key
+    /// as long as the connection stands, none after a newer one of its key, and of those before it only what was under way already. The key
+    /// stays here: who needs it there puts it into the payload.
+    ///
+    /// On a channel of another kind ([`ChannelSpec::latest`](meshwork_channels::ChannelSpec::latest)) every message is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySendError`], also for a key of more than 256 bytes ([`limits::LATEST_KEY_BYTES_MAX`]); nothing was queued then. It is
+    /// [`TrySendError::Full`] only when as many other keys wait as there may be.
+    pub fn try_send_latest(&mut self, key: &[u8], payload: &[u8]) -> Result<(), TrySendError> {
+        if payload.len() > limits::MESSAGE_BYTES_MAX || key.len() > limits::LATEST_KEY_BYTES_MAX {
+            return Err(TrySendError::TooLarge);
+        }
+        if self.reliability != Reliability::Latest {
+            return self.link.try_send_message(self.carrier, self.lane, MESSAGE, payload).map_err(refused);
+        }
+        self.link.try_send_latest(self.carrier, Bytes::copy_from_slice(key), MESSAGE, payload).map_err(refused)
+    }
+
+    /// Queues a message that takes the place of one that still waits with the same key, as [`Sender::try_send_latest`]; waits like [`Sender::send`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Sender::send`].
+    pub async fn send_latest(&mut self, key: &[u8], payload: impl AsRef<[u8]>) -> Result<(), Error> {
+        let payload = payload.as_ref();
+        loop {
+            match self.try_send_latest(key, payload) {
+                Ok(()) => return Ok(()),
+                Err(error) => self.recover(error, key.len().max(payload.len())).await?,
+            }
+        }
     }
 
     /// Queues a message without copying it when it is large; waits like [`Sender::send`].
@@ -142,8 +193,8 @@ impl Sender {
             TrySendError::TooLarge => return Err(Error::Send(SendError::TooLarge { len, len_max: limits::MESSAGE_BYTES_MAX })),
             TrySendError::Disconnected => {
                 let node = Node { shared: self.shared.clone() };
-                let Sender { link, carrier, .. } = Sender::connect(&node, self.peer(), self.channel).await?;
-                (self.link, self.carrier) = (link, carrier);
+                let Sender { link, carrier, reliability, .. } = Sender::connect(&node, self.peer(), self.channel).await?;
+                (self.link, self.carrier, self.reliability) = (link, carrier, reliability);
             }
         }
         Ok(())

@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
-use super::channel::{INBOX_BYTES_MAX, Receiver};
+use super::channel::{Receiver, inbox_bytes_max};
 use super::congestion::Congestion;
 use super::discovery::{self, Found};
 use super::guaranteed::{Content, GuaranteedSend, Inbox, Outbox, Owned};
@@ -614,7 +614,7 @@ impl Driver {
                 Err(error) => drop(reply.send(Err(Error::Send(error)))),
             },
             Command::TakeOver { channel, reply } => {
-                let inbox = || self.endpoint.inbox(channel, crate::node::MESSAGE, INBOX_BYTES_MAX);
+                let inbox = || self.endpoint.inbox(channel, crate::node::MESSAGE, inbox_bytes_max(self.endpoint.channel(channel)));
                 let taken = self.node.check_channel(channel).map(|()| Receiver::new(channel, inbox()));
                 let _ = reply.send(taken.map_err(Error::Send));
             }

@@ -28,7 +28,7 @@ use super::tls::{self, Tls, Unwanted};
 use super::writer::{write, write_bulk};
 use super::{Clock, canonical};
 use crate::agreement::Table;
-use crate::channel::{ChannelId, Class, Path};
+use crate::channel::{ChannelId, ChannelSpec, Class, Path};
 use crate::dial::{ConnectionId, Direction};
 use crate::error::{ConfigError, Misbehavior};
 use crate::governor;
@@ -441,6 +441,11 @@ impl Endpoint {
     /// At most `bytes_max` bytes wait there, and one batch more.
     pub fn inbox(&self, channel: ChannelId, kind: u16, bytes_max: u32) -> Inbox {
         self.shared.inboxes.take_over(channel, kind, bytes_max)
+    }
+
+    /// What the params say about a channel.
+    pub fn channel(&self, channel: ChannelId) -> Option<&ChannelSpec> {
+        self.shared.channels.channel(channel)
     }
 
     /// The admitted connections, in the order in which they were admitted.

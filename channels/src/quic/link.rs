@@ -19,10 +19,13 @@ use super::reader::Arrivals;
 use crate::agreement::{Disagreement, Table};
 use crate::channel::{ChannelId, ChannelSpec, Class, Path};
 use crate::dial::{ConnectionId, Direction};
-use crate::error::Misbehavior;
+use crate::error::{DecodeError, Misbehavior};
 use crate::identity::PeerId;
 use crate::time::Time;
-use crate::{frame, limits, sender};
+use crate::{codec, frame, limits, sender};
+
+/// On the channel of control: how many frames of a channel that keeps the latest were taken, as the channel and the count since the connection stands.
+pub(super) const CREDIT: u16 = frame::FIRST_KIND_OF_LINKS;
 
 /// An admitted connection to a peer. Clones are the same connection; none of its methods waits.
 ///
@@ -327,6 +330,31 @@ impl Inner {
         VarInt::from_u32(built_in.saturating_add(lanes.saturating_mul(limits::STREAM_WINDOW_BYTES)).min(1 << 29))
     }
 
+    /// Tells the peer how much of a channel that keeps the latest was taken here.
+    pub(super) fn give_credit(&self, channel: ChannelId) {
+        let Ok(index) = self.params.channels().binary_search_by_key(&channel, |spec| spec.id) else { return };
+        let total = self.received[index].frames.load(Ordering::Relaxed);
+        let frame = frame::encode(CREDIT, &codec::encode(&(channel, total)));
+        let now = self.clock.now();
+        let mut queues = self.queues();
+        // A full queue of control is the end of the link soon, and the next credit counts for this one too.
+        if !queues.closed && queues.state.push(ChannelId::CONTROL, frame, now).is_ok() {
+            self.rouse(queues, ChannelId::CONTROL);
+        }
+    }
+
+    /// Takes what the peer says of a channel that keeps the latest.
+    pub(super) fn on_credit(&self, body: &[u8]) -> Result<(), DecodeError> {
+        let (channel, total) = codec::decode(body)?;
+        let now = self.clock.now();
+        let mut queues = self.queues();
+        if !queues.state.credit(channel, total, now) && !queues.closed {
+            return Err(DecodeError::Invalid);
+        }
+        self.rouse(queues, channel);
+        Ok(())
+    }
+
     /// Whether both sides have the channel on the same terms.
     pub(super) fn is_agreed(&self, spec: &ChannelSpec) -> bool {
         self.table.check(spec).is_ok()
@@ -365,7 +393,7 @@ impl Inner {
     pub(super) fn mark_closed(&self) {
         let mut queues = self.queues();
         queues.closed = true;
-        while queues.state.pop(usize::MAX, |_, _| true).is_some() {}
+        queues.state.clear();
         queues.held = 0;
         queues.held_since = None;
         drop(queues);
@@ -575,6 +603,23 @@ impl Link {
         }
         let waited = queues.state.is_lane_waiting(channel, lane);
         let pushed = queues.state.push_shared(channel, lane, kind, body, || self.0.clock.now());
+        self.roused(queues, channel, waited, pushed)
+    }
+
+    /// Queues a message that takes the place of one that waits with the same key, on a channel that keeps the latest.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was queued.
+    pub fn try_send_latest(&self, channel: ChannelId, key: Bytes, kind: u16, body: &[u8]) -> Result<(), MessageError> {
+        let frame = frame::encode(kind, body);
+        let now = self.0.clock.now();
+        let mut queues = self.0.queues();
+        if queues.closed || queues.drain.is_some() {
+            return Err(MessageError::Closed);
+        }
+        let waited = queues.state.is_lane_waiting(channel, 0);
+        let pushed = queues.state.push_latest(channel, key, frame, now).map_err(|refused| (refused.reason, refused.overflow));
         self.roused(queues, channel, waited, pushed)
     }
 

@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use super::close::{CloseReason, stop};
 use super::event::{Event, NobodyListens, Outlet};
 use super::inbox::{Batch, Slot};
-use super::link::{Inner, frame_bytes_max};
-use crate::channel::{ChannelId, Class, Path};
+use super::link::{CREDIT, Inner, frame_bytes_max};
+use crate::channel::{ChannelId, Class, Path, Reliability};
 use crate::error::{DecodeError, Misbehavior};
 use crate::frame::{Decoder, Frame, Preamble};
 use crate::limits;
@@ -254,6 +254,7 @@ async fn read_frames(
     outlet: &Outlet,
 ) -> Result<(), Fault> {
     let channel = preamble.channel;
+    let is_latest = link.params.channel(channel).is_some_and(|spec| spec.reliability == Reliability::Latest);
     // What arrived together is told together: each time that somebody is woken for it costs as much as hundreds of small messages.
     let mut chunks: [Bytes; CHUNKS_MAX] = Default::default();
     let mut arrived = 0;
@@ -278,6 +279,10 @@ async fn read_frames(
                 };
                 frames += 1;
                 bytes += body.len() as u64;
+                if kind == CREDIT && channel == ChannelId::CONTROL {
+                    link.on_credit(&body)?;
+                    continue;
+                }
                 if slot.as_ref().is_some_and(|slot| slot.kind == kind) {
                     bodies.push(body);
                     continue;
@@ -307,6 +312,9 @@ async fn read_frames(
         }
         if let Some(error) = fault {
             return Err(Fault::Undecodable(error));
+        }
+        if is_latest && frames > 0 {
+            link.give_credit(channel);
         }
         match stream.read_chunks(&mut chunks).await {
             Ok(Some(count)) => arrived = count,

@@ -189,6 +189,7 @@ impl Writer {
         self.fit(now);
         let params = &self.link.params;
         let mut queues = self.link.queues();
+        queues.state.set_now(now);
         let mut took = false;
         let (urgent, bulk) = (queues.carries(self.path, Path::Urgent), queues.carries(self.path, Path::Bulk));
         if !bulk || (self.path == Path::Urgent && queues.moves != self.moves) {

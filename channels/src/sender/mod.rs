@@ -18,7 +18,10 @@
 //! A small message is encoded straight into the block at the end of its lane, and whole runs of such frames leave as one piece without another copy: what
 //! small messages cost is a lock, a copy and four bytes. Blocks grow with the traffic, up to [`BLOCK_BYTES`], and an idle lane holds none. Large frames keep their own memory.
 //!
-//! On a channel of the reliability [`Latest`](crate::channel::Reliability::Latest) a frame that waits is replaced by the next one of its key, in its place.
+//! On a channel of the reliability [`Latest`] a frame that waits is replaced by the next one of its key, in its place, and little is
+//! under way at once: what was popped cannot be replaced any more. How much follows what the peer credits ([`State::credit`]).
+//!
+//! [`Latest`]: crate::channel::Reliability::Latest
 //!
 //! # Bounds
 //!
@@ -26,13 +29,16 @@
 //! altogether. Queues of [`Class::Control`] are inside that total but reserved: other classes cannot use their part.
 //! What was popped is the driver's to hold; it takes at most one frame for each stream.
 
+mod pace;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::channel::{ChannelId, ChannelSpec, Class, Overflow, Path};
+use self::pace::Pace;
+use crate::channel::{ChannelId, ChannelSpec, Class, Overflow, Path, Reliability};
 use crate::error::ConfigError;
 use crate::time::Time;
 use crate::{frame, limits};
@@ -240,6 +246,8 @@ pub struct State {
     /// The part of the total that is not of control.
     shared_bytes: usize,
     waiting_since: Option<Time>,
+    /// The time as it was told last.
+    now: Time,
 }
 
 /// What all lanes of a channel hold and have seen.
@@ -251,6 +259,8 @@ struct Channel {
     turn: u64,
     /// The virtual time, among its lanes, at which the last lane was served.
     clock: u64,
+    /// How much may be under way, on a channel that keeps the latest.
+    pace: Option<Pace>,
 }
 
 #[derive(Default)]
@@ -423,8 +433,28 @@ impl State {
     /// Empty queues.
     pub fn new(params: Params) -> Self {
         let queues = (0..params.lanes.last().copied().unwrap_or(0)).map(|_| Queue::default()).collect();
-        let channels = params.channels.iter().map(|_| Channel::default()).collect();
-        State { params, channels, queues, classes: Default::default(), total: Queued::default(), shared_bytes: 0, waiting_since: None }
+        let pace = |spec: &ChannelSpec| (spec.reliability == Reliability::Latest).then(Pace::default);
+        let channels = params.channels.iter().map(|spec| Channel { pace: pace(spec), ..Channel::default() }).collect();
+        let (total, now) = (Queued::default(), Time::ZERO);
+        State { params, channels, queues, classes: Default::default(), total, shared_bytes: 0, waiting_since: None, now }
+    }
+
+    /// Tells the time, for what leaves from now on.
+    pub fn set_now(&mut self, now: Time) {
+        self.now = self.now.max(now);
+    }
+
+    /// Notes how many frames of a channel that keeps the latest the peer has had in all. Says whether there can be so many.
+    pub fn credit(&mut self, channel: ChannelId, total: u64, now: Time) -> bool {
+        self.set_now(now);
+        let pace = self.params.index(channel).and_then(|index| self.channels[index].pace.as_mut());
+        pace.is_some_and(|pace| pace.on_credit(total, now))
+    }
+
+    /// Forgets what waits: nobody is there any more.
+    pub fn clear(&mut self) {
+        self.channels.iter_mut().filter_map(|channel| channel.pace.as_mut()).for_each(Pace::give_up);
+        while self.pop(usize::MAX, |_, _| true).is_some() {}
     }
 
     /// The params.
@@ -447,6 +477,9 @@ impl State {
     ///
     /// As [`State::push`].
     pub fn push_on(&mut self, channel: ChannelId, lane: u8, frame: Bytes, now: Time) -> Result<(), Refused> {
+        if self.params.channel(channel).is_some_and(|spec| spec.reliability == Reliability::Latest) {
+            return self.push_latest(channel, Bytes::new(), frame, now);
+        }
         match self.admit(channel, lane, frame.len(), || now) {
             Ok(queue) => {
                 self.queues[queue].frames.push(frame);
@@ -645,12 +678,13 @@ impl State {
                 continue;
             }
             let mut first: Option<usize> = None;
+            let is_open = channel.pace.as_mut().is_none_or(Pace::is_open);
             for lane in 0..spec.lanes {
                 let at = self.params.lanes[index] + usize::from(lane);
                 if self.queues[at].frames.is_empty() {
                     continue;
                 }
-                if !ready(spec.id, lane) {
+                if !is_open || !ready(spec.id, lane) {
                     // Its own stream holds it back, not the others: it has no claim on them for that time.
                     self.queues[at].turn = self.queues[at].turn.max(channel.clock);
                 } else if first.is_none_or(|best| self.queues[at].turn < self.queues[best].turn) {
@@ -682,6 +716,9 @@ impl State {
         };
         let (frames, bytes) = self.queues[queue].frames.pop(max)?;
         let cost = bytes.len().max(frames) as u64;
+        if let Some(pace) = &mut self.channels[index].pace {
+            pace.on_sent(bytes.len(), self.now);
+        }
         let (turns, owner, lane) = (&mut self.classes[class], &mut self.channels[index], &mut self.queues[queue]);
         turns.clock = turns.clock.max(owner.turn);
         turns.passed = turns.passed.saturating_sub(FLOOR_ONE_IN.saturating_mul(cost));

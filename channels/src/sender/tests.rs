@@ -416,3 +416,32 @@ fn the_latest_of_a_key_takes_the_place_of_the_one_that_waits() {
     assert_eq!((counters.frames, counters.superseded), (1_000, 989));
     assert!(state.is_empty());
 }
+
+#[test]
+fn little_of_a_channel_that_keeps_the_latest_is_under_way_without_credit() {
+    let mut state = with(|spec| (spec.reliability, spec.lanes) = (Reliability::Latest, 1));
+    let mut seen = Vec::new();
+    for version in 0..1_000_u16 {
+        let body = [&version.to_be_bytes()[..], &[0; 1_024]].concat();
+        state.push_latest(ChannelId::DATA, Bytes::new(), frame::encode(3, &body), T0).unwrap();
+        seen.extend(pop(&mut state, any).map(|(_, frame)| u16::from_be_bytes([frame[3], frame[4]])));
+    }
+    assert_eq!(seen, (0..16).collect::<Vec<_>>(), "16 KiB, and then the rest gives way to later ones");
+    assert_eq!(state.queued(ChannelId::DATA).frames, 1);
+    // Other channels do not wait for it, and credit for what was not sent is a lie.
+    push(&mut state, ChannelId::EVENTS, 10).unwrap();
+    assert_eq!(pop_all(&mut state), [ChannelId::EVENTS]);
+    assert!(!state.credit(ChannelId::DATA, 17, T0) && !state.credit(ChannelId::EVENTS, 0, T0) && !state.credit(ChannelId(77), 0, T0));
+    assert!(state.credit(ChannelId::DATA, 1, T0));
+    let (_, frame) = pop(&mut state, any).unwrap();
+    assert_eq!(u16::from_be_bytes([frame[3], frame[4]]), 999, "the newest always goes");
+    assert!(state.is_empty());
+    // What waits for credit is forgotten with the connection.
+    for number in 0..100_u8 {
+        state.push_latest(ChannelId::DATA, Bytes::from(vec![number]), frame::encode(3, &[0; 1_024]), T0).unwrap();
+    }
+    while state.pop(0, any).is_some() {}
+    assert!(!state.is_empty());
+    state.clear();
+    assert!(state.is_empty());
+}
