@@ -9,11 +9,16 @@
 )]
 
 use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use meshwork::channels::ClusterSecret;
 use meshwork::node::SendError;
+use meshwork::runtime::TrySendError;
 use meshwork::{Builder, ChannelError, ChannelId, ChannelSpec, Error, Node, StartError};
+use tokio::net::UdpSocket;
 
 fn on_loopback() -> Builder {
     Node::builder("channels-test").secret(ClusterSecret::from_bytes([7; 32])).listen("127.0.0.1:0".parse().unwrap()).mdns(false)
@@ -158,5 +163,127 @@ fn of_ten_thousand_versions_a_slow_reader_gets_few_in_order_and_the_last() {
         // Through the protocol thread it is kept too, under the empty key.
         a.send(b.id(), "pose", "plain").await.unwrap();
         assert_eq!(&received.recv().await.unwrap().payload[..], b"plain");
+    });
+}
+
+/// Passes packets between whoever sends to it and one address, and loses some.
+async fn relay(to: SocketAddr, loses: Arc<AtomicBool>) -> SocketAddr {
+    let near = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let far = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = near.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut here, mut there) = ([0; 65_536], [0; 65_536]);
+        let (mut dialer, mut count) = (None, 0_u32);
+        loop {
+            let (socket, packet, target) = tokio::select! {
+                Ok((len, from)) = near.recv_from(&mut here) => {
+                    dialer = Some(from);
+                    (&far, &here[..len], to)
+                }
+                Ok((len, _)) = far.recv_from(&mut there) => match dialer {
+                    Some(dialer) => (&near, &there[..len], dialer),
+                    None => continue,
+                },
+            };
+            count += 1;
+            if !loses.load(Ordering::Relaxed) || count % 10 != 0 {
+                let _ = socket.send_to(packet, target).await;
+            }
+        }
+    });
+    address
+}
+
+/// What was accepted, gave way, was refused, arrived and was dropped then on a channel between two nodes.
+async fn counts(node: &Node, channel: ChannelId) -> [u64; 5] {
+    let mut sums = [0; 5];
+    for link in node.report().await.unwrap().links {
+        for report in link.channels.iter().filter(|report| report.channel == channel) {
+            let counts = [report.sent_frames, report.superseded, report.refused, report.received_frames, report.received_dropped];
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+    }
+    sums
+}
+
+#[test]
+fn over_a_lossy_path_best_effort_loses_some_and_never_waits() {
+    const COUNT: u32 = 20_000;
+    run(async {
+        let telemetry = ChannelSpec::telemetry;
+        let a = on_loopback().channel(telemetry()).start().await.unwrap();
+        let loses = Arc::new(AtomicBool::new(false));
+        let way = relay(a.address(), loses.clone()).await;
+        let b = on_loopback().channel(telemetry()).join(way.to_string()).start().await.unwrap();
+        for node in [&a, &b] {
+            while node.neighbors().await.unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        let mut received = a.receiver("telemetry").await.unwrap();
+        let mut sender = b.sender(a.id(), "telemetry").await.unwrap();
+        loses.store(true, Ordering::Relaxed);
+        let gathering = tokio::spawn(async move {
+            let mut numbers = Vec::new();
+            while let Some(message) = received.recv().await {
+                match u32::from_be_bytes(message.payload[..4].try_into().unwrap()) {
+                    u32::MAX => break,
+                    number => numbers.push((number, message.payload.len())),
+                }
+            }
+            numbers
+        });
+        for number in 0..COUNT {
+            // Every thousandth does not fit in a datagram.
+            let len = if number % 1_000 == 0 { 5_000 } else { 40 };
+            let mut payload = vec![7; len];
+            payload[..4].copy_from_slice(&number.to_be_bytes());
+            sender.try_send(&payload).unwrap();
+            if number % 50 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        // Until the last words get through.
+        while !gathering.is_finished() {
+            sender.try_send(&u32::MAX.to_be_bytes()).unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let numbers = gathering.await.unwrap();
+        assert!(numbers.len() < COUNT as usize, "some are missing");
+        assert!(numbers.len() > COUNT as usize / 2, "and most are not: {}", numbers.len());
+        assert!(numbers.iter().any(|(_, len)| *len == 5_000));
+        let mut distinct: Vec<_> = numbers.iter().map(|(number, _)| number).collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), numbers.len(), "none twice");
+        assert!(matches!(sender.try_send(&[0; 40_000]), Err(TrySendError::TooLarge)));
+    });
+}
+
+#[test]
+fn what_best_effort_drops_here_is_counted_exactly() {
+    const COUNT: u64 = 20_000;
+    run(async {
+        let telemetry = || ChannelSpec::telemetry().queue(1_000, 8 * 1_024);
+        let (a, b) = pair(on_loopback().channel(telemetry()), on_loopback().channel(telemetry())).await;
+        let mut received = b.receiver("telemetry").await.unwrap();
+        let mut sender = a.sender(b.id(), "telemetry").await.unwrap();
+        for _ in 0..COUNT {
+            // Faster than any path: nothing yields here.
+            sender.try_send(&[7; 100]).unwrap();
+        }
+        let channel = ChannelId::named("telemetry");
+        let [sent, superseded, refused, ..] = counts(&a, channel).await;
+        assert_eq!(sent, COUNT, "all were accepted");
+        assert!(superseded > 0 && refused == 0, "{superseded} gave way, {refused} were refused");
+        // What did not give way left. It arrived unless the system lost packets, and whatever arrived was taken or is counted as dropped.
+        let mut taken = 0;
+        while let Ok(message) = tokio::time::timeout(Duration::from_millis(500), received.recv()).await {
+            assert_eq!(message.unwrap().payload.len(), 100);
+            taken += 1;
+        }
+        let [_, _, _, arrived, dropped] = counts(&b, channel).await;
+        assert!(arrived > 0 && arrived <= COUNT - superseded, "{arrived} arrived, {superseded} had given way");
+        assert_eq!(taken, arrived - dropped);
     });
 }

@@ -18,10 +18,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{
-    ChannelId, ChannelSpec, Class, DEFINED_BYTES_MAX, DEFINED_LANES_MAX, DEFINED_MAX, NAME_BYTES_MAX, Overflow, Reliability,
+    ChannelId, ChannelSpec, Class, DEFINED_BYTES_MAX, DEFINED_LANES_MAX, DEFINED_MAX, NAME_BYTES_MAX, Overflow, Path, Reliability,
 };
 use crate::codec::Bounded;
 use crate::error::{ConfigError, DecodeError};
+use crate::limits;
 use crate::sender::{LANES_MAX, Params};
 
 /// What must be equal at both ends of a channel that an application defined.
@@ -221,6 +222,18 @@ pub fn with_defined(defined: Vec<ChannelSpec>) -> Result<Params, ConfigError> {
             }
         }
     }
+    for spec in defined.iter().filter(|spec| spec.reliability == Reliability::BestEffort) {
+        if spec.path != Path::Urgent {
+            return Err(ConfigError::new("channels.path", "bulk", "urgent for best effort: datagrams travel on the first connection"));
+        }
+        if spec.overflow == Overflow::Refuse {
+            return Err(ConfigError::new("channels.overflow", "refuse", "drop or drop-oldest for best effort"));
+        }
+        if spec.queued_bytes_max < limits::DATAGRAM_BYTES_MAX {
+            let limit = format!("at least {}, one datagram", limits::DATAGRAM_BYTES_MAX);
+            return Err(ConfigError::new("channels.queued_bytes_max", spec.queued_bytes_max, limit));
+        }
+    }
     let lanes: usize = defined.iter().map(|spec| usize::from(spec.lanes)).sum();
     if lanes > DEFINED_LANES_MAX {
         return Err(ConfigError::new(
@@ -310,6 +323,9 @@ mod tests {
         assert_eq!(refused(vec![video().overflow(Overflow::Disconnect)]), "channels.overflow");
         assert_eq!(refused(vec![video().latest().overflow(Overflow::DropOldest)]), "channels.overflow");
         assert_eq!(refused(vec![video().latest().lanes(2)]), "channels.lanes");
+        assert_eq!(refused(vec![video().best_effort().path(Path::Bulk)]), "channels.path");
+        assert_eq!(refused(vec![video().best_effort().overflow(Overflow::Refuse)]), "channels.overflow");
+        assert_eq!(refused(vec![video().best_effort().queue(10, 100)]), "channels.queued_bytes_max");
         assert_eq!(refused(vec![video().lanes(0)]), "channels.lanes");
         assert_eq!(refused((0..3).map(|n| ChannelSpec::new(format!("c{n}")).lanes(16)).collect()), "channels.lanes");
         assert_eq!(refused((0..33).map(|n| ChannelSpec::new(format!("c{n}"))).collect()), "channels");

@@ -184,17 +184,20 @@ pub enum Reliability {
     Ordered,
     /// A later message with the same key takes the place of one that still waits; while the connection stands, the newest always arrives.
     Latest,
+    /// Whoever sends never waits; messages may be lost and overtake each other. Small ones travel in datagrams, many in one.
+    BestEffort,
 }
 
 impl Reliability {
     /// All of them, in the order of their numbers on the wire.
-    pub const ALL: [Reliability; 2] = [Reliability::Ordered, Reliability::Latest];
+    pub const ALL: [Reliability; 3] = [Reliability::Ordered, Reliability::Latest, Reliability::BestEffort];
 
     /// A short stable name for tables.
     pub fn name(self) -> &'static str {
         match self {
             Reliability::Ordered => "ordered",
             Reliability::Latest => "latest",
+            Reliability::BestEffort => "best-effort",
         }
     }
 }
@@ -330,9 +333,17 @@ impl ChannelSpec {
         self
     }
 
-    /// Ready-made: what agents tell of themselves and nobody misses. Class low, ordered, the oldest gives way when 2 MiB wait.
+    /// May lose messages and never makes anybody wait ([`Reliability::BestEffort`]): one lane on the connection that is always open, where the oldest
+    /// give way when 32 KiB wait, for what is that late is worth nothing. That is also the largest message; [`ChannelSpec::queue`] changes both.
+    pub fn best_effort(mut self) -> Self {
+        (self.reliability, self.path, self.lanes, self.overflow) = (Reliability::BestEffort, Path::Urgent, 1, Overflow::DropOldest);
+        self.queued_bytes_max = 32 * 1_024;
+        self
+    }
+
+    /// Ready-made: what agents tell of themselves and nobody misses. Class low, best effort ([`ChannelSpec::best_effort`]).
     pub fn telemetry() -> ChannelSpec {
-        ChannelSpec::new("telemetry").class(Class::Low).path(Path::Urgent).overflow(Overflow::DropOldest)
+        ChannelSpec::new("telemetry").class(Class::Low).best_effort()
     }
 
     /// Ready-made: many messages of medium size. Class medium, two lanes for bulk, 10,000 messages and 4 MiB.

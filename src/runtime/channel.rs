@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use meshwork_channels::channel::Reliability;
 use meshwork_channels::quic::{Batch, Inbox, Link, MessageError};
-use meshwork_channels::{ChannelId, ChannelSpec, PeerId, limits, random};
+use meshwork_channels::{ChannelId, ChannelSpec, PeerId, frame, limits, random};
 
 use super::{ChannelError, Command, DirectMessage, Error, Node, Shared};
 use crate::node::{MESSAGE, SendError};
@@ -34,6 +34,8 @@ pub struct Sender {
     /// What carries it: the channel, or the fallback for a peer that does not have it.
     carrier: ChannelId,
     reliability: Reliability,
+    /// Bytes of the largest message.
+    len_max: usize,
     lane: u8,
 }
 
@@ -44,7 +46,7 @@ pub enum TrySendError {
     Full,
     /// There is no connection at the moment; [`Sender::send`] makes one.
     Disconnected,
-    /// The message is larger than 1 MiB ([`limits::MESSAGE_BYTES_MAX`]).
+    /// The message is larger than 1 MiB ([`limits::MESSAGE_BYTES_MAX`]), or than the queue of the channel.
     TooLarge,
 }
 
@@ -53,7 +55,7 @@ impl fmt::Display for TrySendError {
         match self {
             TrySendError::Full => f.write_str("the queue to the peer is full"),
             TrySendError::Disconnected => f.write_str("the peer is not connected"),
-            TrySendError::TooLarge => write!(f, "the message is larger than {} bytes", limits::MESSAGE_BYTES_MAX),
+            TrySendError::TooLarge => f.write_str("the message is larger than the channel takes"),
         }
     }
 }
@@ -64,8 +66,13 @@ impl Sender {
     pub(super) async fn connect(node: &Node, to: PeerId, channel: ChannelId) -> Result<Self, Error> {
         let link = node.ask(|reply| Command::Connect { to, channel, reply }).await??;
         let carrier = link.route(channel).map_err(|problem| Error::Channel(Box::new(ChannelError::of(to, problem))))?;
-        let reliability = link.channel(carrier).map_or(Reliability::Ordered, |spec| spec.reliability);
-        Ok(Sender { shared: node.shared.clone(), link, channel, carrier, reliability, lane: 0 })
+        let (mut reliability, mut len_max) = (Reliability::Ordered, limits::MESSAGE_BYTES_MAX);
+        if let Some(spec) = link.channel(carrier) {
+            reliability = spec.reliability;
+            // One that the queue could never hold would wait for ever.
+            len_max = len_max.min(spec.queued_bytes_max.saturating_sub(frame::OVERHEAD_BYTES_MAX));
+        }
+        Ok(Sender { shared: node.shared.clone(), link, channel, carrier, reliability, len_max, lane: 0 })
     }
 
     /// The peer.
@@ -92,19 +99,24 @@ impl Sender {
         Sender { lane: random::hash(&words) as u8, ..self.clone() }
     }
 
-    /// Queues a message if there is room now.
+    /// Queues a message if there is room now. On a channel of best effort there always is: what gives way is dropped and counted.
     ///
     /// # Errors
     ///
     /// [`TrySendError`]; nothing was queued then.
     pub fn try_send(&mut self, payload: &[u8]) -> Result<(), TrySendError> {
-        if payload.len() > limits::MESSAGE_BYTES_MAX {
+        if payload.len() > self.len_max {
             return Err(TrySendError::TooLarge);
         }
-        if self.reliability != Reliability::Ordered {
-            return self.try_send_latest(&[], payload);
+        match self.reliability {
+            Reliability::Ordered => self.link.try_send_message(self.carrier, self.lane, MESSAGE, payload).map_err(refused),
+            Reliability::Latest => self.try_send_latest(&[], payload),
+            // What is refused is dropped, and the queue has counted it.
+            Reliability::BestEffort => match self.link.try_send_message(self.carrier, self.lane, MESSAGE, payload) {
+                Ok(()) | Err(MessageError::Refused(..)) => Ok(()),
+                Err(MessageError::Closed) => Err(TrySendError::Disconnected),
+            },
         }
-        self.link.try_send_message(self.carrier, self.lane, MESSAGE, payload).map_err(refused)
     }
 
     /// Queues a message without copying it when it is large, if there is room now.
@@ -113,11 +125,11 @@ impl Sender {
     ///
     /// [`TrySendError`]; nothing was queued then.
     pub fn try_send_bytes(&mut self, payload: Bytes) -> Result<(), TrySendError> {
-        if payload.len() > limits::MESSAGE_BYTES_MAX {
+        if payload.len() > self.len_max {
             return Err(TrySendError::TooLarge);
         }
         if self.reliability != Reliability::Ordered {
-            return self.try_send_latest(&[], &payload);
+            return self.try_send(&payload);
         }
         self.link.try_send_shared(self.carrier, self.lane, MESSAGE, payload).map_err(refused)
     }
@@ -133,11 +145,11 @@ impl Sender {
     /// [`TrySendError`], also for a key of more than 256 bytes ([`limits::LATEST_KEY_BYTES_MAX`]); nothing was queued then. It is
     /// [`TrySendError::Full`] only when as many other keys wait as there may be.
     pub fn try_send_latest(&mut self, key: &[u8], payload: &[u8]) -> Result<(), TrySendError> {
-        if payload.len() > limits::MESSAGE_BYTES_MAX || key.len() > limits::LATEST_KEY_BYTES_MAX {
+        if payload.len() > self.len_max || key.len() > limits::LATEST_KEY_BYTES_MAX {
             return Err(TrySendError::TooLarge);
         }
         if self.reliability != Reliability::Latest {
-            return self.link.try_send_message(self.carrier, self.lane, MESSAGE, payload).map_err(refused);
+            return self.try_send(payload);
         }
         self.link.try_send_latest(self.carrier, Bytes::copy_from_slice(key), MESSAGE, payload).map_err(refused)
     }
@@ -190,11 +202,10 @@ impl Sender {
     async fn recover(&mut self, error: TrySendError, len: usize) -> Result<(), Error> {
         match error {
             TrySendError::Full => self.link.room(self.carrier, len).await,
-            TrySendError::TooLarge => return Err(Error::Send(SendError::TooLarge { len, len_max: limits::MESSAGE_BYTES_MAX })),
+            TrySendError::TooLarge => return Err(Error::Send(SendError::TooLarge { len, len_max: self.len_max })),
             TrySendError::Disconnected => {
                 let node = Node { shared: self.shared.clone() };
-                let Sender { link, carrier, reliability, .. } = Sender::connect(&node, self.peer(), self.channel).await?;
-                (self.link, self.carrier, self.reliability) = (link, carrier, reliability);
+                *self = Sender { lane: self.lane, ..Sender::connect(&node, self.peer(), self.channel).await? };
             }
         }
         Ok(())

@@ -283,6 +283,10 @@ pub struct ChannelReport {
     pub received_bytes: u64,
     /// Frames refused because the queue was full.
     pub refused: u64,
+    /// Frames that gave way to later ones in the queue: the oldest of a full one, or those of the same key.
+    pub superseded: u64,
+    /// Messages of best effort that arrived and were dropped, because the application takes them too slowly.
+    pub received_dropped: u64,
     /// The most frames that ever waited.
     pub queued_frames_high: usize,
     /// The most bytes that ever waited.

@@ -995,7 +995,7 @@ fn transport(loopback: bool, streams: u32) -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(limits::STREAM_WINDOW_BYTES))
         .send_window(limits::SEND_WINDOW_BYTES)
         .datagram_receive_buffer_size(Some(limits::DATAGRAM_BUFFER_BYTES))
-        .datagram_send_buffer_size(limits::DATAGRAM_BUFFER_BYTES)
+        .datagram_send_buffer_size(limits::DATAGRAM_SEND_BYTES)
         .max_idle_timeout(Some(limits::IDLE_TIMEOUT.try_into().expect("ten seconds fit in a QUIC number")))
         .keep_alive_interval(Some(limits::KEEP_ALIVE))
         .congestion_controller_factory(Arc::new(CubicConfig::default()));

@@ -24,6 +24,12 @@ use crate::identity::PeerId;
 use crate::time::Time;
 use crate::{codec, frame, limits, sender};
 
+/// What a datagram with messages of a channel of best effort begins with: this byte, the number of the channel as two bytes, high first; whole frames follow. The
+/// first bytes below are the owner's.
+pub(super) const DATAGRAM_MESSAGES: u8 = 0x80;
+/// Bytes before the first frame.
+pub(super) const DATAGRAM_HEAD_BYTES: usize = 3;
+
 /// On the channel of control: how many frames of a channel that keeps the latest were taken, as the channel and the count since the connection stands.
 pub(super) const CREDIT: u16 = frame::FIRST_KIND_OF_LINKS;
 
@@ -77,6 +83,7 @@ pub(super) struct Inner {
 struct Received {
     frames: AtomicU64,
     bytes: AtomicU64,
+    dropped: AtomicU64,
 }
 
 /// What waits for the writer, and what the writer holds.
@@ -328,6 +335,13 @@ impl Inner {
         let defined = self.params.channels().iter().filter(|spec| spec.id.is_defined() && (path == Path::Urgent || spec.path == path));
         let lanes: u32 = defined.map(|spec| u32::from(spec.lanes)).sum();
         VarInt::from_u32(built_in.saturating_add(lanes.saturating_mul(limits::STREAM_WINDOW_BYTES)).min(1 << 29))
+    }
+
+    /// Counts frames that arrived and found no room.
+    pub(super) fn count_dropped(&self, channel: ChannelId, frames: u64) {
+        if let Ok(index) = self.params.channels().binary_search_by_key(&channel, |spec| spec.id) {
+            self.received[index].dropped.fetch_add(frames, Ordering::Relaxed);
+        }
     }
 
     /// Tells the peer how much of a channel that keeps the latest was taken here.
@@ -752,6 +766,7 @@ impl Link {
             sent,
             received_frames: received.frames.load(Ordering::Relaxed),
             received_bytes: received.bytes.load(Ordering::Relaxed),
+            received_dropped: received.dropped.load(Ordering::Relaxed),
         });
         LinkStats {
             rtt: transport.path.rtt,
@@ -893,4 +908,6 @@ pub struct ChannelStats {
     pub received_frames: u64,
     /// Bytes of their bodies.
     pub received_bytes: u64,
+    /// Those of best effort that were dropped here, because the application takes them too slowly.
+    pub received_dropped: u64,
 }

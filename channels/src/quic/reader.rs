@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::close::{CloseReason, stop};
 use super::event::{Event, NobodyListens, Outlet};
 use super::inbox::{Batch, Slot};
-use super::link::{CREDIT, Inner, frame_bytes_max};
+use super::link::{CREDIT, DATAGRAM_HEAD_BYTES, DATAGRAM_MESSAGES, Inner, frame_bytes_max};
 use crate::channel::{ChannelId, Class, Path, Reliability};
 use crate::error::{DecodeError, Misbehavior};
 use crate::frame::{Decoder, Frame, Preamble};
@@ -355,6 +355,40 @@ async fn abandoned(link: &Inner) {
     tokio::time::sleep(limits::IDLE_TIMEOUT).await;
 }
 
+/// Hands out the messages of a datagram. What finds no room is dropped: datagrams wait for nobody.
+async fn read_messages(mut datagram: Bytes, link: &Inner, outlet: &Outlet) -> Result<(), Fault> {
+    let head = datagram.get(1..DATAGRAM_HEAD_BYTES).and_then(|head| <[u8; 2]>::try_from(head).ok()).ok_or(DecodeError::Truncated)?;
+    let channel = ChannelId(u16::from_be_bytes(head));
+    let spec = link.params.channel(channel).filter(|spec| spec.reliability == Reliability::BestEffort && link.is_agreed(spec));
+    if spec.is_none() {
+        link.datagrams_refused.fetch_add(1, Ordering::Relaxed);
+        return Ok(());
+    }
+    let mut decoder = Decoder::new(limits::DATAGRAM_BYTES_MAX);
+    decoder.push(datagram.split_off(DATAGRAM_HEAD_BYTES));
+    let slot = link.inboxes.of(channel);
+    let (mut bodies, mut frames, mut bytes) = (Vec::new(), 0, 0);
+    while let Some(Frame { kind, body }) = decoder.next()? {
+        frames += 1;
+        bytes += body.len() as u64;
+        if slot.as_ref().is_some_and(|slot| slot.kind == kind) {
+            bodies.push(body);
+        } else {
+            outlet.send(Event::Frame { connection: link.id, channel, frame: Frame { kind, body } }).await?;
+        }
+    }
+    if decoder.held_bytes() > 0 {
+        return Err(Fault::Undecodable(DecodeError::Truncated));
+    }
+    link.count_received(channel, frames, bytes);
+    if let Some(slot) = slot
+        && let Err(batch) = slot.try_send(Batch::new(link.peer, link.incarnation, 0, bodies))
+    {
+        link.count_dropped(channel, batch.bodies.len() as u64);
+    }
+    Ok(())
+}
+
 /// Reports datagrams until the connection ends. While the owner is behind, the oldest ones are dropped.
 pub(super) async fn read_datagrams(link: Arc<Inner>, outlet: Outlet) {
     while let Ok(bytes) = link.connection.read_datagram().await {
@@ -363,6 +397,13 @@ pub(super) async fn read_datagrams(link: Arc<Inner>, outlet: Outlet) {
             continue;
         }
         let bytes = Bytes::copy_from_slice(&bytes);
+        if bytes.first() == Some(&DATAGRAM_MESSAGES) {
+            match read_messages(bytes, &link, &outlet).await {
+                Ok(()) => continue,
+                Err(Fault::Undecodable(error)) => return link.end(CloseReason::Misbehaved(Misbehavior::Undecodable(error))),
+                Err(Fault::NobodyListens | Fault::Lost) => return,
+            }
+        }
         if outlet.send(Event::Datagram { connection: link.id, bytes }).await.is_err() {
             return;
         }

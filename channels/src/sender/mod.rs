@@ -113,7 +113,8 @@ impl Params {
             if !(1..=LANES_MAX).contains(&channel.lanes) {
                 return Err(ConfigError::new("channels.lanes", channel.lanes, format_args!("1 to {LANES_MAX}")));
             }
-            if channel.queued_bytes_max < FRAME {
+            // What is best effort may have a queue that is small on purpose: a larger message is refused before it gets there.
+            if channel.queued_bytes_max < FRAME && channel.reliability != Reliability::BestEffort {
                 let limit = format!("at least {FRAME}, one frame of the largest size");
                 return Err(ConfigError::new("channels.queued_bytes_max", channel.queued_bytes_max, limit));
             }
@@ -248,6 +249,8 @@ pub struct State {
     waiting_since: Option<Time>,
     /// The time as it was told last.
     now: Time,
+    /// The most bytes of frames that fit in a datagram.
+    datagram_bytes_max: usize,
 }
 
 /// What all lanes of a channel hold and have seen.
@@ -436,12 +439,27 @@ impl State {
         let pace = |spec: &ChannelSpec| (spec.reliability == Reliability::Latest).then(Pace::default);
         let channels = params.channels.iter().map(|spec| Channel { pace: pace(spec), ..Channel::default() }).collect();
         let (total, now) = (Queued::default(), Time::ZERO);
-        State { params, channels, queues, classes: Default::default(), total, shared_bytes: 0, waiting_since: None, now }
+        State {
+            params,
+            channels,
+            queues,
+            classes: Default::default(),
+            total,
+            shared_bytes: 0,
+            waiting_since: None,
+            now,
+            datagram_bytes_max: 0,
+        }
     }
 
     /// Tells the time, for what leaves from now on.
     pub fn set_now(&mut self, now: Time) {
         self.now = self.now.max(now);
+    }
+
+    /// Tells how many bytes of frames fit in a datagram: what is popped of a channel of [`Reliability::BestEffort`] fits, or is a single frame that does not.
+    pub fn set_datagram_bytes_max(&mut self, bytes: usize) {
+        self.datagram_bytes_max = bytes;
     }
 
     /// Notes how many frames of a channel that keeps the latest the peer has had in all. Says whether there can be so many.
@@ -714,6 +732,7 @@ impl State {
             Some(class) => max.min(usize::try_from(self.classes[class].passed / FLOOR_ONE_IN).unwrap_or(usize::MAX)),
             None => max,
         };
+        let max = if self.params.channels[index].reliability == Reliability::BestEffort { max.min(self.datagram_bytes_max) } else { max };
         let (frames, bytes) = self.queues[queue].frames.pop(max)?;
         let cost = bytes.len().max(frames) as u64;
         if let Some(pace) = &mut self.channels[index].pace {

@@ -418,6 +418,22 @@ fn the_latest_of_a_key_takes_the_place_of_the_one_that_waits() {
 }
 
 #[test]
+fn what_is_best_effort_leaves_in_pieces_that_fit_a_datagram() {
+    let mut state = with(|spec| (spec.reliability, spec.overflow) = (Reliability::BestEffort, Overflow::DropOldest));
+    state.set_datagram_bytes_max(100);
+    for len in [40, 40, 40, 300, 3] {
+        state.push_message(ChannelId::DATA, 0, 3, &vec![0; len], || T0).unwrap();
+        state.push_message(ChannelId::EVENTS, 0, 3, &vec![0; len], || T0).unwrap();
+    }
+    let pieces = |state: &mut State, id: ChannelId| -> Vec<(usize, usize)> {
+        std::iter::from_fn(|| state.pop(1_000, |channel, _| channel == id)).map(|popped| (popped.frames, popped.bytes.len())).collect()
+    };
+    assert_eq!(pieces(&mut state, ChannelId::DATA), [(2, 84), (1, 42), (1, 303), (1, 5)]);
+    let others = pieces(&mut state, ChannelId::EVENTS);
+    assert!(others.iter().any(|(_, bytes)| *bytes > 100), "other channels know no datagrams: {others:?}");
+}
+
+#[test]
 fn little_of_a_channel_that_keeps_the_latest_is_under_way_without_credit() {
     let mut state = with(|spec| (spec.reliability, spec.lanes) = (Reliability::Latest, 1));
     let mut seen = Vec::new();
