@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use meshwork::channels::ClusterSecret;
-use meshwork::node::SendError;
+use meshwork::node::{Hint, SendError};
 use meshwork::runtime::TrySendError;
 use meshwork::{Builder, ChannelError, ChannelId, ChannelSpec, Error, Node, StartError};
 use tokio::net::UdpSocket;
@@ -60,6 +60,8 @@ fn a_defined_channel_carries_messages_by_name() {
         a.send(b.id(), &video(), "slow way").await.unwrap();
         let message = messages.next().await.unwrap();
         assert_eq!((&message.payload[..], message.channel), (&b"slow way"[..], ChannelId::named("video")));
+        a.send_hinted(b.id(), Hint::Urgent, "now").await.unwrap();
+        assert_eq!(messages.next().await.unwrap().channel, ChannelId::COORDINATION);
         // Nodes that pass a broadcast on may not have the channel.
         let refused = a.broadcast_on(ChannelId::named("video"), "no").await;
         assert_eq!(refused, Err(Error::Send(SendError::UnknownChannel(ChannelId::named("video")))));
@@ -285,5 +287,41 @@ fn what_best_effort_drops_here_is_counted_exactly() {
         let [_, _, _, arrived, dropped] = counts(&b, channel).await;
         assert!(arrived > 0 && arrived <= COUNT - superseded, "{arrived} arrived, {superseded} had given way");
         assert_eq!(taken, arrived - dropped);
+    });
+}
+
+#[test]
+fn a_message_that_waits_past_its_time_is_not_delivered() {
+    run(async {
+        let bulk = || ChannelSpec::new("bulk").queue(20_000, 16 * 1_024 * 1_024);
+        let (a, b) = pair(on_loopback().channel(bulk()), on_loopback().channel(bulk())).await;
+        let mut received = b.receiver("bulk").await.unwrap();
+        let sender = a.sender(b.id(), "bulk").await.unwrap();
+        let (mut lasting, mut brief) = (sender.clone(), sender.with_ttl(Duration::from_millis(1)));
+        // Nobody reads there: what fits in no window waits here.
+        while lasting.try_send(&[1; 100_000]).is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut sent = 0;
+        while sent < 100 && brief.try_send(&[2; 10]).is_ok() {
+            sent += 1;
+        }
+        assert!(sent > 0, "small ones still fit");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let end = tokio::spawn(async move { lasting.send([3; 10]).await.unwrap() });
+        loop {
+            match received.recv().await.unwrap().payload[0] {
+                1 => {}
+                2 => panic!("its time was over"),
+                _ => break,
+            }
+        }
+        end.await.unwrap();
+        let report = a.report().await.unwrap();
+        let reports = report.links.iter().flat_map(|link| &link.channels);
+        assert_eq!(reports.filter(|report| report.channel == ChannelId::named("bulk")).map(|report| report.expired).sum::<u64>(), sent);
+        // One whose time is not over arrives.
+        sender.with_ttl(Duration::from_secs(60)).send("in time").await.unwrap();
+        assert_eq!(&received.recv().await.unwrap().payload[..], b"in time");
     });
 }

@@ -13,6 +13,7 @@
 //! [`COMPLAINTS_MAX`] entries that keep complaints about peers to one a second.
 
 mod api;
+mod choice;
 mod config;
 pub mod guaranteed;
 pub mod links;
@@ -44,6 +45,7 @@ pub use api::{
 #[cfg(feature = "net")]
 pub(crate) use wire::MESSAGE;
 
+pub use choice::{BULK_BYTES, Hint, choose};
 pub use config::{Config, ConfigError, Kind, Links as LinksConfig, Params, UnknownKind};
 
 use guaranteed::Guaranteed;

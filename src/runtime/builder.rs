@@ -301,6 +301,7 @@ impl Builder {
             ..quic::EndpointConfig::new(listen, key, named.clone())
         };
 
+        let channels = params.channels.clone();
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let (writes, write_queue) = mpsc::channel(COMMANDS_MAX);
         let pulse = Arc::new(Pulse::default());
@@ -363,6 +364,7 @@ impl Builder {
                 identity,
                 listening,
                 token,
+                channels,
                 commands,
                 writes,
                 events: streams.events.downgrade(),

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork_channels::channel::Reliability;
@@ -36,6 +37,7 @@ pub struct Sender {
     reliability: Reliability,
     /// Bytes of the largest message.
     len_max: usize,
+    ttl: Option<Duration>,
     lane: u8,
 }
 
@@ -72,7 +74,7 @@ impl Sender {
             // One that the queue could never hold would wait for ever.
             len_max = len_max.min(spec.queued_bytes_max.saturating_sub(frame::OVERHEAD_BYTES_MAX));
         }
-        Ok(Sender { shared: node.shared.clone(), link, channel, carrier, reliability, len_max, lane: 0 })
+        Ok(Sender { shared: node.shared.clone(), link, channel, carrier, reliability, len_max, ttl: None, lane: 0 })
     }
 
     /// The peer.
@@ -99,6 +101,21 @@ impl Sender {
         Sender { lane: random::hash(&words) as u8, ..self.clone() }
     }
 
+    /// A sender for messages that are worth nothing after this time: one that still waits here when it would leave is dropped then, and counted as expired. A
+    /// message that has left arrives. The newest of a key on a channel that keeps the latest does not expire.
+    ///
+    /// How long [`Sender::send`] waits for room is not part of it; `tokio::time::timeout` around it bounds that too, and a send that is given up was not sent.
+    pub fn with_ttl(&self, ttl: Duration) -> Sender {
+        Sender { ttl: Some(ttl), ..self.clone() }
+    }
+
+    fn queue(&self, payload: &[u8]) -> Result<(), MessageError> {
+        match self.ttl {
+            None => self.link.try_send_message(self.carrier, self.lane, MESSAGE, payload),
+            Some(ttl) => self.link.try_send_within(self.carrier, self.lane, MESSAGE, payload, ttl),
+        }
+    }
+
     /// Queues a message if there is room now. On a channel of best effort there always is: what gives way is dropped and counted.
     ///
     /// # Errors
@@ -109,10 +126,10 @@ impl Sender {
             return Err(TrySendError::TooLarge);
         }
         match self.reliability {
-            Reliability::Ordered => self.link.try_send_message(self.carrier, self.lane, MESSAGE, payload).map_err(refused),
+            Reliability::Ordered => self.queue(payload).map_err(refused),
             Reliability::Latest => self.try_send_latest(&[], payload),
             // What is refused is dropped, and the queue has counted it.
-            Reliability::BestEffort => match self.link.try_send_message(self.carrier, self.lane, MESSAGE, payload) {
+            Reliability::BestEffort => match self.queue(payload) {
                 Ok(()) | Err(MessageError::Refused(..)) => Ok(()),
                 Err(MessageError::Closed) => Err(TrySendError::Disconnected),
             },
@@ -128,7 +145,7 @@ impl Sender {
         if payload.len() > self.len_max {
             return Err(TrySendError::TooLarge);
         }
-        if self.reliability != Reliability::Ordered {
+        if self.reliability != Reliability::Ordered || self.ttl.is_some() {
             return self.try_send(&payload);
         }
         self.link.try_send_shared(self.carrier, self.lane, MESSAGE, payload).map_err(refused)
@@ -205,7 +222,7 @@ impl Sender {
             TrySendError::TooLarge => return Err(Error::Send(SendError::TooLarge { len, len_max: self.len_max })),
             TrySendError::Disconnected => {
                 let node = Node { shared: self.shared.clone() };
-                *self = Sender { lane: self.lane, ..Sender::connect(&node, self.peer(), self.channel).await? };
+                *self = Sender { lane: self.lane, ttl: self.ttl, ..Sender::connect(&node, self.peer(), self.channel).await? };
             }
         }
         Ok(())

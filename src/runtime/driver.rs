@@ -754,6 +754,7 @@ fn link_report(link: &Link, neighbors: &[PeerId]) -> LinkReport {
         received_bytes: channel.received_bytes,
         refused: channel.sent.refused,
         superseded: channel.sent.superseded,
+        expired: channel.sent.expired,
         received_dropped: channel.received_dropped,
         queued_frames_high: channel.sent.high.frames,
         queued_bytes_high: channel.sent.high.bytes,

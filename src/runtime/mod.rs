@@ -39,7 +39,7 @@ use meshwork_crdt::{Digest, Stamp};
 use meshwork_overlay::plumtree;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::node::{self, CallError, Connectivity, Delivery, Event, Member, SendError, Sent};
+use crate::node::{self, CallError, Connectivity, Delivery, Event, Hint, Member, SendError, Sent};
 
 pub use builder::{Builder, StartError};
 pub use channel::{Receiver, Sender, TrySendError};
@@ -76,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) identity: node::Identity,
     pub(crate) listening: SocketAddr,
     pub(crate) token: Option<String>,
+    /// The channels that the application defined, in the order of their numbers.
+    pub(crate) channels: Arc<[ChannelId]>,
     pub(crate) commands: mpsc::Sender<Command>,
     /// For commands that make broadcasts: they wait while the queues to neighbors are full, and nothing else waits with them.
     pub(crate) writes: mpsc::Sender<Command>,
@@ -285,6 +287,8 @@ pub struct ChannelReport {
     pub refused: u64,
     /// Frames that gave way to later ones in the queue: the oldest of a full one, or those of the same key.
     pub superseded: u64,
+    /// Frames whose time was over when they would have left.
+    pub expired: u64,
     /// Messages of best effort that arrived and were dropped, because the application takes them too slowly.
     pub received_dropped: u64,
     /// The most frames that ever waited.
@@ -362,6 +366,17 @@ impl Node {
     pub async fn send(&self, to: PeerId, channel: impl Into<ChannelId>, payload: impl Into<Bytes>) -> Result<(), Error> {
         let (channel, payload) = (channel.into(), payload.into());
         self.ask(|reply| Command::Send { to, channel, payload, reply }).await?
+    }
+
+    /// Sends to one peer on the channel that suits the message best ([`node::choose`]), of the built-in ones and those that this node defines.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::send`].
+    pub async fn send_hinted(&self, to: PeerId, hint: Hint, payload: impl Into<Bytes>) -> Result<(), Error> {
+        let payload = payload.into();
+        let channel = node::choose(hint, payload.len(), |channel| self.shared.channels.binary_search(&channel).is_ok());
+        self.send(to, channel, payload).await
     }
 
     /// Sends to one peer with guaranteed delivery: the message is kept here until the application of the peer acknowledged it, and sent again on the next connection as often as

@@ -620,6 +620,22 @@ impl Link {
         self.roused(queues, channel, waited, pushed)
     }
 
+    /// Queues a message that is dropped if it still waits after `ttl`.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was queued.
+    pub fn try_send_within(&self, channel: ChannelId, lane: u8, kind: u16, body: &[u8], ttl: Duration) -> Result<(), MessageError> {
+        let now = self.0.clock.now();
+        let mut queues = self.0.queues();
+        if queues.closed || queues.drain.is_some() {
+            return Err(MessageError::Closed);
+        }
+        let waited = queues.state.is_lane_waiting(channel, lane);
+        let pushed = queues.state.push_until(channel, lane, kind, body, now + ttl, now);
+        self.roused(queues, channel, waited, pushed)
+    }
+
     /// Queues a message that takes the place of one that waits with the same key, on a channel that keeps the latest.
     ///
     /// # Errors

@@ -23,6 +23,11 @@
 //!
 //! [`Latest`]: crate::channel::Reliability::Latest
 //!
+//! # Time to live
+//!
+//! A message can have a deadline ([`State::push_until`]): one that still waits when it would leave is dropped then, and counted as expired. Messages without
+//! one cost nothing for it.
+//!
 //! # Bounds
 //!
 //! A peer that stops reading makes this core hold at most what its [`Params`] allow: frames and bytes for each channel, and bytes
@@ -188,6 +193,8 @@ pub struct Counters {
     pub refused: u64,
     /// Frames that gave way to later ones: the oldest of a full queue, or those that a later one of their key replaced.
     pub superseded: u64,
+    /// Frames whose time was over when they would have left.
+    pub expired: u64,
     /// Bytes that the transport took.
     pub sent_bytes: u64,
     /// The most that ever waited, frames and bytes each for themselves.
@@ -251,6 +258,8 @@ pub struct State {
     now: Time,
     /// The most bytes of frames that fit in a datagram.
     datagram_bytes_max: usize,
+    /// Whether a frame that waits may have a deadline.
+    has_deadlines: bool,
 }
 
 /// What all lanes of a channel hold and have seen.
@@ -296,6 +305,10 @@ struct Frames {
     lens: VecDeque<u32>,
     /// How many of them end a frame.
     count: usize,
+    /// How many of them have left.
+    left: u64,
+    /// The frames that have a deadline, by number since the first.
+    deadlines: VecDeque<(u64, Time)>,
     /// Whether the start of the next frame has left.
     is_cut: bool,
     /// Their bytes; no part lies in two blocks.
@@ -330,6 +343,11 @@ impl Frames {
     fn next_cost(&self) -> u64 {
         let latest = self.latest.slots.front().map(|(_, frame)| frame.len() as u64);
         latest.or(self.lens.front().map(|len| u64::from(*len & !CONTINUES))).unwrap_or(1).max(1)
+    }
+
+    /// Whether the next frame, of which nothing has left, has a deadline that is over.
+    fn is_expired(&self, now: Time) -> bool {
+        !self.is_cut && self.deadlines.front().is_some_and(|(number, deadline)| *number == self.left && *deadline <= now)
     }
 
     fn seal(&mut self) {
@@ -397,8 +415,11 @@ impl Frames {
             return None;
         };
         let max = max.min(block.len());
+        // Up to a frame with a deadline: whether it is over is asked when it is the next.
+        let stop = self.deadlines.iter().map(|(number, _)| *number).find(|number| *number > self.left);
         while let Some(next) = self.lens.front()
             && len + (*next & !CONTINUES) as usize <= max
+            && stop.is_none_or(|stop| self.left + (frames as u64) < stop)
         {
             last = *next;
             len += (last & !CONTINUES) as usize;
@@ -410,6 +431,8 @@ impl Frames {
             self.blocks.pop_front();
         }
         self.count -= frames;
+        self.left += frames as u64;
+        while self.deadlines.pop_front_if(|(number, _)| *number < self.left).is_some() {}
         self.is_cut = last & CONTINUES != 0;
         if self.lens.is_empty() && self.lens.capacity() > KEPT_FRAMES {
             self.lens = VecDeque::new();
@@ -449,6 +472,7 @@ impl State {
             waiting_since: None,
             now,
             datagram_bytes_max: 0,
+            has_deadlines: false,
         }
     }
 
@@ -529,6 +553,32 @@ impl State {
             self.queues[queue].frames.push(frame::encode(kind, body));
         }
         self.check();
+        Ok(())
+    }
+
+    /// Queues a message that is dropped when it still waits at its deadline. On a channel that keeps the latest it is a message as any other: the newest
+    /// always arrives.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::push_message`].
+    pub fn push_until(
+        &mut self,
+        channel: ChannelId,
+        lane: u8,
+        kind: u16,
+        body: &[u8],
+        deadline: Time,
+        now: Time,
+    ) -> Result<(), (Reason, Overflow)> {
+        self.push_message(channel, lane, kind, body, || now)?;
+        if let Some(index) = self.params.index(channel) {
+            let lane = usize::from(lane % self.params.channels[index].lanes);
+            let frames = &mut self.queues[self.params.lanes[index] + lane].frames;
+            let number = (frames.left + frames.count as u64).saturating_sub(1);
+            frames.deadlines.push_back((number, deadline));
+            self.has_deadlines = true;
+        }
         Ok(())
     }
 
@@ -647,16 +697,38 @@ impl State {
         let mut lanes = std::iter::once(queue).chain(self.params.lanes[index]..self.params.lanes[index + 1]);
         // Of a frame whose start has left the rest must follow.
         let Some(at) = lanes.find(|lane| !self.queues[*lane].frames.is_empty() && !self.queues[*lane].frames.is_cut) else { return false };
+        self.channels[index].counters.superseded += self.drop_next(index, at);
+        true
+    }
+
+    /// Drops the next frame of a queue, of which nothing has left; how many frames that was.
+    fn drop_next(&mut self, index: usize, at: usize) -> u64 {
         let mut dropped = 0;
         while let Some((frames, bytes)) = self.queues[at].frames.pop(0) {
-            dropped += frames;
+            dropped += frames as u64;
             self.release(index, frames, bytes.len());
             if !self.queues[at].frames.is_cut {
                 break;
             }
         }
-        self.channels[index].counters.superseded += dropped as u64;
-        true
+        dropped
+    }
+
+    /// Drops what would leave next and whose time is over.
+    fn drop_expired(&mut self) {
+        self.has_deadlines = false;
+        for index in 0..self.channels.len() {
+            for at in self.params.lanes[index]..self.params.lanes[index + 1] {
+                while self.queues[at].frames.is_expired(self.now) {
+                    self.channels[index].counters.expired += self.drop_next(index, at);
+                }
+                self.has_deadlines |= !self.queues[at].frames.deadlines.is_empty();
+            }
+        }
+        if self.total.frames == 0 {
+            self.waiting_since = None;
+            self.classes.iter_mut().for_each(|turns| turns.passed = 0);
+        }
     }
 
     fn hold(&mut self, index: usize, frames: usize, bytes: usize) {
@@ -688,6 +760,9 @@ impl State {
     ///
     /// Asks once for each lane that has a frame.
     pub fn pop(&mut self, max: usize, ready: impl Fn(ChannelId, u8) -> bool) -> Option<Popped> {
+        if self.has_deadlines {
+            self.drop_expired();
+        }
         // For each class the channel that is furthest behind, and of that the lane; the lower number breaks a tie.
         let mut next: [Option<(usize, usize)>; Class::ALL.len()] = [None; Class::ALL.len()];
         for (index, spec) in self.params.channels.iter().enumerate() {

@@ -434,6 +434,46 @@ fn what_is_best_effort_leaves_in_pieces_that_fit_a_datagram() {
 }
 
 #[test]
+fn what_waits_past_its_deadline_is_dropped_when_it_would_leave() {
+    let at = |seconds| Time::from_secs(seconds);
+    let body = |popped: Popped| (popped.frames, popped.bytes[2]);
+    let mut state = state();
+    for number in 0..10_u8 {
+        let lane = ChannelId::EVENTS;
+        match number % 2 {
+            0 => state.push_message(lane, 0, 3, &[number], || T0).unwrap(),
+            _ => state.push_until(lane, 0, 3, &[number], at(u64::from(number)), T0).unwrap(),
+        }
+    }
+    state.set_now(at(4));
+    // 1 and 3 are over; the others leave one by one, or up to the next that may be over by then.
+    assert_eq!(body(state.pop(1_000, any).unwrap()), (1, 0));
+    assert_eq!(state.queued(ChannelId::EVENTS).frames, 9, "nothing is dropped before its turn");
+    assert_eq!(body(state.pop(1_000, any).unwrap()), (1, 2));
+    assert_eq!(body(state.pop(1_000, any).unwrap()), (1, 4));
+    assert_eq!(body(state.pop(1_000, any).unwrap()), (2, 5));
+    state.set_now(at(60));
+    assert_eq!(body(state.pop(1_000, any).unwrap()), (1, 8));
+    assert_eq!(state.pop(1_000, any), None);
+    assert!(state.is_empty() && state.stalled_since().is_none());
+    let counters = state.counters().find(|(id, _)| *id == ChannelId::EVENTS).unwrap().1;
+    assert_eq!((counters.frames, counters.expired, counters.superseded), (10, 4, 0));
+    // The only one: nothing leaves, and nobody waits any more.
+    state.push_until(ChannelId::DATA, 2, 3, b"late", at(61), at(60)).unwrap();
+    state.set_now(at(61));
+    assert_eq!(state.pop(1_000, any), None);
+    assert!(state.is_empty() && state.stalled_since().is_none());
+    // The oldest that gives way takes its deadline along.
+    let mut state = with(|spec| (spec.overflow, spec.queued_frames_max) = (Overflow::DropOldest, 2));
+    state.push_until(ChannelId::DATA, 0, 3, &[1], at(2), T0).unwrap();
+    state.push_message(ChannelId::DATA, 0, 3, &[2], || T0).unwrap();
+    state.push_message(ChannelId::DATA, 0, 3, &[3], || T0).unwrap();
+    state.set_now(at(5));
+    assert_eq!(body(state.pop(1_000, any).unwrap()), (1, 2));
+    assert_eq!(body(state.pop(1_000, any).unwrap()), (1, 3));
+}
+
+#[test]
 fn little_of_a_channel_that_keeps_the_latest_is_under_way_without_credit() {
     let mut state = with(|spec| (spec.reliability, spec.lanes) = (Reliability::Latest, 1));
     let mut seen = Vec::new();
