@@ -136,3 +136,44 @@ async fn credit_for_what_was_never_sent_ends_the_connection() {
         }
     }
 }
+
+#[tokio::test]
+async fn datagrams_of_messages_are_read_and_what_is_wrong_with_one_costs_its_sender() {
+    let mut node = node(vec![ChannelSpec::telemetry(), ChannelSpec::new("video")]);
+    let socket = stranger();
+    let table = b"\x02\x09telemetry\x02\x01\x05video\0\x01";
+    let (connection, _) = knock(&socket, &node, table).await;
+    let link = node.connected().await;
+    let datagram = |channel: &str, frames: &[u8]| {
+        let id = ChannelId::named(channel).0.to_be_bytes();
+        Bytes::from([&[0x80][..], &id, frames].concat())
+    };
+    let two = [frame::encode(3, b"one"), frame::encode(3, b"two")].concat();
+    // A channel that is not of best effort, one that nobody has, and an empty one: nothing comes of them.
+    for channel in ["video", "nothing", "data"] {
+        connection.send_datagram(datagram(channel, &two)).unwrap();
+    }
+    connection.send_datagram(datagram("telemetry", b"")).unwrap();
+    connection.send_datagram(datagram("telemetry", &two)).unwrap();
+    for body in [b"one", b"two"] {
+        let (channel, frame) = node.frame().await;
+        assert_eq!((channel, &frame.body[..]), (ChannelId::named("telemetry"), &body[..]));
+    }
+    assert_eq!(link.stats().datagrams_refused, 3);
+    // What nobody takes is dropped and counted, and the next datagram is read all the same.
+    let _inbox = node.endpoint.inbox(ChannelId::named("telemetry"), 3, 100);
+    for _ in 0..10 {
+        connection.send_datagram(datagram("telemetry", &two)).unwrap();
+    }
+    connection.send_datagram(Bytes::from_static(b"\x01owner")).unwrap();
+    assert!(matches!(node.next().await, Event::Datagram { .. }));
+    let stats = link.stats();
+    let telemetry = stats.channels.iter().find(|stats| stats.channel == ChannelId::named("telemetry")).unwrap();
+    assert!(telemetry.received_dropped >= 16 && telemetry.received_frames == 22, "{telemetry:?}");
+    // Half a frame is none.
+    connection.send_datagram(datagram("telemetry", &two[..two.len() - 1])).unwrap();
+    match node.next().await {
+        Event::Closed { reason: CloseReason::Misbehaved(Misbehavior::Undecodable(_)), .. } => {}
+        other => panic!("{other:?}"),
+    }
+}
