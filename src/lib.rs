@@ -32,6 +32,6 @@ pub use meshwork_channels as channels;
 pub use meshwork_crdt as crdt;
 pub use meshwork_overlay as overlay;
 
-pub use meshwork_channels::{ChannelId, PeerId};
+pub use meshwork_channels::{ChannelId, ChannelSpec, PeerId};
 #[cfg(feature = "net")]
-pub use runtime::{Builder, Error, Node, StartError, Stopped};
+pub use runtime::{Builder, ChannelError, Error, Node, StartError, Stopped};

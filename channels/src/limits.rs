@@ -12,6 +12,8 @@ pub const CLUSTER_NAME_BYTES_MAX: usize = 64;
 pub const FRAME_BYTES_MAX: usize = 1_088 * 1_024;
 /// Bytes of one application message.
 pub const MESSAGE_BYTES_MAX: usize = 1_024 * 1_024;
+/// Bytes of the key of a message of which the latest is kept.
+pub const LATEST_KEY_BYTES_MAX: usize = 256;
 /// Bytes of one broadcast payload.
 pub const BROADCAST_BYTES_MAX: usize = 64 * 1_024;
 /// Bytes of one control frame (overlay, membership, repair).
@@ -58,7 +60,11 @@ pub const BULK_RETRY: Duration = Duration::from_secs(60);
 pub const STREAMS_AHEAD_MAX: u32 = 4;
 /// Bytes that we keep for retransmission on one connection.
 pub const SEND_WINDOW_BYTES: u64 = 8 * 1_024 * 1_024;
-/// Bytes of datagrams kept in each direction of one connection.
+/// Bytes of datagrams that wait to be sent on one connection: they go before every stream.
+pub const DATAGRAM_SEND_BYTES: usize = 64 * 1_024;
+/// What of it messages of best effort leave to the membership.
+pub const DATAGRAM_RESERVE_BYTES: usize = 32 * 1_024;
+/// Bytes of received datagrams kept on one connection.
 pub const DATAGRAM_BUFFER_BYTES: usize = 256 * 1_024;
 /// Streams that a peer may hold open towards us once admitted.
 pub const STREAMS_MAX: u32 = 64;

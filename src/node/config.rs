@@ -1,9 +1,10 @@
 //! What people write to configure a node.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use meshwork_channels::dial;
+use meshwork_channels::{ChannelId, dial, sender};
 use meshwork_overlay::{hyparview, mesh, plumtree, swim, topology};
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +93,15 @@ pub struct Params {
     pub state: meshwork_crdt::config::Params,
     /// Of the connections.
     pub links: links::Params,
+    /// The channels that the application defined, beside the built-in ones; see [`Params::with_channels`].
+    pub channels: Arc<[ChannelId]>,
+}
+
+impl Params {
+    /// With these channels of the application, which both the driver and the node must know.
+    pub fn with_channels(self, channels: &sender::Params) -> Self {
+        Params { channels: channels.channels().iter().map(|spec| spec.id).filter(|id| id.is_defined()).collect(), ..self }
+    }
 }
 
 /// A value that cannot be used, by name.
@@ -146,6 +156,7 @@ impl Config {
                 light_max: self.links.light_max,
                 light_idle: Duration::from_secs(self.links.light_idle_s),
             },
+            channels: Arc::default(),
         })
     }
 }

@@ -13,6 +13,7 @@
 //! [`COMPLAINTS_MAX`] entries that keep complaints about peers to one a second.
 
 mod api;
+mod choice;
 mod config;
 pub mod guaranteed;
 pub mod links;
@@ -24,6 +25,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,6 +45,7 @@ pub use api::{
 #[cfg(feature = "net")]
 pub(crate) use wire::MESSAGE;
 
+pub use choice::{BULK_BYTES, Hint, choose};
 pub use config::{Config, ConfigError, Kind, Links as LinksConfig, Params, UnknownKind};
 
 use guaranteed::Guaranteed;
@@ -177,6 +180,8 @@ pub struct Node {
     calls: Calls,
     seen: Seen,
     guaranteed: Guaranteed,
+    /// The channels that the application defined, in the order of their numbers.
+    channels: Arc<[ChannelId]>,
     timers: Timers<Timer>,
     generator: random::Generator,
     connectivity: Connectivity,
@@ -205,6 +210,7 @@ impl Node {
             calls: Calls::default(),
             seen: Seen::default(),
             guaranteed: Guaranteed::new(),
+            channels: params.channels,
             timers,
             generator,
             connectivity: Connectivity::Alone,
@@ -302,6 +308,10 @@ impl Node {
     /// Nothing was sent then.
     pub fn broadcast(&mut self, channel: ChannelId, payload: Bytes, now: Now, actions: &mut Vec<Action>) -> Result<Sent, SendError> {
         self.check_channel(channel)?;
+        // Whoever passes a broadcast on needs its channel, and not every node has one that was defined.
+        if channel.is_defined() {
+            return Err(SendError::UnknownChannel(channel));
+        }
         let id = self
             .overlay
             .broadcast(channel, payload, now.time, &mut self.overlay_actions)
@@ -517,7 +527,12 @@ impl Node {
         if self.leaving {
             return Err(SendError::Leaving);
         }
-        if is_application(channel) { Ok(()) } else { Err(SendError::UnknownChannel(channel)) }
+        if self.takes(channel) { Ok(()) } else { Err(SendError::UnknownChannel(channel)) }
+    }
+
+    /// Whether messages of the application may come and go on a channel.
+    fn takes(&self, channel: ChannelId) -> bool {
+        is_application(channel) || self.channels.binary_search(&channel).is_ok()
     }
 
     fn check_direct(&self, to: PeerId, payload: &[u8]) -> Result<(), SendError> {
@@ -558,7 +573,7 @@ impl Node {
         let handled = match frame.kind {
             wire::OVERLAY => self.on_overlay(peer, channel, &frame.body, now),
             wire::STATE => self.on_state(peer, channel, &frame.body, now),
-            wire::MESSAGE if is_application(channel) => {
+            wire::MESSAGE if self.takes(channel) => {
                 actions.push(Action::Message { from: peer, channel, payload: frame.body });
                 Ok(())
             }
@@ -914,8 +929,8 @@ impl Node {
     }
 }
 
-/// Whether applications may send on this channel.
-fn is_application(channel: ChannelId) -> bool {
+/// Whether this is a built-in channel on which applications may send.
+pub(crate) fn is_application(channel: ChannelId) -> bool {
     channel.name().is_some() && channel != ChannelId::CONTROL && channel != ChannelId::STATE
 }
 

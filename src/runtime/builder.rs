@@ -13,7 +13,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use meshwork_channels::identity::{ClusterNameError, base32_encode};
 use meshwork_channels::quic::{self, NodeKey};
 use meshwork_channels::token::{JoinToken, TokenError};
-use meshwork_channels::{Bounded, ClusterName, ClusterSecret, PeerId, WallTime, limits};
+use meshwork_channels::{Bounded, ChannelId, ChannelSpec, ClusterName, ClusterSecret, PeerId, WallTime, agreement, limits};
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -40,6 +40,8 @@ pub struct Builder {
     mdns: bool,
     runtime: Option<Handle>,
     config: node::Config,
+    channels: Vec<ChannelSpec>,
+    channel_fallback: Option<ChannelId>,
 }
 
 /// Tokens hold secrets, so what to join is told by number.
@@ -127,6 +129,8 @@ impl Builder {
             mdns: true,
             runtime: None,
             config: node::Config::default(),
+            channels: Vec::new(),
+            channel_fallback: None,
         }
     }
 
@@ -198,6 +202,32 @@ impl Builder {
         self
     }
 
+    /// Defines a channel beside the built-in ones, for messages to one peer ([`Node::send`], [`Node::sender`], [`Node::receiver`]). Given several times, all
+    /// of them; at most 32, with 32 lanes and 64 MiB of queues together.
+    ///
+    /// Nodes tell each other at connecting which channels they have. What is sent to a peer without it, or with it on other terms, is refused with
+    /// [`ChannelError`](super::ChannelError).
+    ///
+    /// ```no_run
+    /// # async fn run(peer: meshwork::PeerId) -> Result<(), Box<dyn std::error::Error>> {
+    /// use meshwork::{ChannelSpec, Node};
+    ///
+    /// let node = Node::builder("my-cluster").channel(ChannelSpec::new("video").lanes(2)).channel(ChannelSpec::telemetry()).start().await?;
+    /// node.sender(peer, "video").await?.send("frame").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn channel(mut self, spec: ChannelSpec) -> Self {
+        self.channels.push(spec);
+        self
+    }
+
+    /// Sends on this built-in channel what is meant for a defined one that the peer does not have. Default: it is refused.
+    pub fn channel_fallback(mut self, channel: impl Into<ChannelId>) -> Self {
+        self.channel_fallback = Some(channel.into());
+        self
+    }
+
     /// Starts the node. It listens when this returns, and joins from then on: [`Node::events`] tells when it has.
     ///
     /// # Errors
@@ -205,7 +235,9 @@ impl Builder {
     /// [`StartError`]; nothing runs then.
     pub async fn start(self) -> Result<Node, StartError> {
         let mut named: ClusterName = self.cluster.parse().map_err(StartError::ClusterName)?;
-        let params = self.config.build().map_err(StartError::Config)?;
+        let channels = agreement::with_defined(self.channels)
+            .map_err(|error| StartError::Config(ConfigError { field: error.field.to_owned(), problem: error.to_string() }))?;
+        let params = self.config.build().map_err(StartError::Config)?.with_channels(&channels);
         let wall = WallTime::from_micros(
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX)),
         );
@@ -266,8 +298,21 @@ impl Builder {
         let params = node::Params { state: params.state.with_digest_key(digest_key), ..params };
         let token_secret = secrets.first().cloned();
         let origin = Instant::now();
-        let config = quic::EndpointConfig { secrets, incarnation, origin, ..quic::EndpointConfig::new(listen, key, named.clone()) };
+        let channel_fallback = self.channel_fallback;
+        if let Some(channel) = channel_fallback.filter(|channel| !node::is_application(*channel)) {
+            let problem = format!("`{channel}` is no built-in channel on which applications send");
+            return Err(StartError::Config(ConfigError { field: "channel_fallback".into(), problem }));
+        }
+        let config = quic::EndpointConfig {
+            channels,
+            channel_fallback,
+            secrets,
+            incarnation,
+            origin,
+            ..quic::EndpointConfig::new(listen, key, named.clone())
+        };
 
+        let channels = params.channels.clone();
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let (writes, write_queue) = mpsc::channel(COMMANDS_MAX);
         let pulse = Arc::new(Pulse::default());
@@ -338,6 +383,7 @@ impl Builder {
                 identity,
                 listening,
                 token,
+                channels,
                 commands,
                 writes,
                 events: streams.events.downgrade(),

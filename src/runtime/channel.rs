@@ -3,16 +3,26 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use meshwork_channels::agreement::Disagreement;
+use meshwork_channels::channel::Reliability;
 use meshwork_channels::quic::{Batch, Handler, Inbox, Link, MessageError};
-use meshwork_channels::{ChannelId, PeerId, limits, random};
+use meshwork_channels::{ChannelId, ChannelSpec, PeerId, frame, limits, random};
 
-use super::{Command, DirectMessage, Error, Node, Shared};
+use super::{ChannelError, Command, DirectMessage, Error, Node, Shared};
 use crate::node::{MESSAGE, SendError};
 
 /// Bytes of messages that wait for a [`Receiver`], 64 for each message included.
-pub(super) const INBOX_BYTES_MAX: u32 = 4 * 1_024 * 1_024;
+const INBOX_BYTES_MAX: u32 = 4 * 1_024 * 1_024;
+/// The same where the latest is kept: what waits here cannot be replaced any more.
+const LATEST_INBOX_BYTES_MAX: u32 = 16 * 1_024;
+
+/// Bytes of messages that wait for the receiver of a channel.
+pub(super) fn inbox_bytes_max(spec: Option<&ChannelSpec>) -> u32 {
+    if spec.is_some_and(|spec| spec.reliability == Reliability::Latest) { LATEST_INBOX_BYTES_MAX } else { INBOX_BYTES_MAX }
+}
 
 /// Sends messages on one channel to one peer.
 ///
@@ -23,6 +33,12 @@ pub struct Sender {
     shared: Arc<Shared>,
     link: Link,
     channel: ChannelId,
+    /// What carries it: the channel, or the fallback for a peer that does not have it.
+    carrier: ChannelId,
+    reliability: Reliability,
+    /// Bytes of the largest message.
+    len_max: usize,
+    ttl: Option<Duration>,
     lane: u8,
 }
 
@@ -33,7 +49,7 @@ pub enum TrySendError {
     Full,
     /// There is no connection at the moment; [`Sender::send`] makes one.
     Disconnected,
-    /// The message is larger than 1 MiB ([`limits::MESSAGE_BYTES_MAX`]).
+    /// The message is larger than 1 MiB ([`limits::MESSAGE_BYTES_MAX`]), or than the queue of the channel.
     TooLarge,
 }
 
@@ -42,7 +58,7 @@ impl fmt::Display for TrySendError {
         match self {
             TrySendError::Full => f.write_str("the queue to the peer is full"),
             TrySendError::Disconnected => f.write_str("the peer is not connected"),
-            TrySendError::TooLarge => write!(f, "the message is larger than {} bytes", limits::MESSAGE_BYTES_MAX),
+            TrySendError::TooLarge => f.write_str("the message is larger than the channel takes"),
         }
     }
 }
@@ -52,7 +68,18 @@ impl std::error::Error for TrySendError {}
 impl Sender {
     pub(super) async fn connect(node: &Node, to: PeerId, channel: ChannelId) -> Result<Self, Error> {
         let link = node.ask(|reply| Command::Connect { to, channel, reply }).await??;
-        Ok(Sender { shared: node.shared.clone(), link, channel, lane: 0 })
+        Sender::over(node.shared.clone(), link, channel).map_err(|problem| Error::Channel(Box::new(ChannelError::of(to, problem))))
+    }
+
+    fn over(shared: Arc<Shared>, link: Link, channel: ChannelId) -> Result<Self, Disagreement> {
+        let carrier = link.route(channel)?;
+        let (mut reliability, mut len_max) = (Reliability::Ordered, limits::MESSAGE_BYTES_MAX);
+        if let Some(spec) = link.channel(carrier) {
+            reliability = spec.reliability;
+            // One that the queue could never hold would wait for ever.
+            len_max = len_max.min(spec.queued_bytes_max.saturating_sub(frame::OVERHEAD_BYTES_MAX));
+        }
+        Ok(Sender { shared, link, channel, carrier, reliability, len_max, ttl: None, lane: 0 })
     }
 
     /// The peer.
@@ -65,6 +92,12 @@ impl Sender {
         self.channel
     }
 
+    /// What carries it: the channel, or for a peer that does not have it the one that was given to
+    /// [`Builder::channel_fallback`](super::Builder::channel_fallback).
+    pub fn carrier(&self) -> ChannelId {
+        self.carrier
+    }
+
     /// A sender for the messages with this key: they keep their order among each other, and on a channel with several lanes they do not wait for a lost packet of
     /// another lane.
     pub fn with_key(&self, key: &[u8]) -> Sender {
@@ -73,16 +106,39 @@ impl Sender {
         Sender { lane: random::hash(&words) as u8, ..self.clone() }
     }
 
-    /// Queues a message if there is room now.
+    /// A sender for messages that are worth nothing after this time: one that still waits here when it would leave is dropped then, and counted as expired. A
+    /// message that has left arrives. The newest of a key on a channel that keeps the latest does not expire.
+    ///
+    /// How long [`Sender::send`] waits for room is not part of it; `tokio::time::timeout` around it bounds that too, and a send that is given up was not sent.
+    pub fn with_ttl(&self, ttl: Duration) -> Sender {
+        Sender { ttl: Some(ttl), ..self.clone() }
+    }
+
+    fn queue(&self, payload: &[u8]) -> Result<(), MessageError> {
+        match self.ttl {
+            None => self.link.try_send_message(self.carrier, self.lane, MESSAGE, payload),
+            Some(ttl) => self.link.try_send_within(self.carrier, self.lane, MESSAGE, payload, ttl),
+        }
+    }
+
+    /// Queues a message if there is room now. On a channel of best effort there always is: what gives way is dropped and counted.
     ///
     /// # Errors
     ///
     /// [`TrySendError`]; nothing was queued then.
     pub fn try_send(&mut self, payload: &[u8]) -> Result<(), TrySendError> {
-        if payload.len() > limits::MESSAGE_BYTES_MAX {
+        if payload.len() > self.len_max {
             return Err(TrySendError::TooLarge);
         }
-        self.link.try_send_message(self.channel, self.lane, MESSAGE, payload).map_err(refused)
+        match self.reliability {
+            Reliability::Ordered => self.queue(payload).map_err(refused),
+            Reliability::Latest => self.try_send_latest(&[], payload),
+            // What is refused is dropped, and the queue has counted it.
+            Reliability::BestEffort => match self.queue(payload) {
+                Ok(()) | Err(MessageError::Refused(..)) => Ok(()),
+                Err(MessageError::Closed) => Err(TrySendError::Disconnected),
+            },
+        }
     }
 
     /// Queues a message without copying it when it is large, if there is room now.
@@ -91,10 +147,48 @@ impl Sender {
     ///
     /// [`TrySendError`]; nothing was queued then.
     pub fn try_send_bytes(&mut self, payload: Bytes) -> Result<(), TrySendError> {
-        if payload.len() > limits::MESSAGE_BYTES_MAX {
+        if payload.len() > self.len_max {
             return Err(TrySendError::TooLarge);
         }
-        self.link.try_send_shared(self.channel, self.lane, MESSAGE, payload).map_err(refused)
+        if self.reliability != Reliability::Ordered || self.ttl.is_some() {
+            return self.try_send(&payload);
+        }
+        self.link.try_send_shared(self.carrier, self.lane, MESSAGE, payload).map_err(refused)
+    }
+
+    /// Queues a message that takes the place of one that still waits with the same key, if there is room now. The peer gets the newest message of each key
+    /// as long as the connection stands, none after a newer one of its key, and of those before it only what was under way already. The key
+    /// stays here: who needs it there puts it into the payload.
+    ///
+    /// On a channel of another kind ([`ChannelSpec::latest`](meshwork_channels::ChannelSpec::latest)) every message is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySendError`], also for a key of more than 256 bytes ([`limits::LATEST_KEY_BYTES_MAX`]); nothing was queued then. It is
+    /// [`TrySendError::Full`] only when as many other keys wait as there may be.
+    pub fn try_send_latest(&mut self, key: &[u8], payload: &[u8]) -> Result<(), TrySendError> {
+        if payload.len() > self.len_max || key.len() > limits::LATEST_KEY_BYTES_MAX {
+            return Err(TrySendError::TooLarge);
+        }
+        if self.reliability != Reliability::Latest {
+            return self.try_send(payload);
+        }
+        self.link.try_send_latest(self.carrier, Bytes::copy_from_slice(key), MESSAGE, payload).map_err(refused)
+    }
+
+    /// Queues a message that takes the place of one that still waits with the same key, as [`Sender::try_send_latest`]; waits like [`Sender::send`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Sender::send`].
+    pub async fn send_latest(&mut self, key: &[u8], payload: impl AsRef<[u8]>) -> Result<(), Error> {
+        let payload = payload.as_ref();
+        loop {
+            match self.try_send_latest(key, payload) {
+                Ok(()) => return Ok(()),
+                Err(error) => self.recover(error, key.len().max(payload.len())).await?,
+            }
+        }
     }
 
     /// Queues a message without copying it when it is large; waits like [`Sender::send`].
@@ -129,11 +223,11 @@ impl Sender {
     /// Waits until it makes sense to try again.
     async fn recover(&mut self, error: TrySendError, len: usize) -> Result<(), Error> {
         match error {
-            TrySendError::Full => self.link.room(self.channel, len).await,
-            TrySendError::TooLarge => return Err(Error::Send(SendError::TooLarge { len, len_max: limits::MESSAGE_BYTES_MAX })),
+            TrySendError::Full => self.link.room(self.carrier, len).await,
+            TrySendError::TooLarge => return Err(Error::Send(SendError::TooLarge { len, len_max: self.len_max })),
             TrySendError::Disconnected => {
                 let node = Node { shared: self.shared.clone() };
-                self.link = Sender::connect(&node, self.peer(), self.channel).await?.link;
+                *self = Sender { lane: self.lane, ttl: self.ttl, ..Sender::connect(&node, self.peer(), self.channel).await? };
             }
         }
         Ok(())
@@ -146,7 +240,9 @@ pub(super) fn handler(node: &Node, channel: ChannelId, handler: impl Fn(DirectMe
     let shared = Arc::downgrade(&node.shared);
     Arc::new(move |link: &Link, batch: Batch| {
         let Some(shared) = shared.upgrade() else { return };
-        let mut back = Sender { shared, link: link.clone(), channel, lane: batch.lane };
+        // What came on a channel can go back on it.
+        let Ok(back) = Sender::over(shared, link.clone(), channel) else { return };
+        let mut back = Sender { lane: batch.lane, ..back };
         for payload in batch.bodies {
             handler(DirectMessage { from: batch.peer, channel, payload }, &mut back);
         }

@@ -20,13 +20,13 @@ use meshwork_overlay::swim::Status;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
-use super::channel::{INBOX_BYTES_MAX, Receiver};
+use super::channel::{Receiver, inbox_bytes_max};
 use super::congestion::Congestion;
 use super::discovery::{self, Found};
 use super::guaranteed::{Content, GuaranteedSend, Inbox, Outbox, Owned};
 use super::storage::{DataDir, PEERS_MAX};
 use super::streams::{Change, DirectMessage, Request};
-use super::{ChannelReport, Command, Error, LinkReport, Pulse, Report};
+use super::{ChannelError, ChannelReport, Command, Error, LinkReport, Pulse, Report};
 use crate::node::{
     Action, CallError, CallId, Candidate, CloseReason, Connectivity, Delivery, Event, Identity, Input, Node, Params, Refusal, RequestToken,
     SendError,
@@ -440,6 +440,13 @@ impl Driver {
                     waiter.fail(CallError::Unreachable);
                 }
             }
+            (Err(quic::SendError::Disagreed(_, problem)), Some(call)) => {
+                if let Some(Waiter::Send(reply)) = self.waiters.remove(&call)
+                    && let Some(link) = self.links.get(&connection)
+                {
+                    let _ = reply.send(Err(Error::Channel(Box::new(ChannelError::of(link.peer(), *problem)))));
+                }
+            }
             (Err(_), Some(call)) => self.inputs.push_back(Input::Refused { call }),
             // Nobody here could be told: a relayed broadcast, or an answer. After the reconnection both are made good.
             (Err(quic::SendError::Refused(refused)), None) if refused.overflow != Overflow::Drop => {
@@ -622,7 +629,7 @@ impl Driver {
                 let _ = reply.send(listener.map_err(Error::Send));
             }
             Command::TakeOver { channel, reply } => {
-                let inbox = || self.endpoint.inbox(channel, crate::node::MESSAGE, INBOX_BYTES_MAX);
+                let inbox = || self.endpoint.inbox(channel, crate::node::MESSAGE, inbox_bytes_max(self.endpoint.channel(channel)));
                 let taken = self.node.check_channel(channel).map(|()| Receiver::new(channel, inbox()));
                 let _ = reply.send(taken.map_err(Error::Send));
             }
@@ -761,6 +768,9 @@ fn link_report(link: &Link, neighbors: &[PeerId]) -> LinkReport {
         received_frames: channel.received_frames,
         received_bytes: channel.received_bytes,
         refused: channel.sent.refused,
+        superseded: channel.sent.superseded,
+        expired: channel.sent.expired,
+        received_dropped: channel.received_dropped,
         queued_frames_high: channel.sent.high.frames,
         queued_bytes_high: channel.sent.high.bytes,
     });

@@ -32,6 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use meshwork_channels::agreement::{Disagreement, Terms};
 use meshwork_channels::dial::Direction;
 use meshwork_channels::quic::{Handler, Link, OpenError};
 use meshwork_channels::{ChannelId, ClusterName, PeerId};
@@ -40,7 +41,7 @@ use meshwork_crdt::{Digest, Stamp};
 use meshwork_overlay::plumtree;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::node::{self, CallError, Connectivity, Delivery, Event, Member, SendError, Sent};
+use crate::node::{self, CallError, Connectivity, Delivery, Event, Hint, Member, SendError, Sent};
 
 pub use builder::{Builder, StartError};
 pub use channel::{Receiver, Sender, TrySendError};
@@ -78,6 +79,8 @@ pub(crate) struct Shared {
     pub(crate) identity: node::Identity,
     pub(crate) listening: SocketAddr,
     pub(crate) token: Option<String>,
+    /// The channels that the application defined, in the order of their numbers.
+    pub(crate) channels: Arc<[ChannelId]>,
     pub(crate) commands: mpsc::Sender<Command>,
     /// For commands that make broadcasts: they wait while the queues to neighbors are full, and nothing else waits with them.
     pub(crate) writes: mpsc::Sender<Command>,
@@ -127,7 +130,52 @@ pub enum Error {
     Set(SetError),
     /// The byte stream was not opened.
     Stream(OpenError),
+    /// The peer does not have the channel, or has it on other terms. Nothing was sent.
+    Channel(Box<ChannelError>),
 }
+
+/// Why a message cannot go to a peer on a channel that the application defined. Nothing was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChannelError {
+    /// The peer has no channel of this name.
+    UnknownChannel {
+        /// The name.
+        channel: String,
+        /// The peer.
+        peer: PeerId,
+    },
+    /// The peer has it on other terms.
+    ChannelMismatch {
+        /// The peer.
+        peer: PeerId,
+        /// Our terms.
+        ours: Terms,
+        /// Those of the peer.
+        theirs: Terms,
+    },
+}
+
+impl ChannelError {
+    fn of(peer: PeerId, problem: Disagreement) -> Self {
+        match problem {
+            Disagreement::Unknown { name, .. } => ChannelError::UnknownChannel { channel: name, peer },
+            Disagreement::Mismatch { ours, theirs, .. } => ChannelError::ChannelMismatch { peer, ours, theirs },
+        }
+    }
+}
+
+impl fmt::Display for ChannelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChannelError::UnknownChannel { channel, peer } => write!(f, "{} has no channel `{channel}`", peer.short()),
+            ChannelError::ChannelMismatch { peer, ours, theirs } => {
+                write!(f, "the channel `{}` is {ours} here and {theirs} at {}", ours.name, peer.short())
+            }
+        }
+    }
+}
+
+impl std::error::Error for ChannelError {}
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -137,6 +185,7 @@ impl fmt::Display for Error {
             Error::Call(error) => error.fmt(f),
             Error::Set(error) => error.fmt(f),
             Error::Stream(error) => error.fmt(f),
+            Error::Channel(error) => error.fmt(f),
         }
     }
 }
@@ -244,6 +293,12 @@ pub struct ChannelReport {
     pub received_bytes: u64,
     /// Frames refused because the queue was full.
     pub refused: u64,
+    /// Frames that gave way to later ones in the queue: the oldest of a full one, or those of the same key.
+    pub superseded: u64,
+    /// Frames whose time was over when they would have left.
+    pub expired: u64,
+    /// Messages of best effort that arrived and were dropped, because the application takes them too slowly.
+    pub received_dropped: u64,
     /// The most frames that ever waited.
     pub queued_frames_high: usize,
     /// The most bytes that ever waited.
@@ -314,10 +369,22 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::Send`] when it was refused, [`Error::Call`] when the peer could not be reached or its queue is full. Nothing was sent then.
-    pub async fn send(&self, to: PeerId, channel: ChannelId, payload: impl Into<Bytes>) -> Result<(), Error> {
-        let payload = payload.into();
+    /// [`Error::Send`] when it was refused, [`Error::Call`] when the peer could not be reached or its queue is full, [`Error::Channel`] when the peer does not
+    /// have the channel. Nothing was sent then.
+    pub async fn send(&self, to: PeerId, channel: impl Into<ChannelId>, payload: impl Into<Bytes>) -> Result<(), Error> {
+        let (channel, payload) = (channel.into(), payload.into());
         self.ask(|reply| Command::Send { to, channel, payload, reply }).await?
+    }
+
+    /// Sends to one peer on the channel that suits the message best ([`node::choose`]), of the built-in ones and those that this node defines.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::send`].
+    pub async fn send_hinted(&self, to: PeerId, hint: Hint, payload: impl Into<Bytes>) -> Result<(), Error> {
+        let payload = payload.into();
+        let channel = node::choose(hint, payload.len(), |channel| self.shared.channels.binary_search(&channel).is_ok());
+        self.send(to, channel, payload).await
     }
 
     /// Sends to one peer with guaranteed delivery: the message is kept here until the application of the peer acknowledged it, and sent again on the next connection as often as
@@ -360,9 +427,10 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::Send`] when applications may not send there, [`Error::Call`] when the peer cannot be reached, [`Error::Stopped`].
-    pub async fn sender(&self, to: PeerId, channel: ChannelId) -> Result<Sender, Error> {
-        Sender::connect(self, to, channel).await
+    /// [`Error::Send`] when applications may not send there, [`Error::Call`] when the peer cannot be reached, [`Error::Channel`] when it does not have the
+    /// channel, [`Error::Stopped`].
+    pub async fn sender(&self, to: PeerId, channel: impl Into<ChannelId>) -> Result<Sender, Error> {
+        Sender::connect(self, to, channel.into()).await
     }
 
     /// Takes over what other nodes send to this one alone on a channel, from now on: it comes from the receiver, and no longer from [`Node::messages`]. A later receiver takes
@@ -371,7 +439,8 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::Send`] when applications may not send there, [`Error::Stopped`].
-    pub async fn receiver(&self, channel: ChannelId) -> Result<Receiver, Error> {
+    pub async fn receiver(&self, channel: impl Into<ChannelId>) -> Result<Receiver, Error> {
+        let channel = channel.into();
         self.ask(|reply| Command::TakeOver { channel, reply }).await?
     }
 

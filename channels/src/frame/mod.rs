@@ -28,6 +28,9 @@ pub const VERSION: u8 = 1;
 /// The most bytes that [`encode`] adds to a body of at most 4 GiB.
 pub const OVERHEAD_BYTES_MAX: usize = LENGTH_VARINT_BYTES_MAX + KIND_VARINT_BYTES_MAX;
 
+/// The first kind that is the business of connections alone; those who use channels have the kinds below.
+pub const FIRST_KIND_OF_LINKS: u16 = 0xff00;
+
 const LENGTH_VARINT_BYTES_MAX: usize = 5;
 const KIND_VARINT_BYTES_MAX: usize = 3;
 

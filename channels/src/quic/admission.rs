@@ -10,6 +10,8 @@
 //! exporter = 32 bytes of the TLS exporter (RFC 5705) "EXPORTER-meshwork-member-v1", context: both keys in order ‖ cluster name
 //! ```
 //!
+//! A node whose application defined channels appends their table ([`crate::agreement`]) to its message for a first connection.
+//!
 //! A dialer that wants a second connection to a peer, for bulk, names the first by its tag (`attach`): sixteen bytes of the exporter of that connection, which only its two ends know.
 //!
 //! The exporter is different on every connection, so a proof cannot be replayed; and different on the two connections of somebody in
@@ -26,6 +28,7 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 
 use super::close::{CloseCode, Refusal};
+use crate::agreement::{Table, WireTable};
 use crate::codec;
 use crate::error::DecodeError;
 use crate::frame;
@@ -76,6 +79,13 @@ struct Body {
     attach: Option<Tag>,
 }
 
+/// The message of a node whose application defined channels.
+#[derive(Deserialize)]
+struct BodyAndTable {
+    body: Body,
+    table: WireTable,
+}
+
 /// The name of a connection that only its two ends know.
 pub(super) type Tag = [u8; 16];
 
@@ -111,10 +121,12 @@ pub(super) struct Context<'a> {
     /// The one that the handshake chose; `None` in a cluster without secrets.
     pub(super) secret: Option<&'a ClusterSecret>,
     pub(super) peer: PeerId,
+    /// The channels that the application of this node defined.
+    pub(super) table: &'a Table,
 }
 
 /// A peer that belongs to the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Admitted {
     pub(super) incarnation: u64,
     pub(super) version: u16,
@@ -122,6 +134,8 @@ pub(super) struct Admitted {
     pub(super) observed: SocketAddr,
     /// The connection of which it is the second.
     pub(super) attach: Option<Tag>,
+    /// The channels that its application defined.
+    pub(super) table: Table,
 }
 
 /// Why there was no admission. Nothing of the peer is kept.
@@ -234,6 +248,7 @@ struct Channel {
     exporter: [u8; 32],
     incarnation: u64,
     observed: SocketAddr,
+    table: Table,
 }
 
 impl Channel {
@@ -242,13 +257,18 @@ impl Channel {
         let label = exporter_context(context.own, context.peer, context.cluster);
         connection.export_keying_material(&mut exporter, EXPORTER_LABEL, &label).map_err(|_| Failure::BadProof)?;
         let observed = super::canonical(connection.remote_address());
-        Ok(Channel { key: proof_key(context.secret), exporter, incarnation: context.incarnation, observed })
+        Ok(Channel { key: proof_key(context.secret), exporter, incarnation: context.incarnation, observed, table: context.table.clone() })
     }
 
     fn message(&self, side: Side, attach: Option<Tag>) -> Vec<u8> {
         let body = Body { incarnation: self.incarnation, observed: self.observed, proof: prove(&self.key, side, &self.exporter), attach };
         let kind = if side == Side::Dialer { HELLO } else { WELCOME };
-        frame::encode(kind, &write_message(Versions::OURS, &body)).to_vec()
+        let mut message = write_message(Versions::OURS, &body);
+        // A second connection goes by what was said on the first.
+        if attach.is_none() && !self.table.is_empty() {
+            codec::encode_into(&self.table.to_wire(), &mut message);
+        }
+        frame::encode(kind, &message).to_vec()
     }
 
     fn check(&self, side: Side, frame: &frame::Frame) -> Result<Admitted, Failure> {
@@ -258,11 +278,11 @@ impl Channel {
         }
         let (theirs, rest) = read_versions(&frame.body).map_err(Failure::Undecodable)?;
         let version = Versions::OURS.in_common(theirs).ok_or(Failure::Incompatible(theirs))?;
-        let body: Body = codec::decode(rest).map_err(Failure::Undecodable)?;
+        let (body, table) = read_body(rest).map_err(Failure::Undecodable)?;
         let message = [side.label(), &self.exporter].concat();
         // In constant time.
         hmac::verify(&self.key, &message, &body.proof).map_err(|_| Failure::BadProof)?;
-        Ok(Admitted { incarnation: body.incarnation, version, observed: super::canonical(body.observed), attach: body.attach })
+        Ok(Admitted { incarnation: body.incarnation, version, observed: super::canonical(body.observed), attach: body.attach, table })
     }
 }
 
@@ -301,6 +321,18 @@ fn read_versions(message: &[u8]) -> Result<(Versions, &[u8]), DecodeError> {
     if versions.oldest > versions.newest { Err(DecodeError::Invalid) } else { Ok((versions, rest)) }
 }
 
+/// The body, and the table behind it if there is one.
+fn read_body(bytes: &[u8]) -> Result<(Body, Table), DecodeError> {
+    match codec::decode(bytes) {
+        Ok(body) => Ok((body, Table::default())),
+        Err(DecodeError::Trailing) => {
+            let BodyAndTable { body, table } = codec::decode(bytes)?;
+            Ok((body, Table::from_wire(table)?))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,7 +347,14 @@ mod tests {
             exporter: [exporter; 32],
             incarnation: 9,
             observed: ([127, 0, 0, 1], 7_000).into(),
+            table: Table::default(),
         }
+    }
+
+    fn with_table(secret: u8, exporter: u8) -> Channel {
+        let defined = vec![crate::ChannelSpec::new("video").lanes(3)];
+        let table = Table::of(&crate::agreement::with_defined(defined).unwrap());
+        Channel { table, ..channel(secret, exporter) }
     }
 
     fn frame_of(message: &[u8]) -> frame::Frame {
@@ -330,7 +369,29 @@ mod tests {
             let message = channel(1, 2).message(side, None);
             assert!(message.len() < limits::ADMISSION_BYTES_MAX);
             let admitted = channel(1, 2).check(side, &frame_of(&message)).unwrap();
-            assert_eq!(admitted, Admitted { incarnation: 9, version: 1, observed: ([127, 0, 0, 1], 7_000).into(), attach: None });
+            let (observed, table) = (([127, 0, 0, 1], 7_000).into(), Table::default());
+            assert_eq!(admitted, Admitted { incarnation: 9, version: 1, observed, attach: None, table });
+        }
+    }
+
+    #[test]
+    fn a_table_of_channels_comes_behind_the_body_of_a_first_connection() {
+        let plain = channel(1, 2).message(Side::Dialer, None);
+        let message = with_table(1, 2).message(Side::Dialer, None);
+        let (plain, body) = (frame_of(&plain).body, frame_of(&message).body);
+        assert_eq!(&body[..], [&plain[..], b"\x01\x05video\x00\x03"].concat());
+        let admitted = channel(1, 2).check(Side::Dialer, &frame_of(&message)).unwrap();
+        assert_eq!(admitted.table, with_table(1, 2).table);
+        assert_eq!(channel(1, 2).check(Side::Dialer, &frame_of(&with_table(3, 2).message(Side::Dialer, None))), Err(Failure::BadProof));
+        let second = with_table(1, 2).message(Side::Dialer, Some([7; 16]));
+        assert_eq!(channel(1, 2).check(Side::Dialer, &frame_of(&second)).unwrap().table, Table::default());
+        for (tail, error) in [
+            (&b"\x01\x05video\x00\x03\x00"[..], DecodeError::Trailing),
+            (b"\x21", DecodeError::Truncated),
+            (b"\x00", DecodeError::Trailing),
+        ] {
+            let body = [&plain[..], tail].concat().into();
+            assert_eq!(channel(1, 2).check(Side::Dialer, &frame::Frame { kind: HELLO, body }), Err(Failure::Undecodable(error)));
         }
     }
 

@@ -28,7 +28,8 @@ use super::stream::{Carrier, StreamListener, open_windows, receive_stream};
 use super::tls::{self, Tls, Unwanted};
 use super::writer::{write, write_bulk};
 use super::{Clock, canonical};
-use crate::channel::{ChannelId, Path};
+use crate::agreement::Table;
+use crate::channel::{ChannelId, ChannelSpec, Class, Path};
 use crate::dial::{ConnectionId, Direction};
 use crate::error::{ConfigError, Misbehavior};
 use crate::governor;
@@ -73,6 +74,8 @@ pub struct EndpointConfig {
     pub allow: Option<BTreeSet<PeerId>>,
     /// The channels, and how much of them may wait for one peer.
     pub channels: sender::Params,
+    /// The channel that takes what is sent on one that the application defined here and not at the peer; `None` to refuse it.
+    pub channel_fallback: Option<ChannelId>,
     /// Events that may wait for the owner. A guess: some milliseconds of a busy node.
     pub events_max: usize,
     /// Bytes of frames and datagrams that may wait for the owner; at least one frame of the largest size. A guess: two send windows.
@@ -96,6 +99,7 @@ impl EndpointConfig {
             incarnation: 0,
             allow: None,
             channels: sender::Params::default(),
+            channel_fallback: None,
             events_max: 4_096,
             event_bytes_max: 16 * 1_024 * 1_024,
             bulk_idle: limits::BULK_IDLE,
@@ -114,6 +118,11 @@ impl EndpointConfig {
         }
         if self.events_max == 0 {
             return Err(ConfigError::new("events_max", 0, "at least 1").into());
+        }
+        if let Some(channel) = self.channel_fallback
+            && (channel.is_defined() || self.channels.channel(channel).is_none_or(|spec| spec.class == Class::Control))
+        {
+            return Err(ConfigError::new("channel_fallback", channel, "a channel that every node has, and not that of control").into());
         }
         // The upper bound is what the queue below can count.
         let bytes = limits::FRAME_BYTES_MAX..=u32::MAX as usize;
@@ -242,6 +251,8 @@ struct Shared {
     incarnation: u64,
     allow: Mutex<Option<BTreeSet<PeerId>>>,
     channels: sender::Params,
+    table: Table,
+    channel_fallback: Option<ChannelId>,
     times: BulkTimes,
     /// Second connections that are open or being opened, in both directions.
     seconds: AtomicUsize,
@@ -325,7 +336,7 @@ impl Endpoint {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(BindError::NoRuntime);
         }
-        let EndpointConfig { listen, key, cluster, secrets, incarnation, allow, channels, .. } = config;
+        let EndpointConfig { listen, key, cluster, secrets, incarnation, allow, channels, channel_fallback, .. } = config;
         let EndpointConfig { events_max, event_bytes_max, bulk_idle, bulk_retry, origin, .. } = config;
         let protocols = if secrets.is_empty() {
             vec![tls::protocol_name(&cluster, None)]
@@ -367,7 +378,9 @@ impl Endpoint {
             secrets,
             incarnation,
             allow: Mutex::new(allow),
+            table: Table::of(&channels),
             channels,
+            channel_fallback,
             times: BulkTimes { idle: bulk_idle, retry: bulk_retry },
             seconds: AtomicUsize::new(0),
             inboxes: Arc::default(),
@@ -445,6 +458,11 @@ impl Endpoint {
     /// [`Control`](crate::channel::Class::Control) none come.
     pub fn accept_streams(&self, channel: ChannelId) -> StreamListener {
         self.shared.inboxes.streams.take_over(channel)
+    }
+
+    /// What the params say about a channel.
+    pub fn channel(&self, channel: ChannelId) -> Option<&ChannelSpec> {
+        self.shared.channels.channel(channel)
     }
 
     /// The admitted connections, in the order in which they were admitted.
@@ -620,7 +638,8 @@ impl Shared {
 
     fn context<'a>(&'a self, connection: &quinn::Connection, peer: PeerId) -> Option<Context<'a>> {
         let chosen = self.tls.chosen(connection)?;
-        Some(Context { own: self.own, incarnation: self.incarnation, cluster: &self.cluster, secret: self.secrets.get(chosen), peer })
+        let secret = self.secrets.get(chosen);
+        Some(Context { own: self.own, incarnation: self.incarnation, cluster: &self.cluster, secret, peer, table: &self.table })
     }
 
     /// The accepting side of a connection, from the handshake to the admission.
@@ -787,7 +806,7 @@ impl Shared {
             () = inner.reported() => {}
             _ = inner.connection.closed() => return,
         }
-        connection.set_receive_window(VarInt::from_u32(limits::BULK_WINDOW_BYTES));
+        connection.set_receive_window(VarInt::from_u64(inner.window(Path::Bulk, limits::BULK_WINDOW_BYTES)).unwrap_or(VarInt::MAX));
         govern(&connection);
         connection.set_max_concurrent_uni_streams(VarInt::from_u32(limits::STREAMS_MAX));
         connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::BULK_BYTE_STREAMS_MAX));
@@ -856,8 +875,8 @@ impl Shared {
             return Err(CloseCode::Full);
         }
         let id = ConnectionId(self.last_id.fetch_add(1, Ordering::Relaxed) + 1);
-        let Admitted { incarnation, version, observed, attach: _ } = admitted;
-        let facts = Facts { id, peer, incarnation, version, direction, observed };
+        let Admitted { incarnation, version, observed, attach: _, table } = admitted;
+        let facts = Facts { id, peer, incarnation, version, direction, observed, table, channel_fallback: self.channel_fallback };
         let link = Link(Arc::new(Inner::new(facts, connection, self.channels.clone(), self.inboxes.clone(), self.clock, self.times)));
         links.all.insert(id, link.clone());
         links.inbound += usize::from(direction == Direction::Inbound);
@@ -1010,7 +1029,7 @@ fn transport(loopback: bool, streams: u32) -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(limits::STREAM_WINDOW_BYTES))
         .send_window(limits::SEND_WINDOW_BYTES)
         .datagram_receive_buffer_size(Some(limits::DATAGRAM_BUFFER_BYTES))
-        .datagram_send_buffer_size(limits::DATAGRAM_BUFFER_BYTES)
+        .datagram_send_buffer_size(limits::DATAGRAM_SEND_BYTES)
         .max_idle_timeout(Some(limits::IDLE_TIMEOUT.try_into().expect("ten seconds fit in a QUIC number")))
         .keep_alive_interval(Some(limits::KEEP_ALIVE))
         .congestion_controller_factory(Arc::new(CubicConfig::default()));

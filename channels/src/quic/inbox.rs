@@ -107,6 +107,15 @@ impl InboxSender {
         place.send(batch);
         Ok(())
     }
+
+    /// Gives the batch back when there is no room now or nobody listens any more.
+    pub(super) fn try_send(&self, batch: Batch) -> Result<(), Batch> {
+        let Ok(room) = self.room.try_acquire_many(batch.weight.min(self.bytes_max)) else { return Err(batch) };
+        let Ok(place) = self.queue.try_reserve() else { return Err(batch) };
+        room.forget();
+        place.send(batch);
+        Ok(())
+    }
 }
 
 /// Who took over which channel.

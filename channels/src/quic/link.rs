@@ -18,12 +18,22 @@ use super::inbox::Inboxes;
 use super::reader::Arrivals;
 use super::stream::Streams;
 use super::writer::{Writer, write_now};
+use crate::agreement::{Disagreement, Table};
 use crate::channel::{ChannelId, ChannelSpec, Class, Path};
 use crate::dial::{ConnectionId, Direction};
-use crate::error::Misbehavior;
+use crate::error::{DecodeError, Misbehavior};
 use crate::identity::PeerId;
 use crate::time::Time;
-use crate::{frame, limits, sender};
+use crate::{codec, frame, limits, sender};
+
+/// What a datagram with messages of a channel of best effort begins with: this byte, the number of the channel as two bytes, high first; whole frames follow. The
+/// first bytes below are the owner's.
+pub(super) const DATAGRAM_MESSAGES: u8 = 0x80;
+/// Bytes before the first frame.
+pub(super) const DATAGRAM_HEAD_BYTES: usize = 3;
+
+/// On the channel of control: how many frames of a channel that keeps the latest were taken, as the channel and the count since the connection stands.
+pub(super) const CREDIT: u16 = frame::FIRST_KIND_OF_LINKS;
 
 /// A frame that finds nothing else under way for so long is written by whoever sends it. While more follow, they are written together.
 const WRITTEN_AT_ONCE_AFTER: Duration = Duration::from_micros(100);
@@ -44,6 +54,9 @@ pub(super) struct Inner {
     pub(super) connection: quinn::Connection,
     pub(super) clock: Clock,
     pub(super) params: sender::Params,
+    /// The channels that the application of the peer defined.
+    table: Table,
+    channel_fallback: Option<ChannelId>,
     queues: Mutex<Queues>,
     /// Who writes on the first connection; none before it begins and after it has ended.
     writer: Mutex<Option<Writer>>,
@@ -79,6 +92,7 @@ pub(super) struct Inner {
 struct Received {
     frames: AtomicU64,
     bytes: AtomicU64,
+    dropped: AtomicU64,
 }
 
 /// What waits for the writer, and what the writer holds.
@@ -283,6 +297,8 @@ pub(super) struct Facts {
     pub(super) version: u16,
     pub(super) direction: Direction,
     pub(super) observed: SocketAddr,
+    pub(super) table: Table,
+    pub(super) channel_fallback: Option<ChannelId>,
 }
 
 impl Inner {
@@ -294,7 +310,7 @@ impl Inner {
         clock: Clock,
         times: BulkTimes,
     ) -> Self {
-        let Facts { id, peer, incarnation, version, direction, observed } = facts;
+        let Facts { id, peer, incarnation, version, direction, observed, table, channel_fallback } = facts;
         let received = params.channels().iter().map(|_| Received::default()).collect();
         let state = sender::State::new(params.clone());
         let queues = Queues {
@@ -320,6 +336,8 @@ impl Inner {
             connection,
             clock,
             params,
+            table,
+            channel_fallback,
             queues: Mutex::new(queues),
             writer: Mutex::default(),
             wake: Notify::new(),
@@ -337,6 +355,52 @@ impl Inner {
             received,
             datagrams_refused: AtomicU64::new(0),
         }
+    }
+
+    /// What the peer may send on a connection before we read it: enough that the defined channels, if nobody reads them, leave the built-in ones
+    /// their room.
+    pub(super) fn window(&self, path: Path, built_in: u32) -> u64 {
+        // Until there is a second connection, the first carries everything.
+        let defined = self.params.channels().iter().filter(|spec| spec.id.is_defined() && (path == Path::Urgent || spec.path == path));
+        let lanes: u32 = defined.map(|spec| u32::from(spec.lanes)).sum();
+        u64::from(built_in) + u64::from(lanes) * u64::from(limits::STREAM_WINDOW_BYTES)
+    }
+
+    /// Counts frames that arrived and found no room.
+    pub(super) fn count_dropped(&self, channel: ChannelId, frames: u64) {
+        if let Ok(index) = self.params.channels().binary_search_by_key(&channel, |spec| spec.id) {
+            self.received[index].dropped.fetch_add(frames, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells the peer how much of a channel that keeps the latest was taken here.
+    pub(super) fn give_credit(self: &Arc<Self>, channel: ChannelId) {
+        let Ok(index) = self.params.channels().binary_search_by_key(&channel, |spec| spec.id) else { return };
+        let total = self.received[index].frames.load(Ordering::Relaxed);
+        let frame = frame::encode(CREDIT, &codec::encode(&(channel, total)));
+        let now = self.clock.now();
+        let mut queues = self.queues();
+        // A full queue of control is the end of the link soon, and the next credit counts for this one too.
+        if !queues.closed && queues.state.push(ChannelId::CONTROL, frame, now).is_ok() {
+            self.rouse(queues, ChannelId::CONTROL);
+        }
+    }
+
+    /// Takes what the peer says of a channel that keeps the latest.
+    pub(super) fn on_credit(self: &Arc<Self>, body: &[u8]) -> Result<(), DecodeError> {
+        let (channel, total) = codec::decode(body)?;
+        let now = self.clock.now();
+        let mut queues = self.queues();
+        if !queues.state.credit(channel, total, now) && !queues.closed {
+            return Err(DecodeError::Invalid);
+        }
+        self.rouse(queues, channel);
+        Ok(())
+    }
+
+    /// Whether both sides have the channel on the same terms.
+    pub(super) fn is_agreed(&self, spec: &ChannelSpec) -> bool {
+        self.table.check(spec).is_ok()
     }
 
     /// Never held across a wait. A panic elsewhere while it was held leaves counters that are off by one frame at most.
@@ -382,7 +446,7 @@ impl Inner {
     pub(super) fn mark_closed(&self) {
         let mut queues = self.queues();
         queues.closed = true;
-        while queues.state.pop(usize::MAX, |_, _| true).is_some() {}
+        queues.state.clear();
         queues.held = 0;
         queues.held_since = None;
         drop(queues);
@@ -528,13 +592,42 @@ impl Link {
         self.0.observed
     }
 
-    /// Queues a whole frame ([`frame::encode`]) on a channel.
+    /// On which channel what is meant for `channel` goes to this peer: on that one, or on the fallback when the peer does not have it. Of a channel that no
+    /// params name, the queue will say so.
+    ///
+    /// # Errors
+    ///
+    /// What the two sides do not agree on.
+    pub fn route(&self, channel: ChannelId) -> Result<ChannelId, Disagreement> {
+        let Some(spec) = self.0.params.channel(channel) else { return Ok(channel) };
+        match (self.0.table.check(spec), self.0.channel_fallback) {
+            (Ok(()), _) => Ok(channel),
+            (Err(Disagreement::Unknown { .. }), Some(fallback)) => Ok(fallback),
+            (Err(problem), _) => Err(problem),
+        }
+    }
+
+    /// What the params of the endpoint say about a channel.
+    pub fn channel(&self, channel: ChannelId) -> Option<&ChannelSpec> {
+        self.0.params.channel(channel)
+    }
+
+    /// The channels that the application of the peer defined.
+    pub fn channels_of_peer(&self) -> &Table {
+        &self.0.table
+    }
+
+    /// Queues a whole frame ([`frame::encode`]) on a channel, or on the fallback when the peer does not have it.
     ///
     /// # Errors
     ///
     /// The frame is given back and nothing changed. On [`SendError::Refused`] the channel's [`Overflow`](crate::channel::Overflow) says
     /// what the caller owes.
     pub fn try_send(&self, channel: ChannelId, frame: Bytes) -> Result<(), SendError> {
+        let channel = match self.route(channel) {
+            Ok(channel) => channel,
+            Err(problem) => return Err(SendError::Disagreed(frame, Box::new(problem))),
+        };
         if let Some(spec) = self.0.params.channel(channel) {
             let len_max = frame_bytes_max(spec);
             // The length prefix is not part of what the peer limits.
@@ -580,6 +673,39 @@ impl Link {
         }
         let waited = queues.state.is_lane_waiting(channel, lane);
         let pushed = queues.state.push_shared(channel, lane, kind, body, || self.0.clock.now());
+        self.roused(queues, channel, waited, pushed)
+    }
+
+    /// Queues a message that is dropped if it still waits after `ttl`.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was queued.
+    pub fn try_send_within(&self, channel: ChannelId, lane: u8, kind: u16, body: &[u8], ttl: Duration) -> Result<(), MessageError> {
+        let now = self.0.clock.now();
+        let mut queues = self.0.queues();
+        if queues.closed || queues.drain.is_some() {
+            return Err(MessageError::Closed);
+        }
+        let waited = queues.state.is_lane_waiting(channel, lane);
+        let pushed = queues.state.push_until(channel, lane, kind, body, now + ttl, now);
+        self.roused(queues, channel, waited, pushed)
+    }
+
+    /// Queues a message that takes the place of one that waits with the same key, on a channel that keeps the latest.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was queued.
+    pub fn try_send_latest(&self, channel: ChannelId, key: Bytes, kind: u16, body: &[u8]) -> Result<(), MessageError> {
+        let frame = frame::encode(kind, body);
+        let now = self.0.clock.now();
+        let mut queues = self.0.queues();
+        if queues.closed || queues.drain.is_some() {
+            return Err(MessageError::Closed);
+        }
+        let waited = queues.state.is_lane_waiting(channel, 0);
+        let pushed = queues.state.push_latest(channel, key, frame, now).map_err(|refused| (refused.reason, refused.overflow));
         self.roused(queues, channel, waited, pushed)
     }
 
@@ -712,6 +838,7 @@ impl Link {
             sent,
             received_frames: received.frames.load(Ordering::Relaxed),
             received_bytes: received.bytes.load(Ordering::Relaxed),
+            received_dropped: received.dropped.load(Ordering::Relaxed),
         });
         LinkStats {
             rtt: transport.path.rtt,
@@ -764,6 +891,8 @@ pub enum SendError {
     },
     /// The connection is closed or closing.
     Closed(Bytes),
+    /// The two sides do not agree on the channel.
+    Disagreed(Bytes, Box<Disagreement>),
 }
 
 impl fmt::Display for SendError {
@@ -772,6 +901,7 @@ impl fmt::Display for SendError {
             SendError::Refused(refused) => refused.fmt(f),
             SendError::TooLarge { len, len_max, .. } => write!(f, "a frame of {len} bytes is above the limit of {len_max}"),
             SendError::Closed(_) => f.write_str("the connection is closed"),
+            SendError::Disagreed(_, problem) => problem.fmt(f),
         }
     }
 }
@@ -850,4 +980,6 @@ pub struct ChannelStats {
     pub received_frames: u64,
     /// Bytes of their bodies.
     pub received_bytes: u64,
+    /// Those of best effort that were dropped here, because the application takes them too slowly.
+    pub received_dropped: u64,
 }

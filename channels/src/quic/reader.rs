@@ -13,9 +13,9 @@ use tokio::task::JoinSet;
 
 use super::close::{CloseReason, stop};
 use super::event::{Event, NobodyListens, Outlet};
-use super::inbox::{Batch, Slot, Taker};
-use super::link::{Inner, Link, frame_bytes_max};
-use crate::channel::{ChannelId, Class, Path};
+use super::inbox::{Batch, Handler, Slot, Taker};
+use super::link::{CREDIT, DATAGRAM_HEAD_BYTES, DATAGRAM_MESSAGES, Inner, Link, frame_bytes_max};
+use crate::channel::{ChannelId, Class, Path, Reliability};
 use crate::error::{DecodeError, Misbehavior};
 use crate::frame::{Decoder, Frame, Preamble};
 use crate::limits;
@@ -195,7 +195,7 @@ pub(super) async fn read_stream(mut stream: RecvStream, path: Path, mut place: P
             link.end(CloseReason::Misbehaved(Misbehavior::WrongChannel));
             return StreamEnd::Over;
         }
-        Some(spec) if preamble.lane < spec.lanes => {
+        Some(spec) if preamble.lane < spec.lanes && link.is_agreed(spec) => {
             decoder.set_frame_bytes_max(frame_bytes_max(spec));
             place.begin(preamble).await.err()
         }
@@ -255,6 +255,7 @@ async fn read_frames(
     outlet: &Outlet,
 ) -> Result<(), Fault> {
     let channel = preamble.channel;
+    let is_latest = link.params.channel(channel).is_some_and(|spec| spec.reliability == Reliability::Latest);
     // What arrived together is told together: each time that somebody is woken for it costs as much as hundreds of small messages.
     // Lanes that carry little have room for little: there are many of them.
     let mut chunks = vec![Bytes::new(); 2];
@@ -280,6 +281,10 @@ async fn read_frames(
                 };
                 frames += 1;
                 bytes += body.len() as u64;
+                if kind == CREDIT && channel == ChannelId::CONTROL {
+                    link.on_credit(&body)?;
+                    continue;
+                }
                 if slot.as_ref().is_some_and(|slot| slot.kind == kind) {
                     bodies.push(body);
                     continue;
@@ -310,6 +315,9 @@ async fn read_frames(
         if let Some(error) = fault {
             return Err(Fault::Undecodable(error));
         }
+        if is_latest && frames > 0 {
+            link.give_credit(channel);
+        }
         match stream.read_chunks(&mut chunks).await {
             Ok(Some(count)) => {
                 arrived = count;
@@ -338,10 +346,7 @@ async fn deliver(mut slot: Slot, mut batch: Batch, channel: ChannelId, link: &Ar
                 Err(refused) => batch = refused,
             },
             Taker::Handler(handler) => {
-                let handled = catch_unwind(AssertUnwindSafe(|| handler(&Link(link.clone()), batch)));
-                if handled.is_err() {
-                    tracing::error!(peer = %link.peer.short(), ?channel, "a handler of messages panicked; the rest of the batch is lost");
-                }
+                call(handler, link, channel, batch);
                 // One who takes everything at once must not keep others from their turn.
                 tokio::task::coop::consume_budget().await;
                 return Ok(());
@@ -359,10 +364,57 @@ async fn deliver(mut slot: Slot, mut batch: Batch, channel: ChannelId, link: &Ar
     Ok(())
 }
 
+/// Calls a handler of the application, which may panic.
+fn call(handler: &Handler, link: &Arc<Inner>, channel: ChannelId, batch: Batch) {
+    if catch_unwind(AssertUnwindSafe(|| handler(&Link(link.clone()), batch))).is_err() {
+        tracing::error!(peer = %link.peer.short(), ?channel, "a handler of messages panicked; the rest of the batch is lost");
+    }
+}
+
 /// Ends some time after the connection.
 async fn abandoned(link: &Inner) {
     link.connection.closed().await;
     tokio::time::sleep(limits::IDLE_TIMEOUT).await;
+}
+
+/// Hands out the messages of a datagram. What finds no room is dropped: datagrams wait for nobody.
+async fn read_messages(mut datagram: Bytes, link: &Arc<Inner>, outlet: &Outlet) -> Result<(), Fault> {
+    let head = datagram.get(1..DATAGRAM_HEAD_BYTES).and_then(|head| <[u8; 2]>::try_from(head).ok()).ok_or(DecodeError::Truncated)?;
+    let channel = ChannelId(u16::from_be_bytes(head));
+    let spec = link.params.channel(channel).filter(|spec| spec.reliability == Reliability::BestEffort && link.is_agreed(spec));
+    if spec.is_none() {
+        link.datagrams_refused.fetch_add(1, Ordering::Relaxed);
+        return Ok(());
+    }
+    let mut decoder = Decoder::new(limits::DATAGRAM_BYTES_MAX);
+    decoder.push(datagram.split_off(DATAGRAM_HEAD_BYTES));
+    let slot = link.inboxes.of(channel);
+    let (mut bodies, mut frames, mut bytes) = (Vec::new(), 0, 0);
+    while let Some(Frame { kind, body }) = decoder.next()? {
+        frames += 1;
+        bytes += body.len() as u64;
+        if slot.as_ref().is_some_and(|slot| slot.kind == kind) {
+            bodies.push(body);
+        } else {
+            outlet.send(Event::Frame { connection: link.id, channel, frame: Frame { kind, body } }).await?;
+        }
+    }
+    if decoder.held_bytes() > 0 {
+        return Err(Fault::Undecodable(DecodeError::Truncated));
+    }
+    link.count_received(channel, frames, bytes);
+    if let Some(slot) = slot {
+        let batch = Batch::new(link.peer, link.incarnation, 0, bodies);
+        match &slot.taker {
+            Taker::Inbox(inbox) => {
+                if let Err(batch) = inbox.try_send(batch) {
+                    link.count_dropped(channel, batch.bodies.len() as u64);
+                }
+            }
+            Taker::Handler(handler) => call(handler, link, channel, batch),
+        }
+    }
+    Ok(())
 }
 
 /// Reports datagrams until the connection ends. While the owner is behind, the oldest ones are dropped.
@@ -373,6 +425,13 @@ pub(super) async fn read_datagrams(link: Arc<Inner>, outlet: Outlet) {
             continue;
         }
         let bytes = Bytes::copy_from_slice(&bytes);
+        if bytes.first() == Some(&DATAGRAM_MESSAGES) {
+            match read_messages(bytes, &link, &outlet).await {
+                Ok(()) => continue,
+                Err(Fault::Undecodable(error)) => return link.end(CloseReason::Misbehaved(Misbehavior::Undecodable(error))),
+                Err(Fault::NobodyListens | Fault::Lost) => return,
+            }
+        }
         if outlet.send(Event::Datagram { connection: link.id, bytes }).await.is_err() {
             return;
         }

@@ -216,14 +216,14 @@ impl Streams {
 }
 
 /// The windows of a connection: see the header.
-fn fit_windows(carrier: Carrier, connection: &quinn::Connection, high: usize) {
+fn fit_windows(link: &Inner, carrier: Carrier, connection: &quinn::Connection, high: usize) {
     let streams = u64::from(limits::STREAM_WINDOW_BYTES).saturating_mul(high as u64);
     let receive = match carrier {
-        Carrier::First => limits::WINDOW_BYTES,
-        Carrier::Ours => limits::WINDOW_BYTES_BEFORE_ADMISSION,
-        Carrier::Theirs => limits::BULK_WINDOW_BYTES,
+        Carrier::First => link.window(Path::Urgent, limits::WINDOW_BYTES),
+        Carrier::Ours => limits::WINDOW_BYTES_BEFORE_ADMISSION.into(),
+        Carrier::Theirs => link.window(Path::Bulk, limits::BULK_WINDOW_BYTES),
     };
-    let receive = u64::from(receive).saturating_add(streams);
+    let receive = receive.saturating_add(streams);
     connection.set_receive_window(VarInt::from_u64(receive).unwrap_or(VarInt::MAX));
     if carrier != Carrier::Ours {
         // The writer of our second one fits its send window.
@@ -235,7 +235,7 @@ fn fit_windows(carrier: Carrier, connection: &quinn::Connection, high: usize) {
 pub(super) fn open_windows(link: &Inner) {
     // Under the lock: a stream that is opened meanwhile sees these windows or is seen here.
     let open = link.streams.open();
-    fit_windows(Carrier::First, &link.connection, open[Carrier::First as usize].high);
+    fit_windows(link, Carrier::First, &link.connection, open[Carrier::First as usize].high);
 }
 
 /// A stream that is counted until this is dropped.
@@ -258,7 +258,7 @@ impl Hold {
         open.now += 1;
         if open.now > open.high {
             open.high = open.now;
-            fit_windows(carrier, &connection, open.high);
+            fit_windows(&link, carrier, &connection, open.high);
         }
         drop(all);
         Hold { link: link.clone(), connection, carrier, channel, is_inbound: false }

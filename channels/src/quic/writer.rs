@@ -5,7 +5,7 @@
 //! opened for bulk, the streams of those channels end here and go on there under the next number.
 //! The task takes frames from the [`sender`](crate::sender)
 //! in the order that it decides, at most some 64 KiB ahead for each stream, and offers them to all streams in the same turn: a stream that
-//! takes nothing holds back its own channel only. Below, QUIC sends streams in the order of their priorities, which are those of the
+//! takes nothing holds back its own channel only. Small frames of channels of best effort leave in datagrams, many in one, as long as few wait below. Below, QUIC sends streams in the order of their priorities, which are those of the
 //! classes.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -15,14 +15,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use quinn::{ConnectionError, SendStream, WriteError};
 
 use super::close::CloseCode;
 use super::close::CloseReason;
-use super::link::{Bulk, Drain, Inner};
+use super::link::{Bulk, DATAGRAM_HEAD_BYTES, DATAGRAM_MESSAGES, Drain, Inner};
 use super::stream::Carrier;
-use crate::channel::{ChannelId, Class, Path};
+use crate::channel::{ChannelId, ChannelSpec, Class, Path, Reliability};
 use crate::frame::Preamble;
 use crate::limits;
 use crate::sender::{BLOCK_BYTES, Popped};
@@ -41,6 +41,8 @@ const SEGMENTS_MAX: usize = 32;
 const FIT_EVERY: Duration = Duration::from_millis(2);
 /// What QUIC is given beyond two congestion windows, one of which may wait behind what was lost: enough that a window that doubles finds something to send.
 const AHEAD_BYTES: u64 = 128 * 1_024;
+/// How long messages of best effort wait when many datagrams wait below: the least that a timer waits.
+const DATAGRAM_PAUSE: Duration = Duration::from_millis(1);
 /// Turns after which the task lets others run.
 const TURNS_MAX: usize = 32;
 
@@ -93,6 +95,15 @@ pub(super) async fn write_bulk(link: Arc<Inner>, connection: quinn::Connection) 
     }
 }
 
+/// Who drives a writer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// Its task.
+    Task,
+    /// Whoever queued something, on any thread.
+    Sender,
+}
+
 enum Step {
     /// There may be more to send.
     Again,
@@ -111,7 +122,7 @@ impl Lent {
         poll_fn(|context| {
             let mut writer = self.0.writer();
             let Some(writer) = writer.as_mut() else { return Poll::Ready(Step::Lost) };
-            match writer.poll(context) {
+            match writer.poll(By::Task, context) {
                 Poll::Ready(step) => Poll::Ready(step),
                 Poll::Pending => woken.as_mut().poll(context).map(|()| Step::Again),
             }
@@ -143,7 +154,7 @@ impl Wake for Inner {
 pub(super) fn write_now(link: &Arc<Inner>) {
     if let Some(mut writer) = link.try_writer()
         && let Some(writer) = writer.as_mut()
-        && writer.poll(&mut Context::from_waker(&Waker::from(link.clone()))).is_pending()
+        && writer.poll(By::Sender, &mut Context::from_waker(&Waker::from(link.clone()))).is_pending()
     {
         return;
     }
@@ -162,6 +173,12 @@ pub(super) struct Writer {
     moves: u32,
     /// When the send window was last fitted to the congestion window.
     fitted: Time,
+    /// Datagrams taken in this turn, without their heads.
+    datagrams: Vec<(ChannelId, Bytes)>,
+    has_best_effort: bool,
+    /// Frames of best effort wait until fewer datagrams do.
+    is_starved: bool,
+    pause: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 /// One lane's stream and what waits for it.
@@ -191,25 +208,50 @@ enum LaneStream {
 
 impl Writer {
     fn new(link: Arc<Inner>, connection: quinn::Connection, path: Path) -> Self {
-        Writer { link, connection, path, lanes: BTreeMap::new(), ended: Vec::new(), moves: 0, fitted: Time::ZERO }
+        let is_best_effort = |spec: &ChannelSpec| spec.reliability == Reliability::BestEffort;
+        let has_best_effort = path == Path::Urgent && link.params.channels().iter().any(is_best_effort);
+        Writer {
+            link,
+            connection,
+            path,
+            lanes: BTreeMap::new(),
+            ended: Vec::new(),
+            moves: 0,
+            fitted: Time::ZERO,
+            datagrams: Vec::new(),
+            has_best_effort,
+            is_starved: false,
+            pause: None,
+        }
     }
 
+    /// One turn of a writer that its task has for itself.
     async fn step(&mut self) -> Step {
         let link = self.link.clone();
-        let wake = if self.path == Path::Urgent { &link.wake } else { &link.wake_bulk };
-        let mut woken = pin!(wake.notified());
-        poll_fn(|context| match self.poll(context) {
+        let mut woken = pin!(link.wake_bulk.notified());
+        poll_fn(|context| match self.poll(By::Task, context) {
             Poll::Ready(step) => Poll::Ready(step),
             Poll::Pending => woken.as_mut().poll(context).map(|()| Step::Again),
         })
         .await
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+    fn poll(&mut self, by: By, context: &mut Context<'_>) -> Poll<Step> {
         for _ in 0..TURNS_MAX {
             let took = self.take();
             match self.offer(context) {
                 Ok(wrote) if !took && !wrote => {
+                    if self.is_starved {
+                        if by == By::Sender {
+                            // A sender may know no timers; the task does.
+                            return Poll::Ready(Step::Again);
+                        }
+                        let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(DATAGRAM_PAUSE)));
+                        if pause.as_mut().poll(context).is_ready() {
+                            self.pause = None;
+                            continue;
+                        }
+                    }
                     let queues = self.link.queues();
                     return match queues.drain {
                         Some(drain) if self.is_empty() && self.is_last(&queues) => Poll::Ready(Step::Drained(drain)),
@@ -248,7 +290,17 @@ impl Writer {
         let now = self.link.clock.now();
         self.fit(now);
         let params = &self.link.params;
+        // What a datagram holds, and how many bytes of them may still wait below.
+        let (datagram_bytes, mut room) = if self.has_best_effort {
+            let bytes = self.connection.max_datagram_size().map_or(0, |max| max.min(limits::DATAGRAM_BYTES_MAX));
+            let room = self.connection.datagram_send_buffer_space().saturating_sub(limits::DATAGRAM_RESERVE_BYTES);
+            (bytes.saturating_sub(DATAGRAM_HEAD_BYTES), room)
+        } else {
+            (0, 0)
+        };
         let mut queues = self.link.queues();
+        queues.state.set_now(now);
+        queues.state.set_datagram_bytes_max(datagram_bytes);
         let mut took = false;
         let (urgent, bulk) = (queues.carries(self.path, Path::Urgent), queues.carries(self.path, Path::Bulk));
         if !bulk || (self.path == Path::Urgent && queues.moves != self.moves) {
@@ -258,10 +310,19 @@ impl Writer {
             }
         }
         while let Some(Popped { channel, lane: number, bytes, .. }) = queues.state.pop(BLOCK_BYTES, |channel, lane| {
-            let carries = if params.path(channel) == Path::Urgent { urgent } else { bulk };
-            carries && self.lanes.get(&(channel, lane)).is_none_or(|lane| lane.bytes < LANE_BYTES_MAX && !lane.is_ending)
+            let (path, reliability) =
+                params.channel(channel).map_or((Path::Urgent, Reliability::Ordered), |spec| (spec.path, spec.reliability));
+            let carries = if path == Path::Urgent { urgent } else { bulk };
+            let has_room = reliability != Reliability::BestEffort || room >= datagram_bytes;
+            carries && has_room && self.lanes.get(&(channel, lane)).is_none_or(|lane| lane.bytes < LANE_BYTES_MAX && !lane.is_ending)
         }) {
             took = true;
+            if bytes.len() <= datagram_bytes && params.channel(channel).is_some_and(|spec| spec.reliability == Reliability::BestEffort) {
+                room = room.saturating_sub(bytes.len() + DATAGRAM_HEAD_BYTES);
+                queues.state.sent(channel, bytes.len(), now);
+                self.datagrams.push((channel, bytes));
+                continue;
+            }
             if !self.lanes.contains_key(&(channel, number)) {
                 let preamble = Preamble { channel, lane: number, number: queues.next_number(channel, number) };
                 // On the connection for bulk the order is the sender's alone, with its floor for the lower classes.
@@ -278,7 +339,17 @@ impl Writer {
             lane.fresh.push(bytes);
         }
         let is_room_wanted = took && queues.is_room_wanted();
+        self.is_starved =
+            self.has_best_effort && room < datagram_bytes && queues.state.is_waiting(|spec| spec.reliability == Reliability::BestEffort);
         drop(queues);
+        for (channel, frames) in self.datagrams.drain(..) {
+            let mut datagram = BytesMut::with_capacity(DATAGRAM_HEAD_BYTES + frames.len());
+            datagram.put_u8(DATAGRAM_MESSAGES);
+            datagram.put_u16(channel.0);
+            datagram.put_slice(&frames);
+            // It fails when the path has become narrower since, or is gone: lost on the way, as any datagram may be.
+            let _ = self.connection.send_datagram(datagram.freeze());
+        }
         if is_room_wanted {
             self.link.room.notify_waiters();
         }

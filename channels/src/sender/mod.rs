@@ -18,7 +18,15 @@
 //! A small message is encoded straight into the block at the end of its lane, and whole runs of such frames leave as one piece without another copy: what
 //! small messages cost is a lock, a copy and four bytes. Blocks grow with the traffic, up to [`BLOCK_BYTES`], and an idle lane holds none. Large frames keep their own memory.
 //!
-//! On a channel of the reliability [`Latest`](crate::channel::Reliability::Latest) a frame that waits is replaced by the next one of its key, in its place.
+//! On a channel of the reliability [`Latest`] a frame that waits is replaced by the next one of its key, in its place, and little is
+//! under way at once: what was popped cannot be replaced any more. How much follows what the peer credits ([`State::credit`]).
+//!
+//! [`Latest`]: crate::channel::Reliability::Latest
+//!
+//! # Time to live
+//!
+//! A message can have a deadline ([`State::push_until`]): one that still waits when it would leave is dropped then, and counted as expired. Messages without
+//! one cost nothing for it.
 //!
 //! # Bounds
 //!
@@ -26,13 +34,16 @@
 //! altogether. Queues of [`Class::Control`] are inside that total but reserved: other classes cannot use their part.
 //! What was popped is the driver's to hold; it takes at most one frame for each stream.
 
+mod pace;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::channel::{ChannelId, ChannelSpec, Class, Overflow, Path};
+use self::pace::Pace;
+use crate::channel::{ChannelId, ChannelSpec, Class, Overflow, Path, Reliability};
 use crate::error::ConfigError;
 use crate::time::Time;
 use crate::{frame, limits};
@@ -107,7 +118,8 @@ impl Params {
             if !(1..=LANES_MAX).contains(&channel.lanes) {
                 return Err(ConfigError::new("channels.lanes", channel.lanes, format_args!("1 to {LANES_MAX}")));
             }
-            if channel.queued_bytes_max < FRAME {
+            // What is best effort may have a queue that is small on purpose: a larger message is refused before it gets there.
+            if channel.queued_bytes_max < FRAME && channel.reliability != Reliability::BestEffort {
                 let limit = format!("at least {FRAME}, one frame of the largest size");
                 return Err(ConfigError::new("channels.queued_bytes_max", channel.queued_bytes_max, limit));
             }
@@ -181,6 +193,8 @@ pub struct Counters {
     pub refused: u64,
     /// Frames that gave way to later ones: the oldest of a full queue, or those that a later one of their key replaced.
     pub superseded: u64,
+    /// Frames whose time was over when they would have left.
+    pub expired: u64,
     /// Bytes that the transport took.
     pub sent_bytes: u64,
     /// The most that ever waited, frames and bytes each for themselves.
@@ -240,6 +254,12 @@ pub struct State {
     /// The part of the total that is not of control.
     shared_bytes: usize,
     waiting_since: Option<Time>,
+    /// The time as it was told last.
+    now: Time,
+    /// The most bytes of frames that fit in a datagram.
+    datagram_bytes_max: usize,
+    /// Whether a frame that waits may have a deadline.
+    has_deadlines: bool,
 }
 
 /// What all lanes of a channel hold and have seen.
@@ -251,6 +271,8 @@ struct Channel {
     turn: u64,
     /// The virtual time, among its lanes, at which the last lane was served.
     clock: u64,
+    /// How much may be under way, on a channel that keeps the latest.
+    pace: Option<Pace>,
 }
 
 #[derive(Default)]
@@ -283,6 +305,10 @@ struct Frames {
     lens: VecDeque<u32>,
     /// How many of them end a frame.
     count: usize,
+    /// How many of them have left.
+    left: u64,
+    /// The frames that have a deadline, by number since the first.
+    deadlines: VecDeque<(u64, Time)>,
     /// Whether the start of the next frame has left.
     is_cut: bool,
     /// Their bytes; no part lies in two blocks.
@@ -317,6 +343,11 @@ impl Frames {
     fn next_cost(&self) -> u64 {
         let latest = self.latest.slots.front().map(|(_, frame)| frame.len() as u64);
         latest.or(self.lens.front().map(|len| u64::from(*len & !CONTINUES))).unwrap_or(1).max(1)
+    }
+
+    /// Whether the next frame, of which nothing has left, has a deadline that is over.
+    fn is_expired(&self, now: Time) -> bool {
+        !self.is_cut && self.deadlines.front().is_some_and(|(number, deadline)| *number == self.left && *deadline <= now)
     }
 
     fn seal(&mut self) {
@@ -384,8 +415,11 @@ impl Frames {
             return None;
         };
         let max = max.min(block.len());
+        // Up to a frame with a deadline: whether it is over is asked when it is the next.
+        let stop = self.deadlines.iter().map(|(number, _)| *number).find(|number| *number > self.left);
         while let Some(next) = self.lens.front()
             && len + (*next & !CONTINUES) as usize <= max
+            && stop.is_none_or(|stop| self.left + (frames as u64) < stop)
         {
             last = *next;
             len += (last & !CONTINUES) as usize;
@@ -397,6 +431,8 @@ impl Frames {
             self.blocks.pop_front();
         }
         self.count -= frames;
+        self.left += frames as u64;
+        while self.deadlines.pop_front_if(|(number, _)| *number < self.left).is_some() {}
         self.is_cut = last & CONTINUES != 0;
         if self.lens.is_empty() && self.lens.capacity() > KEPT_FRAMES {
             self.lens = VecDeque::new();
@@ -423,8 +459,44 @@ impl State {
     /// Empty queues.
     pub fn new(params: Params) -> Self {
         let queues = (0..params.lanes.last().copied().unwrap_or(0)).map(|_| Queue::default()).collect();
-        let channels = params.channels.iter().map(|_| Channel::default()).collect();
-        State { params, channels, queues, classes: Default::default(), total: Queued::default(), shared_bytes: 0, waiting_since: None }
+        let pace = |spec: &ChannelSpec| (spec.reliability == Reliability::Latest).then(Pace::default);
+        let channels = params.channels.iter().map(|spec| Channel { pace: pace(spec), ..Channel::default() }).collect();
+        let (total, now) = (Queued::default(), Time::ZERO);
+        State {
+            params,
+            channels,
+            queues,
+            classes: Default::default(),
+            total,
+            shared_bytes: 0,
+            waiting_since: None,
+            now,
+            datagram_bytes_max: 0,
+            has_deadlines: false,
+        }
+    }
+
+    /// Tells the time, for what leaves from now on.
+    pub fn set_now(&mut self, now: Time) {
+        self.now = self.now.max(now);
+    }
+
+    /// Tells how many bytes of frames fit in a datagram: what is popped of a channel of [`Reliability::BestEffort`] fits, or is a single frame that does not.
+    pub fn set_datagram_bytes_max(&mut self, bytes: usize) {
+        self.datagram_bytes_max = bytes;
+    }
+
+    /// Notes how many frames of a channel that keeps the latest the peer has had in all. Says whether there can be so many.
+    pub fn credit(&mut self, channel: ChannelId, total: u64, now: Time) -> bool {
+        self.set_now(now);
+        let pace = self.params.index(channel).and_then(|index| self.channels[index].pace.as_mut());
+        pace.is_some_and(|pace| pace.on_credit(total, now))
+    }
+
+    /// Forgets what waits: nobody is there any more.
+    pub fn clear(&mut self) {
+        self.channels.iter_mut().filter_map(|channel| channel.pace.as_mut()).for_each(Pace::give_up);
+        while self.pop(usize::MAX, |_, _| true).is_some() {}
     }
 
     /// The params.
@@ -447,6 +519,9 @@ impl State {
     ///
     /// As [`State::push`].
     pub fn push_on(&mut self, channel: ChannelId, lane: u8, frame: Bytes, now: Time) -> Result<(), Refused> {
+        if self.params.channel(channel).is_some_and(|spec| spec.reliability == Reliability::Latest) {
+            return self.push_latest(channel, Bytes::new(), frame, now);
+        }
         match self.admit(channel, lane, frame.len(), || now) {
             Ok(queue) => {
                 self.queues[queue].frames.push(frame);
@@ -478,6 +553,32 @@ impl State {
             self.queues[queue].frames.push(frame::encode(kind, body));
         }
         self.check();
+        Ok(())
+    }
+
+    /// Queues a message that is dropped when it still waits at its deadline. On a channel that keeps the latest it is a message as any other: the newest
+    /// always arrives.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::push_message`].
+    pub fn push_until(
+        &mut self,
+        channel: ChannelId,
+        lane: u8,
+        kind: u16,
+        body: &[u8],
+        deadline: Time,
+        now: Time,
+    ) -> Result<(), (Reason, Overflow)> {
+        self.push_message(channel, lane, kind, body, || now)?;
+        if let Some(index) = self.params.index(channel) {
+            let lane = usize::from(lane % self.params.channels[index].lanes);
+            let frames = &mut self.queues[self.params.lanes[index] + lane].frames;
+            let number = (frames.left + frames.count as u64).saturating_sub(1);
+            frames.deadlines.push_back((number, deadline));
+            self.has_deadlines = true;
+        }
         Ok(())
     }
 
@@ -596,16 +697,38 @@ impl State {
         let mut lanes = std::iter::once(queue).chain(self.params.lanes[index]..self.params.lanes[index + 1]);
         // Of a frame whose start has left the rest must follow.
         let Some(at) = lanes.find(|lane| !self.queues[*lane].frames.is_empty() && !self.queues[*lane].frames.is_cut) else { return false };
+        self.channels[index].counters.superseded += self.drop_next(index, at);
+        true
+    }
+
+    /// Drops the next frame of a queue, of which nothing has left; how many frames that was.
+    fn drop_next(&mut self, index: usize, at: usize) -> u64 {
         let mut dropped = 0;
         while let Some((frames, bytes)) = self.queues[at].frames.pop(0) {
-            dropped += frames;
+            dropped += frames as u64;
             self.release(index, frames, bytes.len());
             if !self.queues[at].frames.is_cut {
                 break;
             }
         }
-        self.channels[index].counters.superseded += dropped as u64;
-        true
+        dropped
+    }
+
+    /// Drops what would leave next and whose time is over.
+    fn drop_expired(&mut self) {
+        self.has_deadlines = false;
+        for index in 0..self.channels.len() {
+            for at in self.params.lanes[index]..self.params.lanes[index + 1] {
+                while self.queues[at].frames.is_expired(self.now) {
+                    self.channels[index].counters.expired += self.drop_next(index, at);
+                }
+                self.has_deadlines |= !self.queues[at].frames.deadlines.is_empty();
+            }
+        }
+        if self.total.frames == 0 {
+            self.waiting_since = None;
+            self.classes.iter_mut().for_each(|turns| turns.passed = 0);
+        }
     }
 
     fn hold(&mut self, index: usize, frames: usize, bytes: usize) {
@@ -637,6 +760,9 @@ impl State {
     ///
     /// Asks once for each lane that has a frame.
     pub fn pop(&mut self, max: usize, ready: impl Fn(ChannelId, u8) -> bool) -> Option<Popped> {
+        if self.has_deadlines {
+            self.drop_expired();
+        }
         // For each class the channel that is furthest behind, and of that the lane; the lower number breaks a tie.
         let mut next: [Option<(usize, usize)>; Class::ALL.len()] = [None; Class::ALL.len()];
         for (index, spec) in self.params.channels.iter().enumerate() {
@@ -645,12 +771,13 @@ impl State {
                 continue;
             }
             let mut first: Option<usize> = None;
+            let is_open = channel.pace.as_mut().is_none_or(Pace::is_open);
             for lane in 0..spec.lanes {
                 let at = self.params.lanes[index] + usize::from(lane);
                 if self.queues[at].frames.is_empty() {
                     continue;
                 }
-                if !ready(spec.id, lane) {
+                if !is_open || !ready(spec.id, lane) {
                     // Its own stream holds it back, not the others: it has no claim on them for that time.
                     self.queues[at].turn = self.queues[at].turn.max(channel.clock);
                 } else if first.is_none_or(|best| self.queues[at].turn < self.queues[best].turn) {
@@ -680,8 +807,12 @@ impl State {
             Some(class) => max.min(usize::try_from(self.classes[class].passed / FLOOR_ONE_IN).unwrap_or(usize::MAX)),
             None => max,
         };
+        let max = if self.params.channels[index].reliability == Reliability::BestEffort { max.min(self.datagram_bytes_max) } else { max };
         let (frames, bytes) = self.queues[queue].frames.pop(max)?;
         let cost = bytes.len().max(frames) as u64;
+        if let Some(pace) = &mut self.channels[index].pace {
+            pace.on_sent(bytes.len(), self.now);
+        }
         let (turns, owner, lane) = (&mut self.classes[class], &mut self.channels[index], &mut self.queues[queue]);
         turns.clock = turns.clock.max(owner.turn);
         turns.passed = turns.passed.saturating_sub(FLOOR_ONE_IN.saturating_mul(cost));

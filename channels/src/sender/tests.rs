@@ -416,3 +416,88 @@ fn the_latest_of_a_key_takes_the_place_of_the_one_that_waits() {
     assert_eq!((counters.frames, counters.superseded), (1_000, 989));
     assert!(state.is_empty());
 }
+
+#[test]
+fn what_is_best_effort_leaves_in_pieces_that_fit_a_datagram() {
+    let mut state = with(|spec| (spec.reliability, spec.overflow) = (Reliability::BestEffort, Overflow::DropOldest));
+    state.set_datagram_bytes_max(100);
+    for len in [40, 40, 40, 300, 3] {
+        state.push_message(ChannelId::DATA, 0, 3, &vec![0; len], || T0).unwrap();
+        state.push_message(ChannelId::EVENTS, 0, 3, &vec![0; len], || T0).unwrap();
+    }
+    let pieces = |state: &mut State, id: ChannelId| -> Vec<(usize, usize)> {
+        std::iter::from_fn(|| state.pop(1_000, |channel, _| channel == id)).map(|popped| (popped.frames, popped.bytes.len())).collect()
+    };
+    assert_eq!(pieces(&mut state, ChannelId::DATA), [(2, 84), (1, 42), (1, 303), (1, 5)]);
+    let others = pieces(&mut state, ChannelId::EVENTS);
+    assert!(others.iter().any(|(_, bytes)| *bytes > 100), "other channels know no datagrams: {others:?}");
+}
+
+#[test]
+fn what_waits_past_its_deadline_is_dropped_when_it_would_leave() {
+    let at = |seconds| Time::from_secs(seconds);
+    let body = |popped: Popped| (popped.frames, popped.bytes[2]);
+    let mut state = state();
+    for number in 0..10_u8 {
+        let lane = ChannelId::EVENTS;
+        match number % 2 {
+            0 => state.push_message(lane, 0, 3, &[number], || T0).unwrap(),
+            _ => state.push_until(lane, 0, 3, &[number], at(u64::from(number)), T0).unwrap(),
+        }
+    }
+    state.set_now(at(4));
+    // 1 and 3 are over; the others leave one by one, or up to the next that may be over by then.
+    assert_eq!(body(state.pop(1_000, any).unwrap()), (1, 0));
+    assert_eq!(state.queued(ChannelId::EVENTS).frames, 9, "nothing is dropped before its turn");
+    assert_eq!(body(state.pop(1_000, any).unwrap()), (1, 2));
+    assert_eq!(body(state.pop(1_000, any).unwrap()), (1, 4));
+    assert_eq!(body(state.pop(1_000, any).unwrap()), (2, 5));
+    state.set_now(at(60));
+    assert_eq!(body(state.pop(1_000, any).unwrap()), (1, 8));
+    assert_eq!(state.pop(1_000, any), None);
+    assert!(state.is_empty() && state.stalled_since().is_none());
+    let counters = state.counters().find(|(id, _)| *id == ChannelId::EVENTS).unwrap().1;
+    assert_eq!((counters.frames, counters.expired, counters.superseded), (10, 4, 0));
+    // The only one: nothing leaves, and nobody waits any more.
+    state.push_until(ChannelId::DATA, 2, 3, b"late", at(61), at(60)).unwrap();
+    state.set_now(at(61));
+    assert_eq!(state.pop(1_000, any), None);
+    assert!(state.is_empty() && state.stalled_since().is_none());
+    // The oldest that gives way takes its deadline along.
+    let mut state = with(|spec| (spec.overflow, spec.queued_frames_max) = (Overflow::DropOldest, 2));
+    state.push_until(ChannelId::DATA, 0, 3, &[1], at(2), T0).unwrap();
+    state.push_message(ChannelId::DATA, 0, 3, &[2], || T0).unwrap();
+    state.push_message(ChannelId::DATA, 0, 3, &[3], || T0).unwrap();
+    state.set_now(at(5));
+    assert_eq!(body(state.pop(1_000, any).unwrap()), (1, 2));
+    assert_eq!(body(state.pop(1_000, any).unwrap()), (1, 3));
+}
+
+#[test]
+fn little_of_a_channel_that_keeps_the_latest_is_under_way_without_credit() {
+    let mut state = with(|spec| (spec.reliability, spec.lanes) = (Reliability::Latest, 1));
+    let mut seen = Vec::new();
+    for version in 0..1_000_u16 {
+        let body = [&version.to_be_bytes()[..], &[0; 1_024]].concat();
+        state.push_latest(ChannelId::DATA, Bytes::new(), frame::encode(3, &body), T0).unwrap();
+        seen.extend(pop(&mut state, any).map(|(_, frame)| u16::from_be_bytes([frame[3], frame[4]])));
+    }
+    assert_eq!(seen, (0..16).collect::<Vec<_>>(), "16 KiB, and then the rest gives way to later ones");
+    assert_eq!(state.queued(ChannelId::DATA).frames, 1);
+    // Other channels do not wait for it, and credit for what was not sent is a lie.
+    push(&mut state, ChannelId::EVENTS, 10).unwrap();
+    assert_eq!(pop_all(&mut state), [ChannelId::EVENTS]);
+    assert!(!state.credit(ChannelId::DATA, 17, T0) && !state.credit(ChannelId::EVENTS, 0, T0) && !state.credit(ChannelId(77), 0, T0));
+    assert!(state.credit(ChannelId::DATA, 1, T0));
+    let (_, frame) = pop(&mut state, any).unwrap();
+    assert_eq!(u16::from_be_bytes([frame[3], frame[4]]), 999, "the newest always goes");
+    assert!(state.is_empty());
+    // What waits for credit is forgotten with the connection.
+    for number in 0..100_u8 {
+        state.push_latest(ChannelId::DATA, Bytes::from(vec![number]), frame::encode(3, &[0; 1_024]), T0).unwrap();
+    }
+    while state.pop(0, any).is_some() {}
+    assert!(!state.is_empty());
+    state.clear();
+    assert!(state.is_empty());
+}
