@@ -258,7 +258,7 @@ impl Hold {
         open.now += 1;
         if open.now > open.high {
             open.high = open.now;
-            fit_windows(&link, carrier, &connection, open.high);
+            fit_windows(link, carrier, &connection, open.high);
         }
         drop(all);
         Hold { link: link.clone(), connection, carrier, channel, is_inbound: false }
