@@ -325,3 +325,31 @@ fn a_message_that_waits_past_its_time_is_not_delivered() {
         assert_eq!(&received.recv().await.unwrap().payload[..], b"in time");
     });
 }
+
+#[test]
+fn text_travels_smaller_on_a_compressed_channel_and_noise_as_it_is() {
+    run(async {
+        let texts = || ChannelSpec::new("texts").compressed();
+        let (a, b) = pair(on_loopback().channel(texts()), on_loopback().channel(texts())).await;
+        let mut received = b.receiver("texts").await.unwrap();
+        let mut sender = a.sender(b.id(), "texts").await.unwrap();
+        let text = "a line that is like every other line, but for its number\n".repeat(18_000);
+        let noise: Vec<u8> = (0..200_000_u64).map(|number| meshwork::channels::random::hash(&[number]) as u8).collect();
+        let mut carried = Vec::new();
+        for payload in [text.as_bytes(), &noise, b"short"] {
+            let before = sent_bytes(&a).await;
+            sender.send(payload).await.unwrap();
+            assert_eq!(&received.recv().await.unwrap().payload[..], payload);
+            carried.push(sent_bytes(&a).await - before);
+        }
+        assert!(carried[0] < text.len() as u64 / 10, "{carried:?}");
+        assert!((noise.len() as u64..noise.len() as u64 + 16).contains(&carried[1]), "{carried:?}");
+    });
+}
+
+/// Bytes that went over the channel `texts`.
+async fn sent_bytes(node: &Node) -> u64 {
+    let report = node.report().await.unwrap();
+    let channels = report.links.iter().flat_map(|link| &link.channels);
+    channels.filter(|channel| channel.channel == ChannelId::named("texts")).map(|channel| channel.sent_bytes).sum()
+}

@@ -236,6 +236,8 @@ pub struct ChannelSpec {
     pub queued_bytes_max: usize,
     /// What happens to a frame above either number.
     pub overflow: Overflow,
+    /// Whether messages of 512 bytes and more are compressed (LZ4) where that makes them at least a tenth smaller. For the sender to say: every receiver opens them.
+    pub is_compressed: bool,
 }
 
 impl ChannelSpec {
@@ -271,7 +273,18 @@ impl ChannelSpec {
                 _ => (Path::Bulk, 1),
             };
             let name = Cow::Borrowed(id.name().unwrap_or_default());
-            ChannelSpec { id, name, class, path, reliability: Reliability::Ordered, lanes, queued_frames_max, queued_bytes_max, overflow }
+            ChannelSpec {
+                id,
+                name,
+                class,
+                path,
+                reliability: Reliability::Ordered,
+                lanes,
+                queued_frames_max,
+                queued_bytes_max,
+                overflow,
+                is_compressed: false,
+            }
         })
     }
 
@@ -292,7 +305,15 @@ impl ChannelSpec {
             queued_frames_max: 1_000,
             queued_bytes_max: 2 * MIB,
             overflow: Overflow::Refuse,
+            is_compressed: false,
         }
+    }
+
+    /// Compresses messages of 512 bytes and more where that makes them at least a tenth smaller: for networks that are slower than the processor. Lengths then
+    /// tell something of the content, so never put secrets and what others choose into one message.
+    pub fn compressed(mut self) -> Self {
+        self.is_compressed = true;
+        self
     }
 
     /// Sets the class. [`Class::Control`] is refused when the node starts: it is for what keeps the cluster together.

@@ -20,6 +20,7 @@ use super::stream::Streams;
 use super::writer::{Writer, write_now};
 use crate::agreement::{Disagreement, Table};
 use crate::channel::{ChannelId, ChannelSpec, Class, Path};
+use crate::compress::{BODY_BYTES_MIN, COMPRESSED, Packer};
 use crate::dial::{ConnectionId, Direction};
 use crate::error::{DecodeError, Misbehavior};
 use crate::identity::PeerId;
@@ -83,13 +84,15 @@ pub(super) struct Inner {
     pub(super) draining: Notify,
     /// The first reason that this side had for closing.
     ours: OnceLock<CloseReason>,
-    /// What arrived, one for each channel of the params.
+    /// What arrived, and what sending it smaller has saved, one for each channel of the params.
     received: Vec<Received>,
     pub(super) datagrams_refused: AtomicU64,
 }
 
 #[derive(Default)]
 struct Received {
+    /// Whether what is sent gets smaller.
+    packer: Packer,
     frames: AtomicU64,
     bytes: AtomicU64,
     dropped: AtomicU64,
@@ -398,6 +401,15 @@ impl Inner {
         Ok(())
     }
 
+    /// A message compressed, where the channel says so and it pays.
+    fn pack(&self, channel: ChannelId, kind: u16, body: &[u8]) -> Option<Bytes> {
+        if body.len() < BODY_BYTES_MIN {
+            return None;
+        }
+        let index = self.params.channels().binary_search_by_key(&channel, |spec| spec.id).ok()?;
+        if self.params.channels()[index].is_compressed { self.received[index].packer.pack(kind, body) } else { None }
+    }
+
     /// Whether both sides have the channel on the same terms.
     pub(super) fn is_agreed(&self, spec: &ChannelSpec) -> bool {
         self.table.check(spec).is_ok()
@@ -652,6 +664,8 @@ impl Link {
     ///
     /// Nothing was queued.
     pub fn try_send_message(&self, channel: ChannelId, lane: u8, kind: u16, body: &[u8]) -> Result<(), MessageError> {
+        let packed = self.0.pack(channel, kind, body);
+        let (kind, body) = packed.as_ref().map_or((kind, body), |packed| (COMPRESSED, &packed[..]));
         let mut queues = self.0.queues();
         if queues.closed || queues.drain.is_some() {
             return Err(MessageError::Closed);
@@ -667,6 +681,7 @@ impl Link {
     ///
     /// Nothing was queued.
     pub fn try_send_shared(&self, channel: ChannelId, lane: u8, kind: u16, body: Bytes) -> Result<(), MessageError> {
+        let (kind, body) = self.0.pack(channel, kind, &body).map_or((kind, body), |packed| (COMPRESSED, packed));
         let mut queues = self.0.queues();
         if queues.closed || queues.drain.is_some() {
             return Err(MessageError::Closed);
@@ -682,6 +697,8 @@ impl Link {
     ///
     /// Nothing was queued.
     pub fn try_send_within(&self, channel: ChannelId, lane: u8, kind: u16, body: &[u8], ttl: Duration) -> Result<(), MessageError> {
+        let packed = self.0.pack(channel, kind, body);
+        let (kind, body) = packed.as_ref().map_or((kind, body), |packed| (COMPRESSED, &packed[..]));
         let now = self.0.clock.now();
         let mut queues = self.0.queues();
         if queues.closed || queues.drain.is_some() {

@@ -16,6 +16,7 @@ use super::event::{Event, NobodyListens, Outlet};
 use super::inbox::{Batch, Handler, Slot, Taker};
 use super::link::{CREDIT, DATAGRAM_HEAD_BYTES, DATAGRAM_MESSAGES, Inner, Link, frame_bytes_max};
 use crate::channel::{ChannelId, Class, Path, Reliability};
+use crate::compress::{self, COMPRESSED};
 use crate::error::{DecodeError, Misbehavior};
 use crate::frame::{Decoder, Frame, Preamble};
 use crate::limits;
@@ -25,6 +26,9 @@ const READ_BYTES_MAX: usize = 64 * 1_024;
 
 /// Pieces of a stream that are taken at once, each of one packet at most: about what a stream may send without an answer on a fast link.
 const CHUNKS_MAX: usize = 32;
+
+/// Bytes of messages that are told together: compressed ones may be many times what came.
+const BATCH_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
 /// Bodies up to this size may be slices of a received batch of packets, which a kept body of a few bytes would keep whole. Copying them
 /// makes what an event holds what it counts. Larger ones span packets, so the decoder has copied them together.
@@ -259,16 +263,18 @@ async fn read_frames(
     // What arrived together is told together: each time that somebody is woken for it costs as much as hundreds of small messages.
     // Lanes that carry little have room for little: there are many of them.
     let mut chunks = vec![Bytes::new(); 2];
-    let mut arrived = 0;
+    // The first turn is for what came with the preamble.
+    let (mut arrived, mut taken) = (0, 0);
+    let opened_bytes_max = link.params.channel(channel).map_or(0, frame_bytes_max);
     // As many messages as were told last time: the next time it will be about as many.
     let mut usual = 0;
     loop {
         let slot = link.inboxes.of(channel);
         let mut bodies = Vec::with_capacity(if slot.is_some() { usual } else { 0 });
         let (mut frames, mut bytes) = (0, 0);
-        let mut fault = None;
-        // The first turn is for what came with the preamble.
-        let mut next = chunks[..arrived].iter_mut();
+        let (mut fault, mut is_all) = (None, true);
+        // What was opened here and is not told yet.
+        let mut opened = 0;
         'told: loop {
             loop {
                 let Frame { kind, body } = match decoder.next() {
@@ -285,17 +291,31 @@ async fn read_frames(
                     link.on_credit(&body)?;
                     continue;
                 }
+                let (kind, body) = match kind {
+                    COMPRESSED => match compress::unpack(&body, opened_bytes_max) {
+                        Ok(frame) => frame,
+                        Err(error) => {
+                            fault = Some(error);
+                            break 'told;
+                        }
+                    },
+                    kind => (kind, body),
+                };
                 if slot.as_ref().is_some_and(|slot| slot.kind == kind) {
+                    opened += body.len();
                     bodies.push(body);
+                    if opened > BATCH_BYTES_MAX {
+                        is_all = false;
+                        break 'told;
+                    }
                     continue;
                 }
                 let body = if body.len() <= COPIED_BYTES_MAX { Bytes::copy_from_slice(&body) } else { body };
                 outlet.send(Event::Frame { connection: link.id, channel, frame: Frame { kind, body } }).await?;
             }
-            match next.next() {
-                Some(chunk) => decoder.push(std::mem::take(chunk)),
-                None => break,
-            }
+            let Some(chunk) = chunks[..arrived].get_mut(taken) else { break };
+            decoder.push(std::mem::take(chunk));
+            taken += 1;
         }
         if frames > 0 {
             link.count_received(channel, frames, bytes);
@@ -318,9 +338,12 @@ async fn read_frames(
         if is_latest && frames > 0 {
             link.give_credit(channel);
         }
+        if !is_all {
+            continue;
+        }
         match stream.read_chunks(&mut chunks).await {
             Ok(Some(count)) => {
-                arrived = count;
+                (arrived, taken) = (count, 0);
                 if count == chunks.len() {
                     chunks.resize(CHUNKS_MAX, Bytes::new());
                 }

@@ -275,6 +275,7 @@ fn random_use_loses_and_invents_nothing() {
             queued_frames_max: rng.random_range(1..20),
             queued_bytes_max: rng.random_range(1_200_000..1_500_000),
             overflow: Overflow::Drop,
+            is_compressed: false,
         });
         let mut state = State::new(Params::new(table.collect::<Vec<_>>(), 20_000_000).unwrap());
         let mut model: BTreeMap<ChannelId, VecDeque<Bytes>> = BTreeMap::new();
