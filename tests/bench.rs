@@ -52,12 +52,12 @@ fn everything_is_carried_over_loopback() {
 
     let found = json(&["channels", "--sizes", "64,65536", "--seconds", "0.2", "--rounds", "1", "--lanes", "2", "--channels", "2"]);
     let cases = column(&found, "case");
-    assert_eq!(cases.len(), 6 + 4);
+    assert_eq!(cases.len(), 7 + 5);
     for (case, rate) in cases.iter().zip(column(&found, "wall_msgs_s")) {
         assert!(rate.as_f64() > Some(0.0), "{case} carried nothing");
     }
     assert_eq!(found["rows"][0]["baseline"], "quinn-stream-per-message");
-    assert!(found["rows"][0]["ratio"].is_f64() && found["rows"][1]["ratio"].is_null());
+    assert!(found["rows"][0]["ratio"].is_f64() && found["rows"][2]["ratio"].is_null());
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn latency_has_three_patterns_and_a_page() {
     let page = std::env::temp_dir().join(format!("meshwork-bench-{}.html", std::process::id()));
     let path: &str = page.to_str().expect("the temporary folder has a plain name");
     let found = json(&["latency", "--seconds", "0.2", "--rounds", "2", "--rate", "200", "--report", path]);
-    assert_eq!(found["rows"].as_array().map(Vec::len), Some(9));
+    assert_eq!(found["rows"].as_array().map(Vec::len), Some(12));
     let text = std::fs::read_to_string(&page).expect("the page was written");
     assert!(text.starts_with("<!doctype html>") && text.contains("<svg") && !text.contains("http"));
     std::fs::remove_file(PathBuf::from(&page)).expect("the page can be removed");
