@@ -15,11 +15,13 @@ use super::Clock;
 use super::admission::{Tag, tag};
 use super::close::{CloseCode, CloseReason};
 use super::inbox::Inboxes;
+use super::metrics::{ConnectionMetrics, ConnectionRole, LinkMetrics};
 use super::reader::Arrivals;
 use crate::channel::{ChannelId, ChannelSpec, Class, Path};
 use crate::dial::{ConnectionId, Direction};
 use crate::error::Misbehavior;
 use crate::identity::PeerId;
+use crate::metrics::Volume;
 use crate::time::Time;
 use crate::{frame, limits, sender};
 
@@ -63,6 +65,8 @@ pub(super) struct Inner {
     ours: OnceLock<CloseReason>,
     /// What arrived, one for each channel of the params.
     received: Vec<Received>,
+    /// The same, one for each lane.
+    received_lanes: Vec<Received>,
     pub(super) datagrams_refused: AtomicU64,
 }
 
@@ -238,12 +242,18 @@ impl Queues {
         self.held_since.get_or_insert(now);
     }
 
-    pub(super) fn written(&mut self, channel: ChannelId, bytes: usize, now: Time) {
-        self.state.sent(channel, bytes, now);
-        self.dropped(bytes, now);
+    pub(super) fn written(&mut self, channel: ChannelId, lane: u8, bytes: usize, now: Time) {
+        self.state.sent(channel, lane, bytes, now);
+        self.let_go(bytes, now);
     }
 
-    pub(super) fn dropped(&mut self, bytes: usize, now: Time) {
+    /// The peer does not take the channel.
+    pub(super) fn dropped(&mut self, channel: ChannelId, lane: u8, bytes: usize, now: Time) {
+        self.state.unwanted(channel, lane, bytes, now);
+        self.let_go(bytes, now);
+    }
+
+    fn let_go(&mut self, bytes: usize, now: Time) {
         self.held = self.held.saturating_sub(bytes);
         self.held_since = (self.held > 0).then_some(now);
     }
@@ -270,6 +280,7 @@ impl Inner {
     ) -> Self {
         let Facts { id, peer, incarnation, version, direction, observed } = facts;
         let received = params.channels().iter().map(|_| Received::default()).collect();
+        let received_lanes = (0..params.lanes_count()).map(|_| Received::default()).collect();
         let state = sender::State::new(params.clone());
         let queues = Queues {
             state,
@@ -306,6 +317,7 @@ impl Inner {
             draining: Notify::new(),
             ours: OnceLock::new(),
             received,
+            received_lanes,
             datagrams_refused: AtomicU64::new(0),
         }
     }
@@ -343,7 +355,7 @@ impl Inner {
     pub(super) fn mark_closed(&self) {
         let mut queues = self.queues();
         queues.closed = true;
-        while queues.state.pop(usize::MAX, |_, _| true).is_some() {}
+        queues.state.clear(self.clock.now());
         queues.held = 0;
         queues.held_since = None;
         drop(queues);
@@ -423,7 +435,11 @@ impl Inner {
         self.wake_bulk.notify_one();
     }
 
-    pub(super) fn count_received(&self, channel: ChannelId, frames: u64, bytes: u64) {
+    pub(super) fn count_received(&self, channel: ChannelId, lane: u8, frames: u64, bytes: u64) {
+        if let Some(index) = self.params.lane_index(channel, lane) {
+            self.received_lanes[index].frames.fetch_add(frames, Ordering::Relaxed);
+            self.received_lanes[index].bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
         if let Ok(index) = self.params.channels().binary_search_by_key(&channel, |spec| spec.id) {
             self.received[index].frames.fetch_add(frames, Ordering::Relaxed);
             self.received[index].bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -638,6 +654,35 @@ impl Link {
             (Some(queued), Some(held)) => Some(queued.min(held)),
             (queued, held) => queued.or(held),
         }
+    }
+
+    /// What is measured of the link: exact counts for each channel and lane, and what QUIC says of the connections. What was counted stays readable when the link is
+    /// closed; its last figures stand with its [`Event::Closed`](super::Event::Closed).
+    pub fn metrics(&self) -> LinkMetrics {
+        let connections = {
+            let seconds = self.0.seconds();
+            let seconds = seconds.open.iter().map(|(way, connection)| match way {
+                Way::Ours => (connection.clone(), ConnectionRole::OurSecond),
+                Way::Theirs => (connection.clone(), ConnectionRole::TheirSecond),
+            });
+            let first = (self.0.connection.clone(), ConnectionRole::First);
+            std::iter::once(first).chain(seconds).collect::<Vec<_>>()
+        };
+        let (mut channels, unknown_channel) = {
+            let queues = self.0.queues();
+            (queues.state.metrics(self.0.clock.now()), queues.state.unknown())
+        };
+        let volume = |received: &Received| Volume {
+            messages: received.frames.load(Ordering::Relaxed),
+            bytes: received.bytes.load(Ordering::Relaxed),
+        };
+        let mut received_lanes = self.0.received_lanes.iter();
+        for (channel, received) in channels.iter_mut().zip(&self.0.received) {
+            channel.received = volume(received);
+            channel.lanes.iter_mut().zip(&mut received_lanes).for_each(|(lane, received)| lane.received = volume(received));
+        }
+        let connections = connections.iter().map(|(connection, role)| ConnectionMetrics::of(connection, *role));
+        LinkMetrics { channels, unknown_channel, connections: connections.collect() }
     }
 
     /// What the connection has seen so far.

@@ -78,6 +78,7 @@ mod governed;
 mod inbox;
 mod key;
 mod link;
+mod metrics;
 mod reader;
 mod tls;
 mod writer;
@@ -94,6 +95,7 @@ pub use governed::Governed;
 pub use inbox::{Batch, Inbox};
 pub use key::{NodeKey, NodeKeyError};
 pub use link::{ChannelStats, DatagramError, Link, LinkStats, MessageError, SendError};
+pub use metrics::{ConnectionMetrics, ConnectionRole, LinkMetrics};
 
 use crate::time::Time;
 

@@ -291,7 +291,7 @@ async fn read_frames(
             }
         }
         if frames > 0 {
-            link.count_received(channel, frames, bytes);
+            link.count_received(channel, preamble.lane, frames, bytes);
         }
         if let Some(slot) = slot
             && !bodies.is_empty()
