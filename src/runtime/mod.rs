@@ -225,14 +225,14 @@ pub struct LinkReport {
     pub channels: Vec<ChannelReport>,
 }
 
-/// One channel of one connection.
+/// One channel of one connection. [`Node::channel_report`] knows more of it.
 #[derive(Clone, Debug)]
 pub struct ChannelReport {
     /// The channel.
     pub channel: ChannelId,
-    /// Frames handed to the transport.
+    /// Frames queued for the peer.
     pub sent_frames: u64,
-    /// Their bytes.
+    /// Bytes of them that the transport took.
     pub sent_bytes: u64,
     /// Frames received.
     pub received_frames: u64,
