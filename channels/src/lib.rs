@@ -4,7 +4,7 @@
 //!
 //! 1. [`identity`], [`time`], [`timers`], [`random`]: who, when, and where chance comes from.
 //! 2. [`limits`], [`error`], [`codec`], [`frame`]: what may be on the wire, and whose fault it is when something else is.
-//! 3. [`channel`], [`agreement`], [`compress`], [`sender`]: named channels, what two peers must agree on, what is sent smaller, and the core that decides which frame to a peer goes next.
+//! 3. [`channel`], [`agreement`], [`compress`], [`sender`]: named channels, what two peers must agree on, what is sent smaller, and the core that decides which frame to a peer goes next; [`metrics`], [`histogram`]: what is measured of them.
 //! 4. [`reliable`]: the core that keeps messages to a peer until the application there took them, across connections.
 //! 5. [`dial`]: the core that decides whom to dial, and which of two crossed connections stays.
 //! 6. [`token`]: what lets another machine join, as one string.
@@ -21,9 +21,11 @@ pub mod dial;
 pub mod error;
 pub mod frame;
 pub mod governor;
+pub mod histogram;
 pub mod identity;
 pub mod limits;
 pub mod link;
+pub mod metrics;
 #[cfg(feature = "quic")]
 pub mod quic;
 pub mod random;

@@ -16,8 +16,8 @@ fn a_frame_costs_what_is_on_record() {
             queue.push_message(ChannelId::EVENTS, 0, 1, &body, || Time::ZERO).expect("there is room");
         }
         let mut wire = Vec::new();
-        while let Some(sender::Popped { channel, bytes: frame, .. }) = queue.pop(sender::BLOCK_BYTES, |_, _| true) {
-            queue.sent(channel, frame.len(), Time::ZERO);
+        while let Some(sender::Popped { channel, lane, bytes: frame, .. }) = queue.pop(sender::BLOCK_BYTES, |_, _| true) {
+            queue.sent(channel, lane, frame.len(), Time::ZERO);
             wire.extend_from_slice(&frame);
         }
         decoder.push(Bytes::from(wire));

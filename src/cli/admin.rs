@@ -323,7 +323,7 @@ async fn answer_of(node: &Node, ask: Ask) -> Result<Answer, Unanswered> {
     Ok(match ask {
         Ask::Members => done(views::members(&node.report().await?, node.id())),
         Ask::Links => done(views::links(&node.report().await?)),
-        Ask::Channels => done(views::channels(&node.report().await?)),
+        Ask::Channels => done(views::channels(&node.channel_report().await?)),
         Ask::Topology => done(views::topology(&node.report().await?)),
         Ask::Health => done(views::health(node, Some(&node.report().await?))),
         Ask::State { prefix } => {

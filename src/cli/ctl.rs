@@ -45,14 +45,27 @@ enum Question {
     Members,
     /// The connections, their round-trip times and bytes
     Links,
-    /// What went over each channel of each connection, and what waits
-    Channels,
+    /// What went over each channel to each peer, what was refused, dropped or waits, and for how long messages waited
+    Channels(ChannelsArgs),
     /// The neighbors in the overlay
     Topology,
     /// The replicated state: its first 1000 keys; with `list`, `get` or `set`, some keys or one
     State(StateArgs),
     /// Whether the node does its work
     Health,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+sent: messages that QUIC took, and their bytes on the stream. received: messages, and the bytes of their contents. refused: calls that found the queue full. \
+dropped: messages that were queued and not sent. waiting: messages that are queued or half sent. waited p50, p99, max: from the call until QUIC had the message. \
+busy: the share of the last whole 10 s in which something waited. /write: messages that a stream took at one go.
+
+Figures of a peer add up over its connections; --json has all of them, with the buckets of the waits. The first rows are the sums over all peers.")]
+struct ChannelsArgs {
+    /// A row for each lane instead
+    #[arg(long)]
+    lanes: bool,
 }
 
 #[derive(Args, Debug)]
@@ -92,7 +105,8 @@ pub(super) async fn run(args: CtlArgs) -> Result<(), Failure> {
     match args.question {
         Question::Members => show::<views::Members>(&endpoint, &Ask::Members, json).await.map(drop),
         Question::Links => show::<views::Links>(&endpoint, &Ask::Links, json).await.map(drop),
-        Question::Channels => show::<views::Channels>(&endpoint, &Ask::Channels, json).await.map(drop),
+        Question::Channels(ChannelsArgs { lanes: false }) => show::<views::Channels>(&endpoint, &Ask::Channels, json).await.map(drop),
+        Question::Channels(ChannelsArgs { lanes: true }) => show::<views::Lanes>(&endpoint, &Ask::Channels, json).await.map(drop),
         Question::Topology => show::<views::Topology>(&endpoint, &Ask::Topology, json).await.map(drop),
         Question::State(StateArgs { verb }) => match verb {
             None => show::<views::State>(&endpoint, &Ask::State { prefix: String::new() }, json).await.map(drop),

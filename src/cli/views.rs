@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use meshwork_channels::PeerId;
 use meshwork_channels::dial::{DialFailure, Direction};
+use meshwork_channels::histogram::Histogram;
+use meshwork_channels::metrics::{ChannelMetrics, LaneMetrics};
+use meshwork_channels::quic::ConnectionMetrics;
 use serde::{Deserialize, Serialize};
 
 use super::text::{self, Align, Table, printable};
 use crate::node::{Connectivity, Member};
-use crate::runtime::{ChannelReport, Node, Report};
+use crate::runtime::{ChannelsReport, Node, Report};
 
 /// Characters of a value in a table.
 const VALUE_CHARS_MAX: usize = 60;
@@ -70,54 +73,206 @@ pub(super) struct LinkView {
     pub(super) queued_bytes: usize,
 }
 
-/// What went over each channel: over all connections, and over each.
+/// What went over each channel: to all peers, and to each.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Channels {
     pub(super) channels: Vec<ChannelView>,
     pub(super) peers: Vec<PeerChannels>,
 }
 
+/// The same, printed with a row for each lane.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Lanes(Channels);
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct PeerChannels {
     pub(super) peer: String,
+    /// None while it is not connected.
+    pub(super) connections: Vec<ConnectionView>,
+    /// Frames for channels that do not exist.
+    pub(super) unknown_channel: u64,
+    /// Those that were used.
     pub(super) channels: Vec<ChannelView>,
 }
 
+/// `frames` are messages; bytes that were sent or wait are those on the stream, accepted and received ones those of the contents.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct ChannelView {
     pub(super) channel: String,
+    pub(super) accepted_frames: u64,
+    pub(super) accepted_bytes: u64,
     pub(super) sent_frames: u64,
     pub(super) sent_bytes: u64,
     pub(super) received_frames: u64,
     pub(super) received_bytes: u64,
     pub(super) refused: u64,
-    pub(super) queued_frames_high: usize,
-    pub(super) queued_bytes_high: usize,
+    pub(super) refused_channel_full: u64,
+    pub(super) refused_peer_full: u64,
+    pub(super) dropped: u64,
+    pub(super) dropped_conflated: u64,
+    pub(super) dropped_oldest: u64,
+    pub(super) dropped_unwanted: u64,
+    pub(super) dropped_lost: u64,
+    pub(super) dropped_expired: u64,
+    pub(super) waiting_frames: u64,
+    pub(super) waiting_bytes: u64,
+    pub(super) queued_frames_high: u64,
+    pub(super) queued_bytes_high: u64,
+    pub(super) writes: u64,
+    pub(super) frames_per_write: f64,
+    pub(super) busy_ms: f64,
+    /// 0 to 1, in the last whole window of 10 s.
+    pub(super) utilization: f64,
+    pub(super) blocked_opening_ms: f64,
+    pub(super) blocked_stream_ms: f64,
+    pub(super) waited: WaitView,
+    pub(super) lanes: Vec<LaneView>,
+}
+
+/// For how long the frames that were sent had waited.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct WaitView {
+    pub(super) count: u64,
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+    pub(super) p999_ms: f64,
+    pub(super) max_ms: f64,
+    /// Those that are not empty: the end of the bucket in microseconds, none for the last one, and how many lie below it and not below the end before.
+    pub(super) buckets: Vec<(Option<u64>, u64)>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct LaneView {
+    pub(super) lane: usize,
+    pub(super) sent_frames: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) received_frames: u64,
+    pub(super) received_bytes: u64,
+    pub(super) dropped: u64,
+    pub(super) waiting_frames: u64,
+    pub(super) waiting_bytes: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct ConnectionView {
+    /// `first`, `our_second` or `their_second`.
+    pub(super) role: String,
+    pub(super) rtt_ms: f64,
+    pub(super) rtt_min_ms: f64,
+    pub(super) congestion_window_bytes: u64,
+    pub(super) congestion_events: u64,
+    pub(super) packet_bytes_max: u16,
+    pub(super) sent_packets: u64,
+    pub(super) lost_packets: u64,
+    pub(super) sent_datagrams: u64,
+    pub(super) datagrams_per_send: f64,
+    pub(super) received_datagrams: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) received_bytes: u64,
+    /// Where a governor rules.
+    pub(super) governor: Option<GovernorView>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct GovernorView {
+    pub(super) limit_bytes: u64,
+    pub(super) queue_ms: f64,
+    pub(super) target_ms: f64,
+    pub(super) base_ms: f64,
+    pub(super) bytes_per_second: u64,
 }
 
 impl ChannelView {
-    fn of(report: &ChannelReport) -> Self {
+    fn of(metrics: &ChannelMetrics) -> Self {
         ChannelView {
-            channel: report.channel.to_string(),
-            sent_frames: report.sent_frames,
-            sent_bytes: report.sent_bytes,
-            received_frames: report.received_frames,
-            received_bytes: report.received_bytes,
-            refused: report.refused,
-            queued_frames_high: report.queued_frames_high,
-            queued_bytes_high: report.queued_bytes_high,
+            channel: metrics.channel.to_string(),
+            accepted_frames: metrics.accepted.messages,
+            accepted_bytes: metrics.accepted.bytes,
+            sent_frames: metrics.sent.messages,
+            sent_bytes: metrics.sent.bytes,
+            received_frames: metrics.received.messages,
+            received_bytes: metrics.received.bytes,
+            refused: metrics.refused.total(),
+            refused_channel_full: metrics.refused.channel_full,
+            refused_peer_full: metrics.refused.peer_full,
+            dropped: metrics.dropped.total(),
+            dropped_conflated: metrics.dropped.conflated,
+            dropped_oldest: metrics.dropped.oldest,
+            dropped_unwanted: metrics.dropped.unwanted,
+            dropped_lost: metrics.dropped.lost,
+            dropped_expired: metrics.dropped.expired,
+            waiting_frames: metrics.waiting.messages,
+            waiting_bytes: metrics.waiting.bytes,
+            queued_frames_high: metrics.queued_high.messages,
+            queued_bytes_high: metrics.queued_high.bytes,
+            writes: metrics.writes,
+            frames_per_write: metrics.messages_per_write(),
+            busy_ms: milliseconds(metrics.busy),
+            utilization: metrics.utilization(),
+            blocked_opening_ms: milliseconds(metrics.blocked.opening),
+            blocked_stream_ms: milliseconds(metrics.blocked.stream),
+            waited: WaitView::of(&metrics.waited),
+            lanes: metrics.lanes.iter().enumerate().map(|(lane, metrics)| LaneView::of(lane, metrics)).collect(),
         }
     }
+}
 
-    /// Adds another connection's figures for the same channel; the longest queue is that of the worst connection.
-    fn add(&mut self, report: &ChannelReport) {
-        self.sent_frames = self.sent_frames.saturating_add(report.sent_frames);
-        self.sent_bytes = self.sent_bytes.saturating_add(report.sent_bytes);
-        self.received_frames = self.received_frames.saturating_add(report.received_frames);
-        self.received_bytes = self.received_bytes.saturating_add(report.received_bytes);
-        self.refused = self.refused.saturating_add(report.refused);
-        self.queued_frames_high = self.queued_frames_high.max(report.queued_frames_high);
-        self.queued_bytes_high = self.queued_bytes_high.max(report.queued_bytes_high);
+impl WaitView {
+    fn of(waited: &Histogram) -> Self {
+        let quantile = |share| milliseconds(waited.quantile(share));
+        let end = |end: Duration| (end != Duration::MAX).then_some(u64::try_from(end.as_micros()).unwrap_or(u64::MAX));
+        WaitView {
+            count: waited.count(),
+            p50_ms: quantile(0.5),
+            p99_ms: quantile(0.99),
+            p999_ms: quantile(0.999),
+            max_ms: milliseconds(waited.max()),
+            buckets: waited.buckets().map(|(upper_end, count)| (end(upper_end), count)).collect(),
+        }
+    }
+}
+
+impl LaneView {
+    fn of(lane: usize, metrics: &LaneMetrics) -> Self {
+        LaneView {
+            lane,
+            sent_frames: metrics.sent.messages,
+            sent_bytes: metrics.sent.bytes,
+            received_frames: metrics.received.messages,
+            received_bytes: metrics.received.bytes,
+            dropped: metrics.dropped,
+            waiting_frames: metrics.waiting.messages,
+            waiting_bytes: metrics.waiting.bytes,
+        }
+    }
+}
+
+impl ConnectionView {
+    fn of(metrics: &ConnectionMetrics) -> Self {
+        let governor = metrics.governor.map(|report| GovernorView {
+            limit_bytes: report.window,
+            queue_ms: milliseconds(report.queue),
+            target_ms: milliseconds(report.target),
+            base_ms: milliseconds(report.base),
+            bytes_per_second: report.bytes_per_second,
+        });
+        ConnectionView {
+            role: metrics.role.name().to_owned(),
+            rtt_ms: milliseconds(metrics.rtt),
+            rtt_min_ms: milliseconds(metrics.rtt_min),
+            congestion_window_bytes: metrics.congestion_window_bytes,
+            congestion_events: metrics.congestion_events,
+            packet_bytes_max: metrics.packet_bytes_max,
+            sent_packets: metrics.packets_sent,
+            lost_packets: metrics.packets_lost,
+            sent_datagrams: metrics.datagrams_sent,
+            datagrams_per_send: metrics.datagrams_per_send(),
+            received_datagrams: metrics.datagrams_received,
+            sent_bytes: metrics.bytes_sent,
+            received_bytes: metrics.bytes_received,
+            governor,
+        }
     }
 }
 
@@ -246,16 +401,15 @@ pub(super) fn links(report: &Report) -> Links {
     Links { links: links.collect() }
 }
 
-pub(super) fn channels(report: &Report) -> Channels {
-    let mut total = BTreeMap::new();
-    for channel in report.links.iter().flat_map(|link| &link.channels) {
-        total.entry(channel.channel).and_modify(|view: &mut ChannelView| view.add(channel)).or_insert_with(|| ChannelView::of(channel));
-    }
-    let peers = report
-        .links
-        .iter()
-        .map(|link| PeerChannels { peer: link.peer.to_string(), channels: link.channels.iter().map(ChannelView::of).collect() });
-    Channels { channels: total.into_values().collect(), peers: peers.collect() }
+pub(super) fn channels(report: &ChannelsReport) -> Channels {
+    let peers = report.peers.iter().map(|peer| PeerChannels {
+        peer: peer.peer.to_string(),
+        connections: peer.connections.iter().map(ConnectionView::of).collect(),
+        unknown_channel: peer.unknown_channel,
+        // Most channels are silent on most links.
+        channels: peer.channels.iter().filter(|channel| !channel.is_unused()).map(ChannelView::of).collect(),
+    });
+    Channels { peers: peers.collect(), channels: report.total.iter().map(ChannelView::of).collect() }
 }
 
 pub(super) fn topology(report: &Report) -> Topology {
@@ -380,32 +534,88 @@ impl Printable for Links {
     }
 }
 
+impl Channels {
+    /// All channels of all peers, after their sums.
+    fn rows(&self) -> impl Iterator<Item = (String, &ChannelView)> {
+        let all = self.channels.iter().map(|channel| ("all".to_owned(), channel));
+        all.chain(self.peers.iter().flat_map(|peer| peer.channels.iter().map(|channel| (short(&peer.peer), channel))))
+    }
+}
+
 impl Printable for Channels {
     fn print(&self, width: Option<usize>) -> String {
         let mut table = Table::new(&[
             ("peer", Align::Left),
             ("channel", Align::Left),
             ("sent", Align::Right),
-            ("frames", Align::Right),
+            ("bytes", Align::Right),
             ("received", Align::Right),
-            ("frames", Align::Right),
+            ("bytes", Align::Right),
             ("refused", Align::Right),
+            ("dropped", Align::Right),
+            ("waiting", Align::Right),
             ("most queued", Align::Right),
+            ("waited p50", Align::Right),
+            ("p99", Align::Right),
+            ("max", Align::Right),
+            ("busy", Align::Right),
+            ("/write", Align::Right),
         ]);
-        let all = self.channels.iter().map(|channel| ("all".to_owned(), channel));
-        let each = self.peers.iter().flat_map(|peer| peer.channels.iter().map(|channel| (short(&peer.peer), channel)));
-        // Most channels are silent on most links.
-        for (peer, channel) in all.chain(each.filter(|(_, channel)| channel.sent_frames + channel.received_frames + channel.refused > 0)) {
+        for (peer, channel) in self.rows() {
             table.row([
                 peer,
                 printable(&channel.channel, 20),
-                text::bytes(channel.sent_bytes),
                 channel.sent_frames.to_string(),
-                text::bytes(channel.received_bytes),
+                text::bytes(channel.sent_bytes),
                 channel.received_frames.to_string(),
+                text::bytes(channel.received_bytes),
                 channel.refused.to_string(),
+                channel.dropped.to_string(),
+                channel.waiting_frames.to_string(),
                 channel.queued_frames_high.to_string(),
+                wait(channel.waited.p50_ms),
+                wait(channel.waited.p99_ms),
+                wait(channel.waited.max_ms),
+                format!("{:.1} %", channel.utilization * 100.0),
+                format!("{:.1}", channel.frames_per_write),
             ]);
+        }
+        table.render(width)
+    }
+}
+
+/// A wait for people: `0.041 ms`, `1234 ms`.
+fn wait(milliseconds: f64) -> String {
+    if milliseconds < 10.0 { format!("{milliseconds:.3} ms") } else { format!("{milliseconds:.0} ms") }
+}
+
+impl Printable for Lanes {
+    fn print(&self, width: Option<usize>) -> String {
+        let mut table = Table::new(&[
+            ("peer", Align::Left),
+            ("channel", Align::Left),
+            ("lane", Align::Right),
+            ("sent", Align::Right),
+            ("bytes", Align::Right),
+            ("received", Align::Right),
+            ("bytes", Align::Right),
+            ("dropped", Align::Right),
+            ("waiting", Align::Right),
+        ]);
+        for (peer, channel) in self.0.rows() {
+            for lane in &channel.lanes {
+                table.row([
+                    peer.clone(),
+                    printable(&channel.channel, 20),
+                    lane.lane.to_string(),
+                    lane.sent_frames.to_string(),
+                    text::bytes(lane.sent_bytes),
+                    lane.received_frames.to_string(),
+                    text::bytes(lane.received_bytes),
+                    lane.dropped.to_string(),
+                    lane.waiting_frames.to_string(),
+                ]);
+            }
         }
         table.render(width)
     }
@@ -497,6 +707,33 @@ mod tests {
         assert_eq!(serde_json::to_string(&Value::cut("aü".as_bytes(), 2)).unwrap(), r#"{"value":"a","bytes":3}"#);
         let entry = Entry { key: "k".into(), value: Value::of(b"v") };
         assert_eq!(serde_json::to_string(&entry).unwrap(), r#"{"key":"k","value":"v","bytes":1}"#);
+    }
+
+    #[test]
+    fn channels_print_and_survive_the_wire() {
+        let mut data = ChannelMetrics::new(meshwork_channels::ChannelId::DATA);
+        data.sent.messages = 3;
+        data.waited.record(Duration::from_micros(40), 2);
+        data.waited.record(Duration::MAX, 1);
+        data.lanes = vec![LaneMetrics::default(); 2];
+        let peer = meshwork_channels::PeerId::from_bytes([7; 32]);
+        let unused = ChannelMetrics::new(meshwork_channels::ChannelId::EVENTS);
+        data.accepted.messages = 3;
+        let peers = vec![crate::runtime::PeerMetrics {
+            peer,
+            connections: Vec::new(),
+            unknown_channel: 0,
+            channels: vec![data.clone(), unused.clone()],
+        }];
+        let view = channels(&ChannelsReport { total: vec![data, unused], peers });
+        let json = serde_json::to_string(&view).unwrap();
+        assert!(json.contains(r#""buckets":[[42,2],[null,1]]"#), "{json}");
+        let lanes: Lanes = serde_json::from_str(&json).unwrap();
+        assert_eq!(serde_json::to_string(&lanes).unwrap(), json);
+        let table = view.print(None);
+        assert_eq!(table.lines().filter(|line| line.contains("data")).count(), 2, "{table}");
+        assert_eq!(table.lines().filter(|line| line.contains("events")).count(), 1, "only in the sum: {table}");
+        assert_eq!(lanes.print(None).lines().filter(|line| line.contains("data")).count(), 4);
     }
 
     #[test]

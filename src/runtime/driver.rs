@@ -24,6 +24,7 @@ use super::channel::{Receiver, inbox_bytes_max};
 use super::congestion::Congestion;
 use super::discovery::{self, Found};
 use super::guaranteed::{Content, GuaranteedSend, Inbox, Outbox, Owned};
+use super::metrics::Ledger;
 use super::storage::{DataDir, PEERS_MAX};
 use super::streams::{Change, DirectMessage, Request};
 use super::{ChannelError, ChannelReport, Command, Error, LinkReport, Pulse, Report};
@@ -160,6 +161,7 @@ pub(super) struct Driver {
     pulse: Arc<Pulse>,
     data_dir: Option<Arc<DataDir>>,
     links: BTreeMap<ConnectionId, Link>,
+    ledger: Ledger,
     congestion: Congestion,
     /// Application frames that each connection had carried at the last tick.
     carried: BTreeMap<ConnectionId, u64>,
@@ -230,6 +232,7 @@ impl Driver {
             pulse,
             data_dir: data_dir.map(Arc::new),
             links: BTreeMap::new(),
+            ledger: Ledger::default(),
             congestion: Congestion::default(),
             carried: BTreeMap::new(),
             waiters: BTreeMap::new(),
@@ -377,6 +380,7 @@ impl Driver {
                 Action::Close { connection, reason } => {
                     // Nothing is sent on it any more, and its queues count for nothing.
                     if let Some(link) = self.links.remove(&connection) {
+                        self.ledger.closing(link.clone());
                         match reason {
                             // What is queued still goes out.
                             CloseReason::Unneeded => link.drain(CloseCode::Idle, DRAIN),
@@ -571,7 +575,8 @@ impl Driver {
             quic::Event::Datagram { connection, bytes } => Input::Datagram { connection, bytes },
             quic::Event::Closed { connection, peer, reason } => {
                 debug!(peer = %peer.short(), %reason, "connection closed");
-                self.links.remove(&connection);
+                let link = self.links.remove(&connection);
+                self.ledger.ended(connection, link, &self.links);
                 use quic::CloseReason::{Misbehaved, Ours, Theirs};
                 if let Misbehaved(what) = reason {
                     self.inputs.push_back(Input::Misbehaved { connection, what });
@@ -649,6 +654,7 @@ impl Driver {
             }
             Command::Discovered { source, candidates } => self.inputs.push_back(Input::Discovered { source, candidates }),
             Command::Report { reply } => drop(reply.send(self.report())),
+            Command::ChannelReport { reply } => drop(reply.send(self.ledger.report(self.links.values()))),
             // Ends of the loop, taken by the loop.
             Command::Leave { .. } | Command::Kill => {}
         }

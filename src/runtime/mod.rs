@@ -10,6 +10,7 @@
 //! | `byte_stream` | streams of bytes between two applications |
 //! | `channel` | messages to one peer, past the protocol thread |
 //! | `congestion` | when the application waits for slow queues, and when it does not |
+//! | `metrics` | what the channels to all peers measured, also over connections that are gone |
 //! | `guaranteed` | receipts, and messages that are acknowledged one by one |
 //! | `discovery` | mDNS and remembered peers |
 //! | `storage` | the files of a node and of a user |
@@ -22,6 +23,7 @@ mod congestion;
 mod discovery;
 mod driver;
 mod guaranteed;
+mod metrics;
 mod storage;
 mod streams;
 
@@ -47,6 +49,7 @@ pub use builder::{Builder, StartError};
 pub use channel::{Receiver, Sender, TrySendError};
 pub use guaranteed::{GuaranteedMessage, GuaranteedMessages, Receipt, ReceiptError};
 pub use meshwork_channels::quic::{ByteReader, ByteStream, ByteWriter, StreamError, StreamListener};
+pub use metrics::{ChannelsReport, FORMER_PEERS_MAX, PeerMetrics};
 #[cfg(feature = "cli")]
 pub(crate) use storage::user_secret;
 pub use storage::{StorageError, state_dir};
@@ -215,6 +218,7 @@ pub(crate) enum Command {
     Entries { prefix: String, reply: oneshot::Sender<Vec<(String, Bytes, Stamp)>> },
     Discovered { source: &'static str, candidates: Vec<node::Candidate> },
     Report { reply: oneshot::Sender<Report> },
+    ChannelReport { reply: oneshot::Sender<ChannelsReport> },
     Leave { reply: oneshot::Sender<()> },
     BreakLinks,
     Kill,
@@ -278,14 +282,14 @@ pub struct LinkReport {
     pub channels: Vec<ChannelReport>,
 }
 
-/// One channel of one connection.
+/// One channel of one connection. [`Node::channel_report`] knows more of it.
 #[derive(Clone, Debug)]
 pub struct ChannelReport {
     /// The channel.
     pub channel: ChannelId,
-    /// Frames handed to the transport.
+    /// Frames queued for the peer.
     pub sent_frames: u64,
-    /// Their bytes.
+    /// Bytes of them that the transport took.
     pub sent_bytes: u64,
     /// Frames received.
     pub received_frames: u64,
@@ -525,6 +529,16 @@ impl Node {
     /// [`Stopped`].
     pub async fn report(&self) -> Result<Report, Stopped> {
         self.ask(|reply| Command::Report { reply }).await
+    }
+
+    /// What is measured of the channels, for each peer and over all of them, since the node was started: exact counts of messages and bytes, what was refused or dropped and
+    /// why, and how long messages waited. See [`channels::metrics`](meshwork_channels::metrics) for what the words mean.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn channel_report(&self) -> Result<ChannelsReport, Stopped> {
+        self.ask(|reply| Command::ChannelReport { reply }).await
     }
 
     /// Whether the protocol thread has been seen to stall: then nothing else here answers. It reads one flag and never waits.

@@ -76,6 +76,13 @@ pub fn encoded_len(kind: u16, body_len: usize) -> usize {
     varint_len(kind_and_body_len(kind, body_len)) + varint_len(u64::from(kind)) + body_len
 }
 
+/// The bytes of the body in a whole frame; of bytes that are none, some number up to theirs.
+pub fn body_len(frame: &[u8]) -> usize {
+    let varint = |bytes: &[u8]| bytes.iter().position(|byte| byte & 0x80 == 0).map_or(bytes.len(), |last| last + 1);
+    let length = varint(frame);
+    frame.len() - length - varint(&frame[length..])
+}
+
 /// What a stream begins with: whose frames follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Preamble {

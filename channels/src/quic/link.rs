@@ -15,6 +15,7 @@ use super::Clock;
 use super::admission::{Tag, tag};
 use super::close::{CloseCode, CloseReason};
 use super::inbox::Inboxes;
+use super::metrics::{ConnectionMetrics, ConnectionRole, LinkMetrics};
 use super::reader::Arrivals;
 use super::stream::Streams;
 use super::writer::{Writer, write_now};
@@ -24,6 +25,7 @@ use crate::compress::{BODY_BYTES_MIN, COMPRESSED, Packer};
 use crate::dial::{ConnectionId, Direction};
 use crate::error::{DecodeError, Misbehavior};
 use crate::identity::PeerId;
+use crate::metrics::Volume;
 use crate::time::Time;
 use crate::{codec, frame, limits, sender};
 
@@ -86,6 +88,8 @@ pub(super) struct Inner {
     ours: OnceLock<CloseReason>,
     /// What arrived, and what sending it smaller has saved, one for each channel of the params.
     received: Vec<Received>,
+    /// The same, one for each lane.
+    received_lanes: Vec<Received>,
     pub(super) datagrams_refused: AtomicU64,
 }
 
@@ -280,13 +284,19 @@ impl Queues {
         self.held_since.get_or_insert(now);
     }
 
-    pub(super) fn written(&mut self, channel: ChannelId, bytes: usize, now: Time) {
-        self.state.sent(channel, bytes, now);
+    pub(super) fn written(&mut self, channel: ChannelId, lane: u8, bytes: usize, now: Time) {
+        self.state.sent(channel, lane, bytes, now);
         self.written_at = now;
-        self.dropped(bytes, now);
+        self.let_go(bytes, now);
     }
 
-    pub(super) fn dropped(&mut self, bytes: usize, now: Time) {
+    /// The peer does not take the channel.
+    pub(super) fn dropped(&mut self, channel: ChannelId, lane: u8, bytes: usize, now: Time) {
+        self.state.unwanted(channel, lane, bytes, now);
+        self.let_go(bytes, now);
+    }
+
+    fn let_go(&mut self, bytes: usize, now: Time) {
         self.held = self.held.saturating_sub(bytes);
         self.held_since = (self.held > 0).then_some(now);
     }
@@ -315,6 +325,7 @@ impl Inner {
     ) -> Self {
         let Facts { id, peer, incarnation, version, direction, observed, table, channel_fallback } = facts;
         let received = params.channels().iter().map(|_| Received::default()).collect();
+        let received_lanes = (0..params.lanes_count()).map(|_| Received::default()).collect();
         let state = sender::State::new(params.clone());
         let queues = Queues {
             state,
@@ -356,6 +367,7 @@ impl Inner {
             draining: Notify::new(),
             ours: OnceLock::new(),
             received,
+            received_lanes,
             datagrams_refused: AtomicU64::new(0),
         }
     }
@@ -458,7 +470,7 @@ impl Inner {
     pub(super) fn mark_closed(&self) {
         let mut queues = self.queues();
         queues.closed = true;
-        queues.state.clear();
+        queues.state.clear(self.clock.now());
         queues.held = 0;
         queues.held_since = None;
         drop(queues);
@@ -555,7 +567,11 @@ impl Inner {
         self.streams.bulk_changed.notify_waiters();
     }
 
-    pub(super) fn count_received(&self, channel: ChannelId, frames: u64, bytes: u64) {
+    pub(super) fn count_received(&self, channel: ChannelId, lane: u8, frames: u64, bytes: u64) {
+        if let Some(index) = self.params.lane_index(channel, lane) {
+            self.received_lanes[index].frames.fetch_add(frames, Ordering::Relaxed);
+            self.received_lanes[index].bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
         if let Ok(index) = self.params.channels().binary_search_by_key(&channel, |spec| spec.id) {
             self.received[index].frames.fetch_add(frames, Ordering::Relaxed);
             self.received[index].bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -837,6 +853,35 @@ impl Link {
             (Some(queued), Some(held)) => Some(queued.min(held)),
             (queued, held) => queued.or(held),
         }
+    }
+
+    /// What is measured of the link: exact counts for each channel and lane, and what QUIC says of the connections. What was counted stays readable when the link is
+    /// closed; its last figures stand with its [`Event::Closed`](super::Event::Closed).
+    pub fn metrics(&self) -> LinkMetrics {
+        let connections = {
+            let seconds = self.0.seconds();
+            let seconds = seconds.open.iter().map(|(way, connection)| match way {
+                Way::Ours => (connection.clone(), ConnectionRole::OurSecond),
+                Way::Theirs => (connection.clone(), ConnectionRole::TheirSecond),
+            });
+            let first = (self.0.connection.clone(), ConnectionRole::First);
+            std::iter::once(first).chain(seconds).collect::<Vec<_>>()
+        };
+        let (mut channels, unknown_channel) = {
+            let queues = self.0.queues();
+            (queues.state.metrics(self.0.clock.now()), queues.state.unknown())
+        };
+        let volume = |received: &Received| Volume {
+            messages: received.frames.load(Ordering::Relaxed),
+            bytes: received.bytes.load(Ordering::Relaxed),
+        };
+        let mut received_lanes = self.0.received_lanes.iter();
+        for (channel, received) in channels.iter_mut().zip(&self.0.received) {
+            channel.received = volume(received);
+            channel.lanes.iter_mut().zip(&mut received_lanes).for_each(|(lane, received)| lane.received = volume(received));
+        }
+        let connections = connections.iter().map(|(connection, role)| ConnectionMetrics::of(connection, *role));
+        LinkMetrics { channels, unknown_channel, connections: connections.collect() }
     }
 
     /// What the connection has seen so far.

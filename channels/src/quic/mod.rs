@@ -88,6 +88,7 @@ mod governed;
 mod inbox;
 mod key;
 mod link;
+mod metrics;
 mod reader;
 mod stream;
 mod tls;
@@ -105,6 +106,7 @@ pub use governed::Governed;
 pub use inbox::{Batch, Handler, Inbox};
 pub use key::{NodeKey, NodeKeyError};
 pub use link::{ChannelStats, DatagramError, Link, LinkStats, MessageError, SendError};
+pub use metrics::{ConnectionMetrics, ConnectionRole, LinkMetrics};
 pub use stream::{ByteReader, ByteStream, ByteWriter, OpenError, StreamError, StreamListener};
 
 use crate::time::Time;

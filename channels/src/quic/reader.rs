@@ -318,7 +318,7 @@ async fn read_frames(
             taken += 1;
         }
         if frames > 0 {
-            link.count_received(channel, frames, bytes);
+            link.count_received(channel, preamble.lane, frames, bytes);
         }
         if let Some(slot) = slot
             && !bodies.is_empty()
@@ -425,7 +425,7 @@ async fn read_messages(mut datagram: Bytes, link: &Arc<Inner>, outlet: &Outlet) 
     if decoder.held_bytes() > 0 {
         return Err(Fault::Undecodable(DecodeError::Truncated));
     }
-    link.count_received(channel, frames, bytes);
+    link.count_received(channel, 0, frames, bytes);
     if let Some(slot) = slot {
         let batch = Batch::new(link.peer, link.incarnation, 0, bodies);
         match &slot.taker {

@@ -193,6 +193,8 @@ struct Lane {
     preamble: usize,
     /// Whether another connection carries the channel by now, and this stream ends with what it holds.
     is_ending: bool,
+    /// Since when the stream takes less than it is offered, and whether that is because it is not open.
+    blocked: Option<(Time, bool)>,
 }
 
 type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -319,7 +321,7 @@ impl Writer {
             took = true;
             if bytes.len() <= datagram_bytes && params.channel(channel).is_some_and(|spec| spec.reliability == Reliability::BestEffort) {
                 room = room.saturating_sub(bytes.len() + DATAGRAM_HEAD_BYTES);
-                queues.state.sent(channel, bytes.len(), now);
+                queues.state.sent(channel, number, bytes.len(), now);
                 self.datagrams.push((channel, bytes));
                 continue;
             }
@@ -332,6 +334,7 @@ impl Writer {
             }
             let Some(lane) = self.lanes.get_mut(&(channel, number)) else { continue };
             if matches!(lane.stream, LaneStream::Unwanted) {
+                queues.state.unwanted(channel, number, bytes.len(), now);
                 continue;
             }
             queues.taken(bytes.len(), now);
@@ -359,16 +362,22 @@ impl Writer {
     /// Offers every stream what waits for it. Says whether any took something.
     fn offer(&mut self, context: &mut Context<'_>) -> Result<bool, ConnectionError> {
         let mut wrote_any = false;
-        for ((channel, _), lane) in &mut self.lanes {
+        for ((channel, number), lane) in &mut self.lanes {
             let before = lane.bytes;
             let wrote = lane.offer(*channel, context, &self.link)?;
             if wrote > 0 || lane.bytes < before {
                 wrote_any = true;
                 let now = self.link.clock.now();
                 let mut queues = self.link.queues();
-                queues.written(*channel, wrote, now);
+                queues.written(*channel, *number, wrote, now);
                 // What an unwanted lane gave up.
-                queues.dropped(before - lane.bytes - wrote, now);
+                queues.dropped(*channel, *number, before - lane.bytes - wrote, now);
+                if let Some((since, is_opening)) = lane.blocked.take() {
+                    queues.state.blocked(*channel, is_opening, now.since(since));
+                }
+                lane.blocked = (lane.bytes > 0).then_some((now, false));
+            } else if lane.bytes > 0 && lane.blocked.is_none() {
+                lane.blocked = Some((self.link.clock.now(), matches!(lane.stream, LaneStream::Opening(_))));
             }
         }
         let ended = &mut self.ended;
@@ -428,6 +437,7 @@ impl Lane {
             bytes: 0,
             preamble: len,
             is_ending: false,
+            blocked: None,
         }
     }
 

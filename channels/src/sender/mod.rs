@@ -33,18 +33,29 @@
 //! A peer that stops reading makes this core hold at most what its [`Params`] allow: frames and bytes for each channel, and bytes
 //! altogether. Queues of [`Class::Control`] are inside that total but reserved: other classes cannot use their part.
 //! What was popped is the driver's to hold; it takes at most one frame for each stream.
+//!
+//! # Figures
+//!
+//! What [`State::metrics`] tells is counted here, for each channel and lane, with as many readings of the clock as `measure` says. The driver reports what becomes of
+//! everything that it popped: with [`State::sent`], [`State::unwanted`] or, in the end, [`State::clear`].
+
+mod measure;
 
 mod pace;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use self::measure::{Busy, Stamps, Waits};
 use self::pace::Pace;
 use crate::channel::{ChannelId, ChannelSpec, Class, Overflow, Path, Reliability};
 use crate::error::ConfigError;
+use crate::histogram::Histogram;
+use crate::metrics::{self, Blocked, ChannelMetrics, LaneMetrics, Volume};
 use crate::time::Time;
 use crate::{frame, limits};
 
@@ -164,6 +175,17 @@ impl Params {
     fn index(&self, id: ChannelId) -> Option<usize> {
         self.ids.binary_search(&id).ok()
     }
+
+    /// The number of a lane among all lanes of all channels; lanes beyond the last begin anew from the first.
+    pub(crate) fn lane_index(&self, id: ChannelId, lane: u8) -> Option<usize> {
+        self.index(id).map(|index| self.lanes[index] + usize::from(lane % self.channels[index].lanes))
+    }
+
+    /// How many lanes all channels have together.
+    #[cfg(feature = "quic")]
+    pub(crate) fn lanes_count(&self) -> usize {
+        self.lanes.last().copied().unwrap_or(0)
+    }
 }
 
 /// The built-in channels ([`ChannelSpec::built_in`]).
@@ -189,14 +211,30 @@ pub struct Counters {
     pub frames: u64,
     /// Bytes accepted.
     pub bytes: u64,
+    /// The part of them that is content.
+    pub body_bytes: u64,
     /// Frames refused, whatever became of them then.
     pub refused: u64,
+    /// Those of them for which the channel had room, but the peer had not.
+    pub peer_full: u64,
     /// Frames that gave way to later ones: the oldest of a full queue, or those that a later one of their key replaced.
     pub superseded: u64,
     /// Frames whose time was over when they would have left.
     pub expired: u64,
+    /// Those of them that were the oldest of a full queue.
+    pub oldest: u64,
+    /// Frames that the driver gave up because the peer does not take the channel.
+    pub unwanted: u64,
+    /// Frames that were still here, or in the hands of the driver, when the connection was gone.
+    pub lost: u64,
+    /// Frames of which the transport took the last byte.
+    pub sent_frames: u64,
     /// Bytes that the transport took.
     pub sent_bytes: u64,
+    /// How often it took some.
+    pub writes: u64,
+    /// For how long streams held back what was ready.
+    pub blocked: Blocked,
     /// The most that ever waited, frames and bytes each for themselves.
     pub high: Queued,
 }
@@ -254,12 +292,13 @@ pub struct State {
     /// The part of the total that is not of control.
     shared_bytes: usize,
     waiting_since: Option<Time>,
-    /// The time as it was told last.
-    now: Time,
     /// The most bytes of frames that fit in a datagram.
     datagram_bytes_max: usize,
     /// Whether a frame that waits may have a deadline.
     has_deadlines: bool,
+    stamps: Stamps,
+    /// Frames for channels that do not exist.
+    unknown: u64,
 }
 
 /// What all lanes of a channel hold and have seen.
@@ -273,11 +312,16 @@ struct Channel {
     clock: u64,
     /// How much may be under way, on a channel that keeps the latest.
     pace: Option<Pace>,
+    /// What was popped of it and is not settled.
+    under_way: Queued,
+    waited: Histogram,
+    busy: Busy,
 }
 
 #[derive(Default)]
 struct Queue {
     frames: Frames,
+    waits: Waits,
     /// Virtual time among the lanes of its channel, which share evenly what is the channel's.
     turn: u64,
 }
@@ -321,10 +365,24 @@ struct Frames {
     latest: Latest,
 }
 
+impl Queue {
+    /// Takes what is next, and follows it until it is settled.
+    fn pop(&mut self, max: usize) -> Option<(usize, Bytes)> {
+        let kept = self.frames.latest.slots.front().map(|(.., at)| *at);
+        let (frames, bytes) = self.frames.pop(max)?;
+        match kept {
+            Some(at) => self.waits.pop_kept(at, bytes.len()),
+            None => self.waits.pop(frames, bytes.len()),
+        }
+        Some((frames, bytes))
+    }
+}
+
 /// Frames of which a later one of the same key takes the place.
 #[derive(Default)]
 struct Latest {
-    slots: VecDeque<(Bytes, Bytes)>,
+    /// The key, the frame, and when it came.
+    slots: VecDeque<(Bytes, Bytes, Time)>,
     /// The number of the slot of each key; the first slot has the number `first`.
     places: BTreeMap<Bytes, u64>,
     first: u64,
@@ -339,9 +397,15 @@ impl Frames {
         self.lens.is_empty() && self.latest.slots.is_empty()
     }
 
+    /// All their bytes; looks at every block.
+    fn bytes(&self) -> usize {
+        let latest: usize = self.latest.slots.iter().map(|(_, frame, _)| frame.len()).sum();
+        self.blocks.iter().map(Bytes::len).sum::<usize>() + self.tail.len() + latest
+    }
+
     /// The length of the next frame. An empty frame is not free, or it could go first for ever.
     fn next_cost(&self) -> u64 {
-        let latest = self.latest.slots.front().map(|(_, frame)| frame.len() as u64);
+        let latest = self.latest.slots.front().map(|(_, frame, _)| frame.len() as u64);
         latest.or(self.lens.front().map(|len| u64::from(*len & !CONTINUES))).unwrap_or(1).max(1)
     }
 
@@ -399,7 +463,7 @@ impl Frames {
 
     /// Takes the next part and those behind it that lie in the same block and fit in `max` bytes together; how many frames end there.
     fn pop(&mut self, max: usize) -> Option<(usize, Bytes)> {
-        if let Some((key, frame)) = self.latest.slots.pop_front() {
+        if let Some((key, frame, _)) = self.latest.slots.pop_front() {
             self.latest.places.remove(&key);
             self.latest.first += 1;
             return Some((1, frame));
@@ -461,24 +525,24 @@ impl State {
         let queues = (0..params.lanes.last().copied().unwrap_or(0)).map(|_| Queue::default()).collect();
         let pace = |spec: &ChannelSpec| (spec.reliability == Reliability::Latest).then(Pace::default);
         let channels = params.channels.iter().map(|spec| Channel { pace: pace(spec), ..Channel::default() }).collect();
-        let (total, now) = (Queued::default(), Time::ZERO);
         State {
             params,
             channels,
             queues,
             classes: Default::default(),
-            total,
+            total: Queued::default(),
             shared_bytes: 0,
             waiting_since: None,
-            now,
+            stamps: Stamps::default(),
+            unknown: 0,
             datagram_bytes_max: 0,
             has_deadlines: false,
         }
     }
 
-    /// Tells the time, for what leaves from now on.
+    /// Tells the time, for what is queued and what leaves from now on.
     pub fn set_now(&mut self, now: Time) {
-        self.now = self.now.max(now);
+        self.stamps.tell(now);
     }
 
     /// Tells how many bytes of frames fit in a datagram: what is popped of a channel of [`Reliability::BestEffort`] fits, or is a single frame that does not.
@@ -491,12 +555,6 @@ impl State {
         self.set_now(now);
         let pace = self.params.index(channel).and_then(|index| self.channels[index].pace.as_mut());
         pace.is_some_and(|pace| pace.on_credit(total, now))
-    }
-
-    /// Forgets what waits: nobody is there any more.
-    pub fn clear(&mut self) {
-        self.channels.iter_mut().filter_map(|channel| channel.pace.as_mut()).for_each(Pace::give_up);
-        while self.pop(usize::MAX, |_, _| true).is_some() {}
     }
 
     /// The params.
@@ -522,8 +580,10 @@ impl State {
         if self.params.channel(channel).is_some_and(|spec| spec.reliability == Reliability::Latest) {
             return self.push_latest(channel, Bytes::new(), frame, now);
         }
-        match self.admit(channel, lane, frame.len(), || now) {
+        self.set_now(now);
+        match self.admit(channel, lane, frame.len(), frame::body_len(&frame), || now) {
             Ok(queue) => {
+                self.queues[queue].waits.push(self.stamps.now(), frame.len());
                 self.queues[queue].frames.push(frame);
                 self.check();
                 Ok(())
@@ -532,7 +592,7 @@ impl State {
         }
     }
 
-    /// Encodes and queues a message, on the way that costs least. `now` is asked only when nothing waited before.
+    /// Encodes and queues a message, on the way that costs least. `now` is asked when nothing waited on the lane before, and now and then.
     ///
     /// # Errors
     ///
@@ -546,7 +606,8 @@ impl State {
         now: impl FnOnce() -> Time,
     ) -> Result<(), (Reason, Overflow)> {
         let len = frame::encoded_len(kind, body.len());
-        let queue = self.admit(channel, lane, len, now)?;
+        let queue = self.admit(channel, lane, len, body.len(), now)?;
+        self.queues[queue].waits.push(self.stamps.now(), len);
         if len <= SHARED_FRAME_BYTES_MAX {
             self.queues[queue].frames.push_message(kind, body, len);
         } else {
@@ -599,7 +660,8 @@ impl State {
         if len <= SHARED_FRAME_BYTES_MAX {
             return self.push_message(channel, lane, kind, &body, now);
         }
-        let queue = self.admit(channel, lane, len, now)?;
+        let queue = self.admit(channel, lane, len, body.len(), now)?;
+        self.queues[queue].waits.push(self.stamps.now(), len);
         self.queues[queue].frames.push_shared(kind, body, len);
         self.check();
         Ok(())
@@ -611,6 +673,8 @@ impl State {
     ///
     /// As [`State::push`]; a frame that replaces another is refused only when it is larger and there is no room for the difference.
     pub fn push_latest(&mut self, channel: ChannelId, key: Bytes, frame: Bytes, now: Time) -> Result<(), Refused> {
+        self.set_now(now);
+        let body_len = frame::body_len(&frame);
         let place = self.params.index(channel).and_then(|index| {
             let latest = &self.queues[self.params.lanes[index]].frames.latest;
             latest.places.get(&key).map(|number| (index, (number - latest.first) as usize))
@@ -620,11 +684,13 @@ impl State {
             let before = self.queues[queue].frames.latest.slots[at].1.len();
             // As if the old one had left, so that limits and counters see one of them.
             self.release(index, 1, before);
-            let admitted = self.admit(channel, 0, frame.len(), || now);
+            let admitted = self.admit(channel, 0, frame.len(), body_len, || now);
             return match admitted {
                 Ok(_) => {
                     self.channels[index].counters.superseded += 1;
-                    self.queues[queue].frames.latest.slots[at].1 = frame;
+                    self.queues[queue].waits.dropped += 1;
+                    let slot = &mut self.queues[queue].frames.latest.slots[at];
+                    (slot.1, slot.2) = (frame, self.stamps.now());
                     self.check();
                     Ok(())
                 }
@@ -635,11 +701,11 @@ impl State {
                 }
             };
         }
-        match self.admit(channel, 0, frame.len(), || now) {
+        match self.admit(channel, 0, frame.len(), body_len, || now) {
             Ok(queue) => {
                 let latest = &mut self.queues[queue].frames.latest;
                 latest.places.insert(key.clone(), latest.first + latest.slots.len() as u64);
-                latest.slots.push_back((key, frame));
+                latest.slots.push_back((key, frame, self.stamps.now()));
                 self.check();
                 Ok(())
             }
@@ -648,8 +714,16 @@ impl State {
     }
 
     /// Makes room for a frame, or says why there is none. The caller puts it into the queue with the number that is returned.
-    fn admit(&mut self, channel: ChannelId, lane: u8, len: usize, now: impl FnOnce() -> Time) -> Result<usize, (Reason, Overflow)> {
+    fn admit(
+        &mut self,
+        channel: ChannelId,
+        lane: u8,
+        len: usize,
+        body_len: usize,
+        now: impl FnOnce() -> Time,
+    ) -> Result<usize, (Reason, Overflow)> {
         let Some(index) = self.params.index(channel) else {
+            self.unknown += 1;
             return Err((Reason::UnknownChannel, Overflow::Refuse));
         };
         let spec = &self.params.channels[index];
@@ -673,10 +747,13 @@ impl State {
         };
         if let Some(reason) = reason {
             self.channels[index].counters.refused += 1;
+            self.channels[index].counters.peer_full += u64::from(reason == Reason::PeerFull);
             return Err((reason, overflow));
         }
+        let at = self.stamps.stamp(self.queues[queue].frames.is_empty(), now);
         let channel = &mut self.channels[index];
         if channel.queued.frames == 0 {
+            channel.busy.begin(at);
             channel.turn = channel.turn.max(self.classes[class].clock);
         }
         if self.queues[queue].frames.is_empty() {
@@ -685,9 +762,10 @@ impl State {
         let counters = &mut channel.counters;
         counters.frames += 1;
         counters.bytes += len as u64;
+        counters.body_bytes += body_len as u64;
         self.hold(index, 1, len);
         if self.waiting_since.is_none() {
-            self.waiting_since = Some(now());
+            self.waiting_since = Some(at);
         }
         Ok(queue)
     }
@@ -697,7 +775,9 @@ impl State {
         let mut lanes = std::iter::once(queue).chain(self.params.lanes[index]..self.params.lanes[index + 1]);
         // Of a frame whose start has left the rest must follow.
         let Some(at) = lanes.find(|lane| !self.queues[*lane].frames.is_empty() && !self.queues[*lane].frames.is_cut) else { return false };
-        self.channels[index].counters.superseded += self.drop_next(index, at);
+        let dropped = self.drop_next(index, at);
+        self.channels[index].counters.superseded += dropped;
+        self.channels[index].counters.oldest += dropped;
         true
     }
 
@@ -706,6 +786,7 @@ impl State {
         let mut dropped = 0;
         while let Some((frames, bytes)) = self.queues[at].frames.pop(0) {
             dropped += frames as u64;
+            self.queues[at].waits.drop_queued(frames, bytes.len());
             self.release(index, frames, bytes.len());
             if !self.queues[at].frames.is_cut {
                 break;
@@ -719,11 +800,13 @@ impl State {
         self.has_deadlines = false;
         for index in 0..self.channels.len() {
             for at in self.params.lanes[index]..self.params.lanes[index + 1] {
-                while self.queues[at].frames.is_expired(self.now) {
+                while self.queues[at].frames.is_expired(self.stamps.now()) {
                     self.channels[index].counters.expired += self.drop_next(index, at);
                 }
                 self.has_deadlines |= !self.queues[at].frames.deadlines.is_empty();
             }
+            // What was dropped may have been the last that anybody waited for.
+            self.settle(index, 0, 0);
         }
         if self.total.frames == 0 {
             self.waiting_since = None;
@@ -808,10 +891,12 @@ impl State {
             None => max,
         };
         let max = if self.params.channels[index].reliability == Reliability::BestEffort { max.min(self.datagram_bytes_max) } else { max };
-        let (frames, bytes) = self.queues[queue].frames.pop(max)?;
+        let (frames, bytes) = self.queues[queue].pop(max)?;
+        let under_way = &mut self.channels[index].under_way;
+        (under_way.frames, under_way.bytes) = (under_way.frames + frames, under_way.bytes + bytes.len());
         let cost = bytes.len().max(frames) as u64;
         if let Some(pace) = &mut self.channels[index].pace {
-            pace.on_sent(bytes.len(), self.now);
+            pace.on_sent(bytes.len(), self.stamps.now());
         }
         let (turns, owner, lane) = (&mut self.classes[class], &mut self.channels[index], &mut self.queues[queue]);
         turns.clock = turns.clock.max(owner.turn);
@@ -833,13 +918,61 @@ impl State {
         Some(Popped { channel, lane, frames, bytes })
     }
 
-    /// Says that the transport took bytes of a popped frame, all or a part: progress.
-    pub fn sent(&mut self, channel: ChannelId, bytes: usize, now: Time) {
-        if let Some(index) = self.params.index(channel) {
-            self.channels[index].counters.sent_bytes += bytes as u64;
+    /// Says that the transport took bytes of what was popped from a lane, all or a part: progress.
+    pub fn sent(&mut self, channel: ChannelId, lane: u8, bytes: usize, now: Time) {
+        self.set_now(now);
+        if let (Some(index), Some(queue)) = (self.params.index(channel), self.params.lane_index(channel, lane)) {
+            let Channel { counters, waited, .. } = &mut self.channels[index];
+            let frames = self.queues[queue].waits.sent(bytes, now, waited);
+            counters.sent_frames += frames;
+            counters.sent_bytes += bytes as u64;
+            counters.writes += u64::from(bytes > 0);
+            self.settle(index, frames, bytes);
         }
         if let Some(since) = &mut self.waiting_since {
             *since = (*since).max(now);
+        }
+    }
+
+    /// Says that bytes of what was popped from a lane were given up, because the peer does not take the channel.
+    pub fn unwanted(&mut self, channel: ChannelId, lane: u8, bytes: usize, now: Time) {
+        self.set_now(now);
+        if let (Some(index), Some(queue)) = (self.params.index(channel), self.params.lane_index(channel, lane)) {
+            let frames = self.queues[queue].waits.drop_popped(bytes);
+            self.channels[index].counters.unwanted += frames;
+            self.settle(index, frames, bytes);
+        }
+    }
+
+    /// Says that a stream of a channel held something back for so long.
+    pub fn blocked(&mut self, channel: ChannelId, is_opening: bool, time: Duration) {
+        if let Some(index) = self.params.index(channel) {
+            let blocked = &mut self.channels[index].counters.blocked;
+            let sum = if is_opening { &mut blocked.opening } else { &mut blocked.stream };
+            *sum = sum.saturating_add(time);
+        }
+    }
+
+    /// Forgets what waits, and what was popped and not settled, and counts it as lost: the connection is gone.
+    pub fn clear(&mut self, now: Time) {
+        self.set_now(now);
+        self.channels.iter_mut().filter_map(|channel| channel.pace.as_mut()).for_each(Pace::give_up);
+        while self.pop(usize::MAX, |_, _| true).is_some() {}
+        for index in 0..self.channels.len() {
+            let lanes = self.params.lanes[index]..self.params.lanes[index + 1];
+            let lost: u64 = self.queues[lanes].iter_mut().map(|queue| queue.waits.drop_all_popped()).sum();
+            self.channels[index].counters.lost += lost;
+            self.settle(index, lost, usize::MAX);
+        }
+    }
+
+    /// What was popped has gone one way or the other.
+    fn settle(&mut self, index: usize, frames: u64, bytes: usize) {
+        let channel = &mut self.channels[index];
+        channel.under_way.frames = channel.under_way.frames.saturating_sub(frames as usize);
+        channel.under_way.bytes = channel.under_way.bytes.saturating_sub(bytes);
+        if channel.queued.frames == 0 && channel.under_way.frames == 0 {
+            channel.busy.end(self.stamps.now());
         }
     }
 
@@ -898,6 +1031,52 @@ impl State {
         self.params.channels.iter().zip(&self.channels).map(|(spec, channel)| (spec.id, channel.counters))
     }
 
+    /// What is measured of each channel, in the order of their numbers, but for what was received.
+    pub fn metrics(&self, now: Time) -> Vec<ChannelMetrics> {
+        let channels = self.params.channels.iter().zip(&self.channels).enumerate();
+        channels.map(|(index, (spec, channel))| self.channel_metrics(index, spec.id, channel, now)).collect()
+    }
+
+    fn channel_metrics(&self, index: usize, id: ChannelId, channel: &Channel, now: Time) -> ChannelMetrics {
+        let Channel { queued, counters, under_way, waited, busy, .. } = channel;
+        let (busy, busy_last) = busy.at(now.max(self.stamps.now()));
+        let lanes = self.queues[self.params.lanes[index]..self.params.lanes[index + 1]].iter().map(|queue| {
+            let (frames, waits) = (&queue.frames, &queue.waits);
+            LaneMetrics {
+                sent: Volume { messages: waits.sent_frames, bytes: waits.sent_bytes },
+                waiting: volume(frames.len() + waits.under_way.frames, frames.bytes() + waits.under_way.bytes),
+                dropped: waits.dropped,
+                received: Volume::default(),
+            }
+        });
+        ChannelMetrics {
+            accepted: Volume { messages: counters.frames, bytes: counters.body_bytes },
+            sent: Volume { messages: counters.sent_frames, bytes: counters.sent_bytes },
+            waiting: volume(queued.frames + under_way.frames, queued.bytes + under_way.bytes),
+            queued_high: volume(counters.high.frames, counters.high.bytes),
+            refused: metrics::Refused { channel_full: counters.refused - counters.peer_full, peer_full: counters.peer_full },
+            dropped: metrics::Dropped {
+                conflated: counters.superseded - counters.oldest,
+                oldest: counters.oldest,
+                unwanted: counters.unwanted,
+                lost: counters.lost,
+                expired: counters.expired,
+            },
+            writes: counters.writes,
+            waited: waited.clone(),
+            busy,
+            busy_last,
+            blocked: counters.blocked,
+            lanes: lanes.collect(),
+            ..ChannelMetrics::new(id)
+        }
+    }
+
+    /// Frames that were meant for channels that do not exist.
+    pub fn unknown(&self) -> u64 {
+        self.unknown
+    }
+
     fn check(&self) {
         debug_assert_eq!(self.total.frames == 0, self.waiting_since.is_none(), "a wait has a start");
         debug_assert_eq!(self.total.frames, self.channels.iter().map(|channel| channel.queued.frames).sum::<usize>(), "the frames add up");
@@ -905,7 +1084,18 @@ impl State {
         debug_assert_eq!(self.total.bytes, self.channels.iter().map(|channel| channel.queued.bytes).sum::<usize>(), "the bytes add up");
         debug_assert!(self.shared_bytes <= self.params.shared_bytes_max, "control keeps what is reserved for it");
         debug_assert!(self.total.bytes <= self.params.peer_bytes_max, "the peer keeps to its total");
+        debug_assert!(
+            self.channels.iter().all(|Channel { queued, under_way, counters, .. }| {
+                let held = (queued.frames + under_way.frames) as u64;
+                counters.frames == counters.sent_frames + counters.superseded + counters.expired + counters.unwanted + counters.lost + held
+            }),
+            "each frame that was taken is accounted for"
+        );
     }
+}
+
+fn volume(frames: usize, bytes: usize) -> Volume {
+    Volume { messages: frames as u64, bytes: bytes as u64 }
 }
 
 impl fmt::Debug for State {

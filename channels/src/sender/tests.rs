@@ -247,18 +247,18 @@ fn a_stall_is_the_time_without_progress() {
     assert_eq!(state.stalled_since(), Some(at(1)));
     let (channel, frame) = pop(&mut state, any).unwrap();
     assert_eq!(state.stalled_since(), Some(at(1)), "a frame in the driver's hands is no progress");
-    state.sent(channel, frame.len(), at(5));
+    state.sent(channel, 0, frame.len(), at(5));
     assert_eq!(state.stalled_since(), Some(at(5)));
-    state.sent(channel, 0, at(3));
+    state.sent(channel, 0, 0, at(3));
     assert_eq!(state.stalled_since(), Some(at(5)), "time does not run backwards");
     pop(&mut state, any).unwrap();
     assert_eq!(state.stalled_since(), None);
-    state.sent(channel, 10, at(6));
+    state.sent(channel, 0, 10, at(6));
     assert_eq!(state.stalled_since(), None);
     state.push(ChannelId::DATA, frame_of(10), at(9)).unwrap();
     assert_eq!(state.stalled_since(), Some(at(9)));
     assert_eq!(state.counters().find(|(id, _)| *id == ChannelId::DATA).unwrap().1.sent_bytes, 20);
-    state.sent(ChannelId(500), 10, at(10));
+    state.sent(ChannelId(500), 0, 10, at(10));
 }
 
 #[test]
@@ -315,10 +315,10 @@ fn the_fullest_channel_shows_a_peer_that_takes_only_others() {
     push(&mut state, ChannelId::CONTROL, 100).unwrap();
     let (channel, frame) = pop(&mut state, any).unwrap();
     assert_eq!(channel, ChannelId::CONTROL);
-    state.sent(channel, frame.len(), T0);
+    state.sent(channel, 0, frame.len(), T0);
     assert_eq!(state.fullest(), Some((ChannelId::EVENTS, Queued { frames: 2, bytes: 1_500 }, 0)), "progress on control is not its own");
     let (channel, frame) = pop(&mut state, any).unwrap();
-    state.sent(channel, frame.len(), T0);
+    state.sent(channel, 0, frame.len(), T0);
     assert_eq!(state.fullest(), Some((ChannelId::EVENTS, Queued { frames: 1, bytes: 500 }, 1_000)));
 }
 
@@ -499,6 +499,225 @@ fn little_of_a_channel_that_keeps_the_latest_is_under_way_without_credit() {
     }
     while state.pop(0, any).is_some() {}
     assert!(!state.is_empty());
-    state.clear();
+    state.clear(T0);
     assert!(state.is_empty());
+}
+fn at_ms(millis: u64) -> Time {
+    Time::from_millis(millis)
+}
+
+fn metrics_of(state: &State, channel: ChannelId, now: Time) -> ChannelMetrics {
+    let metrics = state.metrics(now).into_iter().find(|metrics| metrics.channel == channel).unwrap();
+    let dropped = metrics.dropped.total();
+    assert_eq!(metrics.accepted.messages, metrics.sent.messages + metrics.waiting.messages + dropped, "all are accounted for");
+    assert_eq!(metrics.waited.count(), metrics.sent.messages);
+    assert_eq!(metrics.lanes.iter().map(|lane| lane.sent.messages).sum::<u64>(), metrics.sent.messages);
+    assert_eq!(metrics.lanes.iter().map(|lane| lane.sent.bytes).sum::<u64>(), metrics.sent.bytes);
+    assert_eq!(metrics.lanes.iter().map(|lane| lane.waiting.messages).sum::<u64>(), metrics.waiting.messages);
+    assert_eq!(metrics.lanes.iter().map(|lane| lane.waiting.bytes).sum::<u64>(), metrics.waiting.bytes);
+    assert_eq!(metrics.lanes.iter().map(|lane| lane.dropped).sum::<u64>(), dropped);
+    metrics
+}
+
+#[test]
+fn a_wait_lasts_from_the_push_until_the_transport_has_the_last_byte() {
+    let mut state = state();
+    let push_at = |state: &mut State, millis| state.push_message(ChannelId::DATA, 0, 3, &[7; 10], || at_ms(millis)).unwrap();
+    push_at(&mut state, 0);
+    // The clock is asked again at once, because frames come slowly.
+    push_at(&mut state, 1);
+    push_at(&mut state, 10);
+    let all = metrics_of(&state, ChannelId::DATA, at_ms(10));
+    assert_eq!((all.accepted, all.waiting), (Volume { messages: 3, bytes: 30 }, Volume { messages: 3, bytes: 36 }));
+    state.set_now(at_ms(20));
+    let popped = state.pop(BLOCK_BYTES, any).unwrap();
+    assert_eq!(popped.frames, 3);
+    state.sent(ChannelId::DATA, popped.lane, 11, at_ms(21));
+    assert_eq!(metrics_of(&state, ChannelId::DATA, at_ms(21)).sent, Volume { messages: 0, bytes: 11 }, "a byte is missing");
+    state.sent(ChannelId::DATA, popped.lane, 1, at_ms(22));
+    state.sent(ChannelId::DATA, popped.lane, 24, at_ms(30));
+    let all = metrics_of(&state, ChannelId::DATA, at_ms(30));
+    assert_eq!((all.sent.messages, all.writes, all.waited.max()), (3, 3, Duration::from_millis(29)));
+    let waits: Vec<_> = all.waited.buckets().map(|(end, count)| (end.as_millis(), count)).collect();
+    assert_eq!(waits, [(20, 1), (22, 1), (29, 1)], "20, 22 and 29 ms in buckets of up to 1 ms: {waits:?}");
+    assert_eq!((all.messages_per_write(), all.busy), (1.0, Duration::from_millis(30)));
+    assert_eq!(metrics_of(&state, ChannelId::DATA, at_ms(40)), all, "nothing happened");
+}
+
+#[test]
+fn the_clock_is_asked_seldom_when_frames_come_fast() {
+    let mut state = state();
+    let (mut nanos, mut asked) = (0, 0_u32);
+    for _ in 0..5_000 {
+        nanos += 100;
+        let now = || {
+            asked += 1;
+            Time::from_nanos(nanos)
+        };
+        state.push_message(ChannelId::DATA, 0, 3, b"", now).unwrap();
+    }
+    assert!(asked <= 170, "{asked}");
+    let popped = state.pop(BLOCK_BYTES, any).unwrap();
+    state.sent(ChannelId::DATA, 0, popped.bytes.len(), Time::from_nanos(nanos));
+    let waited = metrics_of(&state, ChannelId::DATA, at_ms(9)).waited;
+    // None is understated, and none is overstated by the time of more than 31 frames: 3.1 µs.
+    let (true_max, told) = (Duration::from_nanos(nanos - 100), waited.max());
+    assert!(true_max <= told && told <= true_max + Duration::from_nanos(3_100), "{told:?}");
+    // When they come slowly, each is stamped but for the rest of one stride.
+    asked = 0;
+    for _ in 0..1_000 {
+        nanos += 20_000;
+        let now = || {
+            asked += 1;
+            Time::from_nanos(nanos)
+        };
+        state.push_message(ChannelId::DATA, 0, 3, b"", now).unwrap();
+    }
+    assert!(asked >= 968, "{asked}");
+    // A frame that comes to an empty lane is always stamped, whatever waits on others.
+    asked = 0;
+    for lane in 1..5 {
+        let now = || {
+            asked += 1;
+            Time::from_nanos(nanos)
+        };
+        state.push_message(ChannelId::DATA, lane, 3, b"", now).unwrap();
+    }
+    assert_eq!(asked, 4);
+}
+
+#[test]
+fn refusals_and_drops_are_told_apart() {
+    let mut state = with(|spec| (spec.overflow, spec.queued_frames_max) = (Overflow::DropOldest, 3));
+    (0..10).for_each(|_| state.push_message(ChannelId::DATA, 0, 3, b"1", || T0).unwrap());
+    let data = metrics_of(&state, ChannelId::DATA, T0);
+    assert_eq!((data.dropped.oldest, data.dropped.total(), data.waiting.messages, data.accepted.messages), (7, 7, 3, 10));
+    assert_eq!(data.queued_high, Volume { messages: 3, bytes: 9 });
+
+    let mut state = with(|spec| spec.reliability = Reliability::Latest);
+    for version in 0..10_u64 {
+        let at = T0 + Duration::from_secs(version);
+        state.push_latest(ChannelId::DATA, Bytes::from_static(b"key"), frame::encode(3, &[0; 5]), at).unwrap();
+    }
+    let popped = state.pop(0, any).unwrap();
+    state.sent(ChannelId::DATA, 0, popped.bytes.len(), T0 + Duration::from_secs(11));
+    let data = metrics_of(&state, ChannelId::DATA, T0);
+    assert_eq!((data.dropped.conflated, data.dropped.total(), data.sent.messages, data.accepted.bytes), (9, 9, 1, 50));
+    assert_eq!(data.waited.max(), Duration::from_secs(2), "the wait of the one that was sent");
+
+    let mut table = ChannelSpec::built_in();
+    table[2].queued_frames_max = 2;
+    let mut state = State::new(Params::new(table, 4 * 1_024 * 1_024 + limits::FRAME_BYTES_MAX + 100).unwrap());
+    let fits = push(&mut state, ChannelId::EVENTS, limits::FRAME_BYTES_MAX);
+    assert_eq!(fits, Ok(()));
+    assert_eq!(push(&mut state, ChannelId::DATA, 1_000), Err(Reason::PeerFull));
+    (0..2).for_each(|_| push(&mut state, ChannelId::DATA, 10).unwrap());
+    (0..3).for_each(|_| assert_eq!(push(&mut state, ChannelId::DATA, 10), Err(Reason::ChannelFull)));
+    (0..4).for_each(|_| assert_eq!(push(&mut state, ChannelId(99), 10), Err(Reason::UnknownChannel)));
+    let data = metrics_of(&state, ChannelId::DATA, T0);
+    assert_eq!((data.refused.channel_full, data.refused.peer_full, data.refused.total(), state.unknown()), (3, 1, 4, 4));
+}
+
+#[test]
+fn what_a_broken_connection_held_is_lost_and_what_nobody_wants_is_not() {
+    let mut state = state();
+    for lane in 0..5 {
+        (0..10).for_each(|_| state.push_message(ChannelId::DATA, lane, 3, &[1; 18], || T0).unwrap());
+    }
+    push(&mut state, ChannelId::EVENTS, 50).unwrap();
+    for _ in 0..3 {
+        state.pop(BLOCK_BYTES, |channel, _| channel == ChannelId::DATA).unwrap();
+    }
+    // A lane is sent, one is given up, one is in the driver's hands, two wait.
+    state.sent(ChannelId::DATA, 0, 200, T0);
+    state.unwanted(ChannelId::DATA, 1, 200, T0);
+    state.clear(T0);
+    let data = metrics_of(&state, ChannelId::DATA, T0);
+    assert_eq!((data.sent.messages, data.dropped.unwanted, data.dropped.lost), (10, 10, 30));
+    assert_eq!((data.waiting, data.lanes[2].dropped), (Volume::default(), 10));
+    assert_eq!(metrics_of(&state, ChannelId::EVENTS, T0).dropped.lost, 1);
+    assert!(state.is_empty());
+}
+
+#[test]
+fn utilization_is_that_of_the_last_whole_window() {
+    let mut state = state();
+    let secs = Time::from_secs;
+    let utilization = |state: &State, now| metrics_of(state, ChannelId::DATA, now).utilization();
+    state.push(ChannelId::DATA, frame_of(10), secs(12)).unwrap();
+    assert_eq!(utilization(&state, secs(19)), 0.0, "its window is not over");
+    state.set_now(secs(14));
+    let popped = state.pop(0, any).unwrap();
+    state.sent(ChannelId::DATA, popped.lane, 10, secs(15));
+    for now in [20, 25, 29] {
+        assert_eq!(utilization(&state, secs(now)), 0.3);
+    }
+    assert_eq!(utilization(&state, secs(30)), 0.0);
+    state.push(ChannelId::DATA, frame_of(10), secs(45)).unwrap();
+    assert_eq!(utilization(&state, secs(51)), 0.5);
+    assert_eq!(utilization(&state, secs(69)), 1.0);
+    assert_eq!(metrics_of(&state, ChannelId::DATA, secs(69)).busy, Duration::from_secs(3 + 24));
+    let popped = state.pop(0, any).unwrap();
+    state.sent(ChannelId::DATA, popped.lane, 10, secs(72));
+    assert_eq!((utilization(&state, secs(79)), utilization(&state, secs(80)), utilization(&state, secs(99))), (1.0, 0.2, 0.0));
+    assert_eq!(metrics_of(&state, ChannelId::DATA, secs(99)).busy, Duration::from_secs(3 + 27));
+}
+
+#[test]
+fn random_use_accounts_for_every_message() {
+    for seed in 0..10 {
+        let mut rng = random::generator(seed, "sender-metrics", 0);
+        let mut state = with(|spec| {
+            spec.overflow = [Overflow::Refuse, Overflow::DropOldest][seed as usize % 2];
+            spec.queued_frames_max = 50;
+        });
+        let (mut now, mut accepted, mut refused) = (0, Volume::default(), 0);
+        // What was popped of each lane and not reported.
+        let mut held = [0_usize; 5];
+        for _ in 0..3_000 {
+            now += rng.random_range(0..30_000);
+            let time = Time::from_nanos(now);
+            let lane = rng.random_range(0..5);
+            match rng.random_range(0..8) {
+                0..4 => {
+                    let len = if rng.random_range(0..20) == 0 { rng.random_range(0..100_000) } else { rng.random_range(0..200) };
+                    let body = Bytes::from(vec![1; len]);
+                    let pushed = match rng.random_range(0..3) {
+                        0 => state.push_message(ChannelId::DATA, lane, 3, &body, || time),
+                        1 => state.push_shared(ChannelId::DATA, lane, 3, body, || time),
+                        _ => {
+                            let frame = frame::encode(300, &body);
+                            state.push_on(ChannelId::DATA, lane, frame, time).map_err(|refused| (refused.reason, refused.overflow))
+                        }
+                    };
+                    match pushed {
+                        Ok(()) => accepted = Volume { messages: accepted.messages + 1, bytes: accepted.bytes + len as u64 },
+                        Err(_) => refused += 1,
+                    }
+                }
+                4 | 5 => {
+                    state.set_now(time);
+                    if let Some(popped) = state.pop(rng.random_range(0..5_000), any) {
+                        held[usize::from(popped.lane)] += popped.bytes.len();
+                    }
+                }
+                6 => {
+                    let bytes = rng.random_range(0..=held[usize::from(lane)]);
+                    held[usize::from(lane)] -= bytes;
+                    state.sent(ChannelId::DATA, lane, bytes, time);
+                }
+                _ if rng.random_range(0..20) == 0 => {
+                    state.unwanted(ChannelId::DATA, lane, std::mem::take(&mut held[usize::from(lane)]), time);
+                }
+                _ => {}
+            }
+            let metrics = metrics_of(&state, ChannelId::DATA, time);
+            assert_eq!((metrics.accepted, metrics.refused.total()), (accepted, refused));
+            assert_eq!(metrics.waiting.bytes, (state.queued(ChannelId::DATA).bytes + held.iter().sum::<usize>()) as u64);
+        }
+        state.clear(Time::from_nanos(now));
+        let end = metrics_of(&state, ChannelId::DATA, Time::from_nanos(now));
+        assert_eq!(end.waiting, Volume::default());
+        assert!(end.sent.messages > 0 && end.dropped.lost > 0 && end.dropped.unwanted > 0, "it happened: {end:?}");
+    }
 }
