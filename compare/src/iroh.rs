@@ -12,11 +12,14 @@ use futures_lite::StreamExt;
 use iroh_gossip::api::{Event, GossipReceiver, GossipSender, JoinOptions};
 use iroh_gossip::net::Gossip;
 use iroh_gossip::proto::TopicId;
+use tokio::time::sleep;
 
 use crate::{Failure, Flow, Stop};
 
 /// Messages under way when it is paced: it loses messages when a subscriber is 256 behind.
 pub(crate) const UNDER_WAY_MAX: u64 = 192;
+/// How long it waits before it looks again; so many messages in a millisecond are more than it can carry.
+const LOOK: Duration = Duration::from_millis(1);
 /// What has not arrived after this time is lost.
 const LOST: Duration = Duration::from_millis(200);
 /// It may hold so many events for us.
@@ -80,7 +83,7 @@ async fn send(sender: GossipSender, under_way_max: Option<u64>, flow: &Flow) -> 
                 if flow.delivered() == seen && since.elapsed() > LOST {
                     lost = flow.sent() - flow.delivered();
                 }
-                tokio::task::yield_now().await;
+                sleep(LOOK).await;
             }
         }
         sender.broadcast(flow.message(number).into()).await?;

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::{Failure, Flow, Stop, free_port};
 
 /// Tasks that broadcast: each waits until the node has taken its message.
-pub(crate) const PRODUCERS: usize = 64;
+pub(crate) const PRODUCERS: usize = 16;
 /// Messages taken at once.
 const TAKEN_MAX: usize = 1_024;
 /// From here on a message is handed over whole, as a program would.
