@@ -16,6 +16,8 @@ use meshwork_channels::{ChannelId, Time, sender};
 
 /// So much waiting on one channel is congestion: well below what any channel may queue. It ends at half of it.
 const CONGESTED_BYTES: usize = 768 * 1_024;
+/// So many frames are congestion too, however small they are: a quarter of the frames that `events` may queue.
+const CONGESTED_FRAMES: usize = 1_250;
 /// The pace at which a peer keeps up whatever the others do. A guess: a link of 8 Mbit/s.
 const PACE_BYTES_PER_S: u64 = 1_024 * 1_024;
 /// The pace is judged after this time; until then a peer has the benefit of the doubt.
@@ -45,6 +47,11 @@ pub(super) struct Congestion {
     shares: BTreeSet<ConnectionId>,
 }
 
+/// What waits, in bytes; small frames weigh more than they have.
+fn weight(queued: sender::Queued) -> usize {
+    queued.bytes.max(queued.frames * (CONGESTED_BYTES / CONGESTED_FRAMES))
+}
+
 impl Congestion {
     /// Notes which peers take a share of the traffic, from the bytes that each has taken so far.
     pub(super) fn on_tick(&mut self, links: impl Iterator<Item = (ConnectionId, u64)>) {
@@ -66,7 +73,7 @@ impl Congestion {
     ) -> bool {
         let (mut keeps_up, mut slow, mut relaxed) = (false, false, false);
         for (connection, fullest) in links {
-            let Some((channel, queued, taken)) = fullest.filter(|(_, queued, _)| queued.bytes > CONGESTED_BYTES / 2) else {
+            let Some((channel, queued, taken)) = fullest.filter(|(_, queued, _)| weight(*queued) > CONGESTED_BYTES / 2) else {
                 self.paces.remove(&connection);
                 relaxed |= self.shares.contains(&connection);
                 continue;
@@ -74,7 +81,7 @@ impl Congestion {
             let begins = Pace { channel, since: now, taken_then: taken, taken, progress_at: now };
             let pace = match self.paces.get_mut(&connection) {
                 Some(pace) if pace.channel == channel => pace,
-                _ if queued.bytes <= CONGESTED_BYTES => {
+                _ if weight(queued) <= CONGESTED_BYTES => {
                     relaxed |= self.shares.contains(&connection);
                     continue;
                 }
@@ -83,7 +90,7 @@ impl Congestion {
             if taken > pace.taken {
                 (pace.taken, pace.progress_at) = (taken, now);
             }
-            if queued.bytes <= CONGESTED_BYTES {
+            if weight(queued) <= CONGESTED_BYTES {
                 continue;
             }
             let waited = now.since(pace.since);
@@ -147,6 +154,9 @@ mod tests {
         let mut congestion = Congestion::default();
         assert!(!congestion.holds_up([link(1, CONGESTED_BYTES, 0)].into_iter(), at(0)));
         assert!(congestion.holds_up([link(1, CONGESTED_BYTES + 1, 0)].into_iter(), at(1)));
+        let small = |frames| [(ConnectionId(2), Some((ChannelId::EVENTS, sender::Queued { frames, bytes: 67 * frames }, 0)))].into_iter();
+        assert!(!congestion.holds_up(small(CONGESTED_FRAMES), at(1)));
+        assert!(congestion.holds_up(small(CONGESTED_FRAMES + 2), at(1)), "or their queue would be full before it looks so");
         congestion.on_tick(std::iter::empty());
         assert!(congestion.paces.is_empty(), "a connection that is gone is forgotten");
     }

@@ -824,7 +824,7 @@ impl Link {
         sender::Queued { bytes: total.bytes.saturating_add(queues.held), ..total }
     }
 
-    /// The channel on which most bytes wait among those whose overflow ends the connection, what waits there, and the bytes of it that the transport has taken so far; `None` while
+    /// The channel whose queue is fullest, in frames or in bytes, among those whose overflow ends the connection, what waits there, and the bytes of it that the transport has taken so far; `None` while
     /// nothing waits before the writer.
     pub fn fullest(&self) -> Option<(ChannelId, sender::Queued, u64)> {
         self.0.queues().state.fullest()

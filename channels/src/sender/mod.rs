@@ -976,12 +976,16 @@ impl State {
         }
     }
 
-    /// The channel on which most bytes wait among those whose overflow ends the connection, with what waits there and how many bytes the transport has taken of it
+    /// The channel whose queue is fullest, in frames or in bytes, among those whose overflow ends the connection, with what waits there and how many bytes the transport has taken of it
     /// so far; `None` while nothing waits there. A peer that takes too little of one channel is seen here, whatever it takes of the others.
     pub fn fullest(&self) -> Option<(ChannelId, Queued, u64)> {
         let waiting = self.params.channels.iter().zip(&self.channels);
         let waiting = waiting.filter(|(spec, channel)| spec.overflow == Overflow::Disconnect && channel.queued.frames > 0);
-        let (spec, channel) = waiting.max_by_key(|(_, channel)| channel.queued.bytes)?;
+        let fill = |spec: &ChannelSpec, queued: Queued| {
+            let part = |of: usize, max: usize| of.saturating_mul(1_000) / max;
+            part(queued.bytes, spec.queued_bytes_max).max(part(queued.frames, spec.queued_frames_max))
+        };
+        let (spec, channel) = waiting.max_by_key(|(spec, channel)| fill(spec, channel.queued))?;
         Some((spec.id, channel.queued, channel.counters.sent_bytes))
     }
 
