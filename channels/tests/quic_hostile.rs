@@ -7,6 +7,7 @@ mod quic_support;
 use std::time::Duration;
 
 use bytes::Bytes;
+use meshwork_channels::compress::{COMPRESSED, Packer};
 use meshwork_channels::quic::{CloseCode, CloseReason, Event, NodeKey, Refusal};
 use meshwork_channels::random::generator;
 use meshwork_channels::{ChannelId, DecodeError, Misbehavior, frame, limits, sender};
@@ -51,6 +52,22 @@ async fn what_is_no_stream_of_frames_ends_the_connection() {
         assert_eq!(closed(&mut node).await, CloseReason::Misbehaved(Misbehavior::Undecodable(error)), "{bytes:?}");
         assert_eq!(close_code(&connection).await, u64::from(CloseCode::Undecodable.number()));
     }
+}
+
+#[tokio::test]
+async fn a_compressed_frame_is_opened_and_a_bomb_ends_the_connection() {
+    let (mut node, _socket, connection) = acquaintance().await;
+    let mut stream = connection.open_uni().await.unwrap();
+    let pack = |body: &[u8]| frame::encode(COMPRESSED, &Packer::default().pack(7, body).unwrap());
+    let text = b"again and again ".repeat(100);
+    stream.write_all(&[frame::Preamble::of(ChannelId::DATA).encode(), pack(&text)].concat()).await.unwrap();
+    let (_, opened) = node.frame().await;
+    assert_eq!((opened.kind, &opened.body[..]), (7, &text[..]));
+    // A few kilobytes that want more than a frame may have.
+    let bomb = pack(&vec![0; limits::FRAME_BYTES_MAX + 1]);
+    assert!(bomb.len() < 16_384);
+    stream.write_all(&bomb).await.unwrap();
+    assert_eq!(closed(&mut node).await, CloseReason::Misbehaved(Misbehavior::Undecodable(DecodeError::Invalid)));
 }
 
 #[tokio::test]
