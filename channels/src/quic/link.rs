@@ -686,9 +686,8 @@ impl Link {
         if queues.closed || queues.drain.is_some() {
             return Err(MessageError::Closed);
         }
-        let waited = queues.state.is_lane_waiting(channel, lane);
         let pushed = queues.state.push_message(channel, lane, kind, body, || self.0.clock.now());
-        self.roused(queues, channel, waited, pushed)
+        self.roused(queues, channel, pushed)
     }
 
     /// Queues a message on a lane of a channel without copying it when it is large.
@@ -702,9 +701,8 @@ impl Link {
         if queues.closed || queues.drain.is_some() {
             return Err(MessageError::Closed);
         }
-        let waited = queues.state.is_lane_waiting(channel, lane);
         let pushed = queues.state.push_shared(channel, lane, kind, body, || self.0.clock.now());
-        self.roused(queues, channel, waited, pushed)
+        self.roused(queues, channel, pushed)
     }
 
     /// Queues a message that is dropped if it still waits after `ttl`.
@@ -720,9 +718,8 @@ impl Link {
         if queues.closed || queues.drain.is_some() {
             return Err(MessageError::Closed);
         }
-        let waited = queues.state.is_lane_waiting(channel, lane);
         let pushed = queues.state.push_until(channel, lane, kind, body, now + ttl, now);
-        self.roused(queues, channel, waited, pushed)
+        self.roused(queues, channel, pushed)
     }
 
     /// Queues a message that takes the place of one that waits with the same key, on a channel that keeps the latest.
@@ -738,18 +735,17 @@ impl Link {
             return Err(MessageError::Closed);
         }
         let waited = queues.state.is_lane_waiting(channel, 0);
-        let pushed = queues.state.push_latest(channel, key, frame, now).map_err(|refused| (refused.reason, refused.overflow));
-        self.roused(queues, channel, waited, pushed)
+        let pushed = queues.state.push_latest(channel, key, frame, now);
+        self.roused(queues, channel, pushed.map(|()| waited).map_err(|refused| (refused.reason, refused.overflow)))
     }
 
     fn roused(
         &self,
         queues: MutexGuard<'_, Queues>,
         channel: ChannelId,
-        waited: bool,
-        pushed: Result<(), (sender::Reason, crate::channel::Overflow)>,
+        pushed: Result<bool, (sender::Reason, crate::channel::Overflow)>,
     ) -> Result<(), MessageError> {
-        pushed.map_err(|(reason, overflow)| MessageError::Refused(reason, overflow))?;
+        let waited = pushed.map_err(|(reason, overflow)| MessageError::Refused(reason, overflow))?;
         // Whoever sends what waited on this lane has been woken for it, unless enough waits by now for another connection.
         if !waited || matches!(queues.bulk, Bulk::Closed | Bulk::Refused(_)) {
             self.0.rouse(queues, channel);

@@ -592,7 +592,8 @@ impl State {
         }
     }
 
-    /// Encodes and queues a message, on the way that costs least. `now` is asked when nothing waited on the lane before, and now and then.
+    /// Encodes and queues a message, on the way that costs least. `now` is asked when nothing waited on the lane before, and now and then. Says whether something
+    /// waited there before.
     ///
     /// # Errors
     ///
@@ -604,17 +605,19 @@ impl State {
         kind: u16,
         body: &[u8],
         now: impl FnOnce() -> Time,
-    ) -> Result<(), (Reason, Overflow)> {
+    ) -> Result<bool, (Reason, Overflow)> {
         let len = frame::encoded_len(kind, body.len());
-        let queue = self.admit(channel, lane, len, body.len(), now)?;
-        self.queues[queue].waits.push(self.stamps.now(), len);
+        let at = self.admit(channel, lane, len, body.len(), now)?;
+        let queue = &mut self.queues[at];
+        let waited = !queue.frames.is_empty();
+        queue.waits.push(self.stamps.now(), len);
         if len <= SHARED_FRAME_BYTES_MAX {
-            self.queues[queue].frames.push_message(kind, body, len);
+            queue.frames.push_message(kind, body, len);
         } else {
-            self.queues[queue].frames.push(frame::encode(kind, body));
+            queue.frames.push(frame::encode(kind, body));
         }
         self.check();
-        Ok(())
+        Ok(waited)
     }
 
     /// Queues a message that is dropped when it still waits at its deadline. On a channel that keeps the latest it is a message as any other: the newest
@@ -631,8 +634,8 @@ impl State {
         body: &[u8],
         deadline: Time,
         now: Time,
-    ) -> Result<(), (Reason, Overflow)> {
-        self.push_message(channel, lane, kind, body, || now)?;
+    ) -> Result<bool, (Reason, Overflow)> {
+        let waited = self.push_message(channel, lane, kind, body, || now)?;
         if let Some(index) = self.params.index(channel) {
             let lane = usize::from(lane % self.params.channels[index].lanes);
             let frames = &mut self.queues[self.params.lanes[index] + lane].frames;
@@ -640,7 +643,7 @@ impl State {
             frames.deadlines.push_back((number, deadline));
             self.has_deadlines = true;
         }
-        Ok(())
+        Ok(waited)
     }
 
     /// Queues a message without copying it when it is large.
@@ -655,16 +658,18 @@ impl State {
         kind: u16,
         body: Bytes,
         now: impl FnOnce() -> Time,
-    ) -> Result<(), (Reason, Overflow)> {
+    ) -> Result<bool, (Reason, Overflow)> {
         let len = frame::encoded_len(kind, body.len());
         if len <= SHARED_FRAME_BYTES_MAX {
             return self.push_message(channel, lane, kind, &body, now);
         }
-        let queue = self.admit(channel, lane, len, body.len(), now)?;
-        self.queues[queue].waits.push(self.stamps.now(), len);
-        self.queues[queue].frames.push_shared(kind, body, len);
+        let at = self.admit(channel, lane, len, body.len(), now)?;
+        let queue = &mut self.queues[at];
+        let waited = !queue.frames.is_empty();
+        queue.waits.push(self.stamps.now(), len);
+        queue.frames.push_shared(kind, body, len);
         self.check();
-        Ok(())
+        Ok(waited)
     }
 
     /// Queues a whole frame on a channel that keeps the latest of each key: one that waits with the same key is replaced where it stands.
