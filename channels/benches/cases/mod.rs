@@ -8,9 +8,11 @@ use meshwork_channels::compress::Packer;
 use meshwork_channels::{ChannelId, ChannelSpec, Time, frame, governor, limits, reliable, sender};
 
 type Operation = Box<dyn FnMut()>;
+/// A name, and what makes the operation.
+type Case = (&'static str, fn() -> Operation);
 
-/// Each operation with its name.
-pub(crate) fn all() -> Vec<(&'static str, fn() -> Operation)> {
+/// All of them.
+pub(crate) fn all() -> Vec<Case> {
     vec![
         ("channels/frame-encode-64", || encode(64)),
         ("channels/frame-encode-1024", || encode(1_024)),

@@ -9,11 +9,13 @@ use meshwork_crdt::wire::{Delta, Value, Write};
 use meshwork_crdt::{Key, Stamp};
 
 type Operation = Box<dyn FnMut()>;
+/// A name, and what makes the operation.
+type Case = (&'static str, fn() -> Operation);
 
 const KEYS: u64 = 1_000;
 
-/// Each operation with its name.
-pub(crate) fn all() -> Vec<(&'static str, fn() -> Operation)> {
+/// All of them.
+pub(crate) fn all() -> Vec<Case> {
     vec![("crdt/write-arrives", write), ("crdt/compare-1000-equal-keys", compare)]
 }
 

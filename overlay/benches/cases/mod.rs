@@ -8,9 +8,11 @@ use meshwork_channels::{ChannelId, PeerId, Time};
 use meshwork_overlay::{MessageId, hyparview, plumtree, topology};
 
 type Operation = Box<dyn FnMut()>;
+/// A name, and what makes the operation.
+type Case = (&'static str, fn() -> Operation);
 
-/// Each operation with its name.
-pub(crate) fn all() -> Vec<(&'static str, fn() -> Operation)> {
+/// All of them.
+pub(crate) fn all() -> Vec<Case> {
     vec![("overlay/plumtree-broadcast", broadcast), ("overlay/hyparview-shuffle", shuffle)]
 }
 
