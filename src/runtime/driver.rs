@@ -664,7 +664,9 @@ impl Driver {
             }
             Command::Discovered { source, candidates } => self.inputs.push_back(Input::Discovered { source, candidates }),
             Command::Report { reply } => drop(reply.send(self.report())),
-            Command::ChannelReport { reply } => drop(reply.send(self.ledger.report(self.links.values()))),
+            Command::ChannelReport { reply } => {
+                let _ = reply.send(self.ledger.report(self.links.values(), |channel| self.endpoint.channel(channel)));
+            }
             // Ends of the loop, taken by the loop.
             Command::Leave { .. } | Command::Kill => {}
         }
