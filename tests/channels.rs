@@ -54,6 +54,11 @@ fn a_defined_channel_carries_messages_by_name() {
             let message = received.recv().await.unwrap();
             assert_eq!((&message.payload[..], message.channel), (&number.to_be_bytes()[..], ChannelId::named("video")));
         }
+        // What is measured of them goes by their names too.
+        let report = a.channel_report().await.unwrap();
+        let names = report.total.iter().map(|metrics| report.name_of(metrics.channel).into_owned()).collect::<Vec<_>>();
+        assert_eq!(names[..6], ["control", "coordination", "data", "gossip", "events", "state"]);
+        assert_eq!(names[6..], ["video", "telemetry"], "in the order of their numbers");
         // Past the protocol thread or through it, they are messages of the application.
         drop(received);
         let mut messages = b.messages();

@@ -212,6 +212,15 @@ pub fn with_defined(defined: Vec<ChannelSpec>) -> Result<Params, ConfigError> {
         if spec.overflow == Overflow::Disconnect {
             return Err(ConfigError::new("channels.overflow", "disconnect", "refuse, drop or drop-oldest"));
         }
+        if spec.reliability.is_acknowledged() {
+            // What is dropped in a queue would never be acknowledged, and frames of these messages carry no lane.
+            if spec.overflow != Overflow::Refuse {
+                return Err(ConfigError::new("channels.overflow", spec.overflow.name(), "refuse where messages are acknowledged"));
+            }
+            if spec.lanes != 1 {
+                return Err(ConfigError::new("channels.lanes", spec.lanes, "1 where messages are acknowledged"));
+            }
+        }
         if spec.reliability == Reliability::Latest {
             // Dropping a key would lose its newest value, and two lanes would let an old one overtake it.
             if spec.overflow != Overflow::Refuse {
@@ -265,10 +274,14 @@ mod tests {
 
     #[test]
     fn a_table_is_stable_and_round_trips() {
-        let table = table(vec![ChannelSpec::new("video").lanes(3), ChannelSpec::new("pose").latest()]);
-        let bytes = encode(&table.to_wire());
+        let ours = table(vec![ChannelSpec::new("video").lanes(3), ChannelSpec::new("pose").latest()]);
+        let bytes = encode(&ours.to_wire());
         assert_eq!(&bytes[..], b"\x02\x04pose\x01\x01\x05video\x00\x03");
-        assert_eq!(read(&bytes), Ok(table));
+        assert_eq!(read(&bytes), Ok(ours));
+        let kept = table(vec![ChannelSpec::new("a").at_least_once(), ChannelSpec::new("g").guaranteed()]);
+        let bytes = encode(&kept.to_wire());
+        assert_eq!(&bytes[..], b"\x02\x01a\x03\x01\x01g\x04\x01");
+        assert_eq!(read(&bytes), Ok(kept));
     }
 
     #[test]
@@ -300,12 +313,26 @@ mod tests {
 
     #[test]
     fn two_peers_agree_or_say_why_not() {
-        let ours = [ChannelSpec::new("video").lanes(2), ChannelSpec::new("pose").latest(), ChannelSpec::new("mine")];
-        let theirs = table(vec![ChannelSpec::new("video"), ChannelSpec::new("pose").latest().queue(5, 2_000_000).class(Class::Low)]);
+        let ours = [
+            ChannelSpec::new("video").lanes(2),
+            ChannelSpec::new("pose").latest(),
+            ChannelSpec::new("mine"),
+            ChannelSpec::new("orders").guaranteed(),
+            ChannelSpec::new("logs").at_least_once(),
+        ];
+        let theirs = table(vec![
+            ChannelSpec::new("video"),
+            ChannelSpec::new("pose").latest().queue(5, 2_000_000).class(Class::Low),
+            ChannelSpec::new("orders").at_least_once(),
+            ChannelSpec::new("logs").at_least_once().path(Path::Urgent),
+        ]);
         let check = |spec: &ChannelSpec| theirs.check(spec).map_err(|problem| problem.to_string());
         assert_eq!(check(&ours[0]).unwrap_err(), "the channel `video` is ordered with 2 lanes here and ordered with 1 lane at the peer");
         assert_eq!(check(&ours[1]), Ok(()), "queues and classes are the sender's own");
         assert_eq!(check(&ours[2]).unwrap_err(), "the peer has no channel `mine`");
+        let otherwise = "the channel `orders` is guaranteed with 1 lane here and at-least-once with 1 lane at the peer";
+        assert_eq!(check(&ours[3]).unwrap_err(), otherwise);
+        assert_eq!(check(&ours[4]), Ok(()));
         for spec in ChannelSpec::built_in() {
             assert_eq!(Table::default().check(&spec), Ok(()));
         }
@@ -323,6 +350,8 @@ mod tests {
         assert_eq!(refused(vec![video().overflow(Overflow::Disconnect)]), "channels.overflow");
         assert_eq!(refused(vec![video().latest().overflow(Overflow::DropOldest)]), "channels.overflow");
         assert_eq!(refused(vec![video().latest().lanes(2)]), "channels.lanes");
+        assert_eq!(refused(vec![video().guaranteed().lanes(2)]), "channels.lanes");
+        assert_eq!(refused(vec![video().at_least_once().overflow(Overflow::Drop)]), "channels.overflow");
         assert_eq!(refused(vec![video().best_effort().path(Path::Bulk)]), "channels.path");
         assert_eq!(refused(vec![video().best_effort().overflow(Overflow::Refuse)]), "channels.overflow");
         assert_eq!(refused(vec![video().best_effort().queue(10, 100)]), "channels.queued_bytes_max");

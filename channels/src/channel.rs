@@ -186,11 +186,23 @@ pub enum Reliability {
     Latest,
     /// Whoever sends never waits; messages may be lost and overtake each other. Small ones travel in datagrams, many in one.
     BestEffort,
+    /// Kept until the application of the peer acknowledged it, across connections ([`reliable`](crate::reliable)), and sent again when that takes
+    /// long. Complete; in order unless something was sent again. A peer that died before it acknowledged sees a message twice.
+    AtLeastOnce,
+    /// Kept until the application of the peer acknowledged it, across connections ([`reliable`](crate::reliable)). Complete, in order, and once in one
+    /// life of the peer.
+    Guaranteed,
 }
 
 impl Reliability {
     /// All of them, in the order of their numbers on the wire.
-    pub const ALL: [Reliability; 3] = [Reliability::Ordered, Reliability::Latest, Reliability::BestEffort];
+    pub const ALL: [Reliability; 5] =
+        [Reliability::Ordered, Reliability::Latest, Reliability::BestEffort, Reliability::AtLeastOnce, Reliability::Guaranteed];
+
+    /// Whether messages are acknowledged by the application of the peer, and kept until then.
+    pub fn is_acknowledged(self) -> bool {
+        matches!(self, Reliability::AtLeastOnce | Reliability::Guaranteed)
+    }
 
     /// A short stable name for tables.
     pub fn name(self) -> &'static str {
@@ -198,6 +210,8 @@ impl Reliability {
             Reliability::Ordered => "ordered",
             Reliability::Latest => "latest",
             Reliability::BestEffort => "best-effort",
+            Reliability::AtLeastOnce => "at-least-once",
+            Reliability::Guaranteed => "guaranteed",
         }
     }
 }
@@ -359,6 +373,22 @@ impl ChannelSpec {
     pub fn best_effort(mut self) -> Self {
         (self.reliability, self.path, self.lanes, self.overflow) = (Reliability::BestEffort, Path::Urgent, 1, Overflow::DropOldest);
         self.queued_bytes_max = 32 * 1_024;
+        self
+    }
+
+    /// Delivers each message at least once ([`Reliability::AtLeastOnce`]): it is kept here until the application of the peer acknowledged it, and sent
+    /// again after a second, and on the next connection. One lane, and [`ChannelSpec::queue`] sets how much is kept for one peer. It costs the receiver less
+    /// order than [`ChannelSpec::guaranteed`] and the sender some traffic: what the peer's application holds for more than a second is sent twice.
+    pub fn at_least_once(mut self) -> Self {
+        (self.reliability, self.lanes, self.overflow) = (Reliability::AtLeastOnce, 1, Overflow::Refuse);
+        self
+    }
+
+    /// Delivers each message once and in order ([`Reliability::Guaranteed`]), as long as the processes at both ends live: it is kept here until the
+    /// application of the peer acknowledged it, and sent again on the next connection. One lane, and [`ChannelSpec::queue`] sets how much is kept for one
+    /// peer.
+    pub fn guaranteed(mut self) -> Self {
+        (self.reliability, self.lanes, self.overflow) = (Reliability::Guaranteed, 1, Overflow::Refuse);
         self
     }
 

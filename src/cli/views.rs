@@ -184,9 +184,9 @@ pub(super) struct GovernorView {
 }
 
 impl ChannelView {
-    fn of(metrics: &ChannelMetrics) -> Self {
+    fn of(report: &ChannelsReport, metrics: &ChannelMetrics) -> Self {
         ChannelView {
-            channel: metrics.channel.to_string(),
+            channel: report.name_of(metrics.channel).into_owned(),
             accepted_frames: metrics.accepted.messages,
             accepted_bytes: metrics.accepted.bytes,
             sent_frames: metrics.sent.messages,
@@ -407,9 +407,9 @@ pub(super) fn channels(report: &ChannelsReport) -> Channels {
         connections: peer.connections.iter().map(ConnectionView::of).collect(),
         unknown_channel: peer.unknown_channel,
         // Most channels are silent on most links.
-        channels: peer.channels.iter().filter(|channel| !channel.is_unused()).map(ChannelView::of).collect(),
+        channels: peer.channels.iter().filter(|channel| !channel.is_unused()).map(|channel| ChannelView::of(report, channel)).collect(),
     });
-    Channels { peers: peers.collect(), channels: report.total.iter().map(ChannelView::of).collect() }
+    Channels { peers: peers.collect(), channels: report.total.iter().map(|channel| ChannelView::of(report, channel)).collect() }
 }
 
 pub(super) fn topology(report: &Report) -> Topology {
@@ -725,7 +725,13 @@ mod tests {
             unknown_channel: 0,
             channels: vec![data.clone(), unused.clone()],
         }];
-        let view = channels(&ChannelsReport { total: vec![data, unused], peers });
+        let defined = ["orders", "unheard-of"].map(|name| ChannelMetrics::new(name.into()));
+        let names = vec![(defined[0].channel, "orders".into())];
+        let view = channels(&ChannelsReport { total: [vec![data, unused], defined.to_vec()].concat(), peers, names });
+        assert_eq!(
+            (view.channels[2].channel.as_str(), view.channels[3].channel.as_str()),
+            ("orders", defined[1].channel.to_string().as_str())
+        );
         let json = serde_json::to_string(&view).unwrap();
         assert!(json.contains(r#""buckets":[[42,2],[null,1]]"#), "{json}");
         let lanes: Lanes = serde_json::from_str(&json).unwrap();

@@ -105,6 +105,13 @@ pub enum Input {
         /// As handed out.
         sequence: Sequence,
     },
+    /// A frame of [`Action::SendGuaranteed`] was not queued: the peer does not have the channel, or has it on other terms.
+    Disagreed {
+        /// The connection.
+        connection: ConnectionId,
+        /// The channel.
+        channel: ChannelId,
+    },
     /// The application, or the driver in its place, answers a request.
     Respond {
         /// The request.
@@ -150,7 +157,8 @@ pub enum Action {
         call: Option<CallId>,
     },
     /// Queue a whole frame on a channel of a connection, in order with the others of this kind, as long as the connection stands. When the queue is full, the driver keeps the
-    /// frame until there is room; how many there can be at once is bounded by what is unacknowledged.
+    /// frame until there is room; how many there can be at once is bounded by what is unacknowledged. When the peer does not have the channel, the answer is
+    /// [`Input::Disagreed`].
     SendGuaranteed {
         /// The connection.
         connection: ConnectionId,
@@ -249,6 +257,11 @@ pub enum Settlement {
         payload: Bytes,
         /// Whether it was sent, so that it may have arrived all the same.
         transmitted: bool,
+    },
+    /// The peer that is connected now does not have the channel, or has it on other terms. An earlier life of it may have taken the message.
+    Disagreed {
+        /// The content, given back.
+        payload: Bytes,
     },
 }
 

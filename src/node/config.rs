@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshwork_channels::{ChannelId, dial, sender};
+use meshwork_channels::{ChannelId, dial, reliable, sender};
 use meshwork_overlay::{hyparview, mesh, plumtree, swim, topology};
 use serde::{Deserialize, Serialize};
 
-use super::links;
+use super::{guaranteed, links};
 
 /// The configuration of a node. Every field has a default that suits a local network; [`Config::build`] checks all of them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -95,12 +95,15 @@ pub struct Params {
     pub links: links::Params,
     /// The channels that the application defined, beside the built-in ones; see [`Params::with_channels`].
     pub channels: Arc<[ChannelId]>,
+    /// The channels with messages that are kept until they were taken, built-in ones and defined ones.
+    pub guaranteed: reliable::Params,
 }
 
 impl Params {
     /// With these channels of the application, which both the driver and the node must know.
     pub fn with_channels(self, channels: &sender::Params) -> Self {
-        Params { channels: channels.channels().iter().map(|spec| spec.id).filter(|id| id.is_defined()).collect(), ..self }
+        let defined = || channels.channels().iter().filter(|spec| spec.id.is_defined());
+        Params { channels: defined().map(|spec| spec.id).collect(), guaranteed: guaranteed::params(defined()), ..self }
     }
 }
 
@@ -157,6 +160,7 @@ impl Config {
                 light_idle: Duration::from_secs(self.links.light_idle_s),
             },
             channels: Arc::default(),
+            guaranteed: guaranteed::params([]),
         })
     }
 }

@@ -20,10 +20,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use meshwork_channels::channel::Reliability;
 use meshwork_channels::dial::ConnectionId;
 use meshwork_channels::frame::{self, Frame};
 use meshwork_channels::reliable::{self, Sequence};
-use meshwork_channels::{ChannelId, Misbehavior, PeerId, Time, Timers, decode, encode};
+use meshwork_channels::{ChannelId, ChannelSpec, Misbehavior, PeerId, Time, Timers, decode, encode};
 
 use super::SendError;
 use super::api::{Action, CloseReason, Settlement};
@@ -47,8 +48,9 @@ const LANE: u8 = 0;
 /// Where acknowledgments go: they are small, and whoever waits for them is stopped.
 const ACKNOWLEDGE_ON: ChannelId = ChannelId::COORDINATION;
 
-/// What two nodes promise each other. All nodes of a cluster must have the same channels.
-pub(crate) fn params() -> reliable::Params {
+/// What two nodes promise each other: on the built-in channels, which all have, and on those that an application defined with such a promise. What
+/// is kept on one of these for a peer is what may wait there, beside what is kept on all the others.
+pub(crate) fn params<'a>(defined: impl IntoIterator<Item = &'a ChannelSpec>) -> reliable::Params {
     const MIB: usize = 1_024 * 1_024;
     let channel = |id, window_messages_max, window_bytes_max| reliable::Channel {
         id,
@@ -57,7 +59,7 @@ pub(crate) fn params() -> reliable::Params {
         window_messages_max,
         window_bytes_max,
     };
-    let config = reliable::Config {
+    let mut config = reliable::Config {
         // The windows of messages are the queues of the channels, as in the core's own defaults.
         channels: vec![
             channel(ChannelId::COORDINATION, 1_000, 2 * MIB),
@@ -70,7 +72,18 @@ pub(crate) fn params() -> reliable::Params {
         untaken_peer_bytes_max: 4 * MIB,
         ..reliable::Config::default()
     };
-    config.build().expect("the config is constant, and a test builds it")
+    for spec in defined {
+        let reliability = match spec.reliability {
+            Reliability::AtLeastOnce => reliable::Reliability::AtLeastOnce,
+            Reliability::Guaranteed => reliable::Reliability::Guaranteed,
+            Reliability::Ordered | Reliability::Latest | Reliability::BestEffort => continue,
+        };
+        let kept = channel(spec.id, spec.queued_frames_max, spec.queued_bytes_max);
+        config.channels.push(reliable::Channel { reliability, ..kept });
+        config.peer_messages_max = config.peer_messages_max.saturating_add(spec.queued_frames_max);
+        config.peer_bytes_max = config.peer_bytes_max.saturating_add(spec.queued_bytes_max);
+    }
+    config.build().expect("the built-in part is constant, and a table of channels has numbers once and queues for the largest frame")
 }
 
 /// A broken rule, with the connection that it was broken on.
@@ -130,9 +143,9 @@ pub(crate) struct Guaranteed {
 }
 
 impl Guaranteed {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(params: reliable::Params) -> Self {
         Guaranteed {
-            params: params(),
+            params,
             peers: BTreeMap::new(),
             timers: Timers::new(),
             generation: 0,
@@ -146,6 +159,16 @@ impl Guaranteed {
 
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         self.timers.next_deadline()
+    }
+
+    /// Whether there are such messages on a channel.
+    pub(crate) fn has(&self, channel: ChannelId) -> bool {
+        self.params.channel(channel).is_some()
+    }
+
+    /// Whether there is nothing else on a channel.
+    pub(crate) fn owns(&self, channel: ChannelId) -> bool {
+        channel.is_defined() && self.has(channel)
     }
 
     /// Whether the node has to act on what was decided here.
@@ -275,6 +298,21 @@ impl Guaranteed {
             let input = reliable::Input::Taken { sender_incarnation: incarnation, channel, lane: LANE, sequence };
             peer.state.handle(input, now, &mut self.decided);
             self.settle(from, actions);
+        }
+    }
+
+    /// A peer does not have a channel, or has it on other terms: what is kept on it is given back.
+    pub(crate) fn on_disagreed(&mut self, peer: PeerId, channel: ChannelId, actions: &mut Vec<Action>) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        let first = actions.len();
+        state.state.abandon_on(channel, &mut self.decided);
+        self.settle(peer, actions);
+        for action in &mut actions[first..] {
+            if let Action::Settled { outcome, .. } = action
+                && let Settlement::Undelivered { payload, .. } = outcome
+            {
+                *outcome = Settlement::Disagreed { payload: std::mem::take(payload) };
+            }
         }
     }
 

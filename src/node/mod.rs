@@ -96,6 +96,8 @@ pub enum SendError {
     },
     /// Applications cannot send on this channel.
     UnknownChannel(ChannelId),
+    /// The channel makes another promise: those for messages that are acknowledged carry nothing else, and no other defined channel carries them.
+    Unsuited(ChannelId),
     /// The message is addressed to this very node.
     Myself,
     /// Nobody here knows how to reach this peer.
@@ -115,6 +117,7 @@ impl std::fmt::Display for SendError {
         match self {
             SendError::TooLarge { len, len_max } => write!(f, "the payload has {len} bytes; {len_max} are allowed"),
             SendError::UnknownChannel(channel) => write!(f, "applications cannot send on the channel `{channel}`"),
+            SendError::Unsuited(channel) => write!(f, "the reliability of the channel `{channel}` is not what this call is for"),
             SendError::Myself => f.write_str("a node cannot send to itself"),
             SendError::UnknownPeer(peer) => write!(f, "no address of {} is known", peer.short()),
             SendError::TooManyCalls => write!(f, "{CALLS_MAX} requests wait for answers already"),
@@ -209,7 +212,7 @@ impl Node {
             identity,
             calls: Calls::default(),
             seen: Seen::default(),
-            guaranteed: Guaranteed::new(),
+            guaranteed: Guaranteed::new(params.guaranteed),
             channels: params.channels,
             timers,
             generator,
@@ -275,6 +278,11 @@ impl Node {
             }
             Input::Taken { from, incarnation, channel, sequence } => {
                 self.guaranteed.on_taken(from, incarnation, channel, sequence, now.time, actions);
+            }
+            Input::Disagreed { connection, channel } => {
+                if let Some(peer) = self.links.peer_of(connection) {
+                    self.guaranteed.on_disagreed(peer, channel, actions);
+                }
             }
             Input::Respond { token, answer } => self.on_respond(token, answer, now, actions),
             Input::DeadlineReached => self.on_deadline(now, actions),
@@ -364,8 +372,10 @@ impl Node {
         now: Now,
         actions: &mut Vec<Action>,
     ) -> Result<Sequence, SendError> {
-        self.check_channel(channel)?;
         self.check_direct(to, &payload)?;
+        if !self.guaranteed.has(channel) {
+            return Err(if self.takes(channel) { SendError::Unsuited(channel) } else { SendError::UnknownChannel(channel) });
+        }
         let link = self.links.link_of(to);
         let sent = self.guaranteed.send(to, link, channel, payload, ttl, now.time, actions);
         self.route(now, actions);
@@ -522,12 +532,16 @@ impl Node {
         Counters { dropped: self.links.dropped + self.guaranteed.skipped, ..self.counters.clone() }
     }
 
-    /// Whether the application may send on a channel.
+    /// Whether the application may send what is not acknowledged on a channel.
     pub(crate) fn check_channel(&self, channel: ChannelId) -> Result<(), SendError> {
         if self.leaving {
             return Err(SendError::Leaving);
         }
-        if self.takes(channel) { Ok(()) } else { Err(SendError::UnknownChannel(channel)) }
+        match self.takes(channel) {
+            true if self.guaranteed.owns(channel) => Err(SendError::Unsuited(channel)),
+            true => Ok(()),
+            false => Err(SendError::UnknownChannel(channel)),
+        }
     }
 
     /// Whether messages of the application may come and go on a channel.
@@ -573,11 +587,11 @@ impl Node {
         let handled = match frame.kind {
             wire::OVERLAY => self.on_overlay(peer, channel, &frame.body, now),
             wire::STATE => self.on_state(peer, channel, &frame.body, now),
-            wire::MESSAGE if self.takes(channel) => {
+            wire::MESSAGE if self.takes(channel) && !self.guaranteed.owns(channel) => {
                 actions.push(Action::Message { from: peer, channel, payload: frame.body });
                 Ok(())
             }
-            reliable::KIND_DATA | reliable::KIND_MESSAGE if is_application(channel) => {
+            reliable::KIND_DATA | reliable::KIND_MESSAGE if self.guaranteed.has(channel) => {
                 let link = self.links.link_of(peer);
                 self.guaranteed.on_frame(peer, connection, link, channel, frame, now.time, actions)
             }

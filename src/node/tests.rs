@@ -576,7 +576,7 @@ fn a_message_that_is_over_is_not_sent() {
 #[test]
 fn a_connection_that_the_two_sides_disagreed_about_never_becomes_the_link() {
     let mut table = acquainted();
-    let mut core = Guaranteed::new();
+    let mut core = Guaranteed::new(guaranteed::params([]));
     let (first, second) = (ConnectionId(70), ConnectionId(71));
     let mut actions = Vec::new();
     let now = table.now.time;
@@ -596,6 +596,39 @@ fn a_connection_that_the_two_sides_disagreed_about_never_becomes_the_link() {
     }
     assert!(actions.iter().any(|action| matches!(action, Action::SendGuaranteed { .. })));
     table.run(Duration::from_secs(1));
+}
+
+#[test]
+fn what_is_kept_on_a_channel_that_the_peer_lacks_is_given_back() {
+    let specs = vec![meshwork_channels::ChannelSpec::new("orders").guaranteed(), meshwork_channels::ChannelSpec::new("video")];
+    let channels = meshwork_channels::agreement::with_defined(specs).unwrap();
+    let orders = ChannelId::named("orders");
+    let mut table = Table::new(2, &Config::default());
+    let identity = Identity { peer: peer(0), incarnation: 1, address: address(0) };
+    table.nodes[0] = Node::new(identity, Config::default().build().unwrap().with_channels(&channels), 0, table.now);
+    table.join_all_to_the_first();
+    table.run(Duration::from_secs(2));
+    table.with(0, |node, now, actions| {
+        assert_eq!(node.send(peer(1), orders, b"", now, actions), Err(SendError::Unsuited(orders)));
+        let unsuited = Err(SendError::Unsuited("video".into()));
+        assert_eq!(node.send_guaranteed(peer(1), "video".into(), Bytes::new(), None, now, actions), unsuited);
+        let unknown = Err(SendError::UnknownChannel("nothing".into()));
+        assert_eq!(node.send_guaranteed(peer(1), "nothing".into(), Bytes::new(), None, now, actions), unknown);
+    });
+    table.send_guaranteed("on data");
+    // The driver would not put these on the wire.
+    let mut told = Vec::new();
+    let now = table.now;
+    table.nodes[0].send_guaranteed(peer(1), orders, "order".into(), None, now, &mut told).unwrap();
+    assert!(told.iter().any(|action| matches!(action, Action::SendGuaranteed { channel, .. } if *channel == orders)));
+    let connection = table.nodes[0].connection_of(peer(1)).unwrap();
+    table.with(0, |node, now, actions| node.handle(Input::Disagreed { connection, channel: orders }, now, actions));
+    assert_eq!(settled(&table.told[0]), [(1, Settlement::Disagreed { payload: "order".into() })]);
+    // A message that needs no acknowledgment has no business there.
+    let frame = Frame { kind: wire::MESSAGE, body: Bytes::new() };
+    table.with(0, |node, now, actions| node.handle(Input::Frame { connection, channel: orders, frame }, now, actions));
+    let complaint = |action: &Action| matches!(action, Action::Event(Event::Misbehaved(_, Misbehavior::WrongChannel)));
+    assert!(table.told[0].iter().any(complaint));
 }
 
 #[test]

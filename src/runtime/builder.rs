@@ -222,7 +222,8 @@ impl Builder {
         self
     }
 
-    /// Sends on this built-in channel what is meant for a defined one that the peer does not have. Default: it is refused.
+    /// Sends on this built-in channel what is meant for a defined one that the peer does not have. Default: it is refused. Where messages are acknowledged,
+    /// there is no fallback.
     pub fn channel_fallback(mut self, channel: impl Into<ChannelId>) -> Self {
         self.channel_fallback = Some(channel.into());
         self
@@ -238,6 +239,7 @@ impl Builder {
         let channels = agreement::with_defined(self.channels)
             .map_err(|error| StartError::Config(ConfigError { field: error.field.to_owned(), problem: error.to_string() }))?;
         let params = self.config.build().map_err(StartError::Config)?.with_channels(&channels);
+        let acknowledged = channels.channels().iter().filter(|spec| spec.reliability.is_acknowledged()).map(|spec| spec.id).collect();
         let wall = WallTime::from_micros(
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX)),
         );
@@ -384,6 +386,7 @@ impl Builder {
                 listening,
                 token,
                 channels,
+                acknowledged,
                 commands,
                 writes,
                 events: streams.events.downgrade(),

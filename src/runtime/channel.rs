@@ -131,7 +131,8 @@ impl Sender {
             return Err(TrySendError::TooLarge);
         }
         match self.reliability {
-            Reliability::Ordered => self.queue(payload).map_err(refused),
+            // There is no sender for channels whose messages are acknowledged.
+            Reliability::Ordered | Reliability::AtLeastOnce | Reliability::Guaranteed => self.queue(payload).map_err(refused),
             Reliability::Latest => self.try_send_latest(&[], payload),
             // What is refused is dropped, and the queue has counted it.
             Reliability::BestEffort => match self.queue(payload) {

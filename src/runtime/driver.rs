@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use meshwork_channels::agreement::Disagreement;
 use meshwork_channels::channel::Overflow;
 use meshwork_channels::dial::ConnectionId;
 use meshwork_channels::quic::{self, CloseCode, Endpoint, Link};
@@ -464,6 +465,10 @@ impl Driver {
     /// Queues a frame that may not be lost as long as its connection stands.
     fn send_in_order(&mut self, connection: ConnectionId, channel: ChannelId, frame: Bytes) {
         let key = (connection, channel);
+        if self.links.get(&connection).is_some_and(|link| disagreement(link, channel).is_some()) {
+            self.inputs.push_back(Input::Disagreed { connection, channel });
+            return;
+        }
         let kept = match self.links.get(&connection) {
             // What it carried is sent again on the next one.
             None => return,
@@ -508,6 +513,11 @@ impl Driver {
         let GuaranteedSend { to, channel, payload, ttl, reply } = send;
         if reply.is_closed() {
             // Whoever waited for room has given up.
+            return;
+        }
+        let link = self.node.connection_of(to).and_then(|connection| self.links.get(&connection));
+        if let Some(problem) = link.and_then(|link| disagreement(link, channel)) {
+            let _ = reply.send(Err(Error::Channel(Box::new(ChannelError::of(to, problem)))));
             return;
         }
         // Whoever waits already goes first.
@@ -654,7 +664,9 @@ impl Driver {
             }
             Command::Discovered { source, candidates } => self.inputs.push_back(Input::Discovered { source, candidates }),
             Command::Report { reply } => drop(reply.send(self.report())),
-            Command::ChannelReport { reply } => drop(reply.send(self.ledger.report(self.links.values()))),
+            Command::ChannelReport { reply } => {
+                let _ = reply.send(self.ledger.report(self.links.values(), |channel| self.endpoint.channel(channel)));
+            }
             // Ends of the loop, taken by the loop.
             Command::Leave { .. } | Command::Kill => {}
         }
@@ -744,6 +756,12 @@ fn refused(sent: Result<(), quic::SendError>) -> Option<Bytes> {
         Err(quic::SendError::Refused(refused)) => Some(refused.frame),
         _ => None,
     }
+}
+
+/// Why a peer does not take what its application would have to acknowledge. No other channel can take its place: the promise is that of the channel.
+fn disagreement(link: &Link, channel: ChannelId) -> Option<Disagreement> {
+    let spec = link.channel(channel).filter(|spec| spec.reliability.is_acknowledged())?;
+    link.channels_of_peer().check(spec).err()
 }
 
 fn since(origin: Instant) -> Time {

@@ -57,6 +57,9 @@ pub enum ReceiptError {
         /// Whether it was sent: then it may have arrived all the same.
         transmitted: bool,
     },
+    /// The peer does not have the channel, or has it on other terms, which was not known when the message was kept. It may have arrived if an earlier life of
+    /// the peer had the channel.
+    Disagreed,
     /// This node has stopped. The message may have arrived.
     Stopped,
 }
@@ -67,6 +70,7 @@ impl fmt::Display for ReceiptError {
             ReceiptError::Expired => "the time of the message was over before it could be sent",
             ReceiptError::Undelivered { transmitted: false } => "the peer is gone; the message was never sent",
             ReceiptError::Undelivered { transmitted: true } => "the peer is gone; the message was sent and not acknowledged",
+            ReceiptError::Disagreed => "the peer does not have the channel, or has it on other terms",
             ReceiptError::Stopped => "the node has stopped",
         })
     }
@@ -74,7 +78,8 @@ impl fmt::Display for ReceiptError {
 
 impl std::error::Error for ReceiptError {}
 
-/// The messages of guaranteed delivery that other nodes sent to this one, in order for each sender and channel.
+/// The messages of guaranteed delivery that other nodes sent to this one, in order for each sender and channel; on channels of
+/// [`Reliability::AtLeastOnce`](meshwork_channels::channel::Reliability::AtLeastOnce) in order unless something had to be sent again.
 ///
 /// There is one such stream in a node: a later one takes over from an earlier one, with everything that was not acknowledged and is not in the hands of the
 /// application. While nobody takes them, messages wait, and so do their senders.
@@ -367,6 +372,7 @@ impl Outbox {
                 None
             }
             Settlement::Expired => Some(ReceiptError::Expired),
+            Settlement::Disagreed { .. } => Some(ReceiptError::Disagreed),
             Settlement::Undelivered { transmitted, .. } => Some(ReceiptError::Undelivered { transmitted: *transmitted }),
         };
         if let Some(error) = error

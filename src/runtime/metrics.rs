@@ -1,11 +1,12 @@
 //! What is measured of the channels to all peers, beyond the connections of the moment.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use meshwork_channels::PeerId;
 use meshwork_channels::dial::ConnectionId;
 use meshwork_channels::metrics::{ChannelMetrics, add_channels};
 use meshwork_channels::quic::{ConnectionMetrics, Link};
+use meshwork_channels::{ChannelId, ChannelSpec, PeerId};
 
 /// Peers without a connection of which the figures are kept apart; those of the ones that went first are in the sum only.
 pub const FORMER_PEERS_MAX: usize = 256;
@@ -21,6 +22,18 @@ pub struct ChannelsReport {
     pub total: Vec<ChannelMetrics>,
     /// The peers, in the order of their identities.
     pub peers: Vec<PeerMetrics>,
+    /// The names of the channels that the application of this node defined, in the order of their numbers.
+    pub names: Vec<(ChannelId, Cow<'static, str>)>,
+}
+
+impl ChannelsReport {
+    /// The name of a channel; its number, if neither this node nor this version knows a name for it.
+    pub fn name_of(&self, channel: ChannelId) -> Cow<'_, str> {
+        match self.names.binary_search_by_key(&channel, |(channel, _)| *channel) {
+            Ok(place) => Cow::Borrowed(&self.names[place].1),
+            Err(_) => channel.name().map_or_else(|| Cow::Owned(channel.to_string()), Cow::Borrowed),
+        }
+    }
 }
 
 /// What went over the channels to one peer.
@@ -91,8 +104,12 @@ impl Ledger {
         }
     }
 
-    /// Everything, with the connections that the driver has.
-    pub(super) fn report<'a>(&'a self, links: impl Iterator<Item = &'a Link>) -> ChannelsReport {
+    /// Everything, with the connections that the driver has, and the specifications that it knows.
+    pub(super) fn report<'a>(
+        &'a self,
+        links: impl Iterator<Item = &'a Link>,
+        spec: impl Fn(ChannelId) -> Option<&'a ChannelSpec>,
+    ) -> ChannelsReport {
         let mut peers: BTreeMap<PeerId, PeerMetrics> = BTreeMap::new();
         for (peer, former) in &self.former {
             let channels = former.channels.clone();
@@ -108,14 +125,14 @@ impl Ledger {
         let peers: Vec<PeerMetrics> = peers.into_values().collect();
         let mut total = self.others.clone();
         peers.iter().for_each(|peer| add_channels(&mut total, &peer.channels));
-        ChannelsReport { total, peers }
+        let defined = total.iter().map(|metrics| metrics.channel).filter(|channel| channel.is_defined());
+        let names = defined.filter_map(|channel| Some((channel, spec(channel)?.name.clone()))).collect();
+        ChannelsReport { total, peers, names }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use meshwork_channels::ChannelId;
-
     use super::*;
 
     fn peer(number: u16) -> PeerId {
@@ -139,12 +156,13 @@ mod tests {
             ledger.keep(peer(number), &past(u64::from(number)), 0, &connected);
         }
         ledger.keep(peer(999), &past(1), 5, &connected);
-        let report = ledger.report([].into_iter());
+        let report = ledger.report([].into_iter(), |_| None);
         assert_eq!(report.peers.len(), 10 + FORMER_PEERS_MAX);
         assert_eq!(report.total[0].accepted.messages, (0..1_000).sum::<u64>() + 1);
         assert_eq!(report.total[0].dropped.lost, report.total[0].accepted.messages);
         let last = report.peers.last().unwrap();
         assert_eq!((last.peer, last.channels[0].accepted.messages, last.unknown_channel), (peer(999), 1_000, 5));
+        assert!(report.names.is_empty() && report.name_of(ChannelId::DATA) == "data");
         assert_eq!(report.peers[10].peer, peer(1_000 - FORMER_PEERS_MAX as u16), "the oldest are not apart any more");
     }
 }

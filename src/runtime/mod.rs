@@ -84,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) token: Option<String>,
     /// The channels that the application defined, in the order of their numbers.
     pub(crate) channels: Arc<[ChannelId]>,
+    /// Those whose messages are acknowledged, in the order of their numbers.
+    pub(crate) acknowledged: Arc<[ChannelId]>,
     pub(crate) commands: mpsc::Sender<Command>,
     /// For commands that make broadcasts: they wait while the queues to neighbors are full, and nothing else waits with them.
     pub(crate) writes: mpsc::Sender<Command>,
@@ -369,7 +371,8 @@ impl Node {
     }
 
     /// Sends to one peer, dialing it if need be; done when the message is queued on a connection. It arrives at most once, in order with
-    /// others on the same channel while the connection stands.
+    /// others on the same channel while the connection stands. On a defined channel whose messages are acknowledged it is [`Node::send_guaranteed`] without
+    /// the receipt.
     ///
     /// # Errors
     ///
@@ -377,6 +380,9 @@ impl Node {
     /// have the channel. Nothing was sent then.
     pub async fn send(&self, to: PeerId, channel: impl Into<ChannelId>, payload: impl Into<Bytes>) -> Result<(), Error> {
         let (channel, payload) = (channel.into(), payload.into());
+        if self.shared.acknowledged.binary_search(&channel).is_ok() {
+            return self.send_guaranteed(to, channel, payload).await.map(drop);
+        }
         self.ask(|reply| Command::Send { to, channel, payload, reply }).await?
     }
 
@@ -395,14 +401,37 @@ impl Node {
     /// it takes; the peer is dialed for that. While both processes live it arrives exactly once, in order with others of this kind on the same channel. If the peer's process starts anew
     /// before it acknowledged, the message arrives again there; if this one does, what was not acknowledged is gone with it.
     ///
+    /// The channel is a built-in one that applications send on, or one that was defined for this ([`ChannelSpec::guaranteed`](meshwork_channels::ChannelSpec::guaranteed), [`ChannelSpec::at_least_once`](meshwork_channels::ChannelSpec::at_least_once)): then
+    /// both ends must have it, and no fallback takes its place. What the peer's application leaves unacknowledged for a second is sent again on a channel of
+    /// the second kind; the order may suffer then. Both kinds drop what the peer's process got before.
+    ///
+    /// ```no_run
+    /// # async fn run(peer: meshwork::PeerId) -> Result<(), Box<dyn std::error::Error>> {
+    /// use meshwork::{ChannelSpec, Node};
+    ///
+    /// let node = Node::builder("my-cluster").channel(ChannelSpec::new("orders").guaranteed()).start().await?;
+    /// let receipt = node.send_guaranteed(peer, "orders", "two of these").await?;
+    /// receipt.await?;
+    ///
+    /// // At the peer, which defined the channel too:
+    /// let mut messages = node.guaranteed();
+    /// while let Some(message) = messages.next().await {
+    ///     println!("{} on {}: {:?}", message.from().short(), message.channel(), message.payload());
+    ///     message.acknowledge();
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// Done when the message is kept; waits while as much is kept for the peer as may be: on `coordination` 1,000 messages and 2 MiB, on `data` 10,000 and 4 MiB, on `gossip`
-    /// 5,000 and 2 MiB, on `events` 5,000 and 4 MiB, and 8 MiB together. The receipt tells when the peer acknowledged it. [`Node::leave`] does not wait for that.
+    /// 5,000 and 2 MiB, on `events` 5,000 and 4 MiB, and 8 MiB together; on a defined channel what [`ChannelSpec::queue`](meshwork_channels::ChannelSpec::queue) says, beside those. The receipt tells when the peer acknowledged it. [`Node::leave`] does not wait for that.
     ///
     /// # Errors
     ///
-    /// [`Error::Send`] when it was refused, with [`SendError::Full`] when 4,096 sends wait for room already; [`Error::Stopped`]. It was not sent then.
-    pub async fn send_guaranteed(&self, to: PeerId, channel: ChannelId, payload: impl Into<Bytes>) -> Result<Receipt, Error> {
-        let payload = payload.into();
+    /// [`Error::Send`] when it was refused, with [`SendError::Full`] when 4,096 sends wait for room already; [`Error::Channel`] when the peer is connected and
+    /// does not have the channel; [`Error::Stopped`]. It was not sent then.
+    pub async fn send_guaranteed(&self, to: PeerId, channel: impl Into<ChannelId>, payload: impl Into<Bytes>) -> Result<Receipt, Error> {
+        let (channel, payload) = (channel.into(), payload.into());
         self.ask(|reply| Command::SendGuaranteed(guaranteed::GuaranteedSend { to, channel, payload, ttl: None, reply })).await?
     }
 
@@ -414,11 +443,11 @@ impl Node {
     pub async fn send_guaranteed_within(
         &self,
         to: PeerId,
-        channel: ChannelId,
+        channel: impl Into<ChannelId>,
         payload: impl Into<Bytes>,
         ttl: Duration,
     ) -> Result<Receipt, Error> {
-        let payload = payload.into();
+        let (channel, payload) = (channel.into(), payload.into());
         self.ask(|reply| Command::SendGuaranteed(guaranteed::GuaranteedSend { to, channel, payload, ttl: Some(ttl), reply })).await?
     }
 

@@ -231,10 +231,11 @@ impl Config {
         if config.retransmit_max < config.retransmit {
             return Err(ConfigError::new("retransmit_max", format_args!("{:?}", config.retransmit_max), "at least retransmit"));
         }
-        let numbers = config.channels.last().map_or(0, |channel| usize::from(channel.id.0) + 1);
-        let mut index = vec![None; numbers];
-        for (position, channel) in config.channels.iter().enumerate() {
-            index[usize::from(channel.id.0)] = u16::try_from(position).ok();
+        // Numbers of defined channels are spread over half of all numbers: a table up to them would be large and empty.
+        let low = config.channels.iter().filter(|channel| !channel.id.is_defined()).map(|channel| usize::from(channel.id.0));
+        let mut index = vec![None; low.clone().last().map_or(0, |last| last + 1)];
+        for (position, id) in low.enumerate() {
+            index[id] = u16::try_from(position).ok();
         }
         Ok(Params(Arc::new(Checked { config, index })))
     }
@@ -247,7 +248,7 @@ pub struct Params(Arc<Checked>);
 #[derive(Debug, PartialEq, Eq)]
 struct Checked {
     config: Config,
-    /// Where the channel of a number stands, so that no message searches for it.
+    /// Where the channel of a number stands, so that no message searches for it; without those that applications defined, which come last.
     index: Vec<Option<u16>>,
 }
 
@@ -263,6 +264,10 @@ impl Params {
     }
 
     fn index(&self, id: ChannelId) -> Option<u16> {
+        if id.is_defined() {
+            let place = self.0.config.channels.binary_search_by_key(&id, |channel| channel.id).ok()?;
+            return u16::try_from(place).ok();
+        }
         self.0.index.get(usize::from(id.0)).copied().flatten()
     }
 
@@ -691,6 +696,11 @@ impl State {
     /// sent to again, should it come back after all.
     pub fn abandon(&mut self, actions: &mut Vec<Action>) {
         self.outgoing.abandon(&mut self.counters, actions);
+    }
+
+    /// Gives back what was not acknowledged on one channel: the peer does not have it. Otherwise as [`State::abandon`].
+    pub fn abandon_on(&mut self, channel: ChannelId, actions: &mut Vec<Action>) {
+        self.outgoing.abandon_on(channel, &mut self.counters, actions);
     }
 
     /// When [`Input::DeadlineReached`] is due. It may turn out that nothing is to be done then.

@@ -416,21 +416,33 @@ impl Outgoing {
     }
 
     pub(super) fn abandon(&mut self, counters: &mut Counters, actions: &mut Vec<Action>) {
-        for (index, channel) in self.channels.iter_mut().enumerate() {
-            let id = self.params.config().channels[index].id;
-            for (number, lane) in (0_u8..).zip(&mut channel.lanes) {
-                let sent = lane.sent.drain(..).map(|slot| (slot, true));
-                for (slot, transmitted) in sent.chain(lane.waiting.drain(..).map(|slot| (slot, false))) {
-                    counters.undelivered += 1;
-                    let Slot { sequence, payload, .. } = slot;
-                    actions.push(Action::Undelivered { channel: id, lane: number, sequence, payload, transmitted });
-                }
-                lane.cursor = 0;
-            }
-            channel.kept = Held::default();
-            channel.in_flight = Held::default();
+        for index in (0_u16..).take(self.channels.len()) {
+            self.abandon_at(index, counters, actions);
         }
-        self.kept = Held::default();
+    }
+
+    pub(super) fn abandon_on(&mut self, channel: ChannelId, counters: &mut Counters, actions: &mut Vec<Action>) {
+        if let Some(index) = self.params.index(channel) {
+            self.abandon_at(index, counters, actions);
+        }
+    }
+
+    fn abandon_at(&mut self, index: u16, counters: &mut Counters, actions: &mut Vec<Action>) {
+        let id = self.params.spec(index).id;
+        let channel = &mut self.channels[usize::from(index)];
+        for (number, lane) in (0_u8..).zip(&mut channel.lanes) {
+            let sent = lane.sent.drain(..).map(|slot| (slot, true));
+            for (slot, transmitted) in sent.chain(lane.waiting.drain(..).map(|slot| (slot, false))) {
+                counters.undelivered += 1;
+                let Slot { sequence, payload, .. } = slot;
+                actions.push(Action::Undelivered { channel: id, lane: number, sequence, payload, transmitted });
+            }
+            lane.cursor = 0;
+        }
+        self.kept.messages -= channel.kept.messages;
+        self.kept.bytes -= channel.kept.bytes;
+        channel.kept = Held::default();
+        channel.in_flight = Held::default();
     }
 
     fn transmit_all(&mut self, now: Time, counters: &mut Counters, actions: &mut Vec<Action>) {

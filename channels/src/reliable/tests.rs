@@ -834,6 +834,34 @@ fn a_peer_that_is_gone_for_good_gives_everything_back() {
 }
 
 #[test]
+fn a_channel_that_the_peer_does_not_have_gives_back_its_own_messages_only() {
+    let defined = ChannelId::named("orders");
+    let mut config = config(10, 1);
+    config.channels.push(Channel { id: defined, ..config.channels[0] });
+    let mut state = core(config);
+    assert_eq!(state.outgoing_params().channel(defined).map(|channel| channel.id), Some(defined));
+    assert_eq!(state.outgoing_params().channel(ChannelId::named("nothing")), None);
+    handle(&mut state, connected(1, 1), at(0));
+    send(&mut state, ORDERED, None, at(0));
+    send(&mut state, defined, None, at(0));
+    let mut actions = Vec::new();
+    state.abandon_on(ChannelId::named("nothing"), &mut actions);
+    assert!(actions.is_empty());
+    state.abandon_on(defined, &mut actions);
+    assert!(
+        matches!(&actions[..], [Action::Undelivered { channel, sequence: 1, transmitted: true, .. }] if *channel == defined),
+        "{actions:?}"
+    );
+    check(&state);
+    assert_eq!((state.kept().messages, state.kept_on(ORDERED).messages), (1, 1));
+    // A later life of the peer has it: it is told of the gap.
+    handle(&mut state, connected(2, 2), at(100));
+    let told = send(&mut state, defined, None, at(100));
+    assert!(told.contains(&Action::Send { on: Some((defined, 0)), message: skip_message(defined, 1, 2) }), "{told:?}");
+    assert_eq!(transmitted(&told), [2]);
+}
+
+#[test]
 fn at_least_once_is_sent_again_while_connected_and_guaranteed_is_not() {
     let mut state = sender_with(3, LOOSE);
     send(&mut state, ORDERED, None, at(0));
