@@ -417,7 +417,8 @@ impl Endpoint {
         let shared = self.shared.clone();
         shared.counts.dials.fetch_add(1, Ordering::Relaxed);
         self.shared.spawn(async move {
-            match shared.reach(address, expected).await {
+            // Apart: the task lives as long as the link, and would hold the place for it.
+            match Box::pin(shared.reach(address, expected)).await {
                 Ok(link) => {
                     shared.counts.dials_admitted.fetch_add(1, Ordering::Relaxed);
                     shared.serve(link, None).await;
@@ -597,14 +598,15 @@ impl Shared {
                     self.counts.handshakes.fetch_add(1, Ordering::Relaxed);
                     let (shared, place) = (self.clone(), HalfOpen::take(self));
                     self.spawn(async move {
-                        match shared.receive(connecting).await {
+                        // Apart: the task lives as long as the link, and would hold the place for it.
+                        match Box::pin(shared.receive(connecting)).await {
                             Ok(Guest::First(link)) => {
                                 shared.counts.admitted.fetch_add(1, Ordering::Relaxed);
                                 shared.serve(link, Some(place)).await;
                             }
                             Ok(Guest::Second(attached, source, connection)) => {
                                 drop(place);
-                                shared.serve_bulk(attached, source, connection).await;
+                                Box::pin(shared.serve_bulk(attached, source, connection)).await;
                             }
                             Err(reason) => shared.turn_away(address, reason),
                         }
@@ -763,7 +765,7 @@ impl Shared {
     async fn open_bulk(self: Arc<Self>, link: Link) {
         let inner = &link.0;
         let _counted = Counted::one(&self);
-        let opened = self.connect(link.address(), Some(link.peer()), self.bulk_transport.clone(), Some(inner.tag)).await;
+        let opened = Box::pin(self.connect(link.address(), Some(link.peer()), self.bulk_transport.clone(), Some(inner.tag))).await;
         let connection = match opened {
             Ok((connection, ..)) => connection,
             Err(error) => {
@@ -1036,7 +1038,8 @@ fn transport(loopback: bool, streams: u32) -> TransportConfig {
     if loopback {
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(LOOPBACK_PACKET_BYTES_MAX);
-        transport.mtu_discovery_config(Some(discovery));
+        // There is nothing to find out. A search would also leave each connection a buffer of twice the largest packet.
+        transport.initial_mtu(LOOPBACK_PACKET_BYTES_MAX).mtu_discovery_config(Some(discovery));
     }
     transport
 }
