@@ -53,6 +53,10 @@ const LOOPBACK_PACKET_BYTES_MAX: u16 = 6_500;
 /// answers packets that were on their way.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// Streams that a peer may open at first. QUIC keeps a place for each that may be opened, in tables that double: with these and the byte streams it is half of what
+/// all of them take. When half of them were opened it may open all.
+const STREAMS_AT_FIRST: u32 = 32;
+
 /// How often one reason for turning somebody away is told.
 const REFUSAL_EVERY: Duration = Duration::from_secs(1);
 
@@ -909,7 +913,7 @@ impl Shared {
         // Only now may the peer send: whoever is slow to hear of connections shall not hold what they sent.
         let connection = &link.0.connection;
         open_windows(&link.0);
-        connection.set_max_concurrent_uni_streams(VarInt::from_u32(limits::STREAMS_MAX));
+        connection.set_max_concurrent_uni_streams(VarInt::from_u32(STREAMS_AT_FIRST));
         connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::URGENT_BYTE_STREAMS_MAX));
 
         let reason = self.carry(&link).await;
@@ -931,6 +935,9 @@ impl Shared {
             tokio::select! {
                 stream = inner.connection.accept_uni() => match stream {
                     Ok(stream) => {
+                        if stream.id().index() == u64::from(STREAMS_AT_FIRST / 2) {
+                            inner.connection.set_max_concurrent_uni_streams(VarInt::from_u32(limits::STREAMS_MAX));
+                        }
                         readers.spawn(read_stream(stream, Path::Urgent, Place::of(inner.clone()), self.outlet.clone()));
                     }
                     Err(error) => break error,
