@@ -160,7 +160,6 @@ impl Outlet {
     }
 
     /// Gives the event back when there is no room now or nobody listens.
-    #[expect(clippy::result_large_err, reason = "what is given back is what came")]
     fn put(&self, event: Event) -> Result<(), Event> {
         let Ok(room) = self.room.try_acquire_many(event.weight()) else { return Err(event) };
         let Ok(place) = self.queue.try_reserve() else { return Err(event) };
