@@ -1045,8 +1045,7 @@ fn transport(loopback: bool, streams: u32) -> TransportConfig {
     if loopback {
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(LOOPBACK_PACKET_BYTES_MAX);
-        // There is nothing to find out. A search would also leave each connection a buffer of twice the largest packet.
-        transport.initial_mtu(LOOPBACK_PACKET_BYTES_MAX).mtu_discovery_config(Some(discovery));
+        transport.mtu_discovery_config(Some(discovery));
     }
     transport
 }
