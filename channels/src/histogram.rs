@@ -5,8 +5,8 @@
 //! less than the true one, and above it by less than 1 µs below 16 µs, and by at most one 16th from there on. Values from [`Histogram::BUCKETED_MAX`]
 //! on share the last bucket, whose upper end is the largest value.
 //!
-//! Memory is nothing until something is recorded, and 3 KiB from then on, whatever is recorded. Adding two histograms is exact: it gives what one would
-//! have counted.
+//! Memory is nothing until something is recorded. From then on it is 4 bytes for each bucket between the least and the largest value, in steps of 8 buckets, and so at most
+//! 1.5 KiB; twice that when a bucket has counted more than `u32` holds. Adding two histograms is exact: it gives what one would have counted.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,13 +18,60 @@ const DIVISIONS: usize = 1 << DIVISION_BITS;
 const OCTAVES: usize = 23;
 const BUCKETS: usize = DIVISIONS * (OCTAVES + 1);
 
+/// Buckets that are made at once: half a power of two.
+const STEP: usize = 8;
+
 /// Counts of durations in buckets.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// None while nothing was recorded.
-    buckets: Option<Box<[u64; BUCKETS]>>,
+    counts: Counts,
+    /// The number of the first bucket that is there, a multiple of [`STEP`].
+    first: u16,
     count: u64,
     max: Duration,
+}
+
+/// The buckets from the first to the last that hold something, to whole steps.
+#[derive(Clone, PartialEq, Eq)]
+enum Counts {
+    Narrow(Box<[u32]>),
+    /// One of them has outgrown the narrow form.
+    Wide(Box<[u64]>),
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Counts::Narrow(Box::default())
+    }
+}
+
+impl Counts {
+    fn len(&self) -> usize {
+        match self {
+            Counts::Narrow(counts) => counts.len(),
+            Counts::Wide(counts) => counts.len(),
+        }
+    }
+
+    fn get(&self, index: usize) -> u64 {
+        match self {
+            Counts::Narrow(counts) => counts[index].into(),
+            Counts::Wide(counts) => counts[index],
+        }
+    }
+
+    /// The same with empty ones before and behind, `len` in all.
+    fn resized(&self, before: usize, len: usize) -> Self {
+        fn resize<T: Copy + Default>(counts: &[T], before: usize, len: usize) -> Box<[T]> {
+            let mut resized = vec![T::default(); len];
+            resized[before..before + counts.len()].copy_from_slice(counts);
+            resized.into()
+        }
+        match self {
+            Counts::Narrow(counts) => Counts::Narrow(resize(counts, before, len)),
+            Counts::Wide(counts) => Counts::Wide(resize(counts, before, len)),
+        }
+    }
 }
 
 impl Histogram {
@@ -36,23 +83,62 @@ impl Histogram {
         if times == 0 {
             return;
         }
-        let buckets = self.buckets.get_or_insert_with(|| Box::new([0; BUCKETS]));
-        let bucket = &mut buckets[bucket_of(value)];
-        *bucket = bucket.saturating_add(times);
+        self.put(bucket_of(value), times);
         self.count = self.count.saturating_add(times);
         self.max = self.max.max(value);
     }
 
+    fn put(&mut self, bucket: usize, times: u64) {
+        if let Counts::Narrow(counts) = &mut self.counts
+            && let Some(count) = counts.get_mut(bucket.wrapping_sub(self.first.into()))
+            && let Ok(times) = u32::try_from(times)
+            && let Some(sum) = count.checked_add(times)
+        {
+            *count = sum;
+            return;
+        }
+        self.put_slowly(bucket, times);
+    }
+
+    /// Makes the bucket, or makes it wide enough.
+    #[cold]
+    fn put_slowly(&mut self, bucket: usize, times: u64) {
+        let (first, len) = (usize::from(self.first), self.counts.len());
+        let is_empty = len == 0;
+        let from = (bucket - bucket % STEP).min(if is_empty { BUCKETS } else { first });
+        let to = (bucket - bucket % STEP + STEP).max(first + len);
+        if is_empty || from < first || to > first + len {
+            self.counts = self.counts.resized(if is_empty { 0 } else { first - from }, to - from);
+            self.first = u16::try_from(from).expect("there are 384 buckets");
+        }
+        let at = bucket - from;
+        let sum = self.counts.get(at).saturating_add(times);
+        match &mut self.counts {
+            Counts::Wide(counts) => counts[at] = sum,
+            Counts::Narrow(counts) => match u32::try_from(sum) {
+                Ok(sum) => counts[at] = sum,
+                Err(_) => {
+                    let mut wide: Box<[u64]> = counts.iter().map(|count| u64::from(*count)).collect();
+                    wide[at] = sum;
+                    self.counts = Counts::Wide(wide);
+                }
+            },
+        }
+    }
+
     /// Adds what another one counted.
     pub fn add(&mut self, other: &Histogram) {
-        if let Some(theirs) = &other.buckets {
-            let ours = self.buckets.get_or_insert_with(|| Box::new([0; BUCKETS]));
-            for (ours, theirs) in ours.iter_mut().zip(theirs.iter()) {
-                *ours = ours.saturating_add(*theirs);
-            }
+        for (bucket, times) in other.filled() {
+            self.put(bucket, times);
         }
         self.count = self.count.saturating_add(other.count);
         self.max = self.max.max(other.max);
+    }
+
+    /// The numbers of the buckets that hold something, in order, and how many.
+    fn filled(&self) -> impl Iterator<Item = (usize, u64)> {
+        let counts = (0..self.counts.len()).map(|at| (usize::from(self.first) + at, self.counts.get(at)));
+        counts.filter(|(_, count)| *count > 0)
     }
 
     /// How many values were counted.
@@ -88,8 +174,7 @@ impl Histogram {
     /// The buckets that hold something, in order: values below this end, and not below the end of the bucket before, and how many. The end of the last bucket of
     /// all is [`Duration::MAX`].
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
-        let counts = self.buckets.iter().flat_map(|buckets| buckets.iter().copied().enumerate());
-        counts.filter(|(_, count)| *count > 0).map(|(index, count)| {
+        self.filled().map(|(index, count)| {
             let upper_end = if index + 1 == BUCKETS { Duration::MAX } else { Duration::from_micros(lower_end(index + 1)) };
             (upper_end, count)
         })
@@ -190,6 +275,44 @@ mod tests {
         assert_eq!(sum.buckets().map(|(_, count)| count).sum::<u64>(), sum.count());
         assert!(sum.buckets().map(|(end, _)| end).is_sorted());
         assert_eq!(sum.buckets().last().unwrap().0, Duration::MAX);
+    }
+
+    #[test]
+    fn memory_is_that_of_the_buckets_between_the_ends() {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.counts.len(), 0);
+        histogram.record(micros(5), 1);
+        assert_eq!((histogram.first, histogram.counts.len()), (0, STEP));
+        let mut histogram = Histogram::default();
+        for value in [100, 90, 130] {
+            histogram.record(micros(value), 1);
+        }
+        assert_eq!((histogram.first, histogram.counts.len()), (48, 3 * STEP), "from 64 to 192 µs");
+        histogram.record(Duration::MAX, 1);
+        histogram.record(Duration::ZERO, 1);
+        assert_eq!((histogram.first, histogram.counts.len()), (0, BUCKETS));
+        assert_eq!(histogram.buckets().map(|(_, count)| count).collect::<Vec<_>>(), [1, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn counts_outgrow_the_narrow_form() {
+        let most = u64::from(u32::MAX);
+        let mut histogram = Histogram::default();
+        histogram.record(micros(3), most);
+        assert!(matches!(histogram.counts, Counts::Narrow(_)));
+        histogram.record(micros(1_000), 1);
+        histogram.record(micros(3), 1);
+        assert!(matches!(histogram.counts, Counts::Wide(_)));
+        histogram.record(micros(3), 1);
+        histogram.record(micros(50_000), 2);
+        assert_eq!(histogram.buckets().map(|(_, count)| count).collect::<Vec<_>>(), [most + 2, 1, 2]);
+        let mut half = Histogram::default();
+        half.record(micros(1_000), most);
+        half.add(&half.clone());
+        assert_eq!(half.buckets().next().map(|(_, count)| count), Some(2 * most));
+        let mut sum = Histogram::default();
+        sum.add(&histogram);
+        assert_eq!(sum, histogram);
     }
 
     #[test]

@@ -218,9 +218,17 @@ impl Decoder {
             if let Some(header) = parse_header(&self.chunk, self.frame_bytes_max)?
                 && header.frame_len() <= self.chunk.len()
             {
-                // One more reference to the chunk, and not two.
-                let body = self.chunk.slice(header.len..header.frame_len());
-                self.chunk.advance(header.frame_len());
+                let body = if header.frame_len() == self.chunk.len() {
+                    // The last frame takes the chunk over: even an empty rest would keep all of it, for as long as the stream is silent.
+                    let mut body = std::mem::take(&mut self.chunk);
+                    body.advance(header.len);
+                    body
+                } else {
+                    // One more reference to the chunk, and not two.
+                    let body = self.chunk.slice(header.len..header.frame_len());
+                    self.chunk.advance(header.frame_len());
+                    body
+                };
                 return Ok(Some(Frame { kind: header.kind, body }));
             }
             if self.chunk.is_empty() {

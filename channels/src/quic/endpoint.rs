@@ -53,6 +53,10 @@ const LOOPBACK_PACKET_BYTES_MAX: u16 = 6_500;
 /// answers packets that were on their way.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// Streams that a peer may open at first. QUIC keeps a place for each that may be opened, in tables that double: with these and the byte streams it is half of what
+/// all of them take. When half of them were opened it may open all.
+const STREAMS_AT_FIRST: u32 = 32;
+
 /// How often one reason for turning somebody away is told.
 const REFUSAL_EVERY: Duration = Duration::from_secs(1);
 
@@ -417,7 +421,8 @@ impl Endpoint {
         let shared = self.shared.clone();
         shared.counts.dials.fetch_add(1, Ordering::Relaxed);
         self.shared.spawn(async move {
-            match shared.reach(address, expected).await {
+            // Apart: the task lives as long as the link, and would hold the place for it.
+            match Box::pin(shared.reach(address, expected)).await {
                 Ok(link) => {
                     shared.counts.dials_admitted.fetch_add(1, Ordering::Relaxed);
                     shared.serve(link, None).await;
@@ -597,14 +602,15 @@ impl Shared {
                     self.counts.handshakes.fetch_add(1, Ordering::Relaxed);
                     let (shared, place) = (self.clone(), HalfOpen::take(self));
                     self.spawn(async move {
-                        match shared.receive(connecting).await {
+                        // Apart: the task lives as long as the link, and would hold the place for it.
+                        match Box::pin(shared.receive(connecting)).await {
                             Ok(Guest::First(link)) => {
                                 shared.counts.admitted.fetch_add(1, Ordering::Relaxed);
                                 shared.serve(link, Some(place)).await;
                             }
                             Ok(Guest::Second(attached, source, connection)) => {
                                 drop(place);
-                                shared.serve_bulk(attached, source, connection).await;
+                                Box::pin(shared.serve_bulk(attached, source, connection)).await;
                             }
                             Err(reason) => shared.turn_away(address, reason),
                         }
@@ -763,7 +769,7 @@ impl Shared {
     async fn open_bulk(self: Arc<Self>, link: Link) {
         let inner = &link.0;
         let _counted = Counted::one(&self);
-        let opened = self.connect(link.address(), Some(link.peer()), self.bulk_transport.clone(), Some(inner.tag)).await;
+        let opened = Box::pin(self.connect(link.address(), Some(link.peer()), self.bulk_transport.clone(), Some(inner.tag))).await;
         let connection = match opened {
             Ok((connection, ..)) => connection,
             Err(error) => {
@@ -907,7 +913,7 @@ impl Shared {
         // Only now may the peer send: whoever is slow to hear of connections shall not hold what they sent.
         let connection = &link.0.connection;
         open_windows(&link.0);
-        connection.set_max_concurrent_uni_streams(VarInt::from_u32(limits::STREAMS_MAX));
+        connection.set_max_concurrent_uni_streams(VarInt::from_u32(STREAMS_AT_FIRST));
         connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::URGENT_BYTE_STREAMS_MAX));
 
         let reason = self.carry(&link).await;
@@ -929,6 +935,9 @@ impl Shared {
             tokio::select! {
                 stream = inner.connection.accept_uni() => match stream {
                     Ok(stream) => {
+                        if stream.id().index() == u64::from(STREAMS_AT_FIRST / 2) {
+                            inner.connection.set_max_concurrent_uni_streams(VarInt::from_u32(limits::STREAMS_MAX));
+                        }
                         readers.spawn(read_stream(stream, Path::Urgent, Place::of(inner.clone()), self.outlet.clone()));
                     }
                     Err(error) => break error,

@@ -142,8 +142,33 @@ pub(super) fn queue(events_max: usize, event_bytes_max: usize) -> (Outlet, Event
 }
 
 impl Outlet {
-    /// Waits for room. Those who wait are served in turn, so that a peer that floods us gets no more than its share of the queue.
-    pub(super) async fn send(&self, event: Event) -> Result<(), NobodyListens> {
+    /// Tells at once if there is room, and otherwise waits for it. Those who wait are served in turn, so that a peer that floods us gets no more than its share of the queue.
+    ///
+    /// The wait is rare and lies apart: every task that tells something would hold the place for it as long as it lives.
+    pub(super) fn send(&self, event: Event) -> impl Future<Output = Result<(), NobodyListens>> + Send + use<'_> {
+        let waiting = self.put(event).err().map(|event| Box::pin(self.wait(event)));
+        async move {
+            match waiting {
+                Some(waiting) => waiting.await,
+                None => {
+                    // One for whom there is always room must not keep others from their turn.
+                    tokio::task::coop::consume_budget().await;
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    /// Gives the event back when there is no room now or nobody listens.
+    fn put(&self, event: Event) -> Result<(), Event> {
+        let Ok(room) = self.room.try_acquire_many(event.weight()) else { return Err(event) };
+        let Ok(place) = self.queue.try_reserve() else { return Err(event) };
+        room.forget();
+        place.send(event);
+        Ok(())
+    }
+
+    async fn wait(&self, event: Event) -> Result<(), NobodyListens> {
         let weight = event.weight();
         let room = self.room.acquire_many(weight).await.map_err(|_| NobodyListens)?;
         let place = self.queue.reserve().await.map_err(|_| NobodyListens)?;

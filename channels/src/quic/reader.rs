@@ -325,11 +325,11 @@ async fn read_frames(
         {
             usual = bodies.len();
             let batch = Batch::new(link.peer, link.incarnation, preamble.lane, bodies);
-            tokio::select! {
-                biased;
-                delivered = deliver(slot, batch, channel, link, outlet) => delivered?,
-                // An application that takes nothing shall not keep the end of a connection from those who must know of it.
-                () = abandoned(link) => return Err(Fault::Lost),
+            match deliver_now(slot, batch, channel, link) {
+                // One who takes everything at once must not keep others from their turn.
+                Ok(()) => tokio::task::coop::consume_budget().await,
+                // Apart, for it is rare: every reader would hold the place for it as long as its stream lives.
+                Err((slot, batch)) => Box::pin(deliver_or_lose(slot, batch, channel, link, outlet)).await?,
             }
         }
         if let Some(error) = fault {
@@ -358,6 +358,26 @@ async fn read_frames(
     }
 }
 
+/// Hands messages to who takes those of their channel, unless that takes a wait.
+fn deliver_now(slot: Slot, batch: Batch, channel: ChannelId, link: &Arc<Inner>) -> Result<(), (Slot, Batch)> {
+    match &slot.taker {
+        Taker::Inbox(inbox) => inbox.try_send(batch).map_err(|batch| (slot, batch)),
+        Taker::Handler(handler) => {
+            call(handler, link, channel, batch);
+            Ok(())
+        }
+    }
+}
+
+async fn deliver_or_lose(slot: Slot, batch: Batch, channel: ChannelId, link: &Arc<Inner>, outlet: &Outlet) -> Result<(), Fault> {
+    tokio::select! {
+        biased;
+        delivered = deliver(slot, batch, channel, link, outlet) => Ok(delivered?),
+        // An application that takes nothing shall not keep the end of a connection from those who must know of it.
+        () = abandoned(link) => Err(Fault::Lost),
+    }
+}
+
 /// Hands messages to the inbox of their channel, or to the next one that takes it over; when nobody listens there any more they go where they would have
 /// gone without.
 async fn deliver(mut slot: Slot, mut batch: Batch, channel: ChannelId, link: &Arc<Inner>, outlet: &Outlet) -> Result<(), NobodyListens> {
@@ -370,8 +390,6 @@ async fn deliver(mut slot: Slot, mut batch: Batch, channel: ChannelId, link: &Ar
             },
             Taker::Handler(handler) => {
                 call(handler, link, channel, batch);
-                // One who takes everything at once must not keep others from their turn.
-                tokio::task::coop::consume_budget().await;
                 return Ok(());
             }
         }

@@ -45,7 +45,8 @@ mod pace;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -285,7 +286,7 @@ pub struct State {
     /// One for each channel of the params, in the same order.
     channels: Vec<Channel>,
     /// One for each lane of each channel, in the same order.
-    queues: Vec<Queue>,
+    queues: Vec<LaneQueue>,
     /// One for each class, lowest first.
     classes: [Turns; Class::ALL.len()],
     total: Queued,
@@ -311,7 +312,7 @@ struct Channel {
     /// The virtual time, among its lanes, at which the last lane was served.
     clock: u64,
     /// How much may be under way, on a channel that keeps the latest.
-    pace: Option<Pace>,
+    pace: Option<Box<Pace>>,
     /// What was popped of it and is not settled.
     under_way: Queued,
     waited: Histogram,
@@ -324,6 +325,32 @@ struct Queue {
     waits: Waits,
     /// Virtual time among the lanes of its channel, which share evenly what is the channel's.
     turn: u64,
+}
+
+/// A lane that nothing was ever sent on costs nothing: its queue reads as an empty one, and is made when it is first changed.
+#[derive(Default)]
+struct LaneQueue(Option<Box<Queue>>);
+
+static UNUSED: LazyLock<Queue> = LazyLock::new(Queue::default);
+
+impl LaneQueue {
+    fn used(&mut self) -> Option<&mut Queue> {
+        self.0.as_deref_mut()
+    }
+}
+
+impl Deref for LaneQueue {
+    type Target = Queue;
+
+    fn deref(&self) -> &Queue {
+        self.0.as_deref().unwrap_or_else(|| &UNUSED)
+    }
+}
+
+impl DerefMut for LaneQueue {
+    fn deref_mut(&mut self) -> &mut Queue {
+        self.0.get_or_insert_default()
+    }
 }
 
 /// What leaves next.
@@ -522,8 +549,8 @@ struct Turns {
 impl State {
     /// Empty queues.
     pub fn new(params: Params) -> Self {
-        let queues = (0..params.lanes.last().copied().unwrap_or(0)).map(|_| Queue::default()).collect();
-        let pace = |spec: &ChannelSpec| (spec.reliability == Reliability::Latest).then(Pace::default);
+        let queues = (0..params.lanes.last().copied().unwrap_or(0)).map(|_| LaneQueue::default()).collect();
+        let pace = |spec: &ChannelSpec| (spec.reliability == Reliability::Latest).then(Box::<Pace>::default);
         let channels = params.channels.iter().map(|spec| Channel { pace: pace(spec), ..Channel::default() }).collect();
         State {
             params,
@@ -553,7 +580,7 @@ impl State {
     /// Notes how many frames of a channel that keeps the latest the peer has had in all. Says whether there can be so many.
     pub fn credit(&mut self, channel: ChannelId, total: u64, now: Time) -> bool {
         self.set_now(now);
-        let pace = self.params.index(channel).and_then(|index| self.channels[index].pace.as_mut());
+        let pace = self.params.index(channel).and_then(|index| self.channels[index].pace.as_deref_mut());
         pace.is_some_and(|pace| pace.on_credit(total, now))
     }
 
@@ -859,7 +886,7 @@ impl State {
                 continue;
             }
             let mut first: Option<usize> = None;
-            let is_open = channel.pace.as_mut().is_none_or(Pace::is_open);
+            let is_open = channel.pace.as_deref_mut().is_none_or(Pace::is_open);
             for lane in 0..spec.lanes {
                 let at = self.params.lanes[index] + usize::from(lane);
                 if self.queues[at].frames.is_empty() {
@@ -961,11 +988,11 @@ impl State {
     /// Forgets what waits, and what was popped and not settled, and counts it as lost: the connection is gone.
     pub fn clear(&mut self, now: Time) {
         self.set_now(now);
-        self.channels.iter_mut().filter_map(|channel| channel.pace.as_mut()).for_each(Pace::give_up);
+        self.channels.iter_mut().filter_map(|channel| channel.pace.as_deref_mut()).for_each(Pace::give_up);
         while self.pop(usize::MAX, |_, _| true).is_some() {}
         for index in 0..self.channels.len() {
             let lanes = self.params.lanes[index]..self.params.lanes[index + 1];
-            let lost: u64 = self.queues[lanes].iter_mut().map(|queue| queue.waits.drop_all_popped()).sum();
+            let lost: u64 = self.queues[lanes].iter_mut().filter_map(LaneQueue::used).map(|queue| queue.waits.drop_all_popped()).sum();
             self.channels[index].counters.lost += lost;
             self.settle(index, lost, usize::MAX);
         }

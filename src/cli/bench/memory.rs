@@ -3,8 +3,10 @@
 //! Each subject is measured in a process of its own, this program again: memory that one has given back would hide what the next one takes.
 //!
 //! `meshwork` starts a node and its peers in one process, looks, lets all of them join the first, uses four channels of each of its links once, and looks again. The second look
-//! by all ends of connections there are is what an end costs, with everything that a node keeps for a peer: membership, neighbors, queues. `quinn` does the same
-//! with two endpoints, connections between them, and four streams of each.
+//! by all ends of connections there are is what an end costs, with everything that a node keeps for a peer: membership, neighbors, queues. As many nodes as peers run on this
+//! machine, so there are at most 100 of them; they connect with more than the first, and all those links are used and counted. `meshwork-links` is the case of one
+//! node with many peers: two endpoints as nodes have them, links between them, and four channels of each used once in each direction. `quinn` does the same with two endpoints of its own,
+//! connections between them, and four streams of each in one direction.
 
 #![expect(clippy::disallowed_methods, reason = "each subject runs in a process of its own")]
 
@@ -28,14 +30,16 @@ use crate::cli::text::{self, Align, Table};
 const SETTLE: Duration = Duration::from_secs(2);
 /// What a subject takes, for the progress bar.
 const SECONDS: f64 = 10.0;
+/// Nodes that `meshwork` starts beside the first. Each of them takes a link to nearly every other one.
+const NODES_MAX: u16 = 100;
 
 #[derive(Args, Debug)]
 #[command(
     after_help = "Each subject is measured in a process of its own. An end is one side of one connection, with all that it brought along."
 )]
 pub(super) struct MemoryArgs {
-    /// Peers, 1 to 500
-    #[arg(long, default_value_t = 100, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=500))]
+    /// Peers, 1 to 1,000; of `meshwork`, which starts a node for each of them, at most 100
+    #[arg(long, default_value_t = 100, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1_000))]
     peers: u16,
     /// Rounds, 1 to 100; the figures are medians over them
     #[arg(long, default_value_t = 3, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=100))]
@@ -74,14 +78,14 @@ pub(super) async fn run(args: &MemoryArgs, progress: &Progress) -> Result<Option
         text::print(&format!("{}\n", text::json_line(&found)))?;
         return Ok(None);
     }
-    let subjects = [Config::Meshwork, Config::Quinn];
+    let subjects = [Config::Meshwork, Config::MeshworkLinks, Config::Quinn];
     progress.expect(SECONDS * subjects.len() as f64 * f64::from(args.rounds));
     let mut found: Vec<(Config, Vec<Found>)> = subjects.into_iter().map(|config| (config, Vec::new())).collect();
     let mut rounds = Vec::new();
     for round in 0..args.rounds {
         for (config, all) in &mut found {
             progress.show(format!("{} round {}", config.name(), round + 1));
-            let (name, peers) = (config.name(), args.peers.to_string());
+            let (name, peers) = (config.name(), peers_of(*config, args.peers).to_string());
             let child = move || {
                 let me = std::env::current_exe().map_err(Failure::new)?;
                 let arguments = ["--log", "error", "bench", "memory", "--peers", &peers, "--alone", name];
@@ -98,6 +102,10 @@ pub(super) async fn run(args: &MemoryArgs, progress: &Progress) -> Result<Option
     Ok(Some(outcome(args, &found, rounds)))
 }
 
+fn peers_of(config: Config, peers: u16) -> u16 {
+    if config == Config::Meshwork { peers.min(NODES_MAX) } else { peers }
+}
+
 fn outcome(args: &MemoryArgs, found: &[(Config, Vec<Found>)], rounds: Vec<serde_json::Value>) -> Outcome {
     let mut table = Table::new(&[
         ("case", Align::Left),
@@ -110,10 +118,10 @@ fn outcome(args: &MemoryArgs, found: &[(Config, Vec<Found>)], rounds: Vec<serde_
     let quinn = found.iter().find(|(config, _)| *config == Config::Quinn).map_or(0.0, |(_, found)| end(found));
     let (mut rows, mut bars) = (Vec::new(), Vec::new());
     for (config, found) in found {
-        let ours = *config == Config::Meshwork;
+        let ours = config.is_ours();
         let said = Row {
             case: config.name(),
-            peers: args.peers,
+            peers: peers_of(*config, args.peers),
             node_kb: median(found.iter().map(|found| found.node_kb)),
             end_kb: end(found),
             ends: found.last().map_or(0, |found| found.ends),
@@ -141,13 +149,14 @@ fn outcome(args: &MemoryArgs, found: &[(Config, Vec<Found>)], rounds: Vec<serde_
 /// Measures one subject in this process.
 async fn alone(config: Config, peers: usize) -> Result<Found, Failure> {
     let kib = |bytes: u64, count: usize| bytes as f64 / 1_024.0 / count.max(1) as f64;
-    if config == Config::Meshwork {
-        let cost = ours::memory(peers, SETTLE).await?;
-        return Ok(Found {
-            node_kb: kib(cost.nodes_bytes, peers + 1),
-            end_kb: kib(cost.links_bytes, cost.link_ends),
-            ends: cost.link_ends,
-        });
+    if config.is_ours() {
+        let (cost, nodes) = if config == Config::MeshworkLinks {
+            (ours::links_memory(peers, SETTLE).await?, 2)
+        } else {
+            (ours::memory(peers, SETTLE).await?, peers + 1)
+        };
+        let (node_kb, end_kb) = (kib(cost.nodes_bytes, nodes), kib(cost.links_bytes, cost.link_ends));
+        return Ok(Found { node_kb, end_kb, ends: cost.link_ends });
     }
     let start = resident_bytes();
     let mut raw = Raw::start(Form::Plain, 0, None, 0).await?;

@@ -127,6 +127,8 @@ enum Config {
     Meshwork,
     /// The nodes on the runtime of the program, as the baselines are.
     MeshworkShared,
+    /// The links of two endpoints, without nodes on top.
+    MeshworkLinks,
     Quinn,
     QuinnSame,
     QuinnPriority,
@@ -141,6 +143,7 @@ impl Config {
         match self {
             Config::Meshwork => "meshwork",
             Config::MeshworkShared => "meshwork-shared",
+            Config::MeshworkLinks => "meshwork-links",
             Config::Quinn => "quinn",
             Config::QuinnSame => "quinn-same",
             Config::QuinnPriority => "quinn-priority",
@@ -152,7 +155,7 @@ impl Config {
     }
 
     fn is_ours(self) -> bool {
-        matches!(self, Config::Meshwork | Config::MeshworkShared)
+        matches!(self, Config::Meshwork | Config::MeshworkShared | Config::MeshworkLinks)
     }
 
     /// Connects one end with `peers` others, over a link or over loopback.
@@ -161,6 +164,7 @@ impl Config {
             Config::Meshwork | Config::MeshworkShared => {
                 return Ok(Box::new(ours::Ours::start(peers, link, seed, self == Config::MeshworkShared).await?));
             }
+            Config::MeshworkLinks => return Err(Failure::usage("meshwork-links is a case of `bench memory` alone")),
             Config::TcpTls if link.is_some() => return Err(no_tcp_on_a_link()),
             Config::TcpTls => return Ok(Box::new(tls::Tls::start(peers).await?)),
             Config::Quinn => Form::Plain,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use meshwork_channels::quic::system_random;
+use meshwork_channels::quic::{Endpoint, EndpointConfig, NodeKey, system_random};
 use meshwork_channels::{ChannelId, ClusterSecret, PeerId};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
@@ -25,6 +25,10 @@ const CONNECT_MAX: Duration = Duration::from_secs(20);
 const URGENT: ChannelId = ChannelId::COORDINATION;
 /// Floods go here, over as many of them as are asked for.
 pub(super) const FLOODED: [ChannelId; 4] = [ChannelId::DATA, ChannelId::EVENTS, ChannelId::GOSSIP, ChannelId::COORDINATION];
+/// Nodes that join, or links that are dialed, before it is waited for them.
+const JOIN_TOGETHER: usize = 16;
+/// A kind of frame that means nothing.
+const KIND: u16 = 99;
 /// Messages taken at once.
 const TAKEN_MAX: usize = 1_024;
 
@@ -222,16 +226,19 @@ pub(super) async fn memory(peers: usize, settle: Duration) -> Result<Cost, Failu
     let alone = resident_bytes();
     let far = nodes.split_off(1);
     let near = nodes.remove(0);
-    for node in &far {
-        node.discovered([near.address()]).await.map_err(|error| failed("cannot join")(&error))?;
-    }
-    for node in &far {
+    // Some at a time: every node that comes makes links to nearly all that are there, and all of them run on this machine.
+    for some in far.chunks(JOIN_TOGETHER) {
+        for node in some {
+            node.discovered([near.address()]).await.map_err(|error| failed("cannot join")(&error))?;
+        }
         let deadline = Instant::now() + CONNECT_MAX;
-        while !near.members().await.is_ok_and(|members| members.iter().any(|member| member.peer == node.id())) {
-            if Instant::now() > deadline {
-                return Err(Failure::new("meshwork: the nodes did not find each other"));
+        for node in some {
+            while !near.members().await.is_ok_and(|members| members.iter().any(|member| member.peer == node.id())) {
+                if Instant::now() > deadline {
+                    return Err(Failure::new("meshwork: the nodes did not find each other"));
+                }
+                sleep(Duration::from_millis(20)).await;
             }
-            sleep(Duration::from_millis(20)).await;
         }
     }
     for node in far.iter().chain([&near]) {
@@ -250,4 +257,48 @@ pub(super) async fn memory(peers: usize, settle: Duration) -> Result<Cost, Failu
         link_ends += node.report().await.map_err(|error| failed("no report")(&error))?.links.len();
     }
     Ok(Cost { nodes_bytes: alone.saturating_sub(before), links_bytes: connected.saturating_sub(alone), link_ends })
+}
+
+/// Connects two endpoints with so many links, uses them, and looks at the memory before and after.
+pub(super) async fn links_memory(links: usize, settle: Duration) -> Result<Cost, Failure> {
+    let mut secret = [0; 32];
+    system_random(&mut secret).map_err(|error| failed("no secret")(&error))?;
+    let secret = ClusterSecret::from_bytes(secret);
+    let before = resident_bytes();
+    let endpoint = || {
+        let key = NodeKey::generate().map_err(|error| failed("no key")(&error))?;
+        let cluster = "bench".parse().map_err(|error| failed("no name")(&error))?;
+        let config = EndpointConfig::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), key, cluster);
+        let bound = Endpoint::bind(EndpointConfig { secrets: vec![secret.clone()], ..config });
+        let (endpoint, mut events) = bound.map_err(|error| failed("no endpoint")(&error))?;
+        // What arrives is taken and nothing is done with it.
+        tokio::spawn(async move { while events.recv().await.is_some() {} });
+        Ok::<_, Failure>(endpoint)
+    };
+    let (near, far) = (endpoint()?, endpoint()?);
+    sleep(settle).await;
+    let alone = resident_bytes();
+    let mut dialed = 0;
+    while dialed < links {
+        for _ in 0..JOIN_TOGETHER.min(links - dialed) {
+            // Each takes no more than a part from others.
+            let (from, to) = if dialed % 2 == 0 { (&near, &far) } else { (&far, &near) };
+            from.dial(to.local_address(), Some(to.peer_id()));
+            dialed += 1;
+        }
+        let deadline = Instant::now() + CONNECT_MAX;
+        while near.links().len() < dialed || far.links().len() < dialed {
+            if Instant::now() > deadline {
+                return Err(Failure::new(format!("meshwork: {} of {dialed} links stand", near.links().len())));
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+    let ends = || near.links().into_iter().chain(far.links());
+    for (link, channel) in ends().flat_map(|link| FLOODED.map(|channel| (link.clone(), channel))) {
+        link.try_send_message(channel, 0, KIND, &[7; 1_024]).map_err(|error| failed("cannot send")(&format!("{error:?}")))?;
+    }
+    sleep(settle).await;
+    let connected = resident_bytes();
+    Ok(Cost { nodes_bytes: alone.saturating_sub(before), links_bytes: connected.saturating_sub(alone), link_ends: ends().count() })
 }
