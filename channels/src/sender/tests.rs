@@ -366,7 +366,7 @@ fn lanes_share_what_is_their_channels() {
     for lane in 0..5 {
         assert_eq!(first.iter().filter(|popped| popped.channel == ChannelId::DATA && popped.lane == lane).count(), 2);
     }
-    assert_eq!(state.push_message(ChannelId::DATA, 7, 3, b"", || T0), Ok(()), "lanes begin anew");
+    assert_eq!(state.push_message(ChannelId::DATA, 7, 3, b"", || T0), Ok(true), "lanes begin anew");
 }
 
 fn with(change: impl Fn(&mut ChannelSpec)) -> State {
@@ -441,10 +441,11 @@ fn what_waits_past_its_deadline_is_dropped_when_it_would_leave() {
     let mut state = state();
     for number in 0..10_u8 {
         let lane = ChannelId::EVENTS;
-        match number % 2 {
-            0 => state.push_message(lane, 0, 3, &[number], || T0).unwrap(),
-            _ => state.push_until(lane, 0, 3, &[number], at(u64::from(number)), T0).unwrap(),
-        }
+        let waited = match number % 2 {
+            0 => state.push_message(lane, 0, 3, &[number], || T0),
+            _ => state.push_until(lane, 0, 3, &[number], at(u64::from(number)), T0),
+        };
+        assert!(waited.is_ok());
     }
     state.set_now(at(4));
     // 1 and 3 are over; the others leave one by one, or up to the next that may be over by then.
@@ -589,7 +590,7 @@ fn the_clock_is_asked_seldom_when_frames_come_fast() {
 #[test]
 fn refusals_and_drops_are_told_apart() {
     let mut state = with(|spec| (spec.overflow, spec.queued_frames_max) = (Overflow::DropOldest, 3));
-    (0..10).for_each(|_| state.push_message(ChannelId::DATA, 0, 3, b"1", || T0).unwrap());
+    (0..10).for_each(|nth| assert_eq!(state.push_message(ChannelId::DATA, 0, 3, b"1", || T0), Ok(nth > 0)));
     let data = metrics_of(&state, ChannelId::DATA, T0);
     assert_eq!((data.dropped.oldest, data.dropped.total(), data.waiting.messages, data.accepted.messages), (7, 7, 3, 10));
     assert_eq!(data.queued_high, Volume { messages: 3, bytes: 9 });
@@ -622,7 +623,7 @@ fn refusals_and_drops_are_told_apart() {
 fn what_a_broken_connection_held_is_lost_and_what_nobody_wants_is_not() {
     let mut state = state();
     for lane in 0..5 {
-        (0..10).for_each(|_| state.push_message(ChannelId::DATA, lane, 3, &[1; 18], || T0).unwrap());
+        (0..10).for_each(|nth| assert_eq!(state.push_message(ChannelId::DATA, lane, 3, &[1; 18], || T0), Ok(nth > 0)));
     }
     push(&mut state, ChannelId::EVENTS, 50).unwrap();
     for _ in 0..3 {
@@ -687,11 +688,14 @@ fn random_use_accounts_for_every_message() {
                         1 => state.push_shared(ChannelId::DATA, lane, 3, body, || time),
                         _ => {
                             let frame = frame::encode(300, &body);
-                            state.push_on(ChannelId::DATA, lane, frame, time).map_err(|refused| (refused.reason, refused.overflow))
+                            state
+                                .push_on(ChannelId::DATA, lane, frame, time)
+                                .map(|()| false)
+                                .map_err(|refused| (refused.reason, refused.overflow))
                         }
                     };
                     match pushed {
-                        Ok(()) => accepted = Volume { messages: accepted.messages + 1, bytes: accepted.bytes + len as u64 },
+                        Ok(_) => accepted = Volume { messages: accepted.messages + 1, bytes: accepted.bytes + len as u64 },
                         Err(_) => refused += 1,
                     }
                 }
