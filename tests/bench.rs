@@ -82,7 +82,7 @@ fn latency_has_three_patterns_and_a_page() {
 #[test]
 fn an_idle_peer_has_a_price() {
     let found = json(&["memory", "--peers", "2", "--rounds", "1"]);
-    assert_eq!(column(&found, "case"), ["meshwork", "quinn"]);
+    assert_eq!(column(&found, "case"), ["meshwork", "meshwork-links", "quinn"]);
     assert!(column(&found, "ends").iter().all(|ends| ends.as_u64() >= Some(4)));
 }
 
