@@ -1,7 +1,8 @@
 //! What the channels of a lower class still get while those of higher ones fill the line.
 //!
 //! One channel of each class, all on the connection for bulk, each with producers that send as much as they can.
-//! What counts is what arrives. The scheduler promises each class that waits one byte in 64, whatever goes before it.
+//! What counts is what arrives. The scheduler promises that a higher class goes first, and each class
+//! that waits one byte in 64 whatever goes before it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +68,8 @@ struct Row {
     part_min: f64,
 }
 
+/// The name of the channel of a class. The numbers that follow from these names are in no order of classes, neither up nor down (`medium`, `low`, `high`), so that an order of numbers
+/// somewhere on the way cannot pass for that of classes.
 fn name_of(class: Class) -> String {
     format!("bench-{}", class.name())
 }
@@ -164,4 +167,15 @@ async fn measure(link: &Link, args: &ClassesArgs, seed: u64) -> Result<([Span; C
     }
     let facts = Box::new(ours).stop().await;
     Ok((spans, facts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_the_channels_are_in_no_order_of_classes() {
+        let numbers = CLASSES.map(|class| ChannelId::named(&name_of(class)));
+        assert!(!numbers.is_sorted() && !numbers.iter().rev().is_sorted(), "{numbers:?}");
+    }
 }

@@ -347,17 +347,22 @@ fn newest(latest: &[Value]) -> Vec<Gate> {
 }
 
 fn shares(classes: &[Value]) -> Vec<Gate> {
-    let lowest = classes.iter().filter(|row| row["class"] == "low");
-    let gate = |row: &Value| {
+    let mut gates = Vec::new();
+    for row in classes {
+        let (what, bound) = match row["class"].as_str() {
+            Some("low") => ("lowest class beside saturating higher ones: ≥ 1 % of bytes", 0.01),
+            Some("high") => ("highest class beside saturating lower ones: ≥ 90 % of bytes", 0.9),
+            _ => continue,
+        };
         let (part, least) = (number(row, "part"), number(row, "part_min"));
-        Gate {
+        gates.push(Gate {
             id: "",
-            promise: format!("{}: the lowest class beside saturating higher ones: ≥ 1 % of bytes", where_(row)),
+            promise: format!("{}: {what}", where_(row)),
             measured: format!("{:.2} %, least of a round {:.2} %", part * 1e2, least * 1e2),
-            held: part >= 0.01,
-        }
-    };
-    lowest.map(gate).collect()
+            held: part >= bound,
+        });
+    }
+    gates
 }
 
 fn idle_peers(memory: &[Value]) -> Vec<Gate> {
