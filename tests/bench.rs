@@ -46,6 +46,44 @@ fn urgent_messages_are_heard_over_a_link() {
 }
 
 #[test]
+fn a_slow_reader_makes_a_phase_of_its_own() {
+    let short = ["--seconds", "0.3", "--warm-up", "0.2", "--rounds", "1", "--bulk", "2"];
+    let found = json(&[&["hol", "--slow-reader", "--config", "meshwork,quinn-priority"][..], &short].concat());
+    assert_eq!(column(&found, "config"), ["meshwork", "quinn-priority"]);
+    for field in ["slow_p99_ms", "slow_ratio", "slow_bulk_mb_s"] {
+        let found = column(&found, field);
+        assert!(found[0].is_f64() && found[1].is_null(), "{field}: {found:?}");
+    }
+    assert!(found["rounds"][0]["slow"]["count"].as_u64() > Some(0));
+    assert_eq!(found["histograms"].as_array().map(Vec::len), Some(5));
+}
+
+#[test]
+fn values_have_an_age() {
+    let found = json(&["latest", "--link", "20mbit,4ms", "--seconds", "0.4", "--warm-up", "0.2", "--rounds", "1"]);
+    assert_eq!(column(&found, "config"), ["meshwork", "quinn"]);
+    assert_eq!(column(&found, "overload"), [2.6; 2]);
+    for row in found["rows"].as_array().expect("there are rows") {
+        // Half the round trip, and 16 KiB at 2.5 MB/s.
+        assert!(row["floor_ms"].as_f64().is_some_and(|floor| (floor - 8.55).abs() < 0.01), "{row}");
+        assert!(row["age_p50_ms"].as_f64() >= row["floor_ms"].as_f64().map(|floor| floor * 0.9), "{row}");
+        assert!(row["link_part"].as_f64() > Some(0.0) && row["ratio"].is_f64() && row["taken_part"].is_f64(), "{row}");
+    }
+    for round in found["rounds"].as_array().expect("there are rounds") {
+        assert!(round["facts"]["link"]["there"]["forwarded"].as_u64() > Some(0), "the traffic took the link: {round}");
+    }
+}
+
+#[test]
+fn every_class_has_a_part_of_the_bytes() {
+    let found = json(&["classes", "--link", "50mbit,4ms", "--seconds", "0.4", "--warm-up", "0.3", "--rounds", "1"]);
+    assert_eq!(column(&found, "class"), ["high", "medium", "low"]);
+    let parts: f64 = column(&found, "part").iter().filter_map(|part| part.as_f64()).sum();
+    assert!((parts - 1.0).abs() < 1e-9, "the parts are all there is: {parts}");
+    assert_eq!(found["rounds"][0]["classes"].as_array().map(Vec::len), Some(3));
+}
+
+#[test]
 fn everything_is_carried_over_loopback() {
     let found = json(&["hol", "--config", "tcp-tls,quinn-priority", "--seconds", "0.2", "--warm-up", "0.1", "--rounds", "1"]);
     assert_eq!(column(&found, "config"), ["tcp-tls", "quinn-priority"]);
@@ -81,9 +119,12 @@ fn latency_has_three_patterns_and_a_page() {
 
 #[test]
 fn an_idle_peer_has_a_price() {
-    let found = json(&["memory", "--peers", "2", "--rounds", "1"]);
+    let found = json(&["memory", "--peers", "2", "--links", "3", "--rounds", "1"]);
     assert_eq!(column(&found, "case"), ["meshwork", "meshwork-links", "quinn"]);
     assert!(column(&found, "ends").iter().all(|ends| ends.as_u64() >= Some(4)));
+    assert_eq!(column(&found, "peers"), [2, 3, 3]);
+    let handshakes = column(&found, "handshake_cpu_ms");
+    assert!(handshakes[0].is_null() && handshakes[1..].iter().all(|ms| ms.as_f64() > Some(0.0)), "{handshakes:?}");
 }
 
 #[test]
@@ -93,6 +134,9 @@ fn what_cannot_be_measured_is_refused() {
         (&["hol", "--link", "100mbit,20ms,loss=200%"], "no part from 0 % to 100 %"),
         (&["hol", "--loss", "1%"], "--link"),
         (&["hol", "--link", "100mbit,20ms", "--config", "tcp-tls"], "UDP"),
+        (&["hol", "--slow-reader", "--config", "tcp-tls"], "`meshwork` alone"),
+        (&["latest", "--config", "tcp-tls"], "UDP"),
+        (&["latest", "--overload", "0"], "0.1 to 100"),
         (&["channels", "--sizes", "0"], "0 is not in"),
         (&["latency", "--seconds", "0"], "0.1 to 600"),
     ] {

@@ -70,6 +70,7 @@ impl ChannelsArgs {
             lanes: self.lanes.into(),
             channels: usize::from(self.channels).min(FLOODED.len()),
             rate: self.open_loop.map(|rate| f64::from(rate) / producers),
+            read_rate: None,
         }
     }
 }
@@ -139,7 +140,7 @@ pub(super) async fn run(args: &ChannelsArgs, progress: &Progress) -> Result<Outc
 
 /// One round of one subject.
 async fn measure(config: Config, args: &ChannelsArgs, size: u32) -> Result<(Span, Facts), Failure> {
-    let subject = config.start(args.peers.into(), None, 0).await?;
+    let subject = config.start(args.peers.into(), None, 0, &[]).await?;
     let mut tasks = JoinSet::new();
     let flow = Arc::new(Flow::default());
     subject.flood(args.load(size), &flow, &mut tasks).await?;

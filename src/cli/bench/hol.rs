@@ -1,7 +1,7 @@
 //! Head-of-line blocking: how long an urgent message takes while bulk fills the line.
 //!
-//! Each round starts the subject anew on a link of its own: first the urgent messages alone, then the same beside the bulk. Rounds of all
-//! subjects take turns, so that a busy moment of the machine falls on all of them.
+//! Each round starts the subject anew on a link of its own: first the urgent messages alone, then the same beside the bulk, and with `--slow-reader` once
+//! more beside bulk that is hardly read. Rounds of all subjects take turns, so that a busy moment of the machine falls on all of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::samples::{Samples, Summary, median};
-use super::subject::{Beat, Facts, Flow, Load, Span, listen};
+use super::subject::{Beat, Facts, Flow, Heard, Load, Span, Subject, Way, listen};
 use super::wire::{Link, parse_part};
 use super::{Common, Config, Curve, Outcome, Progress, row};
 use crate::cli::Failure;
@@ -28,13 +28,18 @@ const SUITE: [&str; 6] = [
     "100mbit,20ms,loss=1%",
 ];
 
+/// What a slow reader takes, of what one took that kept up.
+const SLOW_PART: f64 = 0.1;
+
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Urgent messages go out at a fixed rate, are echoed, and are timed from the moment at which each was due: what a sender cannot hand over counts as \
 waiting. The ratio is the p99 beside bulk by the p99 of the same round without it. The rate of a link counts the bytes of UDP payloads.
 
 Subjects: `meshwork`; `quinn-priority`, raw quinn with its defaults and a stream priority for the urgent messages; `quinn-one-stream`, everything on one \
-stream, which shows the blocking; without a link also `tcp-tls`, one connection whose writer takes urgent messages first.")]
+stream, which shows the blocking; without a link also `tcp-tls`, one connection whose writer takes urgent messages first.
+
+With --slow-reader each round of `meshwork` goes on with the same urgent messages and the same bulk, of which the receiver takes a tenth as many messages in a second as it did before: all windows and queues of the bulk fill up. The slow p99 is that of the urgent messages then; against the p99 with a reader that keeps up it shows whether a slow reader of one channel holds up another.")]
 pub(super) struct HolArgs {
     /// A link: rate and round trip, then `queue=TIME` (100ms) and `loss=PERCENT`; for example 100mbit,20ms,queue=100ms,loss=1%. Without: loopback
     #[arg(long, value_name = "LINK")]
@@ -45,6 +50,9 @@ pub(super) struct HolArgs {
     /// Run the four links of the study, two losses, and loopback
     #[arg(long, conflicts_with_all = ["link", "loss"])]
     suite: bool,
+    /// Measure `meshwork` also with a receiver of the bulk that takes a tenth of what it did
+    #[arg(long)]
+    slow_reader: bool,
     /// Bulk senders, 1 to 256
     #[arg(long, default_value_t = 16, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
     bulk: u16,
@@ -78,6 +86,13 @@ struct Case {
     idle: Vec<Samples>,
     loaded: Vec<Samples>,
     bulk: Vec<Span>,
+    slow: Vec<Slow>,
+}
+
+/// Urgent messages beside bulk whose receiver is slow.
+struct Slow {
+    heard: Samples,
+    bulk: Span,
 }
 
 #[derive(Serialize)]
@@ -96,6 +111,11 @@ struct Row {
     /// The smallest and the largest p99 of a round.
     p99_spread_ms: [f64; 2],
     unanswered: u64,
+    /// The p99 with a slow reader of the bulk, where that was measured.
+    slow_p99_ms: Option<f64>,
+    /// The same by the p99 with one that keeps up, of the same round.
+    slow_ratio: Option<f64>,
+    slow_bulk_mb_s: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -108,7 +128,23 @@ struct Round<'a> {
     loaded: Summary,
     unanswered: u64,
     bulk: &'a Span,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slow: Option<Summary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slow_bulk: Option<&'a Span>,
     facts: &'a Facts,
+}
+
+impl Case {
+    fn new(link: Option<Link>, config: Config) -> Self {
+        Case { link, config, idle: Vec::new(), loaded: Vec::new(), bulk: Vec::new(), slow: Vec::new() }
+    }
+}
+
+impl HolArgs {
+    fn has_slow_reader(&self, config: Config) -> bool {
+        self.slow_reader && config.is_ours()
+    }
 }
 
 fn name_of(link: Option<&Link>) -> String {
@@ -139,15 +175,19 @@ pub(super) async fn run(args: &HolArgs, progress: &Progress) -> Result<Outcome, 
             None => vec![Config::Meshwork, Config::QuinnPriority, Config::QuinnOneStream, Config::TcpTls],
         };
         for config in if args.config.is_empty() { default } else { args.config.clone() } {
-            cases.push(Case { link: link.clone(), config, idle: Vec::new(), loaded: Vec::new(), bulk: Vec::new() });
+            cases.push(Case::new(link.clone(), config));
         }
     }
     if cases.iter().any(|case| case.link.is_some() && case.config == Config::TcpTls) {
         return Err(super::no_tcp_on_a_link());
     }
+    if args.slow_reader && !cases.iter().any(|case| args.has_slow_reader(case.config)) {
+        return Err(Failure::usage("--slow-reader is of `meshwork` alone, which is not among the subjects"));
+    }
     let warm_up = |case: &Case| args.warm_up.unwrap_or(Duration::from_millis(if case.link.is_some() { 2_000 } else { 500 }));
-    let seconds: f64 = cases.iter().map(|case| 2.0 * (warm_up(case) + args.common.seconds).as_secs_f64()).sum();
-    progress.expect(seconds * f64::from(args.common.rounds));
+    let phases = |case: &Case| if args.has_slow_reader(case.config) { 3.0 } else { 2.0 };
+    let seconds = |case: &Case| phases(case) * (warm_up(case) + args.common.seconds).as_secs_f64();
+    progress.expect(cases.iter().map(seconds).sum::<f64>() * f64::from(args.common.rounds));
 
     let mut rounds = Vec::new();
     let mut unanswered = vec![0; cases.len()];
@@ -161,8 +201,8 @@ pub(super) async fn run(args: &HolArgs, progress: &Progress) -> Result<Outcome, 
                 length: args.common.seconds,
                 size: args.size.into(),
             };
-            let load = Load { size: args.bulk_size as usize, lanes: args.bulk.into(), channels: 1, rate: None };
-            let once = measure(case.config, case.link.as_ref(), beat, load, round as u64).await?;
+            let load = Load { size: args.bulk_size as usize, lanes: args.bulk.into(), channels: 1, rate: None, read_rate: None };
+            let once = measure(case.config, case.link.as_ref(), beat, load, args.has_slow_reader(case.config), round as u64).await?;
             unanswered[index] += once.unanswered;
             let said = Round {
                 link,
@@ -173,20 +213,23 @@ pub(super) async fn run(args: &HolArgs, progress: &Progress) -> Result<Outcome, 
                 loaded: once.loaded.summary(),
                 unanswered: once.unanswered,
                 bulk: &once.bulk,
+                slow: once.slow.as_ref().map(|slow| slow.heard.summary()),
+                slow_bulk: once.slow.as_ref().map(|slow| &slow.bulk),
                 facts: &once.facts,
             };
             rounds.push(row(&said));
             case.idle.push(once.idle);
             case.loaded.push(once.loaded);
             case.bulk.push(once.bulk);
-            progress.advance(2.0 * (beat.warm_up + beat.length).as_secs_f64());
+            case.slow.extend(once.slow);
+            progress.advance(seconds(case));
         }
     }
     Ok(outcome(args, &cases, &unanswered, rounds))
 }
 
 fn outcome(args: &HolArgs, cases: &[Case], unanswered: &[u64], rounds: Vec<serde_json::Value>) -> Outcome {
-    let mut table = Table::new(&[
+    let mut columns = vec![
         ("link", Align::Left),
         ("loss", Align::Right),
         ("config", Align::Left),
@@ -195,11 +238,18 @@ fn outcome(args: &HolArgs, cases: &[Case], unanswered: &[u64], rounds: Vec<serde
         ("p99 ms", Align::Right),
         ("ratio", Align::Right),
         ("bulk MB/s", Align::Right),
-    ]);
+    ];
+    if args.slow_reader {
+        columns.extend([("slow p99 ms", Align::Right), ("slow by p99", Align::Right), ("slow MB/s", Align::Right)]);
+    }
+    let mut table = Table::new(&columns);
     let (mut rows, mut curves) = (Vec::new(), Vec::new());
     for (case, unanswered) in cases.iter().zip(unanswered) {
         let over = |samples: &[Samples], part: f64| median(samples.iter().map(|samples| samples.quantile_ms(part)));
         let p99s = || case.loaded.iter().map(|samples| samples.quantile_ms(0.99));
+        let slow = |figure: &dyn Fn(&Slow, &Samples) -> f64| {
+            (!case.slow.is_empty()).then(|| median(case.slow.iter().zip(&case.loaded).map(|(slow, loaded)| figure(slow, loaded))))
+        };
         let said = Row {
             link: name_of(case.link.as_ref()),
             loss: case.link.as_ref().map_or(0.0, |link| link.loss),
@@ -216,8 +266,11 @@ fn outcome(args: &HolArgs, cases: &[Case], unanswered: &[u64], rounds: Vec<serde
             ),
             p99_spread_ms: [p99s().fold(f64::INFINITY, f64::min), p99s().fold(0.0, f64::max)],
             unanswered: *unanswered,
+            slow_p99_ms: slow(&|slow, _| slow.heard.quantile_ms(0.99)),
+            slow_ratio: slow(&|slow, loaded| slow.heard.quantile_ms(0.99) / loaded.quantile_ms(0.99).max(1e-3)),
+            slow_bulk_mb_s: slow(&|slow, _| slow.bulk.mb_per_wall_s()),
         };
-        table.row([
+        let mut cells = vec![
             said.link.clone(),
             format!("{} %", (said.loss * 1e4).round() / 1e2),
             said.config.into(),
@@ -226,11 +279,18 @@ fn outcome(args: &HolArgs, cases: &[Case], unanswered: &[u64], rounds: Vec<serde
             format!("{:.2}", said.p99_ms),
             format!("{:.2}", said.ratio),
             format!("{:.2}", said.bulk_mb_s),
-        ]);
+        ];
+        if args.slow_reader {
+            let figures = [said.slow_p99_ms, said.slow_ratio, said.slow_bulk_mb_s];
+            cells.extend(figures.map(|figure| figure.map_or_else(String::new, |figure| format!("{figure:.2}"))));
+        }
+        table.row(cells);
         let group = case.link.as_ref().map_or_else(|| "loopback".into(), ToString::to_string);
-        for (name, samples) in [("idle", &case.idle), ("beside bulk", &case.loaded)] {
+        let slow: Vec<&Samples> = case.slow.iter().map(|slow| &slow.heard).collect();
+        let phases = [("idle", case.idle.iter().collect()), ("beside bulk", case.loaded.iter().collect()), ("slow reader", slow)];
+        for (name, samples) in phases.into_iter().filter(|(_, samples)| !samples.is_empty()) {
             let mut all = Samples::new();
-            samples.iter().for_each(|samples| all.add(samples));
+            samples.into_iter().for_each(|samples| all.add(samples));
             curves.push(Curve { group: group.clone(), name: format!("{}, {name}", case.config.name()), samples: all });
         }
         rows.push(row(&said));
@@ -238,7 +298,7 @@ fn outcome(args: &HolArgs, cases: &[Case], unanswered: &[u64], rounds: Vec<serde
     Outcome {
         settings: json!({
             "bulk": args.bulk, "bulk_size": args.bulk_size, "every_ms": args.every, "size": args.size,
-            "seconds": args.common.seconds.as_secs_f64(), "rounds": args.common.rounds,
+            "slow_reader": args.slow_reader, "seconds": args.common.seconds.as_secs_f64(), "rounds": args.common.rounds,
         }),
         rows,
         rounds,
@@ -253,19 +313,42 @@ struct Once {
     loaded: Samples,
     unanswered: u64,
     bulk: Span,
+    slow: Option<Slow>,
     facts: Facts,
 }
 
 /// One round of one subject.
-async fn measure(config: Config, link: Option<&Link>, beat: Beat, load: Load, seed: u64) -> Result<Once, Failure> {
-    let subject = config.start(1, link, seed).await?;
+async fn measure(config: Config, link: Option<&Link>, beat: Beat, load: Load, has_slow_reader: bool, seed: u64) -> Result<Once, Failure> {
+    let subject = config.start(1, link, seed, &[]).await?;
     let mut tasks = JoinSet::new();
     let way = subject.urgent(beat.size, true, &mut tasks).await?;
-    let flow = Arc::new(Flow::default());
 
     let begin = super::now();
     let (idle, way) = listen(way, beat, begin).await?;
-    subject.flood(load, &flow, &mut tasks).await?;
+    let (loaded, way, bulk) = beside_bulk(&*subject, way, beat, load, &mut tasks).await?;
+    let mut unanswered = idle.unanswered + loaded.unanswered;
+    let mut slow = None;
+    if has_slow_reader {
+        let load = Load { read_rate: Some((bulk.per_wall_s() * SLOW_PART).max(1.0)), ..load };
+        let (heard, _, bulk) = beside_bulk(&*subject, way, beat, load, &mut tasks).await?;
+        unanswered += heard.unanswered;
+        slow = Some(Slow { heard: heard.samples, bulk });
+    }
+    let facts = subject.stop().await;
+    drop(tasks);
+    Ok(Once { idle: idle.samples, loaded: loaded.samples, unanswered, bulk, slow, facts })
+}
+
+/// The urgent messages beside a flood, and what the flood carried meanwhile.
+async fn beside_bulk(
+    subject: &dyn Subject,
+    way: Way,
+    beat: Beat,
+    load: Load,
+    tasks: &mut JoinSet<()>,
+) -> Result<(Heard, Way, Span), Failure> {
+    let flow = Arc::new(Flow::default());
+    subject.flood(load, &flow, tasks).await?;
     let begin = super::now();
     let watching = async {
         tokio::time::sleep_until((begin + beat.warm_up).into()).await;
@@ -276,10 +359,7 @@ async fn measure(config: Config, link: Option<&Link>, beat: Beat, load: Load, se
         flow.stop();
         Ok(bulk)
     };
-    let ((loaded, _), bulk) = tokio::try_join!(listen(way, beat, begin), watching)?;
+    let ((heard, way), bulk) = tokio::try_join!(listen(way, beat, begin), watching)?;
     flow.check()?;
-    let facts = subject.stop().await;
-    drop(tasks);
-    let unanswered = idle.unanswered + loaded.unanswered;
-    Ok(Once { idle: idle.samples, loaded: loaded.samples, unanswered, bulk, facts })
+    Ok((heard, way, bulk))
 }

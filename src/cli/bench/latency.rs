@@ -123,7 +123,7 @@ pub(super) async fn run(args: &LatencyArgs, progress: &Progress) -> Result<Outco
 
 /// One round of one subject in one pattern.
 async fn measure(case: &Case, args: &LatencyArgs, seed: u64) -> Result<(Samples, u64), Failure> {
-    let subject = case.config.start(1, args.link.as_ref(), seed).await?;
+    let subject = case.config.start(1, args.link.as_ref(), seed, &[]).await?;
     let mut tasks = JoinSet::new();
     let size = args.size as usize;
     let mut way = subject.urgent(size, case.pattern != Pattern::OneWay, &mut tasks).await?;

@@ -1,4 +1,4 @@
-//! `meshwork bench`: channels, latency, head-of-line blocking and memory, beside honest baselines in the same run.
+//! `meshwork bench`: channels, latency, head-of-line blocking, the age of values, shares of classes, and memory, beside honest baselines in the same run.
 //!
 //! | file | what |
 //! |---|---|
@@ -9,7 +9,9 @@
 //! | `channels` | `bench channels`: messages and bytes for a second of processor time |
 //! | `latency` | `bench latency`: idle, and at a fixed rate |
 //! | `hol` | `bench hol`: urgent messages beside bulk |
-//! | `memory` | `bench memory`: what an idle peer costs |
+//! | `latest` | `bench latest`: how old the newest value is when more are published than the line carries |
+//! | `classes` | `bench classes`: what the lower classes get beside higher ones that fill the line |
+//! | `memory` | `bench memory`: what an idle peer costs, and a handshake |
 //! | `results` | `bench results`: all of them against what is promised |
 //! | `samples`, `machine` | histograms; processor time, memory, what the machine is |
 //! | `page` | the report as one HTML page |
@@ -20,9 +22,11 @@
 #![expect(clippy::disallowed_methods, reason = "it measures with the real clock and writes files")]
 
 mod channels;
+mod classes;
 mod hol;
 mod keys;
 mod latency;
+mod latest;
 mod machine;
 mod memory;
 mod ours;
@@ -41,6 +45,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use meshwork_channels::ChannelSpec;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -70,7 +75,11 @@ enum What {
     Latency(latency::LatencyArgs),
     /// How long an urgent message takes while bulk fills the line
     Hol(hol::HolArgs),
-    /// What an idle peer costs in memory
+    /// How old the newest value is on arrival when more values are published than the line carries
+    Latest(latest::LatestArgs),
+    /// What the channels of a lower class still get while those of higher ones fill the line
+    Classes(classes::ClassesArgs),
+    /// What an idle peer costs in memory, and a handshake in processor time
     Memory(memory::MemoryArgs),
     /// All of these, against what is promised, as the page `docs/results.md`
     Results(results::ResultsArgs),
@@ -82,6 +91,8 @@ impl What {
             What::Channels(args) => ("channels", &args.common.output),
             What::Latency(args) => ("latency", &args.common.output),
             What::Hol(args) => ("hol", &args.common.output),
+            What::Latest(args) => ("latest", &args.common.output),
+            What::Classes(args) => ("classes", &args.common.output),
             What::Memory(args) => ("memory", &args.output),
             What::Results(args) => ("results", &args.output),
         }
@@ -158,11 +169,11 @@ impl Config {
         matches!(self, Config::Meshwork | Config::MeshworkShared | Config::MeshworkLinks)
     }
 
-    /// Connects one end with `peers` others, over a link or over loopback.
-    async fn start(self, peers: usize, link: Option<&Link>, seed: u64) -> Result<Box<dyn Subject>, Failure> {
+    /// Connects one end with `peers` others, over a link or over loopback. Nodes define these channels.
+    async fn start(self, peers: usize, link: Option<&Link>, seed: u64, channels: &[ChannelSpec]) -> Result<Box<dyn Subject>, Failure> {
         let form = match self {
             Config::Meshwork | Config::MeshworkShared => {
-                return Ok(Box::new(ours::Ours::start(peers, link, seed, self == Config::MeshworkShared).await?));
+                return Ok(Box::new(ours::Ours::start(peers, link, seed, self == Config::MeshworkShared, channels).await?));
             }
             Config::MeshworkLinks => return Err(Failure::usage("meshwork-links is a case of `bench memory` alone")),
             Config::TcpTls if link.is_some() => return Err(no_tcp_on_a_link()),
@@ -280,6 +291,8 @@ async fn measure(what: Arc<What>, progress: Progress) -> Result<Option<Outcome>,
         What::Channels(args) => channels::run(args, &progress).await.map(Some),
         What::Latency(args) => latency::run(args, &progress).await.map(Some),
         What::Hol(args) => hol::run(args, &progress).await.map(Some),
+        What::Latest(args) => latest::run(args, &progress).await.map(Some),
+        What::Classes(args) => classes::run(args, &progress).await.map(Some),
         What::Memory(args) => memory::run(args, &progress).await,
         What::Results(args) => results::run(args).await.map(Some),
     }

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use meshwork_channels::quic::{Endpoint, EndpointConfig, NodeKey, system_random};
-use meshwork_channels::{ChannelId, ClusterSecret, PeerId};
+use meshwork_channels::{ChannelId, ChannelSpec, ClusterSecret, PeerId};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::machine::resident_bytes;
+use super::machine::{cpu_time, resident_bytes};
 use super::subject::{Boxed, Facts, Flow, Inlet, Load, Outlet, Pace, Subject, Way, number_of};
 use super::wire::{Link, Unlinked, Wire};
 use crate::cli::Failure;
@@ -25,6 +25,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(20);
 const URGENT: ChannelId = ChannelId::COORDINATION;
 /// Floods go here, over as many of them as are asked for.
 pub(super) const FLOODED: [ChannelId; 4] = [ChannelId::DATA, ChannelId::EVENTS, ChannelId::GOSSIP, ChannelId::COORDINATION];
+/// Values of which the newest counts go here, where it is defined ([`latest_channel`]).
+const LATEST: ChannelId = ChannelId::named("bench-latest");
 /// Nodes that join, or links that are dialed, before it is waited for them.
 const JOIN_TOGETHER: usize = 16;
 /// A kind of frame that means nothing.
@@ -43,13 +45,25 @@ fn failed(what: &str) -> impl Fn(&dyn std::fmt::Display) -> Failure {
     move |error| Failure::new(format!("meshwork: {what}: {error}"))
 }
 
+/// The channel that [`Subject::latest`] of a node wants to have defined.
+pub(super) fn latest_channel() -> ChannelSpec {
+    ChannelSpec::new("bench-latest").latest()
+}
+
 impl Ours {
-    pub(super) async fn start(peers: usize, link: Option<&Link>, seed: u64, is_shared: bool) -> Result<Self, Failure> {
+    pub(super) async fn start(
+        peers: usize,
+        link: Option<&Link>,
+        seed: u64,
+        is_shared: bool,
+        channels: &[ChannelSpec],
+    ) -> Result<Self, Failure> {
         let mut secret = [0; 32];
         system_random(&mut secret).map_err(|error| failed("no secret")(&error))?;
         let secret = ClusterSecret::from_bytes(secret);
         let builder = || {
             let builder = Node::builder("bench").secret(secret.clone()).listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).mdns(false);
+            let builder = channels.iter().cloned().fold(builder, |builder, channel| builder.channel(channel));
             if is_shared { builder.runtime(Handle::current()) } else { builder }
         };
         let cannot = failed("a node cannot start");
@@ -97,6 +111,33 @@ impl Ours {
         }
         Err(Failure::new(format!("meshwork: the nodes did not connect within {} s", CONNECT_MAX.as_secs())))
     }
+
+    /// Starts to send as `load` says, on one channel to one peer.
+    pub(super) async fn flood_on(
+        &self,
+        far: &Node,
+        channel: ChannelId,
+        load: Load,
+        flow: &Arc<Flow>,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<(), Failure> {
+        let receiver = far.receiver(channel).await.map_err(|error| failed("no receiver")(&error))?;
+        let received = flow.clone();
+        tasks.spawn(async move { count(receiver, load.read_rate, &received).await });
+        for lane in 0..load.lanes {
+            let sender = self.near.sender(far.id(), channel).await.map_err(|error| failed("no sender")(&error))?;
+            // Each for itself, as independent producers are.
+            let sender = if load.lanes > 1 { sender.with_key(&lane.to_le_bytes()) } else { sender };
+            let flow = flow.clone();
+            tasks.spawn(async move { send(sender, load, &flow).await.unwrap_or_else(|error| flow.fail(error)) });
+        }
+        Ok(())
+    }
+
+    /// The nodes at the other ends.
+    pub(super) fn far(&self) -> &[Node] {
+        &self.far
+    }
 }
 
 impl Subject for Ours {
@@ -121,20 +162,20 @@ impl Subject for Ours {
         })
     }
 
+    fn latest<'a>(&'a self, _size: usize, _tasks: &'a mut JoinSet<()>) -> Boxed<'a, Result<Way, Failure>> {
+        Box::pin(async move {
+            let far = self.far.first().ok_or_else(|| Failure::new("meshwork: no peer"))?;
+            let outlet = self.near.sender(far.id(), LATEST).await.map_err(|error| failed("no sender")(&error))?;
+            let inlet = far.receiver(LATEST).await.map_err(|error| failed("no receiver")(&error))?;
+            Ok(Way::new(Latest(outlet), inlet))
+        })
+    }
+
     fn flood<'a>(&'a self, load: Load, flow: &'a Arc<Flow>, tasks: &'a mut JoinSet<()>) -> Boxed<'a, Result<(), Failure>> {
         Box::pin(async move {
             for far in &self.far {
                 for channel in FLOODED.into_iter().take(load.channels) {
-                    let receiver = far.receiver(channel).await.map_err(|error| failed("no receiver")(&error))?;
-                    let received = flow.clone();
-                    tasks.spawn(async move { count(receiver, &received).await });
-                    for lane in 0..load.lanes {
-                        let sender = self.near.sender(far.id(), channel).await.map_err(|error| failed("no sender")(&error))?;
-                        // Each for itself, as independent producers are.
-                        let sender = if load.lanes > 1 { sender.with_key(&lane.to_le_bytes()) } else { sender };
-                        let flow = flow.clone();
-                        tasks.spawn(async move { send(sender, load, &flow).await.unwrap_or_else(|error| flow.fail(error)) });
-                    }
+                    self.flood_on(far, channel, load, flow, tasks).await?;
                 }
             }
             Ok(())
@@ -175,9 +216,14 @@ async fn send(mut sender: Sender, load: Load, flow: &Flow) -> Result<(), Error> 
     Ok(())
 }
 
-async fn count(mut receiver: Receiver, flow: &Flow) {
+async fn count(mut receiver: Receiver, rate: Option<f64>, flow: &Flow) {
     let mut taken = Vec::with_capacity(TAKEN_MAX);
-    while receiver.recv_many(&mut taken, TAKEN_MAX).await > 0 {
+    let mut pace = Pace::new(rate);
+    loop {
+        let max = if rate.is_some() { pace.next().await as usize } else { TAKEN_MAX };
+        if receiver.recv_many(&mut taken, max).await == 0 {
+            return;
+        }
         flow.delivered(taken.len() as u64, taken.iter().map(|message| message.payload.len() as u64).sum());
         taken.clear();
     }
@@ -194,13 +240,27 @@ impl Outlet for Sender {
     }
 }
 
+/// Values with one key: each takes the place of the one before that still waits.
+struct Latest(Sender);
+
+impl Outlet for Latest {
+    fn send<'a>(&'a mut self, messages: &'a [u8], size: usize) -> Boxed<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            for message in messages.chunks(size) {
+                self.0.send_latest(b"key", message).await.map_err(|error| failed("cannot send")(&error))?;
+            }
+            Ok(())
+        })
+    }
+}
+
 impl Inlet for Receiver {
     fn next(&mut self) -> Boxed<'_, Option<u64>> {
         Box::pin(async { number_of(&self.recv().await?.payload) })
     }
 }
 
-/// What nodes and their links cost in memory.
+/// What nodes and their links cost in memory, and in processor time to connect.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
     /// Of all nodes before any of them knew another.
@@ -209,6 +269,8 @@ pub(super) struct Cost {
     pub(super) links_bytes: u64,
     /// Ends of connections, over all nodes.
     pub(super) link_ends: usize,
+    /// Processor time of the whole process from the first dial until all links stood, where that was all it did.
+    pub(super) connecting: Option<Duration>,
 }
 
 /// Starts a node and `peers` others, connects them, and looks at the memory before and after.
@@ -256,10 +318,10 @@ pub(super) async fn memory(peers: usize, settle: Duration) -> Result<Cost, Failu
     for node in far.iter().chain([&near]) {
         link_ends += node.report().await.map_err(|error| failed("no report")(&error))?.links.len();
     }
-    Ok(Cost { nodes_bytes: alone.saturating_sub(before), links_bytes: connected.saturating_sub(alone), link_ends })
+    Ok(Cost { nodes_bytes: alone.saturating_sub(before), links_bytes: connected.saturating_sub(alone), link_ends, connecting: None })
 }
 
-/// Connects two endpoints with so many links, uses them, and looks at the memory before and after.
+/// Connects two endpoints with so many links, uses them, and looks at the memory before and after, and at the processor time that connecting took.
 pub(super) async fn links_memory(links: usize, settle: Duration) -> Result<Cost, Failure> {
     let mut secret = [0; 32];
     system_random(&mut secret).map_err(|error| failed("no secret")(&error))?;
@@ -278,6 +340,7 @@ pub(super) async fn links_memory(links: usize, settle: Duration) -> Result<Cost,
     let (near, far) = (endpoint()?, endpoint()?);
     sleep(settle).await;
     let alone = resident_bytes();
+    let busy = cpu_time();
     let mut dialed = 0;
     while dialed < links {
         for _ in 0..JOIN_TOGETHER.min(links - dialed) {
@@ -294,11 +357,13 @@ pub(super) async fn links_memory(links: usize, settle: Duration) -> Result<Cost,
             sleep(Duration::from_millis(5)).await;
         }
     }
+    let connecting = Some(cpu_time().saturating_sub(busy));
     let ends = || near.links().into_iter().chain(far.links());
     for (link, channel) in ends().flat_map(|link| FLOODED.map(|channel| (link.clone(), channel))) {
         link.try_send_message(channel, 0, KIND, &[7; 1_024]).map_err(|error| failed("cannot send")(&format!("{error:?}")))?;
     }
     sleep(settle).await;
     let connected = resident_bytes();
-    Ok(Cost { nodes_bytes: alone.saturating_sub(before), links_bytes: connected.saturating_sub(alone), link_ends: ends().count() })
+    let (nodes_bytes, links_bytes) = (alone.saturating_sub(before), connected.saturating_sub(alone));
+    Ok(Cost { nodes_bytes, links_bytes, link_ends: ends().count(), connecting })
 }

@@ -32,6 +32,11 @@ pub(super) trait Subject: Send + Sync {
     /// A way for urgent messages of `size` bytes: to the other end and, with `echo`, back.
     fn urgent<'a>(&'a self, size: usize, echo: bool, tasks: &'a mut JoinSet<()>) -> Boxed<'a, Result<Way, Failure>>;
 
+    /// A way for values of `size` bytes of which only the newest counts, to the other end. Of a baseline the way of urgent messages.
+    fn latest<'a>(&'a self, size: usize, tasks: &'a mut JoinSet<()>) -> Boxed<'a, Result<Way, Failure>> {
+        self.urgent(size, false, tasks)
+    }
+
     /// Starts to send as `load` says. Both ends count into `flow`, until it is stopped.
     fn flood<'a>(&'a self, load: Load, flow: &'a Arc<Flow>, tasks: &'a mut JoinSet<()>) -> Boxed<'a, Result<(), Failure>>;
 
@@ -90,6 +95,8 @@ pub(super) struct Load {
     pub(super) channels: usize,
     /// Messages in a second that each producer sends; none: as many as it can.
     pub(super) rate: Option<f64>,
+    /// Messages in a second that the other end takes from each channel; none: as they come. Meshwork alone heeds it.
+    pub(super) read_rate: Option<f64>,
 }
 
 /// What went in and came out.
@@ -297,19 +304,7 @@ pub(super) async fn listen(mut way: Way, beat: Beat, begin: Instant) -> Result<(
     let head = *base;
     *base += total;
     let due = move |number: u64| begin + beat.every.mul_f64(number as f64);
-    let (beats, mut next) = mpsc::channel::<u64>(1 << 12);
-    std::thread::Builder::new()
-        .name("bench-beat".into())
-        .spawn(move || {
-            keep_time();
-            for number in 0..total {
-                std::thread::sleep(due(number).saturating_duration_since(Instant::now()));
-                if beats.blocking_send(number).is_err() {
-                    return;
-                }
-            }
-        })
-        .map_err(|error| Failure::new(format!("the system gives no thread: {error}")))?;
+    let mut next = beats(total, due)?;
 
     let sending = async {
         let size = beat.size.max(8);
@@ -355,6 +350,73 @@ pub(super) async fn listen(mut way: Way, beat: Beat, begin: Instant) -> Result<(
         heard = hearing => heard,
     };
     Ok((heard, way))
+}
+
+/// The numbers up to `total`, each when it is due.
+fn beats(total: u64, due: impl Fn(u64) -> Instant + Send + 'static) -> Result<mpsc::Receiver<u64>, Failure> {
+    let (beats, next) = mpsc::channel(1 << 12);
+    let keep_beating = move || {
+        keep_time();
+        for number in 0..total {
+            std::thread::sleep(due(number).saturating_duration_since(Instant::now()));
+            if beats.blocking_send(number).is_err() {
+                return;
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("bench-beat".into()).spawn(keep_beating);
+    thread.map_err(|error| Failure::new(format!("the system gives no thread: {error}")))?;
+    Ok(next)
+}
+
+/// What arrived of values of which only the newest counts.
+#[derive(Clone, Debug)]
+pub(super) struct Aged {
+    /// How old each value was that arrived in the measured time.
+    pub(super) ages: Samples,
+    /// Values that the subject took in that time, of those that there were.
+    pub(super) taken: u64,
+}
+
+/// Publishes a value at each beat, whether or not those before have left, and hears how old the values are that arrive.
+///
+/// A value is as old as the time since it was due. When a send waits, only the newest of the values that came meanwhile goes next: a subject that waits is driven by a program that
+/// keeps the newest value itself.
+pub(super) async fn publish(mut way: Way, beat: Beat, begin: Instant) -> Result<Aged, Failure> {
+    let Way { outlet, inlet, .. } = &mut way;
+    let total = ((beat.warm_up + beat.length).as_secs_f64() / beat.every.as_secs_f64()).round() as u64;
+    let due = move |number: u64| begin + beat.every.mul_f64(number as f64);
+    let (from, until) = (begin + beat.warm_up, begin + beat.warm_up + beat.length);
+    let mut next = beats(total, due)?;
+    let taken = AtomicU64::new(0);
+    let sending = async {
+        let (mut numbers, mut message) = (Vec::new(), vec![7; beat.size.max(8)]);
+        while next.recv_many(&mut numbers, usize::MAX).await > 0 {
+            let Some(number) = numbers.drain(..).next_back() else { continue };
+            message[..8].copy_from_slice(&number.to_le_bytes());
+            outlet.send(&message, message.len()).await?;
+            if (from..until).contains(&Instant::now()) {
+                taken.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        // The way stays open for what is still to arrive.
+        std::future::pending::<Result<(), Failure>>().await
+    };
+    let hearing = async {
+        let mut ages = Samples::new();
+        while let Ok(number) = timeout_at(until.into(), inlet.next()).await {
+            let number = number.ok_or_else(|| Failure::new("the connection has ended"))?;
+            if Instant::now() >= from {
+                ages.record(due(number).elapsed());
+            }
+        }
+        Ok(ages)
+    };
+    let ages = tokio::select! {
+        failed = sending => return failed.and_then(|()| Err(Failure::new("the values ended"))),
+        ages = hearing => ages?,
+    };
+    Ok(Aged { ages, taken: taken.into_inner() })
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ const BATCHES_MAX: usize = 16;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Link {
     text: String,
-    bits_per_second: u64,
+    pub(super) bits_per_second: u64,
     /// There and back, without any queue.
     pub(super) rtt: Duration,
     /// The time that the queue takes to empty.
