@@ -39,7 +39,7 @@ pub(super) const DATAGRAM_HEAD_BYTES: usize = 3;
 pub(super) const CREDIT: u16 = frame::FIRST_KIND_OF_LINKS;
 
 /// A frame that finds nothing else under way for so long is written by whoever sends it. While more follow, they are written together.
-const WRITTEN_AT_ONCE_AFTER: Duration = Duration::from_micros(100);
+const WRITTEN_AT_ONCE_AFTER: Duration = Duration::from_micros(20);
 
 /// An admitted connection to a peer. Clones are the same connection; none of its methods waits.
 ///
