@@ -8,6 +8,7 @@
 //! takes nothing holds back its own channel only. Small frames of channels of best effort leave in datagrams, many in one, as long as few wait below. Below, QUIC sends streams in the order of their priorities, which are those of the
 //! classes.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -25,7 +26,7 @@ use super::stream::Carrier;
 use crate::channel::{ChannelId, ChannelSpec, Class, Path, Reliability};
 use crate::frame::Preamble;
 use crate::limits;
-use crate::sender::{BLOCK_BYTES, Popped};
+use crate::sender::{BLOCK_BYTES, FLOOR_ONE_IN, Popped};
 use crate::time::Time;
 
 /// Bytes of a channel that the writer takes ahead of its stream.
@@ -175,6 +176,7 @@ pub(super) struct Writer {
     fitted: Time,
     /// Datagrams taken in this turn, without their heads.
     datagrams: Vec<(ChannelId, Bytes)>,
+    order: Order,
     has_best_effort: bool,
     /// Frames of best effort wait until fewer datagrams do.
     is_starved: bool,
@@ -183,6 +185,9 @@ pub(super) struct Writer {
 
 /// One lane's stream and what waits for it.
 struct Lane {
+    class: Class,
+    /// When it last wrote, among all lanes.
+    turn: u64,
     stream: LaneStream,
     /// Frames taken in this turn.
     fresh: Vec<Bytes>,
@@ -221,6 +226,7 @@ impl Writer {
             moves: 0,
             fitted: Time::ZERO,
             datagrams: Vec::new(),
+            order: Order::default(),
             has_best_effort,
             is_starved: false,
             pause: None,
@@ -328,9 +334,9 @@ impl Writer {
             if !self.lanes.contains_key(&(channel, number)) {
                 let preamble = Preamble { channel, lane: number, number: queues.next_number(channel, number) };
                 // On the connection for bulk the order is the sender's alone, with its floor for the lower classes.
-                let class =
-                    if self.path == Path::Urgent { params.channel(channel).map_or(Class::Low, |spec| spec.class) } else { Class::Low };
-                self.lanes.insert((channel, number), Lane::open(&self.connection, preamble, priority(class)));
+                let class = params.channel(channel).map_or(Class::Low, |spec| spec.class);
+                let priority = priority(if self.path == Path::Urgent { class } else { Class::Low });
+                self.lanes.insert((channel, number), Lane::open(&self.connection, preamble, class, priority));
             }
             let Some(lane) = self.lanes.get_mut(&(channel, number)) else { continue };
             if matches!(lane.stream, LaneStream::Unwanted) {
@@ -362,18 +368,24 @@ impl Writer {
     /// Offers every stream what waits for it. Says whether any took something.
     fn offer(&mut self, context: &mut Context<'_>) -> Result<bool, ConnectionError> {
         let mut wrote_any = false;
-        for ((channel, number), lane) in &mut self.lanes {
+        let waiting = self.lanes.iter().filter(|(_, lane)| lane.is_waiting());
+        self.order.begin(waiting.map(|(at, lane)| (lane.class, lane.turn, *at)));
+        let mut nth = 0;
+        while let Some((class, segments_max, (channel, number))) = self.order.get(nth) {
+            nth += 1;
+            let Some(lane) = self.lanes.get_mut(&(channel, number)) else { continue };
             let before = lane.bytes;
-            let wrote = lane.offer(*channel, context, &self.link)?;
+            let wrote = lane.offer(channel, segments_max, context, &self.link)?;
             if wrote > 0 || lane.bytes < before {
                 wrote_any = true;
+                lane.turn = self.order.wrote(class, wrote);
                 let now = self.link.clock.now();
                 let mut queues = self.link.queues();
-                queues.written(*channel, *number, wrote, now);
+                queues.written(channel, number, wrote, now);
                 // What an unwanted lane gave up.
-                queues.dropped(*channel, *number, before - lane.bytes - wrote, now);
+                queues.dropped(channel, number, before - lane.bytes - wrote, now);
                 if let Some((since, is_opening)) = lane.blocked.take() {
-                    queues.state.blocked(*channel, is_opening, now.since(since));
+                    queues.state.blocked(channel, is_opening, now.since(since));
                 }
                 lane.blocked = (lane.bytes > 0).then_some((now, false));
             } else if lane.bytes > 0 && lane.blocked.is_none() {
@@ -419,8 +431,68 @@ impl Writer {
     }
 }
 
+/// The order in which lanes are offered to their streams. All streams of a connection share one window: when it is full, whoever is offered first takes what becomes
+/// free. So the classes go first to last, as in the [`sender`](crate::sender), with the same floor: a class that waits is offered first, for one piece, when 63 times
+/// as much went past it. Inside a class it is the turn of the lane that has not written for longest.
+#[derive(Default)]
+struct Order {
+    lanes: Vec<(Reverse<Class>, u64, LaneKey)>,
+    /// How many of them go first for one piece.
+    owed: usize,
+    /// What went past each class while it waited.
+    passed: [u64; Class::ALL.len()],
+    turns: u64,
+}
+
+type LaneKey = (ChannelId, u8);
+
+impl Order {
+    /// What has to go past a class before it goes first.
+    const PASSED: u64 = FLOOR_ONE_IN * SEGMENT_BYTES_MAX as u64;
+
+    /// Puts the lanes in order that wait for their streams: of which class, since which turn.
+    fn begin(&mut self, waiting: impl Iterator<Item = (Class, u64, LaneKey)>) {
+        self.lanes.clear();
+        self.lanes.extend(waiting.map(|(class, turn, lane)| (Reverse(class), turn, lane)));
+        self.lanes.sort_unstable();
+        self.owed = 0;
+        for class in Class::ALL.into_iter().rev().filter(|class| self.passed[*class as usize] >= Self::PASSED) {
+            if let Some(first) = self.lanes.iter().skip(self.owed).position(|(Reverse(other), ..)| *other == class) {
+                self.lanes[..=self.owed + first].rotate_right(1);
+                self.owed += 1;
+            }
+        }
+    }
+
+    /// The lane that is offered as the `nth`: its class, and the most pieces that it may write.
+    fn get(&self, nth: usize) -> Option<(Class, usize, LaneKey)> {
+        self.lanes.get(nth).map(|(Reverse(class), _, lane)| (*class, if nth < self.owed { 1 } else { usize::MAX }, *lane))
+    }
+
+    /// Takes note that a lane of a class wrote, and gives the turn at which it did.
+    fn wrote(&mut self, class: Class, bytes: usize) -> u64 {
+        let bytes = bytes as u64;
+        let passed = &mut self.passed[class as usize];
+        *passed = passed.saturating_sub(FLOOR_ONE_IN.saturating_mul(bytes));
+        for lower in Class::ALL.into_iter().filter(|lower| *lower < class) {
+            if self.lanes.iter().any(|(Reverse(other), ..)| *other == lower) {
+                let passed = &mut self.passed[lower as usize];
+                // A class whose own streams took nothing for long is not owed all of that.
+                *passed = passed.saturating_add(bytes).min(2 * Self::PASSED);
+            }
+        }
+        self.turns += 1;
+        self.turns
+    }
+}
+
 impl Lane {
-    fn open(connection: &quinn::Connection, preamble: Preamble, priority: i32) -> Self {
+    /// Whether its stream is to be offered something, or is not open yet.
+    fn is_waiting(&self) -> bool {
+        matches!(self.stream, LaneStream::Opening(_)) || !self.fresh.is_empty() || !self.segments.is_empty()
+    }
+
+    fn open(connection: &quinn::Connection, preamble: Preamble, class: Class, priority: i32) -> Self {
         let connection = connection.clone();
         let opening = Box::pin(async move {
             let stream = connection.open_uni().await?;
@@ -431,6 +503,8 @@ impl Lane {
         let preamble = preamble.encode();
         let len = preamble.len();
         Lane {
+            class,
+            turn: 0,
             stream: LaneStream::Opening(opening),
             fresh: Vec::new(),
             segments: VecDeque::from([preamble]),
@@ -454,7 +528,13 @@ impl Lane {
     }
 
     /// Writes as much as the stream takes now; the bytes of frames that it took.
-    fn offer(&mut self, channel: ChannelId, context: &mut Context<'_>, link: &Inner) -> Result<usize, ConnectionError> {
+    fn offer(
+        &mut self,
+        channel: ChannelId,
+        segments_max: usize,
+        context: &mut Context<'_>,
+        link: &Inner,
+    ) -> Result<usize, ConnectionError> {
         if let LaneStream::Opening(opening) = &mut self.stream {
             match opening.as_mut().poll(context) {
                 Poll::Ready(stream) => self.stream = LaneStream::Open(stream?),
@@ -463,15 +543,16 @@ impl Lane {
         }
         let LaneStream::Open(stream) = &mut self.stream else { return Ok(0) };
         join(&mut self.fresh, &mut self.segments);
-        let mut wrote = 0;
-        while !self.segments.is_empty() {
+        let (mut wrote, mut left) = (0, segments_max);
+        while !self.segments.is_empty() && left > 0 {
             let segments = self.segments.make_contiguous();
-            let len = segments.len().min(SEGMENTS_MAX);
+            let len = segments.len().min(SEGMENTS_MAX).min(left);
             // Nothing is lost when the attempt is dropped, and the stream wakes this task whatever became of it.
             let outcome = pin!(stream.write_chunks(&mut segments[..len])).poll(context);
             match outcome {
                 Poll::Ready(Ok(written)) => {
                     self.segments.drain(..written.chunks);
+                    left -= written.chunks;
                     let preamble = written.bytes.min(self.preamble);
                     self.preamble -= preamble;
                     self.bytes -= written.bytes - preamble;
@@ -537,6 +618,47 @@ mod tests {
         assert_eq!(joined(&[10, 20, 30]), [60]);
         assert_eq!(joined(&[10_000, 6_384, 1]), [16_384, 1]);
         assert_eq!(joined(&[1, 40_000, 1, 2]), [1, 16_384, 16_384, 7_232, 3]);
+    }
+
+    /// What lanes of these classes, which always have 64 KiB to write, get of a window in which `room` bytes become free at a time.
+    fn shares(classes: &[Class], room: usize, stuck: &[u8]) -> Vec<f64> {
+        let mut order = Order::default();
+        let (mut turns, mut wrote) = (vec![0; classes.len()], vec![0_usize; classes.len()]);
+        for _ in 0..20_000 {
+            let mut room = room;
+            // Channels are numbered against their classes.
+            order.begin(classes.iter().zip(&turns).enumerate().map(|(lane, (class, turn))| (*class, *turn, (ChannelId::DATA, lane as u8))));
+            let mut nth = 0;
+            while let Some((class, pieces, (_, lane))) = order.get(nth) {
+                nth += 1;
+                let bytes = room.min(pieces.saturating_mul(SEGMENT_BYTES_MAX)).min(LANE_BYTES_MAX);
+                if bytes > 0 && !stuck.contains(&lane) {
+                    room -= bytes;
+                    wrote[usize::from(lane)] += bytes;
+                    turns[usize::from(lane)] = order.wrote(class, bytes);
+                }
+            }
+        }
+        let all: usize = wrote.iter().sum();
+        wrote.iter().map(|bytes| *bytes as f64 / all as f64).collect()
+    }
+
+    #[test]
+    fn a_full_window_goes_to_the_highest_class_but_for_the_floor() {
+        for room in [1_200, 10_000, 30_000, 64_000] {
+            let found = shares(&[Class::Low, Class::Medium, Class::High], room, &[]);
+            assert!(found[0] > 0.01 && found[0] < 0.02 && found[1] > 0.01 && found[1] < 0.02, "{room}: {found:?}");
+            let even = shares(&[Class::Low, Class::High, Class::High, Class::High], room, &[]);
+            assert!(even[1..].iter().all(|part| (0.31..0.34).contains(part)), "{room}: {even:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_takes_nothing_is_passed_by_and_keeps_nobody_from_the_floor() {
+        let found = shares(&[Class::Low, Class::Medium, Class::High], 10_000, &[2]);
+        assert!(found[1] > 0.97 && found[0] > 0.01, "{found:?}");
+        let found = shares(&[Class::Low, Class::Medium, Class::High], 10_000, &[0]);
+        assert!(found[2] > 0.97 && found[1] > 0.01, "{found:?}");
     }
 
     #[test]

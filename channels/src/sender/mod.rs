@@ -64,7 +64,7 @@ use crate::{frame, limits};
 pub const CHANNELS_MAX: usize = 1_024;
 
 /// Bytes that go past a waiting class for one byte of its own.
-const FLOOR_ONE_IN: u64 = 63;
+pub(crate) const FLOOR_ONE_IN: u64 = 63;
 
 /// Queues that grew beyond this many frames give their memory back when they are empty.
 const KEPT_FRAMES: usize = 64;

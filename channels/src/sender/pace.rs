@@ -2,9 +2,10 @@
 //! cannot be replaced any more.
 //!
 //! The peer says how many messages its application has taken or has within reach ([`Pace::on_credit`]). The window of bytes that are sent
-//! and not credited doubles while credit comes about as fast as it ever did, and halves when it takes more than twice as long: then
-//! messages wait somewhere on the way, in the network or at a reader that is slow, and would wait better here. Two messages may be under
-//! way whatever their size.
+//! and not credited grows while credit comes about as fast as it ever did: it doubles until that first takes longer, then by a sixteenth for each round trip.
+//! When credit takes longer by a sixteenth and 3 ms, messages wait somewhere on the way, in the network or at a reader that is slow, and would wait better here: the
+//! window becomes a quarter smaller than what was under way without that wait, and at most half. So the queue runs dry each time, and the least round trip is seen
+//! again. Two messages may be under way whatever their size.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,7 +22,7 @@ const WINDOW_BYTES: usize = 16 * 1_024;
 /// What a message weighs at least, so that tiny ones are bounded in number.
 const FRAME_WEIGHT_MIN: usize = 64;
 /// Delay that says nothing: tasks that wait for their turn on a busy machine.
-const NOISE: Duration = Duration::from_millis(5);
+const NOISE: Duration = Duration::from_millis(3);
 /// The least round trip gives way to later ones by this part of the difference, for routes change.
 const FORGET_ONE_IN: u32 = 256;
 
@@ -38,12 +39,14 @@ pub(super) struct Pace {
     least: Option<Duration>,
     /// Whether the window held anything back since the probe left.
     was_full: bool,
+    /// Whether it has been too large.
+    was_wide: bool,
 }
 
 impl Default for Pace {
     fn default() -> Self {
         let under_way = VecDeque::new();
-        Pace { window: WINDOW_BYTES, under_way, bytes: 0, credited: 0, probe: None, least: None, was_full: false }
+        Pace { window: WINDOW_BYTES, under_way, bytes: 0, credited: 0, probe: None, least: None, was_full: false, was_wide: false }
     }
 }
 
@@ -91,10 +94,13 @@ impl Pace {
     fn on_round_trip(&mut self, took: Duration) {
         let least = self.least.map_or(took, |least| took.min(least + took.saturating_sub(least) / FORGET_ONE_IN));
         self.least = Some(least);
-        if took > 2 * least + NOISE {
-            self.window = (self.window / 2).max(WINDOW_BYTES_MIN);
+        if took > least + least / 16 + NOISE {
+            self.was_wide = true;
+            let part = (least.as_secs_f64() / took.as_secs_f64() * 3.0 / 4.0).max(0.5);
+            self.window = ((self.window as f64 * part) as usize).max(WINDOW_BYTES_MIN);
         } else if self.was_full {
-            self.window = self.window.saturating_mul(2).min(WINDOW_BYTES_MAX);
+            let more = if self.was_wide { self.window / 16 } else { self.window };
+            self.window = self.window.saturating_add(more).min(WINDOW_BYTES_MAX);
         }
     }
 }
