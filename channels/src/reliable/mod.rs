@@ -233,7 +233,7 @@ impl Config {
         }
         // Numbers of defined channels are spread over half of all numbers: a table up to them would be large and empty.
         let low = config.channels.iter().filter(|channel| !channel.id.is_defined()).map(|channel| usize::from(channel.id.0));
-        let mut index = vec![None; low.clone().last().map_or(0, |last| last + 1)];
+        let mut index = vec![None; low.clone().next_back().map_or(0, |last| last + 1)];
         for (position, id) in low.enumerate() {
             index[id] = u16::try_from(position).ok();
         }
