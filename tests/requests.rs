@@ -12,7 +12,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use meshwork::channels::ClusterSecret;
-use meshwork::node::CallError;
+use meshwork::node::{CallError, Event};
 use meshwork::{Error, Node};
 
 /// Longer than any test runs.
@@ -117,14 +117,20 @@ fn a_request_whose_connection_breaks_ten_times_runs_once() {
         let mut requests = b.serve().await.unwrap();
         let question = ask(&a, &b, "once");
         let request = requests.next().await.unwrap();
-        let link_of = async || {
-            let links = a.report().await.unwrap().links;
-            links.iter().any(|link| link.peer == b.id())
+        let mut events = a.events();
+        let mut until_neighbor = async |up: bool| {
+            loop {
+                match events.next().await.unwrap() {
+                    Event::NeighborUp(_) if up => return,
+                    Event::NeighborDown(..) if !up => return,
+                    _ => {}
+                }
+            }
         };
         for _ in 0..10 {
             a.break_links().await;
-            until(async || !link_of().await).await;
-            until(link_of).await;
+            until_neighbor(false).await;
+            until_neighbor(true).await;
         }
         assert!(!request.is_cancelled(), "a broken connection is no cancellation");
         assert!(tokio::time::timeout(Duration::from_millis(200), requests.next()).await.is_err(), "it was handed out once");
