@@ -1,6 +1,6 @@
 //! Members that send garbage or do not read, and strangers that hold the door: what it costs, and that the others do not notice.
 #![cfg(feature = "quic")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests, though not all marked as such")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "these are tests, though not all marked as such")]
 
 mod quic_support;
 
