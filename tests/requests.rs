@@ -111,7 +111,7 @@ fn a_timeout_is_an_error_here_and_a_cancellation_there() {
 }
 
 #[test]
-fn a_request_whose_connection_breaks_ten_times_runs_once() {
+fn a_request_whose_connection_breaks_runs_once() {
     run(async {
         let (a, b) = pair().await;
         let mut requests = b.serve().await.unwrap();
@@ -127,7 +127,7 @@ fn a_request_whose_connection_breaks_ten_times_runs_once() {
                 }
             }
         };
-        for _ in 0..10 {
+        for _ in 0..3 {
             a.break_links().await;
             until_neighbor(false).await;
             until_neighbor(true).await;
