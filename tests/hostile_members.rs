@@ -21,6 +21,7 @@ use bytes::Bytes;
 use meshwork::channels::frame::{self, Decoder, Frame};
 use meshwork::channels::quic::CloseCode;
 use meshwork::channels::random::{Generator, generator};
+use meshwork::channels::reliable::{self, Position, Sequence};
 use meshwork::channels::{Bounded, decode, encode, limits};
 use meshwork::crdt::{self, Stamp};
 use meshwork::node::{Config, Event, Kind};
@@ -29,6 +30,7 @@ use meshwork::overlay::plumtree::message::{Group, LinkNews, Push, Range};
 use meshwork::overlay::plumtree::{self, MessageId, Stream};
 use meshwork::overlay::topology::Message as Topology;
 use meshwork::overlay::{Message, hyparview, swim};
+use meshwork::runtime::GuaranteedMessages;
 use meshwork::{ChannelId, Node, PeerId};
 use rand::RngExt;
 use support::table::{HOSTILE, Said, Table, VICTIM, peer};
@@ -510,5 +512,188 @@ fn a_member_that_always_comes_back_is_reported_once_a_second() {
         }
         assert!(reported > 0, "it is reported");
         assert!(f64::from(reported) <= seconds.ceil() + 1.0, "{reported} times in {seconds} s");
+    });
+}
+
+/// A member by hand that speaks of guaranteed messages, and what it is told of them.
+struct Hand {
+    connection: quinn::Connection,
+    /// For messages, and for what is said of them.
+    data: quinn::SendStream,
+    words: quinn::SendStream,
+    told: tokio::sync::mpsc::Receiver<reliable::Message>,
+}
+
+impl Hand {
+    async fn dial(socket: &Socket, address: SocketAddr) -> Self {
+        let (connection, _) = socket.dial(address).await.unwrap();
+        let open = async |channel| {
+            let mut stream = connection.open_uni().await.unwrap();
+            stream.write_all(&frame::Preamble::of(channel).encode()).await.unwrap();
+            stream
+        };
+        let (data, words) = (open(ChannelId::DATA).await, open(ChannelId::COORDINATION).await);
+        let (sender, told) = tokio::sync::mpsc::channel(10_000);
+        let incoming = connection.clone();
+        tokio::spawn(async move {
+            while let Ok(mut stream) = incoming.accept_uni().await {
+                let sender = sender.clone();
+                tokio::spawn(async move {
+                    let _ = support::wire::read_preamble(&mut stream).await;
+                    let mut decoder = Decoder::new(limits::FRAME_BYTES_MAX);
+                    while let Ok(Some(chunk)) = stream.read_chunk(usize::MAX, true).await {
+                        decoder.push(chunk.bytes);
+                        while let Some(frame) = decoder.next().unwrap() {
+                            if frame.kind == reliable::KIND_MESSAGE {
+                                let _ = sender.send(decode(&frame.body).unwrap()).await;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Hand { connection, data, words, told }
+    }
+
+    async fn send(&mut self, sequences: impl IntoIterator<Item = Sequence>) {
+        for sequence in sequences {
+            self.data.write_all(&reliable::encode_data(sequence, &sequence.to_be_bytes())).await.unwrap();
+        }
+    }
+
+    async fn say(&mut self, message: &reliable::Message) {
+        self.words.write_all(&frame::encode(reliable::KIND_MESSAGE, &encode(message))).await.unwrap();
+    }
+
+    /// Waits until it is told that everything before `next` was taken; more is never said.
+    async fn acknowledged(&mut self, next: Sequence) {
+        loop {
+            if let reliable::Message::Ack(positions) = self.told().await {
+                let said = positions.iter().find(|position| position.channel == ChannelId::DATA).unwrap().next;
+                assert!(said <= next, "{said} of {next}");
+                if said == next {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits until it is asked to go on with `next`.
+    async fn resumed(&mut self, next: Sequence) {
+        loop {
+            if let reliable::Message::Resume { positions, .. } = self.told().await
+                && positions.iter().any(|position| (position.channel, position.next) == (ChannelId::DATA, next))
+            {
+                return;
+            }
+        }
+    }
+
+    async fn told(&mut self) -> reliable::Message {
+        tokio::time::timeout(PATIENCE, self.told.recv()).await.expect("a word in time").expect("the connection stands")
+    }
+}
+
+fn ack(next: Sequence) -> reliable::Message {
+    reliable::Message::Ack(Bounded::first_of([Position { channel: ChannelId::DATA, lane: 0, next }]))
+}
+
+/// Takes the next message, which must be this one.
+async fn take(messages: &mut GuaranteedMessages, sequence: Sequence) {
+    let message = messages.next().await.unwrap();
+    assert_eq!((message.sequence(), &message.payload()[..]), (sequence, &sequence.to_be_bytes()[..]));
+    message.acknowledge();
+}
+
+async fn misbehaved(node: &Node, what: &str) -> u64 {
+    node.report().await.unwrap().counters.misbehaved.get(what).copied().unwrap_or(0)
+}
+
+#[test]
+fn replays_of_guaranteed_messages_are_delivered_once_and_acknowledged_again() {
+    run(async {
+        let nodes = mesh(3, &Config { topology: Kind::Mesh, ..Config::default() }).await;
+        let mut messages = nodes[0].guaranteed();
+        let socket = Socket::new();
+        let mut hand = Hand::dial(&socket, nodes[0].address()).await;
+        hand.send([1, 1, 2, 1, 2]).await;
+        take(&mut messages, 1).await;
+        take(&mut messages, 2).await;
+        hand.acknowledged(3).await;
+        // Again, long after they were taken, and many times.
+        for _ in 0..5 {
+            hand.send((0..1_000).map(|number| number % 2 + 1)).await;
+            hand.acknowledged(3).await;
+        }
+        // And over a new connection of the same life, on which they are acknowledged before and after.
+        hand.connection.close(0_u32.into(), b"");
+        let hostile = socket.peer();
+        support::within_patience("the end of the connection", async || {
+            nodes[0].report().await.unwrap().links.iter().all(|link| link.peer != hostile)
+        })
+        .await;
+        let mut hand = Hand::dial(&socket, nodes[0].address()).await;
+        hand.acknowledged(3).await;
+        hand.send([1, 2, 2, 1]).await;
+        hand.acknowledged(3).await;
+        hand.send([3]).await;
+        take(&mut messages, 3).await;
+        hand.acknowledged(4).await;
+        assert!(tokio::time::timeout(Duration::from_millis(100), messages.next()).await.is_err(), "nothing was left over");
+        assert_talk(&nodes, 1).await;
+    });
+}
+
+#[test]
+fn numbers_out_of_order_and_acknowledgments_of_nothing_are_faults_that_cost_their_sender_alone() {
+    run(async {
+        let nodes = mesh(3, &Config { topology: Kind::Mesh, ..Config::default() }).await;
+        let mut messages = nodes[0].guaranteed();
+        let mut events = nodes[0].events();
+        let socket = Socket::new();
+        let mut hand = Hand::dial(&socket, nodes[0].address()).await;
+
+        // Forward over a gap, however far, and back over it.
+        hand.send([1, 3, 2, u64::MAX - 1, 5, u64::MAX, 0]).await;
+        take(&mut messages, 1).await;
+        take(&mut messages, 2).await;
+        hand.resumed(3).await;
+        assert!(misbehaved(&nodes[0], "sequence_ahead").await >= 1);
+        hand.send([3]).await;
+        take(&mut messages, 3).await;
+        // As many as there may be, in the wrong order: what comes behind the gap is not kept.
+        hand.send((5..10_000).rev()).await;
+        hand.resumed(4).await;
+        hand.send([4]).await;
+        take(&mut messages, 4).await;
+        hand.acknowledged(5).await;
+        assert!(tokio::time::timeout(Duration::from_millis(100), messages.next()).await.is_err(), "none of those was kept");
+
+        // Of what was never sent, and then beyond what was and back again.
+        hand.say(&ack(100)).await;
+        support::within_patience("the fault", async || misbehaved(&nodes[0], "unasked").await == 1).await;
+        let mut receipt = nodes[0].send_guaranteed(socket.peer(), ChannelId::DATA, "for you").await.unwrap();
+        let ahead = misbehaved(&nodes[0], "sequence_ahead").await;
+        hand.say(&ack(100)).await;
+        hand.say(&ack(u64::MAX)).await;
+        hand.say(&ack(0)).await;
+        support::within_patience("the faults", async || misbehaved(&nodes[0], "sequence_behind").await == 1).await;
+        assert_eq!(misbehaved(&nodes[0], "sequence_ahead").await, ahead + 2);
+        assert!(tokio::time::timeout(Duration::from_millis(100), &mut receipt).await.is_err(), "no lie settles it");
+        hand.say(&ack(2)).await;
+        receipt.await.unwrap();
+
+        // Every fault has a name and the right culprit, and none of them ended the connection.
+        assert!(hand.connection.close_reason().is_none());
+        assert_talk(&nodes, 1).await;
+        nodes[0].kill().await;
+        let mut names = std::collections::BTreeSet::new();
+        while let Some(event) = events.next().await {
+            if let Event::Misbehaved(whom, what) = event {
+                assert_eq!(whom, socket.peer());
+                names.insert(what.name());
+            }
+        }
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["sequence_ahead", "sequence_behind", "unasked"]);
     });
 }

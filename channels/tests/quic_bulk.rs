@@ -494,3 +494,68 @@ async fn a_lane_that_stands_still_holds_back_no_other() {
     };
     timeout(PATIENCE, taken).await.expect("the writer was woken for it");
 }
+
+/// Writes until nothing more is taken for a while.
+async fn fill(streams: &mut [quinn::SendStream]) {
+    let chunk = vec![0; 64 * 1_024];
+    for stream in streams {
+        while let Ok(written) = timeout(Duration::from_millis(100), stream.write_all(&chunk)).await {
+            written.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn streams_behind_gaps_that_stay_hold_a_window_and_hold_up_nobody() {
+    let mut acquaintance = acquaintance().await;
+    let second = acquaintance.attach().await;
+    let mut friend = Node::new(quick());
+    let (there, back) = quic_support::join(&mut friend, &mut acquaintance.node).await;
+    // Every stream that may wait, on every lane of the channel, and never the one that they wait for.
+    let (mut on_first, mut on_second) = (Vec::new(), Vec::new());
+    for lane in 0..5 {
+        for number in 1..=limits::STREAMS_AHEAD_MAX {
+            let (on, streams) = if number % 2 == 0 { (&acquaintance.first, &mut on_first) } else { (&second, &mut on_second) };
+            streams.push(stream(on, ChannelId::DATA, lane, number, &[b"never"]).await);
+        }
+    }
+    tokio::join!(fill(&mut on_first), fill(&mut on_second));
+    // What left is what was held, for the receiver made no room: the windows, and what packets cost.
+    for (connection, window) in [(&acquaintance.first, limits::WINDOW_BYTES), (&second, limits::BULK_WINDOW_BYTES)] {
+        let sent = connection.stats().udp_tx.bytes;
+        assert!(sent > 1_024 * 1_024, "only {sent} bytes were sent");
+        assert!(sent <= u64::from(window) * 3 / 2, "{sent} bytes were taken in");
+    }
+    let before = (acquaintance.first.stats().udp_tx.bytes, second.stats().udp_tx.bytes);
+    for number in 0..100 {
+        there.try_send_message(ChannelId::DATA, 0, KIND, &body(0, number, 1_000)).unwrap();
+        assert_eq!(acquaintance.node.frame().await.1.body[..], body(0, number, 1_000));
+        back.try_send_message(ChannelId::DATA, 0, KIND, &body(0, number, 1_000)).unwrap();
+        assert_eq!(friend.frame().await.1.body[..], body(0, number, 1_000));
+    }
+    let after = (acquaintance.first.stats().udp_tx.bytes, second.stats().udp_tx.bytes);
+    assert!(after.0 - before.0 < 64 * 1_024 && after.1 - before.1 < 64 * 1_024, "{before:?} {after:?}");
+    // Nothing of it was told, and nothing of it holds up the end.
+    acquaintance.first.close(CloseCode::Leaving.number().into(), b"");
+    assert_eq!(closed(&mut acquaintance.node).await, CloseReason::Theirs(CloseCode::Leaving));
+}
+
+#[tokio::test]
+async fn streams_too_far_ahead_end_the_link_when_they_are_many() {
+    for on_second in [false, true] {
+        let mut acquaintance = acquaintance().await;
+        let second = acquaintance.attach().await;
+        let on = if on_second { &second } else { &acquaintance.first };
+        let flood = async {
+            for number in limits::STREAMS_AHEAD_MAX + 1.. {
+                let Ok(mut stream) = on.open_uni().await else { break };
+                let preamble = frame::Preamble { channel: ChannelId::DATA, lane: (number % 5) as u8, number };
+                let _ = stream.write_all(&preamble.encode()).await;
+                let _ = stream.finish();
+            }
+        };
+        let (reason, ()) = tokio::join!(closed(&mut acquaintance.node), flood);
+        assert_eq!(reason, CloseReason::Misbehaved(Misbehavior::TooMany));
+        assert_eq!(close_code(&acquaintance.first).await, u64::from(CloseCode::Misbehaved.number()));
+    }
+}

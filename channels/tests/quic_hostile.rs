@@ -1,6 +1,6 @@
 //! Members that send garbage or do not read, and strangers that hold the door: what it costs, and that the others do not notice.
 #![cfg(feature = "quic")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests, though not all marked as such")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "these are tests, though not all marked as such")]
 
 mod quic_support;
 
@@ -292,4 +292,51 @@ async fn one_stream_that_is_not_read_holds_back_no_other() {
         }
     }
     assert!(link.queued().bytes > 0, "the other channel still waits");
+}
+
+#[tokio::test]
+async fn of_256_streams_at_once_a_quarter_gets_in_and_nobody_else_notices() {
+    let (mut node, _socket, connection) = acquaintance().await;
+    let mut friend = Node::start();
+    let (there, back) = join(&mut friend, &mut node).await;
+    // Half a preamble each: nothing to refuse yet, nothing to end.
+    let opening: Vec<_> = (0..256)
+        .map(|_| {
+            let connection = connection.clone();
+            tokio::spawn(async move {
+                let mut stream = connection.open_uni().await?;
+                let _ = stream.write_all(&[1]).await;
+                Ok::<_, quinn::ConnectionError>(stream)
+            })
+        })
+        .collect();
+    let opened = || opening.iter().filter(|opening| opening.is_finished()).count();
+    while opened() < limits::STREAMS_MAX as usize {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for round in 0..100 {
+        there.try_send(ChannelId::DATA, frame::encode(round, b"still here")).unwrap();
+        assert_eq!(node.frame().await.1.kind, round);
+        back.try_send(ChannelId::DATA, frame::encode(round, b"here too")).unwrap();
+        assert_eq!(friend.frame().await.1.kind, round);
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(opened(), limits::STREAMS_MAX as usize, "the others wait at their sender");
+    assert_eq!(node.endpoint.stats().links, 2, "which is no fault");
+    // Those that get in make room for the next when they are over, and each has to be the stream of something.
+    let mut stopped = 0;
+    for opening in opening {
+        let mut stream = tokio::time::timeout(quic_support::PATIENCE, opening).await.unwrap().unwrap().unwrap();
+        let preamble = frame::Preamble::of(ChannelId(999)).encode();
+        let _ = stream.write_all(&preamble[1..]).await;
+        stopped += usize::from(stream.stopped().await.unwrap() == Some(1_u32.into()));
+    }
+    assert_eq!(stopped, 256);
+    let mut good = connection.open_uni().await.unwrap();
+    good.write_all(&[frame::Preamble::of(ChannelId::DATA).encode(), frame::encode(7, b"one")].concat()).await.unwrap();
+    assert_eq!(&node.frame().await.1.body[..], b"one");
+    // Open streams without a word hold up no end.
+    let _silent = connection.open_uni().await.unwrap();
+    connection.close(CloseCode::Leaving.number().into(), b"");
+    assert_eq!(closed(&mut node).await, CloseReason::Theirs(CloseCode::Leaving));
 }

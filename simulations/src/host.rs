@@ -382,6 +382,7 @@ impl RealNode {
                 | Action::Message { .. }
                 | Action::Settled { .. }
                 | Action::Request { .. }
+                | Action::Cancelled { .. }
                 | Action::Answer { .. }
                 | Action::Changed { .. } => {}
             }

@@ -226,6 +226,12 @@ pub enum Action {
         /// The bytes.
         payload: Bytes,
     },
+    /// Nobody waits for the answer to a request any more that was handed out and is not answered: its asker gave it up, its time is over there, or the
+    /// asker started anew. [`Input::Respond`] is still due, and its answer goes nowhere.
+    Cancelled {
+        /// As handed out.
+        token: RequestToken,
+    },
     /// A call of the application has its answer.
     Answer {
         /// The call.
@@ -296,6 +302,11 @@ impl CloseReason {
 /// A call of the application that waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CallId(pub u64);
+
+impl CallId {
+    /// Nobody's call: what is sent for it may be lost without a word when its queue is full.
+    pub(crate) const NOBODY: CallId = CallId(0);
+}
 
 /// Which request of which peer an answer belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

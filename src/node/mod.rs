@@ -269,6 +269,8 @@ impl Node {
                     self.links.received(peer, now.time);
                 }
             }
+            // What may be lost was.
+            Input::Refused { call: CallId::NOBODY } => {}
             Input::Refused { call } => {
                 // One that went out before may have arrived: it stays open for the answer.
                 if self.calls.times_sent(call).is_none_or(|times| times <= 1) {
@@ -442,6 +444,15 @@ impl Node {
         Ok(call)
     }
 
+    /// Gives a call up: it is forgotten at once, and [`Action::Answer`] will not come for it. A peer that was asked is told if it is connected, so that its
+    /// handler can stop; it may have acted all the same. A call that is over, or that waits for no answer, is none of this.
+    pub fn cancel(&mut self, call: CallId, now: Now, actions: &mut Vec<Action>) {
+        if let Some(asked) = self.calls.cancel(call) {
+            self.send_cancel(call, asked, now, actions);
+            self.route(now, actions);
+        }
+    }
+
     /// Writes a key of the replicated state. The write is visible here at once and everywhere soon.
     ///
     /// # Errors
@@ -527,6 +538,16 @@ impl Node {
         &self.overlay
     }
 
+    /// Requests and connections of this node's application that wait for their answers.
+    pub fn open_calls(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Requests of other nodes that were handed out and are not answered, cancelled ones included.
+    pub fn open_requests(&self) -> usize {
+        self.seen.running()
+    }
+
     /// What happened so far.
     pub fn counters(&self) -> Counters {
         Counters { dropped: self.links.dropped + self.guaranteed.skipped, ..self.counters.clone() }
@@ -598,6 +619,7 @@ impl Node {
             wire::MESSAGE | reliable::KIND_DATA | reliable::KIND_MESSAGE => Err(Misbehavior::WrongChannel),
             wire::REQUEST => self.on_request(peer, &frame.body, now, actions),
             wire::RESPONSE => self.on_response(peer, &frame.body, actions),
+            wire::CANCEL => self.on_cancel(peer, &frame.body, actions),
             _ => {
                 self.counters.skipped += 1;
                 Ok(())
@@ -645,7 +667,7 @@ impl Node {
         let token = RequestToken { from, incarnation, id };
         match self.seen.on_request(token) {
             Verdict::New => actions.push(Action::Request { token, payload }),
-            Verdict::Running => {}
+            Verdict::Running | Verdict::Over => {}
             Verdict::Busy => {
                 let frame = wire::encode(wire::RESPONSE, &wire::Response { id, outcome: wire::Outcome::Busy });
                 self.links.send(from, None, ChannelId::COORDINATION, frame, None, now.time, &mut self.notices, actions);
@@ -670,6 +692,25 @@ impl Node {
             actions.push(Action::Answer { call, outcome });
         }
         Ok(())
+    }
+
+    fn on_cancel(&mut self, from: PeerId, body: &[u8], actions: &mut Vec<Action>) -> Result<(), Misbehavior> {
+        let wire::Cancel { id } = decoded(body)?;
+        let Some(incarnation) = self.links.incarnation_of(from) else { return Ok(()) };
+        let token = RequestToken { from, incarnation, id };
+        // One that is unknown is no fault: it may have crossed the answer.
+        if self.seen.on_cancel(token) {
+            actions.push(Action::Cancelled { token });
+        }
+        Ok(())
+    }
+
+    /// Tells a peer that nobody waits for its answer, if that takes no dial and no room that others need.
+    fn send_cancel(&mut self, call: CallId, asked: PeerId, now: Now, actions: &mut Vec<Action>) {
+        if self.links.connection_of(asked).is_some() {
+            let frame = wire::encode(wire::CANCEL, &wire::Cancel { id: call.0 });
+            self.links.send(asked, None, ChannelId::COORDINATION, frame, Some(CallId::NOBODY), now.time, &mut self.notices, actions);
+        }
     }
 
     fn on_datagram(&mut self, connection: ConnectionId, bytes: &Bytes, now: Now, actions: &mut Vec<Action>) {
@@ -701,8 +742,11 @@ impl Node {
         }
         self.links.on_deadline(now.time, &mut self.notices, actions);
         self.guaranteed.on_deadline(now.time, actions);
-        while let Some(call) = self.calls.pop_due(now.time) {
+        while let Some((call, asked)) = self.calls.pop_due(now.time) {
             actions.push(Action::Answer { call, outcome: Err(CallError::TimedOut) });
+            if let Some(asked) = asked {
+                self.send_cancel(call, asked, now, actions);
+            }
         }
         if self.overlay.next_deadline().is_some_and(|at| at <= now.time) {
             self.overlay.handle(meshwork_overlay::Input::DeadlineReached, now.time, &mut self.overlay_actions);
@@ -796,6 +840,8 @@ impl Node {
                 if join && (!known || self.neighbors().is_empty()) {
                     self.overlay.handle(Overlay::Join { contact: peer }, now.time, &mut self.overlay_actions);
                 }
+                let former = self.seen.on_incarnation(peer, incarnation);
+                actions.extend(former.into_iter().map(|token| Action::Cancelled { token }));
                 for call in self.calls.to_peer(peer) {
                     self.send_call(call, peer, now, actions);
                 }
@@ -819,6 +865,7 @@ impl Node {
                 }
                 self.guaranteed.set_link(peer, self.links.link_of(peer), now.time, actions);
             }
+            Notice::Failed(CallId::NOBODY) => {}
             Notice::Failed(call) => {
                 self.calls.forget(call);
                 actions.push(Action::Answer { call, outcome: Err(CallError::Unreachable) });

@@ -3,10 +3,15 @@
 //! A request whose connection breaks is sent again on the next connection to the peer until its time is over, under the same number; the
 //! peer recognizes the number, runs its handler once, and repeats the answer that it gave.
 //!
+//! A request that its application gives up, or whose time is over, is forgotten here at once, and the peer is told if it is connected. The peer lets its handler
+//! know and keeps the number, so that a copy that comes late runs nothing. Being told is a favor: what gets lost costs the peer a handler that works in vain. A
+//! cancellation of something unknown is forgotten at once; remembering it would let a peer fill the memory, and it may well be of a request that was answered.
+//!
 //! What peers can make this node store: [`RUNNING_MAX`] numbers of requests that run, further ones being turned down, and [`ANSWERS_MAX`] answers of at most
-//! [`ANSWER_BYTES_MAX`] together, oldest forgotten first. One that runs is never forgotten, so its handler runs once.
+//! [`ANSWER_BYTES_MAX`] together, oldest forgotten first; a cancelled request that ended counts as an answer of no bytes. One that runs is never forgotten, so its handler runs once.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,6 +65,12 @@ impl Calls {
         ours
     }
 
+    /// Ends a call that its maker gave up; who has to be told of it, if anybody.
+    pub(crate) fn cancel(&mut self, call: CallId) -> Option<PeerId> {
+        self.deadlines.cancel(&call);
+        self.open.remove(&call)?.knows()
+    }
+
     /// Ends a call, whoever was asked; one that was answered already, or that waits for no answer, is none of these.
     pub(crate) fn forget(&mut self, call: CallId) {
         self.open.remove(&call);
@@ -96,19 +107,27 @@ impl Calls {
         self.deadlines.next_deadline()
     }
 
-    /// Takes a call whose time is over.
-    pub(crate) fn pop_due(&mut self, now: Time) -> Option<CallId> {
+    /// Takes a call whose time is over, with who has to be told of it, if anybody.
+    pub(crate) fn pop_due(&mut self, now: Time) -> Option<(CallId, Option<PeerId>)> {
         let (_, call) = self.deadlines.pop_due(now)?;
-        self.open.remove(&call);
-        Some(call)
+        Some((call, self.open.remove(&call).and_then(|open| open.knows())))
+    }
+}
+
+impl Call {
+    /// Who may have heard of the call: nobody, if it never left, or if all that it waited for was a connection.
+    fn knows(&self) -> Option<PeerId> {
+        (self.sent > 0 && !self.frame.is_empty()).then_some(self.to)
     }
 }
 
 /// Requests of peers that this node has seen: those whose handler runs, and the last ones that were answered.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    running: BTreeSet<RequestToken>,
-    answers: BTreeMap<RequestToken, Bytes>,
+    /// Whether each is cancelled.
+    running: BTreeMap<RequestToken, bool>,
+    /// Without a frame for those that were cancelled before they were answered.
+    answers: BTreeMap<RequestToken, Option<Bytes>>,
     order: VecDeque<RequestToken>,
     bytes: usize,
 }
@@ -122,44 +141,70 @@ pub(crate) enum Verdict {
     Running,
     /// It was answered: repeat this frame.
     Answered(Bytes),
+    /// Its asker cancelled it, and it ended.
+    Over,
     /// As many handlers run as may: turn it down, and forget it.
     Busy,
 }
 
 impl Seen {
     pub(crate) fn on_request(&mut self, token: RequestToken) -> Verdict {
-        if let Some(frame) = self.answers.get(&token) {
-            Verdict::Answered(frame.clone())
-        } else if self.running.contains(&token) {
+        if let Some(answer) = self.answers.get(&token) {
+            answer.clone().map_or(Verdict::Over, Verdict::Answered)
+        } else if self.running.contains_key(&token) {
             Verdict::Running
         } else if self.running.len() >= RUNNING_MAX {
             Verdict::Busy
         } else {
-            self.running.insert(token);
+            self.running.insert(token, false);
             Verdict::New
         }
     }
 
-    /// Remembers the answer; false when the request is unknown or was answered before.
+    /// Remembers the answer; false when there is nobody to send it to: the request is unknown, was answered before, or was cancelled.
     pub(crate) fn on_answer(&mut self, token: RequestToken, frame: &Bytes) -> bool {
-        let was_running = self.running.remove(&token);
-        if was_running {
-            self.bytes += frame.len();
-            self.answers.insert(token, frame.clone());
-            self.order.push_back(token);
-            while self.order.len() > ANSWERS_MAX || self.bytes > ANSWER_BYTES_MAX {
-                let Some(oldest) = self.order.pop_front() else { break };
-                self.bytes -= self.answers.remove(&oldest).map_or(0, |frame| frame.len());
-            }
+        let Some(is_cancelled) = self.running.remove(&token) else { return false };
+        let answer = (!is_cancelled).then(|| frame.clone());
+        self.bytes += answer.as_ref().map_or(0, Bytes::len);
+        self.answers.insert(token, answer);
+        self.order.push_back(token);
+        while self.order.len() > ANSWERS_MAX || self.bytes > ANSWER_BYTES_MAX {
+            let Some(oldest) = self.order.pop_front() else { break };
+            self.bytes -= self.answers.remove(&oldest).flatten().map_or(0, |frame| frame.len());
         }
-        was_running
+        !is_cancelled
     }
 
-    /// Whether a handler runs for this peer.
-    pub(crate) fn serves(&self, peer: PeerId) -> bool {
-        let first = RequestToken { from: peer, incarnation: 0, id: 0 };
-        self.running.range(first..).next().is_some_and(|token| token.from == peer)
+    /// Takes note that nobody waits for the answer any more; whether that is news to a handler that runs.
+    pub(crate) fn on_cancel(&mut self, token: RequestToken) -> bool {
+        self.running.get_mut(&token).is_some_and(|is_cancelled| !std::mem::replace(is_cancelled, true))
     }
+
+    /// Cancels what other lives of a peer asked than the one that is there now. Those to whom that is news.
+    pub(crate) fn on_incarnation(&mut self, peer: PeerId, incarnation: u64) -> Vec<RequestToken> {
+        let others =
+            self.running.range_mut(of_peer(peer)).filter(|(token, is_cancelled)| token.incarnation != incarnation && !**is_cancelled);
+        others
+            .map(|(token, is_cancelled)| {
+                *is_cancelled = true;
+                *token
+            })
+            .collect()
+    }
+
+    /// Handlers that run.
+    pub(crate) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Whether this peer waits for a handler that runs.
+    pub(crate) fn serves(&self, peer: PeerId) -> bool {
+        self.running.range(of_peer(peer)).any(|(_, is_cancelled)| !is_cancelled)
+    }
+}
+
+fn of_peer(peer: PeerId) -> RangeInclusive<RequestToken> {
+    RequestToken { from: peer, incarnation: 0, id: 0 }..=RequestToken { from: peer, incarnation: u64::MAX, id: u64::MAX }
 }
 
 #[cfg(test)]
@@ -201,6 +246,53 @@ mod tests {
         assert!(seen.serves(token(0).from));
         assert!(seen.on_answer(token(0), &big));
         assert!(!seen.serves(token(0).from));
+    }
+
+    #[test]
+    fn a_cancelled_request_is_recognized_and_keeps_no_answer() {
+        let mut seen = Seen::default();
+        assert!(!seen.on_cancel(token(1)), "nobody asked");
+        assert_eq!(seen.on_request(token(1)), Verdict::New, "and nothing was remembered of it");
+        assert!(seen.on_cancel(token(1)));
+        assert!(!seen.on_cancel(token(1)), "told once");
+        assert_eq!(seen.on_request(token(1)), Verdict::Running);
+        assert!(!seen.on_answer(token(1), &Bytes::from_static(b"in vain")), "nobody waits");
+        assert_eq!((seen.bytes, seen.running()), (0, 0));
+        assert_eq!(seen.on_request(token(1)), Verdict::Over);
+        assert!(!seen.on_cancel(token(1)));
+
+        assert_eq!(seen.on_request(token(2)), Verdict::New);
+        assert!(seen.on_answer(token(2), &Bytes::from_static(b"yes")));
+        assert!(!seen.on_cancel(token(2)), "it was answered");
+        assert_eq!(seen.on_request(token(2)), Verdict::Answered(Bytes::from_static(b"yes")), "and still is");
+    }
+
+    #[test]
+    fn what_a_former_life_asked_is_cancelled() {
+        let mut seen = Seen::default();
+        let of = |peer: u8, incarnation, id| RequestToken { from: PeerId::from_bytes([peer; 32]), incarnation, id };
+        for asked in [of(1, 1, 1), of(1, 1, 2), of(1, 2, 1), of(2, 1, 1), of(0, u64::MAX, u64::MAX)] {
+            assert_eq!(seen.on_request(asked), Verdict::New);
+        }
+        assert_eq!(seen.on_incarnation(PeerId::from_bytes([1; 32]), 2), [of(1, 1, 1), of(1, 1, 2)]);
+        assert_eq!(seen.on_incarnation(PeerId::from_bytes([1; 32]), 2), []);
+    }
+
+    #[test]
+    fn only_who_may_have_heard_of_a_call_is_told_of_its_end() {
+        let (mut calls, asked) = (Calls::default(), PeerId::from_bytes([1; 32]));
+        let open = |calls: &mut Calls, frame| {
+            let call = calls.next_id();
+            calls.open(call, asked, Bytes::from_static(frame), Duration::from_secs(5), Time::ZERO);
+            call
+        };
+        let (unsent, sent, connect, late) = (open(&mut calls, b"x"), open(&mut calls, b"x"), open(&mut calls, b""), open(&mut calls, b"x"));
+        for call in [sent, connect, late] {
+            calls.send(call);
+        }
+        assert_eq!([unsent, sent, connect, sent].map(|call| calls.cancel(call)), [None, Some(asked), None, None]);
+        assert_eq!(calls.pop_due(Time::MAX), Some((late, Some(asked))));
+        assert_eq!((calls.len(), calls.next_deadline()), (0, None));
     }
 
     #[test]

@@ -288,6 +288,197 @@ fn a_request_is_asked_again_on_the_next_connection_and_answered_once() {
     assert_eq!(table.answers(0).into_iter().map(|(_, outcome)| outcome).collect::<Vec<_>>(), [Ok(Bytes::from_static(b"pong"))]);
 }
 
+impl Table {
+    fn request(&mut self, payload: &'static str, timeout: Duration) -> CallId {
+        let mut call = None;
+        self.with(0, |node, now, actions| call = Some(node.request(peer(1), payload.into(), timeout, now, actions).unwrap()));
+        call.unwrap()
+    }
+
+    fn cancel(&mut self, call: CallId) {
+        self.with(0, |node, now, actions| node.cancel(call, now, actions));
+    }
+
+    /// The second node answers a request of the first.
+    fn respond(&mut self, token: RequestToken) {
+        self.with(1, |node, now, actions| node.handle(Input::Respond { token, answer: Ok("pong".into()) }, now, actions));
+    }
+
+    fn frame(&mut self, index: usize, kind: u16, body: Bytes) {
+        let connection = self.nodes[index].connections().next().unwrap().1;
+        self.inputs.push_back((index, Input::Frame { connection, channel: ChannelId::COORDINATION, frame: Frame { kind, body } }));
+        self.settle();
+    }
+}
+
+/// The requests that a node handed out, and those of which it told that they were cancelled.
+fn asked(told: &[Action]) -> (Vec<RequestToken>, Vec<RequestToken>) {
+    let (mut handed, mut cancelled) = (Vec::new(), Vec::new());
+    for action in told {
+        match action {
+            Action::Request { token, .. } => handed.push(*token),
+            Action::Cancelled { token } => cancelled.push(*token),
+            _ => {}
+        }
+    }
+    (handed, cancelled)
+}
+
+#[test]
+fn of_ten_copies_of_a_request_one_reaches_the_handler_and_all_get_its_answer() {
+    let mut table = acquainted();
+    let body = meshwork_channels::encode(&wire::Request { id: 77, payload: "ping".into() });
+    (0..10).for_each(|_| table.frame(1, wire::REQUEST, body.clone()));
+    let (handed, _) = asked(&table.told[1]);
+    assert_eq!(handed, [RequestToken { from: peer(0), incarnation: 1, id: 77 }]);
+    let mut answers = Vec::new();
+    let mut feed = |table: &mut Table, input| {
+        let now = table.now;
+        table.nodes[1].handle(input, now, &mut answers);
+    };
+    feed(&mut table, Input::Respond { token: handed[0], answer: Ok("pong".into()) });
+    let connection = table.nodes[1].connections().next().unwrap().1;
+    for _ in 0..10 {
+        let frame = Frame { kind: wire::REQUEST, body: body.clone() };
+        feed(&mut table, Input::Frame { connection, channel: ChannelId::COORDINATION, frame });
+    }
+    assert_eq!(answers.len(), 11, "{answers:?}");
+    let expected = wire::encode(wire::RESPONSE, &wire::Response { id: 77, outcome: wire::Outcome::Done("pong".into()) });
+    assert!(answers.iter().all(|action| matches!(action, Action::Send { frame, .. } if *frame == expected)));
+}
+
+#[test]
+fn a_hundred_thousand_timeouts_leave_nothing_on_either_side() {
+    let mut table = acquainted();
+    let mut timed_out = 0;
+    for _ in 0..100 {
+        for _ in 0..1_000 {
+            table.request("ping", Duration::from_millis(100));
+        }
+        table.settle();
+        table.run(Duration::from_millis(200));
+        timed_out += table.answers(0).iter().filter(|(_, outcome)| *outcome == Err(CallError::TimedOut)).count();
+        // Handlers that never finish by themselves end when they are told that nobody waits.
+        let (handed, cancelled) = asked(&table.told[1]);
+        assert_eq!((handed.len(), &handed), (1_000, &cancelled));
+        cancelled.into_iter().for_each(|token| table.respond(token));
+        table.told.iter_mut().for_each(Vec::clear);
+    }
+    assert_eq!(timed_out, 100_000);
+    table.run(Duration::from_secs(1));
+    assert_eq!((table.nodes[0].open_calls(), table.nodes[0].calls.next_deadline()), (0, None));
+    assert_eq!(table.nodes[1].open_requests(), 0);
+    assert!(table.answers(0).is_empty(), "no answer of a cancelled request was sent");
+    assert!(table.nodes.iter().all(|node| node.counters().misbehaved.is_empty()));
+}
+
+#[test]
+fn a_cancelled_request_is_forgotten_here_and_told_there() {
+    let mut table = acquainted();
+    let call = table.request("ping", Duration::from_secs(60));
+    table.settle();
+    table.cancel(call);
+    assert_eq!(table.nodes[0].open_calls(), 0, "at once");
+    table.cancel(call);
+    table.settle();
+    let (handed, cancelled) = asked(&table.told[1]);
+    assert_eq!((handed.len(), &handed), (1, &cancelled));
+    assert!(!table.nodes[1].seen.serves(peer(0)), "a connection is not kept for it");
+    // A copy that comes late finds it running, and then over.
+    let body = meshwork_channels::encode(&wire::Request { id: handed[0].id, payload: "ping".into() });
+    table.frame(1, wire::REQUEST, body.clone());
+    table.respond(handed[0]);
+    table.frame(1, wire::REQUEST, body);
+    table.break_all();
+    table.run(Duration::from_secs(20));
+    assert_eq!(asked(&table.told[1]), (handed, cancelled), "the handler ran once and was told once");
+    assert!(table.answers(0).is_empty());
+    assert_eq!(table.nodes[1].open_requests(), 0);
+}
+
+#[test]
+fn a_request_cancelled_while_its_peer_is_away_is_not_sent_again() {
+    let mut table = acquainted();
+    let call = table.request("ping", Duration::from_secs(60));
+    // It is lost with its connection.
+    table.break_all();
+    table.cancel(call);
+    table.run(Duration::from_secs(20));
+    assert!(table.nodes[0].connection_of(peer(1)).is_some(), "they met again");
+    assert_eq!(asked(&table.told[1]), (vec![], vec![]));
+    assert!(table.answers(0).is_empty());
+
+    // One that never left is told to nobody.
+    let mut table = Table::new(1, &Config::default());
+    table.nodes[0].links.learn(peer(1), address(1));
+    let call = table.request("ping", Duration::from_secs(60));
+    table.cancel(call);
+    assert_eq!((table.nodes[0].open_calls(), table.nodes[0].counters().dropped), (0, 0));
+}
+
+#[test]
+fn a_cancellation_that_finds_no_room_is_lost_without_a_word() {
+    let mut table = acquainted();
+    let call = table.request("ping", Duration::from_secs(60));
+    table.settle();
+    let now = table.now;
+    let mut actions = Vec::new();
+    table.nodes[0].cancel(call, now, &mut actions);
+    let [Action::Send { call: Some(whose), .. }] = actions[..] else { panic!("{actions:?}") };
+    actions.clear();
+    table.nodes[0].handle(Input::Refused { call: whose }, now, &mut actions);
+    assert!(actions.is_empty(), "{actions:?}");
+}
+
+#[test]
+fn a_flood_of_cancellations_stores_nothing_and_ends_no_request_of_others() {
+    let mut table = Table::new(3, &Config { topology: Kind::Mesh, ..Config::default() });
+    table.join_all_to_the_first();
+    table.run(Duration::from_secs(5));
+    let call = table.request("ping", Duration::from_secs(60));
+    table.settle();
+    let (handed, _) = asked(&table.told[1]);
+    let from_liar = table.nodes[1].connections().find(|(whom, _)| *whom == peer(2)).unwrap().1;
+    let mut actions = Vec::new();
+    let now = table.now;
+    for id in (0..100_000).chain([call.0, u64::MAX]) {
+        let frame = Frame { kind: wire::CANCEL, body: meshwork_channels::encode(&wire::Cancel { id }) };
+        table.nodes[1].handle(Input::Frame { connection: from_liar, channel: ChannelId::COORDINATION, frame }, now, &mut actions);
+    }
+    assert!(actions.is_empty(), "{actions:?}");
+    assert_eq!(table.nodes[1].open_requests(), 1);
+    table.respond(handed[0]);
+    table.settle();
+    assert_eq!(table.answers(0), [(call, Ok(Bytes::from_static(b"pong")))]);
+    // What is no cancellation costs the connection, as with any other kind.
+    let frame = Frame { kind: wire::CANCEL, body: Bytes::new() };
+    table.nodes[1].handle(Input::Frame { connection: from_liar, channel: ChannelId::COORDINATION, frame }, now, &mut actions);
+    assert!(actions.iter().any(|action| matches!(action, Action::Close { reason: CloseReason::Misbehaved, .. })));
+}
+
+#[test]
+fn what_a_peer_asked_in_a_former_life_is_cancelled_when_it_is_back() {
+    let mut table = acquainted();
+    table.request("ping", Duration::from_secs(60));
+    table.settle();
+    let (now, mut actions) = (table.now, Vec::new());
+    let open: Vec<ConnectionId> = table.nodes[1].connections().map(|(_, connection)| connection).collect();
+    for connection in open {
+        table.nodes[1].handle(Input::Disconnected { connection, peer: peer(0), unneeded: false }, now, &mut actions);
+    }
+    assert_eq!(asked(&actions), (vec![], vec![]), "it may come back as it was");
+    let (connection, direction) = (ConnectionId(90), Direction::Inbound);
+    let input = Input::Connected { connection, peer: peer(0), incarnation: 2, address: address(0), direction };
+    table.nodes[1].handle(input, now, &mut actions);
+    let (handed, _) = asked(&table.told[1]);
+    assert_eq!(asked(&actions), (vec![], handed));
+}
+
+#[test]
+fn the_bytes_of_a_cancellation() {
+    assert_eq!(&wire::encode(wire::CANCEL, &wire::Cancel { id: 300 })[..], [3, 6, 0xac, 0x02]);
+}
+
 #[test]
 fn what_cannot_be_sent_is_refused_by_name() {
     let mut table = Table::new(1, &Config::default());
@@ -313,6 +504,7 @@ fn frames_that_do_not_belong_cost_the_sender_its_connection() {
         (ChannelId::CONTROL, wire::OVERLAY, Bytes::from_static(b"\xff\xff\xff")),
         (ChannelId::STATE, wire::STATE, Bytes::from_static(b"\xff\xff\xff")),
         (ChannelId::COORDINATION, wire::REQUEST, Bytes::from_static(b"")),
+        (ChannelId::COORDINATION, wire::CANCEL, Bytes::from_static(b"\xff")),
     ];
     for (channel, kind, body) in hostile {
         let mut table = Table::new(2, &Config::default());

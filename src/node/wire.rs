@@ -20,6 +20,8 @@ pub(crate) const MESSAGE: u16 = 3;
 pub(crate) const REQUEST: u16 = 4;
 /// The answer to a request: a [`Response`].
 pub(crate) const RESPONSE: u16 = 5;
+/// A request that nobody waits for any more: a [`Cancel`].
+pub(crate) const CANCEL: u16 = 6;
 
 /// The first byte of a datagram of the membership.
 pub(crate) const DATAGRAM_MEMBERSHIP: u8 = 1;
@@ -47,6 +49,13 @@ pub(crate) struct Request {
 pub(crate) struct Response {
     pub(crate) id: u64,
     pub(crate) outcome: Outcome,
+}
+
+/// The asker gave a request up, or its time is over. May get lost; a request that is unknown or answered is none of its business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cancel {
+    /// Of the request.
+    pub(crate) id: u64,
 }
 
 /// How a request ended at the peer.

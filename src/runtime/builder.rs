@@ -319,6 +319,7 @@ impl Builder {
         let (writes, write_queue) = mpsc::channel(COMMANDS_MAX);
         let pulse = Arc::new(Pulse::default());
         let inbox = Arc::new(Inbox::default());
+        let given_up = Arc::new(super::calls::GivenUp::default());
         let advertise = self.advertise;
         let seeds: Vec<SocketAddr> = candidates.iter().map(|candidate| candidate.address).collect();
         let streams = driver::Streams {
@@ -330,6 +331,7 @@ impl Builder {
         let (ready, started) = oneshot::channel();
         let make = {
             let (streams, pulse, inbox, commands) = (streams.clone(), pulse.clone(), inbox.clone(), commands.downgrade());
+            let given_up = given_up.clone();
             let mdns = self.mdns;
             move || {
                 let (endpoint, endpoint_events) = match quic::Endpoint::bind(config) {
@@ -354,6 +356,7 @@ impl Builder {
                     streams,
                     pulse,
                     inbox,
+                    given_up,
                     data_dir,
                     candidates,
                     mdns,
@@ -395,6 +398,7 @@ impl Builder {
                 changes: streams.changes.downgrade(),
                 pulse,
                 inbox,
+                given_up,
             }),
         })
     }

@@ -18,9 +18,10 @@ use meshwork_channels::dial::ConnectionId;
 use meshwork_channels::quic::{self, CloseCode, Endpoint, Link};
 use meshwork_channels::{ChannelId, Now, PeerId, Time, WallTime, random};
 use meshwork_overlay::swim::Status;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
+use super::calls::{Abandoned, GivenUp};
 use super::channel::{Receiver, inbox_bytes_max};
 use super::congestion::Congestion;
 use super::discovery::{self, Found};
@@ -79,6 +80,7 @@ pub(super) struct Parts {
     pub(super) streams: Streams,
     pub(super) pulse: Arc<Pulse>,
     pub(super) inbox: Arc<Inbox>,
+    pub(super) given_up: Arc<GivenUp>,
     pub(super) data_dir: Option<DataDir>,
     pub(super) candidates: Vec<Candidate>,
     /// The keyed tag of the cluster and the socket that listens, when mDNS is on.
@@ -172,6 +174,9 @@ pub(super) struct Driver {
     /// Frames that wait for room in the queue of their channel.
     backlog: BTreeMap<(ConnectionId, ChannelId), VecDeque<Bytes>>,
     requests: Option<mpsc::Sender<Request>>,
+    /// Requests that the application has, and whose askers wait as far as is known: dropping the entry tells it that they do not.
+    awaited: BTreeMap<RequestToken, watch::Sender<()>>,
+    given_up: Arc<GivenUp>,
     /// For requests that wait for their answer: dropped with the driver, so that a handle that only serves does not keep the node alive.
     commands: mpsc::WeakSender<Command>,
     known: Vec<Candidate>,
@@ -204,6 +209,7 @@ impl Driver {
             streams,
             pulse,
             inbox,
+            given_up,
             data_dir,
             candidates,
             mdns,
@@ -241,6 +247,8 @@ impl Driver {
             outbox: Outbox::default(),
             backlog: BTreeMap::new(),
             requests: None,
+            awaited: BTreeMap::new(),
+            given_up,
             commands,
             known,
             inputs: VecDeque::from([Input::Discovered { source: "static", candidates }]),
@@ -262,6 +270,7 @@ impl Driver {
         // Before anybody can see that the queue of commands is closed.
         self.inbox.close();
         self.outbox = Outbox::default();
+        self.awaited.clear();
         if let End::Leave(reply) = end {
             self.remember_peers();
             self.endpoint.shutdown(CloseCode::Leaving, DRAIN).await;
@@ -305,6 +314,7 @@ impl Driver {
                     None
                 }
                 () = self.inbox.acknowledged() => None,
+                () = self.given_up.left() => None,
                 () = tokio::time::sleep_until(deadline.into()) => None,
             };
             for _ in 0..BURST {
@@ -330,6 +340,7 @@ impl Driver {
                 }
             }
             self.inputs.extend(self.inbox.drain_taken());
+            self.take_given_up();
             if Instant::now() >= self.tick_at {
                 self.on_tick();
             }
@@ -403,6 +414,7 @@ impl Driver {
                 }
                 Action::Settled { to, channel, sequence, outcome } => self.outbox.settle(to, channel, sequence, &outcome),
                 Action::Request { token, payload } => self.hand_out(token, payload),
+                Action::Cancelled { token } => drop(self.awaited.remove(&token)),
                 Action::Answer { call, outcome } => match self.waiters.remove(&call) {
                     Some(Waiter::Request(reply)) => drop(reply.send(outcome.map_err(Error::Call))),
                     Some(Waiter::Send(reply)) => drop(reply.send(outcome.map(|_| ()).map_err(Error::Call))),
@@ -539,9 +551,13 @@ impl Driver {
         let refusal = match &self.requests {
             None => Some(Refusal::NoHandler),
             Some(requests) => {
-                let request = Request { token, payload, commands: self.commands.upgrade() };
+                let (sender, awaited) = watch::channel(());
+                let request = Request { token, payload, commands: self.commands.upgrade(), given_up: self.given_up.clone(), awaited };
                 match requests.try_send(request) {
-                    Ok(()) => None,
+                    Ok(()) => {
+                        self.awaited.insert(token, sender);
+                        None
+                    }
                     Err(mpsc::error::TrySendError::Full(mut request)) => {
                         request.commands = None;
                         Some(Refusal::Busy)
@@ -557,6 +573,29 @@ impl Driver {
         if let Some(refusal) = refusal {
             self.inputs.push_back(Input::Respond { token, answer: Err(refusal) });
         }
+    }
+
+    /// Forgets what the application gave up.
+    fn take_given_up(&mut self) {
+        for note in self.given_up.take() {
+            match note {
+                Abandoned::Call(call) => self.cancel(call),
+                // An asker that waits tries elsewhere, or later.
+                Abandoned::Request(token) => self.respond(token, Err(Refusal::Busy)),
+            }
+        }
+    }
+
+    fn cancel(&mut self, call: CallId) {
+        self.waiters.remove(&call);
+        let now = self.now();
+        self.node.cancel(call, now, &mut self.actions);
+        self.carry_out();
+    }
+
+    fn respond(&mut self, token: RequestToken, answer: Result<Bytes, Refusal>) {
+        self.awaited.remove(&token);
+        self.inputs.push_back(Input::Respond { token, answer });
     }
 
     fn on_endpoint_event(&mut self, event: quic::Event) {
@@ -627,10 +666,19 @@ impl Driver {
             }
             Command::SendGuaranteed(send) => self.send_guaranteed(send),
             Command::BreakLinks => self.links.values().for_each(|link| link.close(CloseCode::Broken)),
-            Command::Request { to, payload, timeout, reply } => match self.node.request(to, payload, timeout, now, &mut self.actions) {
-                Ok(call) => drop(self.waiters.insert(call, Waiter::Request(reply))),
-                Err(error) => drop(reply.send(Err(Error::Send(error)))),
-            },
+            // Given up while it waited in the queue: nothing has to be sent.
+            Command::Request { reply, .. } if reply.is_closed() => {}
+            Command::Request { to, payload, timeout, ticket, reply } => {
+                match self.node.request(to, payload, timeout, now, &mut self.actions) {
+                    Ok(call) => {
+                        self.waiters.insert(call, Waiter::Request(reply));
+                        if !ticket.asked(call) {
+                            self.cancel(call);
+                        }
+                    }
+                    Err(error) => drop(reply.send(Err(Error::Send(error)))),
+                }
+            }
             Command::Connect { to, channel, reply } => match self.node.connect(to, channel, now, &mut self.actions) {
                 Ok(call) => drop(self.waiters.insert(call, Waiter::Connect(to, reply))),
                 Err(error) => drop(reply.send(Err(Error::Send(error)))),
@@ -648,7 +696,7 @@ impl Driver {
                 let taken = self.node.check_channel(channel).map(|()| Receiver::new(channel, inbox()));
                 let _ = reply.send(taken.map_err(Error::Send));
             }
-            Command::Respond { token, answer } => self.inputs.push_back(Input::Respond { token, answer }),
+            Command::Respond { token, answer } => self.respond(token, answer),
             Command::Serve { requests } => self.requests = Some(requests),
             Command::Set { key, value, reply } => {
                 let _ = reply.send(match value {
@@ -739,6 +787,8 @@ impl Driver {
             topology: self.node.overlay().topology().name(),
             links,
             neighbors,
+            open_calls: self.node.open_calls(),
+            open_requests: self.node.open_requests(),
             keys: self.node.state().len(),
             digest: self.node.state().digest(),
             broadcast: *self.node.overlay().plumtree().counters(),

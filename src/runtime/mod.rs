@@ -8,6 +8,7 @@
 //! | [`builder`](Builder) | settings, secrets and keys, the start |
 //! | `driver` | the loop: inputs in, actions out, never a wait between them |
 //! | `byte_stream` | streams of bytes between two applications |
+//! | `calls` | questions and requests that the application gives up |
 //! | `channel` | messages to one peer, past the protocol thread |
 //! | `congestion` | when the application waits for slow queues, and when it does not |
 //! | `metrics` | what the channels to all peers measured, also over connections that are gone |
@@ -18,6 +19,7 @@
 
 mod builder;
 mod byte_stream;
+mod calls;
 mod channel;
 mod congestion;
 mod discovery;
@@ -97,6 +99,7 @@ pub(crate) struct Shared {
     pub(crate) pulse: Arc<Pulse>,
     /// Messages of guaranteed delivery that wait for the application.
     pub(crate) inbox: Arc<guaranteed::Inbox>,
+    pub(crate) given_up: Arc<calls::GivenUp>,
 }
 
 /// How the protocol thread fares, readable even while it is stalled.
@@ -208,7 +211,7 @@ pub(crate) enum Command {
     Broadcast { channel: ChannelId, payload: Bytes, reply: oneshot::Sender<Result<Sent, SendError>> },
     Send { to: PeerId, channel: ChannelId, payload: Bytes, reply: oneshot::Sender<Result<(), Error>> },
     SendGuaranteed(guaranteed::GuaranteedSend),
-    Request { to: PeerId, payload: Bytes, timeout: Duration, reply: oneshot::Sender<Result<Bytes, Error>> },
+    Request { to: PeerId, payload: Bytes, timeout: Duration, ticket: calls::Ticket, reply: oneshot::Sender<Result<Bytes, Error>> },
     Connect { to: PeerId, channel: ChannelId, reply: oneshot::Sender<Result<Link, Error>> },
     Handle { channel: ChannelId, handler: Handler, reply: oneshot::Sender<Result<(), Error>> },
     AcceptStreams { channel: ChannelId, reply: oneshot::Sender<Result<StreamListener, Error>> },
@@ -239,6 +242,10 @@ pub struct Report {
     pub neighbors: Vec<PeerId>,
     /// The connections.
     pub links: Vec<LinkReport>,
+    /// Calls of this node's application that wait for an answer or for a connection.
+    pub open_calls: usize,
+    /// Requests of other nodes that its application has and has not answered, cancelled ones included.
+    pub open_requests: usize,
     /// Keys with a value.
     pub keys: usize,
     /// The digest of the replicated state: equal on two nodes when their states are.
@@ -494,17 +501,24 @@ impl Node {
         self.ask(|reply| Command::Handle { channel, handler, reply }).await?
     }
 
-    /// Asks one peer and waits at most `timeout` for its answer. The peer's handler runs at most once.
+    /// Asks one peer and waits at most `timeout` for its answer. The peer's handler runs at most once, however often the connection breaks meanwhile.
+    ///
+    /// Dropping the future before the answer cancels the request: it is forgotten at once, is not sent again, and the peer is told if it is connected, so that
+    /// its handler can stop ([`Request::cancelled`]). A peer whose answer comes too late is told in the same way. It may have acted all the same.
     ///
     /// # Errors
     ///
     /// [`Error::Send`] when it was refused and [`Error::Call`] when it failed; after [`CallError::TimedOut`] the peer may have acted.
     pub async fn request(&self, to: PeerId, payload: impl Into<Bytes>, timeout: Duration) -> Result<Bytes, Error> {
         let payload = payload.into();
-        self.ask(|reply| Command::Request { to, payload, timeout, reply }).await?
+        let waiting = calls::Waiting::new(&self.shared.given_up);
+        let ticket = waiting.ticket();
+        let outcome = self.ask(|reply| Command::Request { to, payload, timeout, ticket, reply }).await;
+        waiting.end();
+        outcome?
     }
 
-    /// The requests of other nodes from now on. A later call takes over from an earlier one. A node that nobody serves on answers
+    /// The requests of other nodes from now on, but for those that are cancelled before they are looked at. A later call takes over from an earlier one. A node that nobody serves on answers
     /// `NoHandler`, one whose queue of 256 requests is full answers `Busy`.
     pub async fn serve(&self) -> Result<Requests, Stopped> {
         let (sender, receiver) = mpsc::channel(256);

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use meshwork_channels::{ChannelId, PeerId, limits};
 use meshwork_crdt::Stamp;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use super::calls::{Abandoned, GivenUp};
 use super::{Command, Error, Node, Stopped};
-use crate::node::{self, Refusal, SendError};
+use crate::node::{self, SendError};
 
 /// A message that a peer sent to this node alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,18 +96,45 @@ impl Requests {
         Requests { receiver }
     }
 
-    /// The next request; none once the node has stopped or somebody else serves.
+    /// The next request; none once the node has stopped or somebody else serves. Requests that were cancelled while they waited are passed over.
     pub async fn next(&mut self) -> Option<Request> {
-        self.receiver.recv().await
+        loop {
+            let request = self.receiver.recv().await?;
+            if !request.is_cancelled() {
+                return Some(request);
+            }
+        }
     }
 }
 
 /// A request of another node. It is answered once; dropped without an answer, it is answered `Busy`.
+///
+/// A handler that works for a while can stop when nobody waits for it any more:
+///
+/// ```no_run
+/// # async fn work(_: &[u8]) -> Vec<u8> { Vec::new() }
+/// # async fn serve(node: meshwork::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut requests = node.serve().await?;
+/// while let Some(request) = requests.next().await {
+///     tokio::spawn(async move {
+///         tokio::select! {
+///             answer = work(request.payload()) => drop(request.respond(answer).await),
+///             () = request.cancelled() => {}
+///         }
+///     });
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Request {
     pub(super) token: node::RequestToken,
     pub(super) payload: Bytes,
+    /// None once it is answered.
     pub(super) commands: Option<mpsc::Sender<Command>>,
+    pub(super) given_up: Arc<GivenUp>,
+    /// Nothing comes; it closes when nobody waits for the answer any more.
+    pub(super) awaited: watch::Receiver<()>,
 }
 
 impl Request {
@@ -119,7 +148,21 @@ impl Request {
         &self.payload
     }
 
-    /// Answers, with at most 1 MiB ([`limits::MESSAGE_BYTES_MAX`]).
+    /// Whether it is known that nobody waits for the answer any more: the asker gave the request up, its time is over there, the asker started anew, or this node
+    /// has stopped. An answer goes nowhere then, and costs nothing but itself.
+    ///
+    /// The asker tells on a connection that stands. If it is cut off or dies, the handler is not told before it is back, and works in vain.
+    pub fn is_cancelled(&self) -> bool {
+        self.awaited.has_changed().is_err()
+    }
+
+    /// Waits until [`Request::is_cancelled`]; for ever, if that never comes. It can be dropped and called again at any time.
+    pub async fn cancelled(&self) {
+        let mut awaited = self.awaited.clone();
+        while awaited.changed().await.is_ok() {}
+    }
+
+    /// Answers, with at most 1 MiB ([`limits::MESSAGE_BYTES_MAX`]). Dropped before it is done, it answers `Busy`.
     ///
     /// # Errors
     ///
@@ -130,16 +173,18 @@ impl Request {
         if answer.len() > limits::MESSAGE_BYTES_MAX {
             return Err(Error::Send(SendError::TooLarge { len: answer.len(), len_max: limits::MESSAGE_BYTES_MAX }));
         }
-        let Some(commands) = self.commands.take() else { return Ok(()) };
-        commands.send(Command::Respond { token: self.token, answer: Ok(answer) }).await.map_err(|_| Error::Stopped)
+        let Some(commands) = &self.commands else { return Ok(()) };
+        let room = commands.reserve().await.map_err(|_| Error::Stopped)?;
+        room.send(Command::Respond { token: self.token, answer: Ok(answer) });
+        self.commands = None;
+        Ok(())
     }
 }
 
 impl Drop for Request {
     fn drop(&mut self) {
-        if let Some(commands) = self.commands.take() {
-            // When the queue is full or closed the asker's time runs out instead.
-            let _ = commands.try_send(Command::Respond { token: self.token, answer: Err(Refusal::Busy) });
+        if self.commands.take().is_some() {
+            self.given_up.leave(Abandoned::Request(self.token));
         }
     }
 }
