@@ -90,6 +90,8 @@ impl Ledger {
             match node.next().await {
                 Event::Frame { frame, .. } => self.note(&frame.body),
                 Event::Closed { reason, .. } => return reason,
+                // A second connection that was being opened when the link ended is turned away.
+                Event::Refused { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
