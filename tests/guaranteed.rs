@@ -8,9 +8,14 @@
     reason = "a test of real sockets, in which a panic is the verdict"
 )]
 
+#[path = "support/relay.rs"]
+mod relay;
+
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use meshwork::channels::ClusterSecret;
@@ -73,10 +78,18 @@ fn numbered(payload: &[u8]) -> u32 {
 }
 
 #[test]
-fn ten_thousand_messages_survive_three_reconnections_in_order() {
+fn ten_thousand_messages_survive_loss_and_three_reconnections_in_order() {
     const COUNT: u32 = 10_000;
     run(async {
-        let (sender, receiver) = pair().await;
+        // Each tells the other of the near end of a path to itself, so that both dial over paths that lose.
+        let ((near_sender, to_sender), (near_receiver, to_receiver)) = (relay::door().await, relay::door().await);
+        let loss = Arc::new(relay::Loss::default());
+        let sender = on_loopback().advertise(to_sender).start().await.unwrap();
+        tokio::spawn(relay::pass(near_sender, sender.listening(), loss.clone()));
+        let receiver = on_loopback().advertise(to_receiver).join(to_sender.to_string()).start().await.unwrap();
+        tokio::spawn(relay::pass(near_receiver, receiver.listening(), loss.clone()));
+        acquainted(&[&sender, &receiver]).await;
+        loss.is_on.store(true, Ordering::Relaxed);
         let mut messages = receiver.guaranteed();
         let to = receiver.id();
         let sending = tokio::spawn({
@@ -107,6 +120,7 @@ fn ten_thousand_messages_survive_three_reconnections_in_order() {
         sending.await.unwrap();
         let more = tokio::time::timeout(Duration::from_millis(500), messages.next()).await;
         assert!(more.is_err(), "none twice");
+        assert!(loss.packets.load(Ordering::Relaxed) > 40, "the paths must hurt: {loss:?}");
         assert_eq!(sender.report().await.unwrap().counters.misbehaved.len(), 0);
         assert_eq!(receiver.report().await.unwrap().counters.misbehaved.len(), 0);
     });
