@@ -439,6 +439,8 @@ struct Order {
     lanes: Vec<(Reverse<Class>, u64, LaneKey)>,
     /// How many of them go first for one piece.
     owed: usize,
+    /// The classes of which any waits.
+    waits: [bool; Class::ALL.len()],
     /// What went past each class while it waited.
     passed: [u64; Class::ALL.len()],
     turns: u64,
@@ -453,7 +455,11 @@ impl Order {
     /// Puts the lanes in order that wait for their streams: of which class, since which turn.
     fn begin(&mut self, waiting: impl Iterator<Item = (Class, u64, LaneKey)>) {
         self.lanes.clear();
-        self.lanes.extend(waiting.map(|(class, turn, lane)| (Reverse(class), turn, lane)));
+        self.waits = Default::default();
+        for (class, turn, lane) in waiting {
+            self.waits[class as usize] = true;
+            self.lanes.push((Reverse(class), turn, lane));
+        }
         self.lanes.sort_unstable();
         self.owed = 0;
         for class in Class::ALL.into_iter().rev().filter(|class| self.passed[*class as usize] >= Self::PASSED) {
@@ -474,12 +480,9 @@ impl Order {
         let bytes = bytes as u64;
         let passed = &mut self.passed[class as usize];
         *passed = passed.saturating_sub(FLOOR_ONE_IN.saturating_mul(bytes));
-        for lower in Class::ALL.into_iter().filter(|lower| *lower < class) {
-            if self.lanes.iter().any(|(Reverse(other), ..)| *other == lower) {
-                let passed = &mut self.passed[lower as usize];
-                // A class whose own streams took nothing for long is not owed all of that.
-                *passed = passed.saturating_add(bytes).min(2 * Self::PASSED);
-            }
+        for (passed, _) in self.passed.iter_mut().zip(self.waits).take(class as usize).filter(|(_, waits)| *waits) {
+            // A class whose own streams took nothing for long is not owed all of that.
+            *passed = passed.saturating_add(bytes).min(2 * Self::PASSED);
         }
         self.turns += 1;
         self.turns

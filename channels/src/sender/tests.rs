@@ -650,8 +650,8 @@ fn utilization_is_that_of_the_last_whole_window() {
     state.set_now(secs(14));
     let popped = state.pop(0, any).unwrap();
     state.sent(ChannelId::DATA, popped.lane, 10, secs(15));
-    for now in [20, 25, 29] {
-        assert_eq!(utilization(&state, secs(now)), 0.3);
+    for second in [20, 25, 29] {
+        assert_eq!(utilization(&state, secs(second)), 0.3);
     }
     assert_eq!(utilization(&state, secs(30)), 0.0);
     state.push(ChannelId::DATA, frame_of(10), secs(45)).unwrap();
