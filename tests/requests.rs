@@ -8,47 +8,18 @@
     reason = "a test of real sockets, in which a panic is the verdict"
 )]
 
+#[path = "support/pair.rs"]
+mod pair;
+
 use std::future::Future;
 use std::time::Duration;
 
-use meshwork::channels::ClusterSecret;
 use meshwork::node::{CallError, Event};
 use meshwork::{Error, Node};
+use pair::{pair, run, until};
 
 /// Longer than any test runs.
 const LONG: Duration = Duration::from_secs(300);
-
-fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test ends in a minute") })
-}
-
-async fn start(join: Option<&Node>) -> Node {
-    let builder =
-        Node::builder("requests-test").secret(ClusterSecret::from_bytes([1; 32])).listen("127.0.0.1:0".parse().unwrap()).mdns(false);
-    match join {
-        Some(node) => builder.join(node.address().to_string()),
-        None => builder,
-    }
-    .start()
-    .await
-    .unwrap()
-}
-
-async fn pair() -> (Node, Node) {
-    let a = start(None).await;
-    let b = start(Some(&a)).await;
-    for (node, other) in [(&a, &b), (&b, &a)] {
-        until(async || node.members().await.unwrap().iter().any(|member| member.peer == other.id())).await;
-    }
-    (a, b)
-}
-
-async fn until(is_so: impl AsyncFn() -> bool) {
-    while !is_so().await {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
 
 async fn open_calls(node: &Node) -> usize {
     node.report().await.unwrap().open_calls
