@@ -8,8 +8,10 @@
     reason = "a test of real sockets, in which a panic is the verdict"
 )]
 
+#[path = "support/pair.rs"]
+mod pair;
+
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,34 +19,7 @@ use meshwork::channels::{ClusterSecret, PeerId, limits};
 use meshwork::node::{CallError, SendError};
 use meshwork::runtime::TrySendError;
 use meshwork::{ChannelId, Error, Node};
-
-fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test ends in a minute") })
-}
-
-async fn start(join: Option<&Node>) -> Node {
-    let builder =
-        Node::builder("messages-test").secret(ClusterSecret::from_bytes([1; 32])).listen("127.0.0.1:0".parse().unwrap()).mdns(false);
-    match join {
-        Some(node) => builder.join(node.address().to_string()),
-        None => builder,
-    }
-    .start()
-    .await
-    .unwrap()
-}
-
-async fn pair() -> (Node, Node) {
-    let a = start(None).await;
-    let b = start(Some(&a)).await;
-    for (node, other) in [(&a, &b), (&b, &a)] {
-        while !node.members().await.unwrap().iter().any(|member| member.peer == other.id()) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-    (a, b)
-}
+use pair::{pair, run, until};
 
 fn numbered(key: u64, number: u64, len: usize) -> Bytes {
     let mut payload = vec![0; len.max(16)];
@@ -127,6 +102,98 @@ fn messages_of_every_size_arrive_whole() {
         assert!(matches!(sender.send_bytes(large.into()).await, Err(Error::Send(SendError::TooLarge { .. }))));
         assert_eq!(sender.send([]).await, Ok(()), "an empty message is one");
         assert!(inbox.recv().await.unwrap().payload.is_empty());
+    });
+}
+
+#[test]
+fn messages_keep_their_order_between_a_receiver_that_waits_and_one_that_does_not() {
+    run(async {
+        const ROUNDS: u64 = 3_000;
+        let (a, b) = pair().await;
+        let mut inbox = b.receiver(ChannelId::DATA).await.unwrap();
+        let mut sender = a.sender(b.id(), ChannelId::DATA).await.unwrap();
+        let sending = tokio::spawn(async move {
+            let mut number = 0;
+            for round in 0..ROUNDS {
+                // Alone, a few together, many, and some that span packets.
+                for _ in 0..[1, 1, 3, 1, 200][round as usize % 5] {
+                    sender.send(numbered(round, number, if number % 97 == 0 { 9_000 } else { 64 })).await.unwrap();
+                    number += 1;
+                }
+                match round % 7 {
+                    0 => tokio::time::sleep(Duration::from_millis(1)).await,
+                    1 | 2 => tokio::task::yield_now().await,
+                    _ => {}
+                }
+            }
+            number
+        });
+        let (mut next, mut given_up) = (0, 0);
+        while next < ROUNDS / 5 * 206 {
+            let message = match next % 3 {
+                // Waits in earnest.
+                0 => inbox.recv().await.unwrap(),
+                // Asks once, and gives up when nothing is there.
+                1 => {
+                    let asked = tokio::select! {
+                        biased;
+                        message = inbox.recv() => Some(message.unwrap()),
+                        () = tokio::task::yield_now() => None,
+                    };
+                    let Some(message) = asked else {
+                        given_up += 1;
+                        continue;
+                    };
+                    message
+                }
+                // Gives up at some moment.
+                _ => match tokio::time::timeout(Duration::from_micros(300), inbox.recv()).await {
+                    Ok(message) => message.unwrap(),
+                    Err(_) => {
+                        given_up += 1;
+                        continue;
+                    }
+                },
+            };
+            assert_eq!(read(&message.payload).1, next);
+            next += 1;
+        }
+        assert_eq!(sending.await.unwrap(), next);
+        assert!(given_up > 0, "the receiver has to be too early at times");
+        assert!(tokio::time::timeout(Duration::from_millis(50), inbox.recv()).await.is_err(), "nothing came twice");
+    });
+}
+
+#[test]
+fn a_receiver_that_does_not_wait_keeps_nothing_from_others() {
+    run(async {
+        for channel in [ChannelId::COORDINATION, ChannelId::DATA] {
+            let (a, b) = pair().await;
+            let mut inbox = a.receiver(channel).await.unwrap();
+            let mut back = b.sender(a.id(), channel).await.unwrap();
+            let mut requests = b.serve().await.unwrap();
+            for number in 0..20 {
+                // It has waited on the stream on which the answer comes, and waits no more.
+                back.send(numbered(0, number, 16)).await.unwrap();
+                assert_eq!(read(&inbox.recv().await.unwrap().payload), (0, number));
+                assert!(tokio::time::timeout(Duration::from_millis(1), inbox.recv()).await.is_err());
+                let asking = a.request(b.id(), "well?", Duration::from_secs(5));
+                let answering = async { requests.next().await.unwrap().respond("well").await.unwrap() };
+                assert_eq!(&tokio::join!(asking, answering).0.unwrap()[..], b"well");
+                // While it waits, what is not for it passes it by.
+                let asking = a.request(b.id(), "well?", Duration::from_secs(5));
+                let answering = async { requests.next().await.unwrap().respond("well").await.unwrap() };
+                tokio::select! {
+                    (answer, ()) = async { tokio::join!(asking, answering) } => assert_eq!(&answer.unwrap()[..], b"well"),
+                    _ = inbox.recv() => panic!("nobody sent a message"),
+                }
+            }
+            // The end of the connection is seen though nobody waits, and by one who does.
+            b.leave().await;
+            let waiting = tokio::time::timeout(Duration::from_secs(1), inbox.recv());
+            assert!(waiting.await.is_err(), "the channel lives on without the peer");
+            until(async || a.report().await.unwrap().links.is_empty()).await;
+        }
     });
 }
 

@@ -290,9 +290,6 @@ impl Receiver {
             }
             let batch = self.inbox.recv().await?;
             self.begin(batch);
-            // On the runtime of the program this task is the third that one packet has woken on this worker, one after the other: the endpoint, the connection, the reader
-            // of the stream. Whatever an answer would wake now, tokio gives to another worker, which has to be woken for it. One turn later it goes on here.
-            tokio::task::yield_now().await;
         }
     }
 

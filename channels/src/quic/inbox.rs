@@ -1,12 +1,15 @@
 //! Messages that go straight from a stream to the application: no loop in between, and many at a time.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::task::{Poll, ready};
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::link::Link;
+use super::reading::{Reading, Taken, Waiting};
 use super::stream::Listeners;
 use crate::channel::ChannelId;
 use crate::identity::PeerId;
@@ -42,14 +45,40 @@ impl Batch {
 pub struct Inbox {
     queue: mpsc::Receiver<Batch>,
     room: Arc<Semaphore>,
+    last: Last,
     bytes_max: u32,
 }
 
+/// The stream whose messages came last.
+type Last = Arc<Mutex<Weak<Reading>>>;
+
 impl Inbox {
+    fn last(&self) -> Weak<Reading> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The next messages; `None` when the endpoint is gone or another inbox took the channel over. Safe to cancel.
     pub async fn recv(&mut self) -> Option<Batch> {
-        let batch = self.queue.recv().await?;
-        Some(self.release(batch))
+        // Where the last ones came from, the next ones are likely to come. Read there, they spare a change of tasks.
+        let mut waiting = self.last().upgrade().map(Waiting::at);
+        let Inbox { queue, room, .. } = self;
+        let taken = poll_fn(|context| {
+            let progress = ready!(tokio::task::coop::poll_proceed(context));
+            let mut taken = queue.poll_recv(context).map(Taken::Queued);
+            if let (Poll::Pending, Some(waiting)) = (&taken, &mut waiting) {
+                let is_own = |slot: &Slot| matches!(&slot.taker, Taker::Inbox(inbox) if Arc::ptr_eq(&inbox.room, room));
+                taken = waiting.poll(context, |context| queue.poll_recv(context), is_own);
+            }
+            if taken.is_ready() {
+                progress.made_progress();
+            }
+            taken
+        })
+        .await;
+        match taken {
+            Taken::Queued(batch) => Some(self.release(batch?)),
+            Taken::Read(batch) => Some(batch),
+        }
     }
 
     /// The next messages if there are any now.
@@ -93,10 +122,19 @@ pub(super) enum Taker {
 pub(super) struct InboxSender {
     queue: mpsc::Sender<Batch>,
     room: Arc<Semaphore>,
+    last: Last,
     bytes_max: u32,
 }
 
 impl InboxSender {
+    /// Says which stream messages came from.
+    pub(super) fn spoke(&self, reading: &Arc<Reading>) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::ptr::eq(last.as_ptr(), Arc::as_ptr(reading)) {
+            *last = Arc::downgrade(reading);
+        }
+    }
+
     /// Waits for room; gives the batch back when nobody listens any more.
     pub(super) async fn send(&self, batch: Batch) -> Result<(), Batch> {
         let weight = batch.weight.min(self.bytes_max);
@@ -130,9 +168,10 @@ impl Inboxes {
     pub(super) fn take_over(&self, channel: ChannelId, kind: u16, bytes_max: u32) -> Inbox {
         let (sender, queue) = mpsc::channel(BATCHES_MAX);
         let room = Arc::new(Semaphore::new(bytes_max as usize));
-        let inbox = InboxSender { queue: sender, room: room.clone(), bytes_max };
+        let last = Last::default();
+        let inbox = InboxSender { queue: sender, room: room.clone(), last: last.clone(), bytes_max };
         self.replace(channel, Slot { kind, taker: Taker::Inbox(inbox) });
-        Inbox { queue, room, bytes_max }
+        Inbox { queue, room, last, bytes_max }
     }
 
     pub(super) fn handle(&self, channel: ChannelId, kind: u16, handler: Handler) {

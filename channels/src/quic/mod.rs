@@ -90,6 +90,7 @@ mod key;
 mod link;
 mod metrics;
 mod reader;
+mod reading;
 mod stream;
 mod tls;
 mod writer;

@@ -1,38 +1,29 @@
-//! The receiving half of a connection: one task for each stream, one for datagrams.
+//! The receiving half of a connection: one task for each stream, one for datagrams. How a stream of frames is read, and by whom, stands in `reading`.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use quinn::{ReadError, RecvStream, VarInt};
+use quinn::{RecvStream, VarInt};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::close::{CloseReason, stop};
 use super::event::{Event, NobodyListens, Outlet};
 use super::inbox::{Batch, Handler, Slot, Taker};
-use super::link::{CREDIT, DATAGRAM_HEAD_BYTES, DATAGRAM_MESSAGES, Inner, Link, frame_bytes_max};
+use super::link::{DATAGRAM_HEAD_BYTES, DATAGRAM_MESSAGES, Inner, Link, frame_bytes_max};
+use super::reading::{Found, Reading};
 use crate::channel::{ChannelId, Class, Path, Reliability};
-use crate::compress::{self, COMPRESSED};
 use crate::error::{DecodeError, Misbehavior};
 use crate::frame::{Decoder, Frame, Preamble};
 use crate::limits;
 
 /// What one read takes from a stream.
 const READ_BYTES_MAX: usize = 64 * 1_024;
-
-/// Pieces of a stream that are taken at once, each of one packet at most: about what a stream may send without an answer on a fast link.
-const CHUNKS_MAX: usize = 32;
-
-/// Bytes of messages that are told together: compressed ones may be many times what came.
-const BATCH_BYTES_MAX: usize = 4 * 1_024 * 1_024;
-
-/// Bodies up to this size may be slices of a received batch of packets, which a kept body of a few bytes would keep whole. Copying them
-/// makes what an event holds what it counts. Larger ones span packets, so the decoder has copied them together.
-const COPIED_BYTES_MAX: usize = 8 * 1_024;
 
 /// Streams that a peer may open in vain before that is misbehavior.
 pub(super) const REFUSED_STREAMS_MAX: u32 = 1_024;
@@ -210,7 +201,8 @@ pub(super) async fn read_stream(mut stream: RecvStream, path: Path, mut place: P
         let _ = stream.stop(code);
         return StreamEnd::Refused;
     }
-    match read_frames(&mut stream, &mut decoder, preamble, &link, &outlet).await {
+    let reading = Arc::new(Reading::new(link.clone(), preamble, stream, decoder));
+    match read_frames(&reading, &outlet).await {
         Ok(()) => place.end(preamble),
         // The next stream of the lane must not be taken for what followed.
         Err(Fault::NobodyListens | Fault::Lost) => {}
@@ -219,7 +211,8 @@ pub(super) async fn read_stream(mut stream: RecvStream, path: Path, mut place: P
     StreamEnd::Over
 }
 
-enum Fault {
+#[derive(Clone, Copy)]
+pub(super) enum Fault {
     Undecodable(DecodeError),
     NobodyListens,
     /// The connection is gone.
@@ -251,119 +244,34 @@ async fn preamble(stream: &mut RecvStream, decoder: &mut Decoder) -> Result<Opti
     }
 }
 
-async fn read_frames(
-    stream: &mut RecvStream,
-    decoder: &mut Decoder,
-    preamble: Preamble,
-    link: &Arc<Inner>,
-    outlet: &Outlet,
-) -> Result<(), Fault> {
-    let channel = preamble.channel;
-    let is_latest = link.params.channel(channel).is_some_and(|spec| spec.reliability == Reliability::Latest);
-    // What arrived together is told together: each time that somebody is woken for it costs as much as hundreds of small messages.
-    // Lanes that carry little have room for little: there are many of them.
-    let mut chunks = vec![Bytes::new(); 2];
-    // The first turn is for what came with the preamble.
-    let (mut arrived, mut taken) = (0, 0);
-    let opened_bytes_max = link.params.channel(channel).map_or(0, frame_bytes_max);
-    // As many messages as were told last time: the next time it will be about as many.
-    let mut usual = 0;
+async fn read_frames(reading: &Arc<Reading>, outlet: &Outlet) -> Result<(), Fault> {
+    let (link, channel) = (&reading.link, reading.preamble.channel);
     loop {
-        let slot = link.inboxes.of(channel);
-        let mut bodies = Vec::with_capacity(if slot.is_some() { usual } else { 0 });
-        let (mut frames, mut bytes) = (0, 0);
-        let (mut fault, mut is_all) = (None, true);
-        // What was opened here and is not told yet.
-        let mut opened = 0;
-        'told: loop {
-            loop {
-                let Frame { kind, body } = match decoder.next() {
-                    Ok(Some(frame)) => frame,
-                    Ok(None) => break,
-                    Err(error) => {
-                        fault = Some(error);
-                        break 'told;
-                    }
-                };
-                frames += 1;
-                bytes += body.len() as u64;
-                if kind == CREDIT && channel == ChannelId::CONTROL {
-                    link.on_credit(&body)?;
-                    continue;
-                }
-                let (kind, body) = match kind {
-                    COMPRESSED => match compress::unpack(&body, opened_bytes_max) {
-                        Ok(frame) => frame,
-                        Err(error) => {
-                            fault = Some(error);
-                            break 'told;
-                        }
-                    },
-                    kind => (kind, body),
-                };
-                if slot.as_ref().is_some_and(|slot| slot.kind == kind) {
-                    opened += body.len();
-                    bodies.push(body);
-                    if opened > BATCH_BYTES_MAX {
-                        is_all = false;
-                        break 'told;
-                    }
-                    continue;
-                }
-                let body = if body.len() <= COPIED_BYTES_MAX { Bytes::copy_from_slice(&body) } else { body };
-                outlet.send(Event::Frame { connection: link.id, channel, frame: Frame { kind, body } }).await?;
-            }
-            let Some(chunk) = chunks[..arrived].get_mut(taken) else { break };
-            decoder.push(std::mem::take(chunk));
-            taken += 1;
-        }
-        if frames > 0 {
-            link.count_received(channel, preamble.lane, frames, bytes);
-        }
-        if let Some(slot) = slot
-            && !bodies.is_empty()
-        {
-            usual = bodies.len();
-            let batch = Batch::new(link.peer, link.incarnation, preamble.lane, bodies);
-            match deliver_now(slot, batch, channel, link) {
+        match poll_fn(|context| reading.poll(context)).await {
+            Found::Messages(slot, batch) => match deliver_now(slot, batch, reading) {
                 // One who takes everything at once must not keep others from their turn.
                 Ok(()) => tokio::task::coop::consume_budget().await,
                 // Apart, for it is rare: every reader would hold the place for it as long as its stream lives.
                 Err((slot, batch)) => Box::pin(deliver_or_lose(slot, batch, channel, link, outlet)).await?,
-            }
-        }
-        if let Some(error) = fault {
-            return Err(Fault::Undecodable(error));
-        }
-        if is_latest && frames > 0 {
-            link.give_credit(channel);
-        }
-        if !is_all {
-            continue;
-        }
-        match stream.read_chunks(&mut chunks).await {
-            Ok(Some(count)) => {
-                (arrived, taken) = (count, 0);
-                if count == chunks.len() {
-                    chunks.resize(CHUNKS_MAX, Bytes::new());
-                }
-            }
-            Ok(None) if decoder.held_bytes() == 0 => return Ok(()),
-            Ok(None) => return Err(Fault::Undecodable(DecodeError::Truncated)),
-            // Its own writers end what they began: the order of the lane has a hole.
-            Err(ReadError::Reset(_)) => return Err(Fault::Undecodable(DecodeError::Truncated)),
-            // What was whole has been reported.
-            Err(_) => return Err(Fault::Lost),
+            },
+            Found::Frame(frame) => outlet.send(Event::Frame { connection: link.id, channel, frame }).await?,
+            Found::End(end) => return end,
         }
     }
 }
 
 /// Hands messages to who takes those of their channel, unless that takes a wait.
-fn deliver_now(slot: Slot, batch: Batch, channel: ChannelId, link: &Arc<Inner>) -> Result<(), (Slot, Batch)> {
+fn deliver_now(slot: Slot, batch: Batch, reading: &Arc<Reading>) -> Result<(), (Slot, Batch)> {
     match &slot.taker {
-        Taker::Inbox(inbox) => inbox.try_send(batch).map_err(|batch| (slot, batch)),
+        Taker::Inbox(inbox) => match inbox.try_send(batch) {
+            Ok(()) => {
+                inbox.spoke(reading);
+                Ok(())
+            }
+            Err(batch) => Err((slot, batch)),
+        },
         Taker::Handler(handler) => {
-            call(handler, link, channel, batch);
+            call(handler, &reading.link, reading.preamble.channel, batch);
             Ok(())
         }
     }
