@@ -108,8 +108,10 @@ pub(super) struct Queues {
     /// Bytes that the writer took out of the state and the transport has not taken yet.
     held: usize,
     held_since: Option<Time>,
-    /// When the transport last took something.
-    written_at: Time,
+    /// The part of them that the writer of the first connection took.
+    urgent_held: usize,
+    /// When the first connection last took something.
+    urgent_written_at: Time,
     pub(super) drain: Option<Drain>,
     closed: bool,
     pub(super) bulk: Bulk,
@@ -265,13 +267,15 @@ impl Queues {
         this
     }
 
-    /// Whether one small frame waits where nothing had happened for a while.
+    /// Whether one small frame waits for the first connection, where nothing had happened for a while. What the second one carries is not in its way.
     fn is_lone(&self, now: impl FnOnce() -> Time) -> bool {
-        let waiting = self.state.total();
+        if self.urgent_held > 0 {
+            return false;
+        }
+        let waiting = self.state.queued_where(|spec| self.carries(Path::Urgent, spec.path));
         waiting.frames == 1
-            && self.held == 0
             && waiting.bytes <= sender::SHARED_FRAME_BYTES_MAX
-            && now().since(self.written_at) >= WRITTEN_AT_ONCE_AFTER
+            && now().since(self.urgent_written_at) >= WRITTEN_AT_ONCE_AFTER
     }
 
     /// Says once, after something was taken, that somebody waits for the room.
@@ -279,26 +283,35 @@ impl Queues {
         std::mem::take(&mut self.is_room_wanted)
     }
 
-    pub(super) fn taken(&mut self, bytes: usize, now: Time) {
+    /// The writer of a connection took something.
+    pub(super) fn taken(&mut self, connection: Path, bytes: usize, now: Time) {
         self.held += bytes;
         self.held_since.get_or_insert(now);
+        if connection == Path::Urgent {
+            self.urgent_held += bytes;
+        }
     }
 
-    pub(super) fn written(&mut self, channel: ChannelId, lane: u8, bytes: usize, now: Time) {
+    pub(super) fn written(&mut self, connection: Path, channel: ChannelId, lane: u8, bytes: usize, now: Time) {
         self.state.sent(channel, lane, bytes, now);
-        self.written_at = now;
-        self.let_go(bytes, now);
+        if connection == Path::Urgent {
+            self.urgent_written_at = now;
+        }
+        self.let_go(connection, bytes, now);
     }
 
     /// The peer does not take the channel.
-    pub(super) fn dropped(&mut self, channel: ChannelId, lane: u8, bytes: usize, now: Time) {
+    pub(super) fn dropped(&mut self, connection: Path, channel: ChannelId, lane: u8, bytes: usize, now: Time) {
         self.state.unwanted(channel, lane, bytes, now);
-        self.let_go(bytes, now);
+        self.let_go(connection, bytes, now);
     }
 
-    fn let_go(&mut self, bytes: usize, now: Time) {
+    fn let_go(&mut self, connection: Path, bytes: usize, now: Time) {
         self.held = self.held.saturating_sub(bytes);
         self.held_since = (self.held > 0).then_some(now);
+        if connection == Path::Urgent {
+            self.urgent_held = self.urgent_held.saturating_sub(bytes);
+        }
     }
 }
 
@@ -331,7 +344,8 @@ impl Inner {
             state,
             held: 0,
             held_since: None,
-            written_at: Time::ZERO,
+            urgent_held: 0,
+            urgent_written_at: Time::ZERO,
             drain: None,
             closed: false,
             bulk: Bulk::Closed,

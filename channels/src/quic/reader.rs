@@ -263,13 +263,16 @@ async fn read_frames(reading: &Arc<Reading>, outlet: &Outlet) -> Result<(), Faul
 /// Hands messages to who takes those of their channel, unless that takes a wait.
 fn deliver_now(slot: Slot, batch: Batch, reading: &Arc<Reading>) -> Result<(), (Slot, Batch)> {
     match &slot.taker {
-        Taker::Inbox(inbox) => match inbox.try_send(batch) {
-            Ok(()) => {
-                inbox.spoke(reading);
-                Ok(())
+        Taker::Inbox(inbox) => {
+            let messages = batch.bodies.len();
+            match inbox.try_send(batch) {
+                Ok(()) => {
+                    inbox.spoke(reading, messages);
+                    Ok(())
+                }
+                Err(batch) => Err((slot, batch)),
             }
-            Err(batch) => Err((slot, batch)),
-        },
+        }
         Taker::Handler(handler) => {
             call(handler, &reading.link, reading.preamble.channel, batch);
             Ok(())

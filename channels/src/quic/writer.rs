@@ -343,7 +343,7 @@ impl Writer {
                 queues.state.unwanted(channel, number, bytes.len(), now);
                 continue;
             }
-            queues.taken(bytes.len(), now);
+            queues.taken(self.path, bytes.len(), now);
             lane.bytes += bytes.len();
             lane.fresh.push(bytes);
         }
@@ -381,9 +381,9 @@ impl Writer {
                 lane.turn = self.order.wrote(class, wrote);
                 let now = self.link.clock.now();
                 let mut queues = self.link.queues();
-                queues.written(channel, number, wrote, now);
+                queues.written(self.path, channel, number, wrote, now);
                 // What an unwanted lane gave up.
-                queues.dropped(channel, number, before - lane.bytes - wrote, now);
+                queues.dropped(self.path, channel, number, before - lane.bytes - wrote, now);
                 if let Some((since, is_opening)) = lane.blocked.take() {
                     queues.state.blocked(channel, is_opening, now.since(since));
                 }

@@ -1026,6 +1026,15 @@ impl State {
         self.params.index(channel).map(|index| self.channels[index].queued).unwrap_or_default()
     }
 
+    /// What waits on the channels like this.
+    pub fn queued_where(&self, like: impl Fn(&ChannelSpec) -> bool) -> Queued {
+        let like = self.params.channels.iter().zip(&self.channels).filter(|(spec, channel)| channel.queued.frames > 0 && like(spec));
+        like.fold(Queued::default(), |sum, (_, Channel { queued, .. })| Queued {
+            frames: sum.frames + queued.frames,
+            bytes: sum.bytes + queued.bytes,
+        })
+    }
+
     /// Whether anything waits on a lane of a channel; lanes beyond the last begin anew from the first.
     pub fn is_lane_waiting(&self, channel: ChannelId, lane: u8) -> bool {
         self.params.index(channel).is_some_and(|index| {
