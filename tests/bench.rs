@@ -59,6 +59,20 @@ fn a_slow_reader_makes_a_phase_of_its_own() {
 }
 
 #[test]
+fn urgent_messages_can_be_sent_twice() {
+    let short = ["--seconds", "0.3", "--warm-up", "0.2", "--rounds", "1", "--bulk", "2"];
+    let found = json(&[&["hol", "--config", "meshwork,meshwork-twice", "--link", "50mbit,4ms,loss=1%"][..], &short].concat());
+    assert_eq!(column(&found, "config"), ["meshwork", "meshwork-twice"]);
+    assert_eq!(column(&found, "unanswered"), [0; 2]);
+    for round in found["rounds"].as_array().expect("there are rounds") {
+        // Each counts once, however often it was answered.
+        assert_eq!([&round["idle"]["count"], &round["loaded"]["count"]], [60; 2], "{round}");
+    }
+    let found = json(&["hol", "--config", "meshwork-twice", "--seconds", "0.2", "--warm-up", "0.1", "--rounds", "1", "--bulk", "2"]);
+    assert_eq!(column(&found, "link"), ["loopback"]);
+}
+
+#[test]
 fn values_have_an_age() {
     let found = json(&["latest", "--link", "20mbit,4ms", "--seconds", "0.4", "--warm-up", "0.2", "--rounds", "1"]);
     assert_eq!(column(&found, "config"), ["meshwork", "quinn"]);

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::ours::Ours;
+use super::ours::{Form, Ours};
 use super::samples::median;
 use super::subject::{Facts, Flow, Load, Span, Subject};
 use super::wire::Link;
@@ -149,7 +149,7 @@ fn outcome(args: &ClassesArgs, cases: &[Case], rounds: Vec<serde_json::Value>) -
 /// One round: what arrived of each class, and what the transport knows.
 async fn measure(link: &Link, args: &ClassesArgs, seed: u64) -> Result<([Span; CLASSES.len()], Facts), Failure> {
     let channels = CLASSES.map(|class| ChannelSpec::new(name_of(class)).class(class));
-    let ours = Ours::start(1, Some(link), seed, false, &channels).await?;
+    let ours = Ours::start(Form::Alone, 1, Some(link), seed, &channels).await?;
     let far = ours.far().first().ok_or_else(|| Failure::new("meshwork: no peer"))?;
     let load = Load { size: args.size as usize, lanes: args.senders.into(), channels: 1, rate: None, read_rate: None };
     let mut tasks = JoinSet::new();

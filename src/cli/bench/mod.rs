@@ -114,7 +114,7 @@ struct Common {
 
 #[derive(Args, Debug)]
 struct Output {
-    /// Threads of the runtime that the subjects run on, 1 to 64; each node of `meshwork`, but not of `meshwork-shared`, has one more of its own
+    /// Threads of the runtime that the subjects run on, 1 to 64; each node of `meshwork` and `meshwork-twice`, but not of `meshwork-shared`, has one more of its own
     #[arg(long, default_value_t = 2, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=64))]
     workers: u8,
     /// Write rows, every round and the raw histograms as JSON to this file, `-` for the standard output
@@ -138,6 +138,8 @@ enum Config {
     Meshwork,
     /// The nodes on the runtime of the program, as the baselines are.
     MeshworkShared,
+    /// As `meshwork`, and each urgent message goes out twice: once on the first connection and once on the second, the one for bulk.
+    MeshworkTwice,
     /// The links of two endpoints, without nodes on top.
     MeshworkLinks,
     Quinn,
@@ -154,6 +156,7 @@ impl Config {
         match self {
             Config::Meshwork => "meshwork",
             Config::MeshworkShared => "meshwork-shared",
+            Config::MeshworkTwice => "meshwork-twice",
             Config::MeshworkLinks => "meshwork-links",
             Config::Quinn => "quinn",
             Config::QuinnSame => "quinn-same",
@@ -166,15 +169,16 @@ impl Config {
     }
 
     fn is_ours(self) -> bool {
-        matches!(self, Config::Meshwork | Config::MeshworkShared | Config::MeshworkLinks)
+        matches!(self, Config::Meshwork | Config::MeshworkShared | Config::MeshworkTwice | Config::MeshworkLinks)
     }
 
     /// Connects one end with `peers` others, over a link or over loopback. Nodes define these channels.
     async fn start(self, peers: usize, link: Option<&Link>, seed: u64, channels: &[ChannelSpec]) -> Result<Box<dyn Subject>, Failure> {
+        let ours = async |form| Ok(Box::new(ours::Ours::start(form, peers, link, seed, channels).await?) as Box<dyn Subject>);
         let form = match self {
-            Config::Meshwork | Config::MeshworkShared => {
-                return Ok(Box::new(ours::Ours::start(peers, link, seed, self == Config::MeshworkShared, channels).await?));
-            }
+            Config::Meshwork => return ours(ours::Form::Alone).await,
+            Config::MeshworkShared => return ours(ours::Form::Shared).await,
+            Config::MeshworkTwice => return ours(ours::Form::Twice).await,
             Config::MeshworkLinks => return Err(Failure::usage("meshwork-links is a case of `bench memory` alone")),
             Config::TcpTls if link.is_some() => return Err(no_tcp_on_a_link()),
             Config::TcpTls => return Ok(Box::new(tls::Tls::start(peers).await?)),
