@@ -126,6 +126,10 @@ fn latency_has_three_patterns_and_a_page() {
     let path: &str = page.to_str().expect("the temporary folder has a plain name");
     let found = json(&["latency", "--seconds", "0.2", "--rounds", "2", "--rate", "200", "--report", path]);
     assert_eq!(found["rows"].as_array().map(Vec::len), Some(12));
+    for row in found["rows"].as_array().expect("there are rows") {
+        let is_ours = row["case"].as_str().is_some_and(|case| case.starts_with("meshwork"));
+        assert_eq!([row["ratio"].is_f64(), row["p50_ratio"].is_f64()], [is_ours; 2], "{row}");
+    }
     let text = std::fs::read_to_string(&page).expect("the page was written");
     assert!(text.starts_with("<!doctype html>") && text.contains("<svg") && !text.contains("http"));
     std::fs::remove_file(PathBuf::from(&page)).expect("the page can be removed");
