@@ -125,11 +125,14 @@ fn latency_has_three_patterns_and_a_page() {
     let page = std::env::temp_dir().join(format!("meshwork-bench-{}.html", std::process::id()));
     let path: &str = page.to_str().expect("the temporary folder has a plain name");
     let found = json(&["latency", "--seconds", "0.2", "--rounds", "2", "--rate", "200", "--report", path]);
-    assert_eq!(found["rows"].as_array().map(Vec::len), Some(12));
+    assert_eq!(column(&found, "case")[..5], ["meshwork", "meshwork-shared", "quinn", "quinn-threads", "tcp-tls"]);
+    assert_eq!(found["rows"].as_array().map(Vec::len), Some(15));
     for row in found["rows"].as_array().expect("there are rows") {
-        let is_ours = row["case"].as_str().is_some_and(|case| case.starts_with("meshwork"));
-        assert_eq!([row["ratio"].is_f64(), row["p50_ratio"].is_f64()], [is_ours; 2], "{row}");
+        let is_compared = !["quinn", "tcp-tls"].contains(&row["case"].as_str().expect("a row has a name"));
+        assert_eq!([row["ratio"].is_f64(), row["p50_ratio"].is_f64()], [is_compared; 2], "{row}");
     }
+    let baselines = found["rows"][0]["ratios"].as_array().expect("there are ratios").iter().map(|ratio| &ratio["baseline"]);
+    assert_eq!(baselines.collect::<Vec<_>>(), ["quinn", "quinn-threads"]);
     let text = std::fs::read_to_string(&page).expect("the page was written");
     assert!(text.starts_with("<!doctype html>") && text.contains("<svg") && !text.contains("http"));
     std::fs::remove_file(PathBuf::from(&page)).expect("the page can be removed");

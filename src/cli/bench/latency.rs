@@ -28,7 +28,8 @@ const WARM_UP: Duration = Duration::from_millis(300);
 Patterns: `idle`, request and reply one after the other, timed from the call; `echo` and `one-way` at the rate, whatever the answers do, timed from the \
 moment at which each message was due. Baselines: `quinn` (a long-lived stream) and, without a link, `tcp-tls`.
 
-Ratios are medians over rounds of the two figures of the same round; less is better.")]
+`quinn-threads`, without a link, is `quinn` with each endpoint, its connections and what echoes at the far end on a thread of its own, as a node of `meshwork` is, while the program that \
+pings stays where it is: what it takes longer than `quinn` is the change of threads. Ratios are medians over rounds of the two figures of the same round; less is better.")]
 pub(super) struct LatencyArgs {
     /// Messages in a second for `echo` and `one-way`, 1 to 200000
     #[arg(long, default_value_t = 1_000, value_name = "RATE", value_parser = clap::value_parser!(u32).range(1..=200_000))]
@@ -106,7 +107,7 @@ struct Round {
 
 pub(super) async fn run(args: &LatencyArgs, progress: &Progress) -> Result<Outcome, Failure> {
     let subjects = match (args.config.as_slice(), &args.link) {
-        ([], None) => vec![Config::Meshwork, Config::MeshworkShared, Config::Quinn, Config::TcpTls],
+        ([], None) => vec![Config::Meshwork, Config::MeshworkShared, Config::Quinn, Config::QuinnThreads, Config::TcpTls],
         ([], Some(_)) => vec![Config::Meshwork, Config::MeshworkShared, Config::Quinn],
         (subjects, _) => subjects.to_vec(),
     };
@@ -178,7 +179,11 @@ fn outcome(args: &LatencyArgs, cases: &[Case], rounds: Vec<serde_json::Value>) -
             let others = cases.iter().filter(|other| other.pattern == case.pattern && baselines.contains(&other.config));
             others.map(|other| ratio(case, other)).collect()
         };
-        let ratios = if case.config.is_ours() { against(&[Config::Quinn]) } else { Vec::new() };
+        let ratios = match case.config {
+            Config::QuinnThreads => against(&[Config::Quinn]),
+            config if config.is_ours() => against(&[Config::Quinn, Config::QuinnThreads]),
+            _ => Vec::new(),
+        };
         let quinn = ratios.iter().find(|ratio| ratio.baseline == Config::Quinn.name());
         let said = Row {
             case: case.config.name(),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `subject` | what every subject can do, how its traffic is counted and its latency heard |
 //! | `ours` | Meshwork, through its public interface |
-//! | `raw`, `tls`, `keys` | the baselines: raw quinn in six forms, TCP with TLS, and the keys of both |
+//! | `raw`, `tls`, `keys` | the baselines: raw quinn in seven forms, TCP with TLS, and the keys of both |
 //! | `wire` | a link in user space: rate, delay, queue, loss |
 //! | `channels` | `bench channels`: messages and bytes for a second of processor time |
 //! | `latency` | `bench latency`: idle, and at a fixed rate |
@@ -16,7 +16,7 @@
 //! | `samples`, `machine` | histograms; processor time, memory, what the machine is |
 //! | `page` | the report as one HTML page |
 //!
-//! Both ends run in this process, on one runtime; the processor time of both is counted. Cases take turns in rounds, and the figures are medians
+//! Both ends run in this process, on one runtime but for what is said to have threads of its own; the processor time of both is counted. Cases take turns in rounds, and the figures are medians
 //! over rounds, so that a busy moment of the machine falls on all of them.
 
 #![expect(clippy::disallowed_methods, reason = "it measures with the real clock and writes files")]
@@ -114,7 +114,7 @@ struct Common {
 
 #[derive(Args, Debug)]
 struct Output {
-    /// Threads of the runtime that the subjects run on, 1 to 64; each node of `meshwork` and `meshwork-twice`, but not of `meshwork-shared`, has one more of its own
+    /// Threads of the runtime that the subjects run on, 1 to 64; each node of `meshwork` and `meshwork-twice`, but not of `meshwork-shared`, and each endpoint of `quinn-threads` has one more of its own
     #[arg(long, default_value_t = 2, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=64))]
     workers: u8,
     /// Write rows, every round and the raw histograms as JSON to this file, `-` for the standard output
@@ -143,6 +143,8 @@ enum Config {
     /// The links of two endpoints, without nodes on top.
     MeshworkLinks,
     Quinn,
+    /// As `quinn`, each endpoint on a thread of its own, as a node of `meshwork` is.
+    QuinnThreads,
     QuinnSame,
     QuinnPriority,
     QuinnOneStream,
@@ -159,6 +161,7 @@ impl Config {
             Config::MeshworkTwice => "meshwork-twice",
             Config::MeshworkLinks => "meshwork-links",
             Config::Quinn => "quinn",
+            Config::QuinnThreads => "quinn-threads",
             Config::QuinnSame => "quinn-same",
             Config::QuinnPriority => "quinn-priority",
             Config::QuinnOneStream => "quinn-one-stream",
@@ -183,6 +186,7 @@ impl Config {
             Config::TcpTls if link.is_some() => return Err(no_tcp_on_a_link()),
             Config::TcpTls => return Ok(Box::new(tls::Tls::start(peers).await?)),
             Config::Quinn => Form::Plain,
+            Config::QuinnThreads => Form::Threads,
             Config::QuinnSame => Form::Same,
             Config::QuinnPriority => Form::Priority,
             Config::QuinnOneStream => Form::OneStream,
