@@ -49,6 +49,16 @@ pub(super) struct ClassesArgs {
     pub(super) common: Common,
 }
 
+impl ClassesArgs {
+    pub(super) fn expected_seconds(&self) -> f64 {
+        self.case_seconds() * self.link.len().max(1) as f64 * f64::from(self.common.rounds)
+    }
+
+    fn case_seconds(&self) -> f64 {
+        (self.warm_up + self.common.seconds).as_secs_f64()
+    }
+}
+
 struct Case {
     link: Link,
     /// The bytes of each class, by round.
@@ -82,8 +92,6 @@ fn part(spans: &[Span; CLASSES.len()], index: usize) -> f64 {
 pub(super) async fn run(args: &ClassesArgs, progress: &Progress) -> Result<Outcome, Failure> {
     let links = if args.link.is_empty() { vec![DEFAULT_LINK.parse().map_err(Failure::usage)?] } else { args.link.clone() };
     let mut cases: Vec<Case> = links.into_iter().map(|link| Case { link, rounds: Vec::new() }).collect();
-    let each = (args.warm_up + args.common.seconds).as_secs_f64();
-    progress.expect(each * cases.len() as f64 * f64::from(args.common.rounds));
     let mut rounds = Vec::new();
     for round in 0..usize::from(args.common.rounds) {
         for case in &mut cases {
@@ -94,7 +102,7 @@ pub(super) async fn run(args: &ClassesArgs, progress: &Progress) -> Result<Outco
                 "link": case.link.name(), "loss": case.link.loss, "round": round + 1, "classes": classes.collect::<Vec<_>>(), "facts": facts,
             }));
             case.rounds.push(spans);
-            progress.advance(each);
+            progress.advance(args.case_seconds());
         }
     }
     Ok(outcome(args, &cases, rounds))

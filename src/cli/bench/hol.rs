@@ -148,6 +148,20 @@ impl Case {
 }
 
 impl HolArgs {
+    pub(super) fn expected_seconds(&self) -> Result<f64, Failure> {
+        Ok(cases(self)?.iter().map(|case| self.case_seconds(case)).sum::<f64>() * f64::from(self.common.rounds))
+    }
+
+    /// What one round of a subject takes.
+    fn case_seconds(&self, case: &Case) -> f64 {
+        let phases = if self.has_slow_reader(case.config) { 3.0 } else { 2.0 };
+        phases * (self.warm_up(case) + self.common.seconds).as_secs_f64()
+    }
+
+    fn warm_up(&self, case: &Case) -> Duration {
+        self.warm_up.unwrap_or(Duration::from_millis(if case.link.is_some() { 2_000 } else { 500 }))
+    }
+
     fn has_slow_reader(&self, config: Config) -> bool {
         self.slow_reader && config.is_ours()
     }
@@ -157,7 +171,8 @@ fn name_of(link: Option<&Link>) -> String {
     link.map_or_else(|| "loopback".into(), Link::name)
 }
 
-pub(super) async fn run(args: &HolArgs, progress: &Progress) -> Result<Outcome, Failure> {
+/// Every subject on every link, if all of them can be measured.
+fn cases(args: &HolArgs) -> Result<Vec<Case>, Failure> {
     let mut links: Vec<Option<Link>> = if args.suite {
         let parsed: Result<Vec<Link>, String> = SUITE.iter().map(|text| text.parse()).collect();
         parsed.map_err(Failure::usage)?.into_iter().map(Some).chain([None]).collect()
@@ -194,11 +209,11 @@ pub(super) async fn run(args: &HolArgs, progress: &Progress) -> Result<Outcome, 
     if args.slow_reader && !cases.iter().any(|case| args.has_slow_reader(case.config)) {
         return Err(Failure::usage("--slow-reader is of `meshwork` alone, which is not among the subjects"));
     }
-    let warm_up = |case: &Case| args.warm_up.unwrap_or(Duration::from_millis(if case.link.is_some() { 2_000 } else { 500 }));
-    let phases = |case: &Case| if args.has_slow_reader(case.config) { 3.0 } else { 2.0 };
-    let seconds = |case: &Case| phases(case) * (warm_up(case) + args.common.seconds).as_secs_f64();
-    progress.expect(cases.iter().map(seconds).sum::<f64>() * f64::from(args.common.rounds));
+    Ok(cases)
+}
 
+pub(super) async fn run(args: &HolArgs, progress: &Progress) -> Result<Outcome, Failure> {
+    let mut cases = cases(args)?;
     let mut rounds = Vec::new();
     let mut unanswered = vec![0; cases.len()];
     for round in 0..usize::from(args.common.rounds) {
@@ -207,7 +222,7 @@ pub(super) async fn run(args: &HolArgs, progress: &Progress) -> Result<Outcome, 
             progress.show(format!("{link} {} round {}", case.config.name(), round + 1));
             let beat = Beat {
                 every: Duration::from_millis(args.every.into()),
-                warm_up: warm_up(case),
+                warm_up: args.warm_up(case),
                 length: args.common.seconds,
                 size: args.size.into(),
             };
@@ -232,7 +247,7 @@ pub(super) async fn run(args: &HolArgs, progress: &Progress) -> Result<Outcome, 
             case.loaded.push(once.loaded);
             case.bulk.push(once.bulk);
             case.slow.extend(once.slow);
-            progress.advance(seconds(case));
+            progress.advance(args.case_seconds(case));
         }
     }
     Ok(outcome(args, &cases, &unanswered, rounds))

@@ -47,6 +47,24 @@ pub(super) struct LatencyArgs {
     pub(super) common: Common,
 }
 
+impl LatencyArgs {
+    pub(super) fn expected_seconds(&self) -> f64 {
+        self.case_seconds() * (Pattern::ALL.len() * self.subjects().len()) as f64 * f64::from(self.common.rounds)
+    }
+
+    fn case_seconds(&self) -> f64 {
+        (WARM_UP + self.common.seconds).as_secs_f64()
+    }
+
+    fn subjects(&self) -> Vec<Config> {
+        match (self.config.as_slice(), &self.link) {
+            ([], None) => vec![Config::Meshwork, Config::MeshworkShared, Config::Quinn, Config::QuinnThreads, Config::TcpTls],
+            ([], Some(_)) => vec![Config::Meshwork, Config::MeshworkShared, Config::Quinn],
+            (subjects, _) => subjects.to_vec(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pattern {
     Idle,
@@ -55,6 +73,8 @@ enum Pattern {
 }
 
 impl Pattern {
+    const ALL: [Pattern; 3] = [Pattern::Idle, Pattern::Echo, Pattern::OneWay];
+
     fn name(self) -> &'static str {
         match self {
             Pattern::Idle => "idle",
@@ -106,20 +126,14 @@ struct Round {
 }
 
 pub(super) async fn run(args: &LatencyArgs, progress: &Progress) -> Result<Outcome, Failure> {
-    let subjects = match (args.config.as_slice(), &args.link) {
-        ([], None) => vec![Config::Meshwork, Config::MeshworkShared, Config::Quinn, Config::QuinnThreads, Config::TcpTls],
-        ([], Some(_)) => vec![Config::Meshwork, Config::MeshworkShared, Config::Quinn],
-        (subjects, _) => subjects.to_vec(),
-    };
+    let subjects = args.subjects();
     if args.link.is_some() && subjects.contains(&Config::TcpTls) {
         return Err(super::no_tcp_on_a_link());
     }
     let mut cases = Vec::new();
-    for pattern in [Pattern::Idle, Pattern::Echo, Pattern::OneWay] {
+    for pattern in Pattern::ALL {
         cases.extend(subjects.iter().map(|config| Case { config: *config, pattern, samples: Vec::new(), unanswered: 0 }));
     }
-    let each = (WARM_UP + args.common.seconds).as_secs_f64();
-    progress.expect(each * cases.len() as f64 * f64::from(args.common.rounds));
     let mut rounds = Vec::new();
     for round in 0..usize::from(args.common.rounds) {
         for case in &mut cases {
@@ -129,7 +143,7 @@ pub(super) async fn run(args: &LatencyArgs, progress: &Progress) -> Result<Outco
             rounds.push(row(&Round { case: case.config.name(), pattern: case.pattern.name(), round: round + 1, unanswered, summary }));
             case.samples.push(samples);
             case.unanswered += unanswered;
-            progress.advance(each);
+            progress.advance(args.case_seconds());
         }
     }
     Ok(outcome(args, &cases, rounds))

@@ -97,6 +97,19 @@ impl What {
             What::Results(args) => ("results", &args.output),
         }
     }
+
+    /// How long all measurements take, but for what comes between them.
+    fn expected_seconds(&self) -> Result<f64, Failure> {
+        match self {
+            What::Channels(args) => Ok(args.expected_seconds()),
+            What::Latency(args) => Ok(args.expected_seconds()),
+            What::Hol(args) => args.expected_seconds(),
+            What::Latest(args) => Ok(args.expected_seconds()),
+            What::Classes(args) => Ok(args.expected_seconds()),
+            What::Memory(args) => Ok(args.expected_seconds()),
+            What::Results(args) => args.expected_seconds(),
+        }
+    }
 }
 
 /// What all of them take.
@@ -238,27 +251,45 @@ fn now() -> Instant {
 
 /// A bar on the standard error, when that is a terminal.
 #[derive(Clone)]
-struct Progress(ProgressBar);
+struct Progress {
+    bar: ProgressBar,
+    began: Instant,
+    /// What is measured, before what is said of it.
+    what: String,
+}
 
 impl Progress {
     fn new() -> Self {
         let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let style = ProgressStyle::with_template("{bar:24} {percent:>3} %  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
-        Progress(ProgressBar::with_draw_target(Some(0), target).with_style(style))
+        Progress { bar: ProgressBar::with_draw_target(Some(0), target).with_style(style), began: now(), what: String::new() }
+    }
+
+    /// The same bar for one of several benchmarks.
+    fn of(&self, what: String) -> Self {
+        Progress { what: format!("{what}, "), ..self.clone() }
     }
 
     /// So many seconds in all.
     fn expect(&self, seconds: f64) {
-        self.0.set_length((seconds * 1e3) as u64);
+        self.bar.set_length((seconds * 1e3) as u64);
     }
 
     fn advance(&self, seconds: f64) {
-        self.0.inc((seconds * 1e3) as u64);
+        self.bar.inc((seconds * 1e3) as u64);
     }
 
     fn show(&self, message: String) {
-        self.0.set_message(message);
-        self.0.tick();
+        let left = self.left(self.began.elapsed());
+        self.bar.set_message(format!("{} left  {}{message}", text::duration(left), self.what));
+        self.bar.tick();
+    }
+
+    /// The time left, if what comes between measurements goes on to take what it took so far.
+    fn left(&self, elapsed: Duration) -> Duration {
+        let (done, all) = (self.bar.position() as f64, self.bar.length().unwrap_or(0) as f64);
+        let factor = if done > 0.0 { elapsed.as_secs_f64() * 1e3 / done } else { 1.0 };
+        Duration::from_secs_f64(((all - done) * factor / 1e3).max(0.0))
     }
 }
 
@@ -275,6 +306,11 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::new(format!("the system gives no threads: {error}")))?;
     let progress = Progress::new();
     let what = Arc::new(args.what);
+    let seconds = what.expected_seconds()?;
+    // One that another process started to measure for it shows nothing.
+    if seconds > 0.0 {
+        progress.expect(seconds);
+    }
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         // On the threads of the runtime like everything else: this one only waits.
@@ -284,7 +320,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
             () = signals.next() => Err(Failure::interrupted()),
         }
     });
-    progress.0.finish_and_clear();
+    progress.bar.finish_and_clear();
     runtime.shutdown_background();
     let (kind, output) = what.output();
     match outcome? {
@@ -302,7 +338,7 @@ async fn measure(what: Arc<What>, progress: Progress) -> Result<Option<Outcome>,
         What::Latest(args) => latest::run(args, &progress).await.map(Some),
         What::Classes(args) => classes::run(args, &progress).await.map(Some),
         What::Memory(args) => memory::run(args, &progress).await,
-        What::Results(args) => results::run(args).await.map(Some),
+        What::Results(args) => results::run(args, &progress).await.map(Some),
     }
 }
 
@@ -337,4 +373,20 @@ fn write(kind: &str, outcome: &Outcome, machine: &Machine, output: &Output) -> R
         save(path, &json)?;
     }
     text::print(&outcome.table.render(text::terminal_width()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_grows_with_what_comes_between_measurements() {
+        let progress = Progress::new();
+        progress.expect(100.0);
+        assert_eq!(progress.left(Duration::from_secs(5)), Duration::from_secs(100));
+        progress.of("bench hol".into()).advance(20.0);
+        assert_eq!(progress.left(Duration::from_secs(30)), Duration::from_secs(120));
+        progress.advance(80.0);
+        assert_eq!(progress.left(Duration::from_secs(150)), Duration::ZERO);
+    }
 }

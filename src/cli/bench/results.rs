@@ -106,15 +106,18 @@ impl Gate {
     }
 }
 
-pub(super) async fn run(args: &ResultsArgs) -> Result<Outcome, Failure> {
-    let machine = Machine::look();
-    let mut page = head(&machine, args.output.workers);
-    let (mut rows, mut rounds, mut curves, mut bars) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut parts = String::new();
-    for part in &PARTS {
-        let mut arguments: Vec<String> = part.arguments.iter().map(ToString::to_string).collect();
+impl ResultsArgs {
+    pub(super) fn expected_seconds(&self) -> Result<f64, Failure> {
+        PARTS.iter().map(|part| part.what(self)?.1.expected_seconds()).sum()
+    }
+}
+
+impl Part {
+    /// The benchmark: as it is written on a command line, and as it runs.
+    fn what(&self, args: &ResultsArgs) -> Result<(String, What), Failure> {
+        let mut arguments: Vec<String> = self.arguments.iter().map(ToString::to_string).collect();
         arguments.extend(["--rounds".into(), args.rounds.to_string()]);
-        let seconds = match part.arguments[0] {
+        let seconds = match self.arguments[0] {
             "memory" => None,
             "hol" | "latest" | "classes" => Some(args.hol_seconds),
             _ => Some(args.seconds),
@@ -122,24 +125,14 @@ pub(super) async fn run(args: &ResultsArgs) -> Result<Outcome, Failure> {
         if let Some(seconds) = seconds {
             arguments.extend(["--seconds".into(), seconds.as_secs_f64().to_string()]);
         }
-        let what = Alone::try_parse_from(std::iter::once("bench".to_owned()).chain(arguments.iter().cloned())).map_err(Failure::new)?.what;
-        let progress = Progress::new();
-        let outcome = Box::pin(super::measure(Arc::new(what), progress.clone())).await?;
-        progress.0.finish_and_clear();
-        let Some(outcome) = outcome else { continue };
-        let _ = write!(
-            parts,
-            "## {}\n\n{} `meshwork bench {}`:\n\n```text\n{}```\n\n",
-            part.title,
-            part.says,
-            arguments.join(" "),
-            outcome.table.render(Some(200))
-        );
-        rows.push(outcome.rows);
-        rounds.extend(outcome.rounds);
-        curves.extend(outcome.curves);
-        bars.extend(outcome.bars);
+        let command = arguments.join(" ");
+        let what = Alone::try_parse_from(std::iter::once("bench".to_owned()).chain(arguments)).map_err(Failure::new)?.what;
+        Ok((command, what))
     }
+}
+
+pub(super) async fn run(args: &ResultsArgs, progress: &Progress) -> Result<Outcome, Failure> {
+    // Before the measurements, which would be lost for a file that cannot be read.
     let compared = match &args.compare {
         None => Vec::new(),
         Some(path) => {
@@ -149,6 +142,28 @@ pub(super) async fn run(args: &ResultsArgs) -> Result<Outcome, Failure> {
             found["rows"].as_array().cloned().unwrap_or_default()
         }
     };
+    let machine = Machine::look();
+    let mut page = head(&machine, args.output.workers);
+    let (mut rows, mut rounds, mut curves, mut bars) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut parts = String::new();
+    for (index, part) in PARTS.iter().enumerate() {
+        let (command, what) = part.what(args)?;
+        let progress = progress.of(format!("bench {} ({} of {})", part.arguments[0], index + 1, PARTS.len()));
+        let outcome = Box::pin(super::measure(Arc::new(what), progress)).await?;
+        let Some(outcome) = outcome else { continue };
+        let _ = write!(
+            parts,
+            "## {}\n\n{} `meshwork bench {}`:\n\n```text\n{}```\n\n",
+            part.title,
+            part.says,
+            command,
+            outcome.table.render(None)
+        );
+        rows.push(outcome.rows);
+        rounds.extend(outcome.rounds);
+        curves.extend(outcome.curves);
+        bars.extend(outcome.bars);
+    }
     let [channels, latency, hol, latest, classes, memory] = rows.as_slice() else {
         return Err(Failure::new("a part was not measured"));
     };
@@ -158,16 +173,23 @@ pub(super) async fn run(args: &ResultsArgs) -> Result<Outcome, Failure> {
     for gate in &gates {
         let _ = writeln!(page, "| {} | {} | {} | {} |", gate.id, gate.promise, gate.measured, gate.verdict("**no**"));
     }
-    page += "\n";
+    let promised: Vec<bool> = gates.iter().filter_map(|gate| gate.held).collect();
+    let held = promised.iter().filter(|held| **held).count();
+    let _ = write!(page, "\n{held} of {} held; a line with – is there for comparison.", promised.len());
+    if compared.is_empty() {
+        page += " Other libraries were not measured in this run, so what is promised against them is missing: C6, C7 and C9.";
+    }
+    page += "\n\n";
     page += &parts;
     if !compared.is_empty() {
         page += &comparison(&compared);
     }
     std::fs::write(&args.out, page.trim_end().to_owned() + "\n")
         .map_err(|error| Failure::new(format!("cannot write {}: {error}", args.out.display())))?;
-    let mut table = Table::new(&[("", Align::Left), ("promised", Align::Left), ("measured", Align::Right), ("held", Align::Left)]);
+    // Terminals cut what is too long for them, and that must be neither a verdict nor a figure.
+    let mut table = Table::new(&[("held", Align::Left), ("", Align::Left), ("measured", Align::Left), ("promised", Align::Left)]);
     for gate in &gates {
-        table.row([gate.id.into(), gate.promise.clone(), gate.measured.clone(), gate.verdict("NO").into()]);
+        table.row([gate.verdict("NO").into(), gate.id.into(), gate.measured.clone(), gate.promise.clone()]);
     }
     Ok(Outcome {
         settings: json!({ "out": args.out, "compare": args.compare, "seconds": args.seconds.as_secs_f64(), "hol_seconds": args.hol_seconds.as_secs_f64(), "rounds": args.rounds }),
@@ -479,7 +501,7 @@ mod tests {
             memory: &memory,
             compared: &compared,
         };
-        let found: Vec<_> = gates(&measured).into_iter().map(|gate| (gate.id, gate.measured, gate.verdict("no"))).collect();
+        let found: Vec<_> = gates(&measured).into_iter().map(|gate| (gate.id, gate.measured.clone(), gate.verdict("no"))).collect();
         assert!(found.contains(&("C1", "0.96".into(), "yes")) && found.contains(&("C1", "0.50".into(), "no")), "{found:?}");
         assert!(found.contains(&("C12", "18 ×".into(), "no")), "{found:?}");
         let idle: Vec<_> = found.iter().filter_map(|(_, measured, held)| Some((measured.strip_prefix("240 µs, ")?, *held))).collect();
