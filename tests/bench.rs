@@ -59,6 +59,20 @@ fn a_slow_reader_makes_a_phase_of_its_own() {
 }
 
 #[test]
+fn urgent_messages_can_be_sent_twice() {
+    let short = ["--seconds", "0.3", "--warm-up", "0.2", "--rounds", "1", "--bulk", "2"];
+    let found = json(&[&["hol", "--config", "meshwork,meshwork-twice", "--link", "50mbit,4ms,loss=1%"][..], &short].concat());
+    assert_eq!(column(&found, "config"), ["meshwork", "meshwork-twice"]);
+    assert_eq!(column(&found, "unanswered"), [0; 2]);
+    for round in found["rounds"].as_array().expect("there are rounds") {
+        // Each counts once, however often it was answered.
+        assert_eq!([&round["idle"]["count"], &round["loaded"]["count"]], [60; 2], "{round}");
+    }
+    let found = json(&["hol", "--config", "meshwork-twice", "--seconds", "0.2", "--warm-up", "0.1", "--rounds", "1", "--bulk", "2"]);
+    assert_eq!(column(&found, "link"), ["loopback"]);
+}
+
+#[test]
 fn values_have_an_age() {
     let found = json(&["latest", "--link", "20mbit,4ms", "--seconds", "0.4", "--warm-up", "0.2", "--rounds", "1"]);
     assert_eq!(column(&found, "config"), ["meshwork", "quinn"]);
@@ -111,7 +125,14 @@ fn latency_has_three_patterns_and_a_page() {
     let page = std::env::temp_dir().join(format!("meshwork-bench-{}.html", std::process::id()));
     let path: &str = page.to_str().expect("the temporary folder has a plain name");
     let found = json(&["latency", "--seconds", "0.2", "--rounds", "2", "--rate", "200", "--report", path]);
-    assert_eq!(found["rows"].as_array().map(Vec::len), Some(12));
+    assert_eq!(column(&found, "case")[..5], ["meshwork", "meshwork-shared", "quinn", "quinn-threads", "tcp-tls"]);
+    assert_eq!(found["rows"].as_array().map(Vec::len), Some(15));
+    for row in found["rows"].as_array().expect("there are rows") {
+        let is_compared = !["quinn", "tcp-tls"].contains(&row["case"].as_str().expect("a row has a name"));
+        assert_eq!([row["ratio"].is_f64(), row["p50_ratio"].is_f64()], [is_compared; 2], "{row}");
+    }
+    let baselines = found["rows"][0]["ratios"].as_array().expect("there are ratios").iter().map(|ratio| &ratio["baseline"]);
+    assert_eq!(baselines.collect::<Vec<_>>(), ["quinn", "quinn-threads"]);
     let text = std::fs::read_to_string(&page).expect("the page was written");
     assert!(text.starts_with("<!doctype html>") && text.contains("<svg") && !text.contains("http"));
     std::fs::remove_file(PathBuf::from(&page)).expect("the page can be removed");

@@ -52,6 +52,15 @@ pub(super) struct ChannelsArgs {
 }
 
 impl ChannelsArgs {
+    pub(super) fn expected_seconds(&self) -> f64 {
+        let cases: usize = self.sizes.iter().map(|size| self.subjects(*size).len()).sum();
+        self.case_seconds() * cases as f64 * f64::from(self.common.rounds)
+    }
+
+    fn case_seconds(&self) -> f64 {
+        (WARM_UP + self.common.seconds).as_secs_f64()
+    }
+
     fn subjects(&self, size: u32) -> Vec<Config> {
         if !self.config.is_empty() {
             return self.config.clone();
@@ -122,8 +131,6 @@ pub(super) async fn run(args: &ChannelsArgs, progress: &Progress) -> Result<Outc
     for size in &args.sizes {
         cases.extend(args.subjects(*size).into_iter().map(|config| Case { config, size: *size, spans: Vec::new(), facts: Vec::new() }));
     }
-    let each = (WARM_UP + args.common.seconds).as_secs_f64();
-    progress.expect(each * cases.len() as f64 * f64::from(args.common.rounds));
     let mut rounds = Vec::new();
     for round in 0..usize::from(args.common.rounds) {
         for case in &mut cases {
@@ -132,7 +139,7 @@ pub(super) async fn run(args: &ChannelsArgs, progress: &Progress) -> Result<Outc
             rounds.push(row(&Round { case: case.config.name(), size: case.size, round: round + 1, span: &span, facts: &facts }));
             case.spans.push(span);
             case.facts.push(facts);
-            progress.advance(each);
+            progress.advance(args.case_seconds());
         }
     }
     Ok(outcome(args, &cases, rounds))

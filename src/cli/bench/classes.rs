@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::ours::Ours;
+use super::ours::{Form, Ours};
 use super::samples::median;
 use super::subject::{Facts, Flow, Load, Span, Subject};
 use super::wire::Link;
@@ -47,6 +47,16 @@ pub(super) struct ClassesArgs {
     warm_up: Duration,
     #[command(flatten)]
     pub(super) common: Common,
+}
+
+impl ClassesArgs {
+    pub(super) fn expected_seconds(&self) -> f64 {
+        self.case_seconds() * self.link.len().max(1) as f64 * f64::from(self.common.rounds)
+    }
+
+    fn case_seconds(&self) -> f64 {
+        (self.warm_up + self.common.seconds).as_secs_f64()
+    }
 }
 
 struct Case {
@@ -82,8 +92,6 @@ fn part(spans: &[Span; CLASSES.len()], index: usize) -> f64 {
 pub(super) async fn run(args: &ClassesArgs, progress: &Progress) -> Result<Outcome, Failure> {
     let links = if args.link.is_empty() { vec![DEFAULT_LINK.parse().map_err(Failure::usage)?] } else { args.link.clone() };
     let mut cases: Vec<Case> = links.into_iter().map(|link| Case { link, rounds: Vec::new() }).collect();
-    let each = (args.warm_up + args.common.seconds).as_secs_f64();
-    progress.expect(each * cases.len() as f64 * f64::from(args.common.rounds));
     let mut rounds = Vec::new();
     for round in 0..usize::from(args.common.rounds) {
         for case in &mut cases {
@@ -94,7 +102,7 @@ pub(super) async fn run(args: &ClassesArgs, progress: &Progress) -> Result<Outco
                 "link": case.link.name(), "loss": case.link.loss, "round": round + 1, "classes": classes.collect::<Vec<_>>(), "facts": facts,
             }));
             case.rounds.push(spans);
-            progress.advance(each);
+            progress.advance(args.case_seconds());
         }
     }
     Ok(outcome(args, &cases, rounds))
@@ -149,7 +157,7 @@ fn outcome(args: &ClassesArgs, cases: &[Case], rounds: Vec<serde_json::Value>) -
 /// One round: what arrived of each class, and what the transport knows.
 async fn measure(link: &Link, args: &ClassesArgs, seed: u64) -> Result<([Span; CLASSES.len()], Facts), Failure> {
     let channels = CLASSES.map(|class| ChannelSpec::new(name_of(class)).class(class));
-    let ours = Ours::start(1, Some(link), seed, false, &channels).await?;
+    let ours = Ours::start(Form::Alone, 1, Some(link), seed, &channels).await?;
     let far = ours.far().first().ok_or_else(|| Failure::new("meshwork: no peer"))?;
     let load = Load { size: args.size as usize, lanes: args.senders.into(), channels: 1, rate: None, read_rate: None };
     let mut tasks = JoinSet::new();

@@ -28,6 +28,9 @@ const SUITE: [&str; 6] = [
     "100mbit,20ms,loss=1%",
 ];
 
+/// Those of them on which urgent messages are also sent twice.
+const SUITE_TWICE: [&str; 2] = ["100mbit,20ms", "100mbit,20ms,loss=1%"];
+
 /// What a slow reader takes, of what one took that kept up.
 const SLOW_PART: f64 = 0.1;
 
@@ -36,10 +39,13 @@ const SLOW_PART: f64 = 0.1;
 Urgent messages go out at a fixed rate, are echoed, and are timed from the moment at which each was due: what a sender cannot hand over counts as \
 waiting. The ratio is the p99 beside bulk by the p99 of the same round without it. The rate of a link counts the bytes of UDP payloads.
 
-Subjects: `meshwork`; `quinn-priority`, raw quinn with its defaults and a stream priority for the urgent messages; `quinn-one-stream`, everything on one \
+Subjects: `meshwork`; `meshwork-twice` (with --config, and on two links of the suite), which sends each urgent message once on the first connection and once on the second, the one for \
+bulk, there on a channel of the highest class: the far end echoes each copy on the channel on which it came, and the first answer counts. A node opens the second connection when much bulk \
+waits, for what it sends itself: until then, as in the idle phase, both copies go over the first connection, and so do both answers at any time, because the far end sends no bulk. A second copy \
+that finds its queue full is dropped. `quinn-priority`, raw quinn with its defaults and a stream priority for the urgent messages; `quinn-one-stream`, everything on one \
 stream, which shows the blocking; without a link also `tcp-tls`, one connection whose writer takes urgent messages first.
 
-With --slow-reader each round of `meshwork` goes on with the same urgent messages and the same bulk, of which the receiver takes a tenth as many messages in a second as it did before: all windows and queues of the bulk fill up. The slow p99 is that of the urgent messages then; against the p99 with a reader that keeps up it shows whether a slow reader of one channel holds up another.")]
+With --slow-reader each round of `meshwork`, and of its variants, goes on with the same urgent messages and the same bulk, of which the receiver takes a tenth as many messages in a second as it did before: all windows and queues of the bulk fill up. The slow p99 is that of the urgent messages then; against the p99 with a reader that keeps up it shows whether a slow reader of one channel holds up another.")]
 pub(super) struct HolArgs {
     /// A link: rate and round trip, then `queue=TIME` (100ms) and `loss=PERCENT`; for example 100mbit,20ms,queue=100ms,loss=1%. Without: loopback
     #[arg(long, value_name = "LINK")]
@@ -47,10 +53,10 @@ pub(super) struct HolArgs {
     /// Run each link with each of these losses, in percent or as a part
     #[arg(long, value_name = "PERCENT", value_delimiter = ',', value_parser = loss)]
     loss: Vec<f64>,
-    /// Run the four links of the study, two losses, and loopback
+    /// Run the four links of the study, two losses, and loopback; `meshwork-twice` on 100mbit,20ms without loss and with 1%
     #[arg(long, conflicts_with_all = ["link", "loss"])]
     suite: bool,
-    /// Measure `meshwork` also with a receiver of the bulk that takes a tenth of what it did
+    /// Measure `meshwork`, and its variants, also with a receiver of the bulk that takes a tenth of what it did
     #[arg(long)]
     slow_reader: bool,
     /// Bulk senders, 1 to 256
@@ -142,6 +148,20 @@ impl Case {
 }
 
 impl HolArgs {
+    pub(super) fn expected_seconds(&self) -> Result<f64, Failure> {
+        Ok(cases(self)?.iter().map(|case| self.case_seconds(case)).sum::<f64>() * f64::from(self.common.rounds))
+    }
+
+    /// What one round of a subject takes.
+    fn case_seconds(&self, case: &Case) -> f64 {
+        let phases = if self.has_slow_reader(case.config) { 3.0 } else { 2.0 };
+        phases * (self.warm_up(case) + self.common.seconds).as_secs_f64()
+    }
+
+    fn warm_up(&self, case: &Case) -> Duration {
+        self.warm_up.unwrap_or(Duration::from_millis(if case.link.is_some() { 2_000 } else { 500 }))
+    }
+
     fn has_slow_reader(&self, config: Config) -> bool {
         self.slow_reader && config.is_ours()
     }
@@ -151,7 +171,8 @@ fn name_of(link: Option<&Link>) -> String {
     link.map_or_else(|| "loopback".into(), Link::name)
 }
 
-pub(super) async fn run(args: &HolArgs, progress: &Progress) -> Result<Outcome, Failure> {
+/// Every subject on every link, if all of them can be measured.
+fn cases(args: &HolArgs) -> Result<Vec<Case>, Failure> {
     let mut links: Vec<Option<Link>> = if args.suite {
         let parsed: Result<Vec<Link>, String> = SUITE.iter().map(|text| text.parse()).collect();
         parsed.map_err(Failure::usage)?.into_iter().map(Some).chain([None]).collect()
@@ -170,10 +191,14 @@ pub(super) async fn run(args: &HolArgs, progress: &Progress) -> Result<Outcome, 
     }
     let mut cases = Vec::new();
     for link in links {
-        let default = match link {
-            Some(_) => vec![Config::Meshwork, Config::QuinnPriority, Config::QuinnOneStream],
-            None => vec![Config::Meshwork, Config::QuinnPriority, Config::QuinnOneStream, Config::TcpTls],
-        };
+        let mut default = vec![Config::Meshwork];
+        if args.suite && link.as_ref().is_some_and(|link| SUITE_TWICE.contains(&link.to_string().as_str())) {
+            default.push(Config::MeshworkTwice);
+        }
+        default.extend([Config::QuinnPriority, Config::QuinnOneStream]);
+        if link.is_none() {
+            default.push(Config::TcpTls);
+        }
         for config in if args.config.is_empty() { default } else { args.config.clone() } {
             cases.push(Case::new(link.clone(), config));
         }
@@ -184,11 +209,11 @@ pub(super) async fn run(args: &HolArgs, progress: &Progress) -> Result<Outcome, 
     if args.slow_reader && !cases.iter().any(|case| args.has_slow_reader(case.config)) {
         return Err(Failure::usage("--slow-reader is of `meshwork` alone, which is not among the subjects"));
     }
-    let warm_up = |case: &Case| args.warm_up.unwrap_or(Duration::from_millis(if case.link.is_some() { 2_000 } else { 500 }));
-    let phases = |case: &Case| if args.has_slow_reader(case.config) { 3.0 } else { 2.0 };
-    let seconds = |case: &Case| phases(case) * (warm_up(case) + args.common.seconds).as_secs_f64();
-    progress.expect(cases.iter().map(seconds).sum::<f64>() * f64::from(args.common.rounds));
+    Ok(cases)
+}
 
+pub(super) async fn run(args: &HolArgs, progress: &Progress) -> Result<Outcome, Failure> {
+    let mut cases = cases(args)?;
     let mut rounds = Vec::new();
     let mut unanswered = vec![0; cases.len()];
     for round in 0..usize::from(args.common.rounds) {
@@ -197,7 +222,7 @@ pub(super) async fn run(args: &HolArgs, progress: &Progress) -> Result<Outcome, 
             progress.show(format!("{link} {} round {}", case.config.name(), round + 1));
             let beat = Beat {
                 every: Duration::from_millis(args.every.into()),
-                warm_up: warm_up(case),
+                warm_up: args.warm_up(case),
                 length: args.common.seconds,
                 size: args.size.into(),
             };
@@ -222,7 +247,7 @@ pub(super) async fn run(args: &HolArgs, progress: &Progress) -> Result<Outcome, 
             case.loaded.push(once.loaded);
             case.bulk.push(once.bulk);
             case.slow.extend(once.slow);
-            progress.advance(seconds(case));
+            progress.advance(args.case_seconds(case));
         }
     }
     Ok(outcome(args, &cases, &unanswered, rounds))

@@ -26,7 +26,10 @@ const WARM_UP: Duration = Duration::from_millis(300);
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Patterns: `idle`, request and reply one after the other, timed from the call; `echo` and `one-way` at the rate, whatever the answers do, timed from the \
-moment at which each message was due. Baselines: `quinn` (a long-lived stream) and, without a link, `tcp-tls`.")]
+moment at which each message was due. Baselines: `quinn` (a long-lived stream) and, without a link, `tcp-tls`.
+
+`quinn-threads`, without a link, is `quinn` with each endpoint, its connections and what echoes at the far end on a thread of its own, as a node of `meshwork` is, while the program that \
+pings stays where it is: what it takes longer than `quinn` is the change of threads. Ratios are medians over rounds of the two figures of the same round; less is better.")]
 pub(super) struct LatencyArgs {
     /// Messages in a second for `echo` and `one-way`, 1 to 200000
     #[arg(long, default_value_t = 1_000, value_name = "RATE", value_parser = clap::value_parser!(u32).range(1..=200_000))]
@@ -44,6 +47,24 @@ pub(super) struct LatencyArgs {
     pub(super) common: Common,
 }
 
+impl LatencyArgs {
+    pub(super) fn expected_seconds(&self) -> f64 {
+        self.case_seconds() * (Pattern::ALL.len() * self.subjects().len()) as f64 * f64::from(self.common.rounds)
+    }
+
+    fn case_seconds(&self) -> f64 {
+        (WARM_UP + self.common.seconds).as_secs_f64()
+    }
+
+    fn subjects(&self) -> Vec<Config> {
+        match (self.config.as_slice(), &self.link) {
+            ([], None) => vec![Config::Meshwork, Config::MeshworkShared, Config::Quinn, Config::QuinnThreads, Config::TcpTls],
+            ([], Some(_)) => vec![Config::Meshwork, Config::MeshworkShared, Config::Quinn],
+            (subjects, _) => subjects.to_vec(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pattern {
     Idle,
@@ -52,6 +73,8 @@ enum Pattern {
 }
 
 impl Pattern {
+    const ALL: [Pattern; 3] = [Pattern::Idle, Pattern::Echo, Pattern::OneWay];
+
     fn name(self) -> &'static str {
         match self {
             Pattern::Idle => "idle",
@@ -79,6 +102,17 @@ struct Row {
     baseline: Option<&'static str>,
     /// The p99 by that of the baseline; less is better.
     ratio: Option<f64>,
+    /// The p50 by that of the baseline.
+    p50_ratio: Option<f64>,
+    /// The same for every form of quinn that was measured.
+    ratios: Vec<Ratio>,
+}
+
+#[derive(Serialize)]
+struct Ratio {
+    baseline: &'static str,
+    p50: f64,
+    p99: f64,
 }
 
 #[derive(Serialize)]
@@ -92,20 +126,14 @@ struct Round {
 }
 
 pub(super) async fn run(args: &LatencyArgs, progress: &Progress) -> Result<Outcome, Failure> {
-    let subjects = match (args.config.as_slice(), &args.link) {
-        ([], None) => vec![Config::Meshwork, Config::MeshworkShared, Config::Quinn, Config::TcpTls],
-        ([], Some(_)) => vec![Config::Meshwork, Config::MeshworkShared, Config::Quinn],
-        (subjects, _) => subjects.to_vec(),
-    };
+    let subjects = args.subjects();
     if args.link.is_some() && subjects.contains(&Config::TcpTls) {
         return Err(super::no_tcp_on_a_link());
     }
     let mut cases = Vec::new();
-    for pattern in [Pattern::Idle, Pattern::Echo, Pattern::OneWay] {
+    for pattern in Pattern::ALL {
         cases.extend(subjects.iter().map(|config| Case { config: *config, pattern, samples: Vec::new(), unanswered: 0 }));
     }
-    let each = (WARM_UP + args.common.seconds).as_secs_f64();
-    progress.expect(each * cases.len() as f64 * f64::from(args.common.rounds));
     let mut rounds = Vec::new();
     for round in 0..usize::from(args.common.rounds) {
         for case in &mut cases {
@@ -115,7 +143,7 @@ pub(super) async fn run(args: &LatencyArgs, progress: &Progress) -> Result<Outco
             rounds.push(row(&Round { case: case.config.name(), pattern: case.pattern.name(), round: round + 1, unanswered, summary }));
             case.samples.push(samples);
             case.unanswered += unanswered;
-            progress.advance(each);
+            progress.advance(args.case_seconds());
         }
     }
     Ok(outcome(args, &cases, rounds))
@@ -155,16 +183,22 @@ fn outcome(args: &LatencyArgs, cases: &[Case], rounds: Vec<serde_json::Value>) -
         ("p50 us", Align::Right),
         ("p99 us", Align::Right),
         ("p99.9 us", Align::Right),
+        ("p50 by quinn's", Align::Right),
         ("p99 by quinn's", Align::Right),
     ]);
     let (mut rows, mut curves) = (Vec::new(), Vec::new());
     for case in cases {
         let over = |part: f64| median(case.samples.iter().map(|samples| samples.quantile_ms(part) * 1e3));
-        let quinn = cases.iter().find(|other| other.config == Config::Quinn && other.pattern == case.pattern && case.config.is_ours());
-        let ratio = quinn.map(|quinn| {
-            let pairs = case.samples.iter().zip(&quinn.samples);
-            median(pairs.map(|(ours, quinn)| ours.quantile_ms(0.99) / quinn.quantile_ms(0.99).max(1e-3)))
-        });
+        let against = |baselines: &[Config]| -> Vec<Ratio> {
+            let others = cases.iter().filter(|other| other.pattern == case.pattern && baselines.contains(&other.config));
+            others.map(|other| ratio(case, other)).collect()
+        };
+        let ratios = match case.config {
+            Config::QuinnThreads => against(&[Config::Quinn]),
+            config if config.is_ours() => against(&[Config::Quinn, Config::QuinnThreads]),
+            _ => Vec::new(),
+        };
+        let quinn = ratios.iter().find(|ratio| ratio.baseline == Config::Quinn.name());
         let said = Row {
             case: case.config.name(),
             pattern: case.pattern.name(),
@@ -172,16 +206,20 @@ fn outcome(args: &LatencyArgs, cases: &[Case], rounds: Vec<serde_json::Value>) -
             p99_us: over(0.99),
             p999_us: over(0.999),
             unanswered: case.unanswered,
-            baseline: quinn.map(|_| "quinn"),
-            ratio,
+            baseline: quinn.map(|ratio| ratio.baseline),
+            ratio: quinn.map(|ratio| ratio.p99),
+            p50_ratio: quinn.map(|ratio| ratio.p50),
+            ratios,
         };
+        let cell = |ratio: Option<f64>| ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
         table.row([
             said.pattern.into(),
             said.case.into(),
             format!("{:.0}", said.p50_us),
             format!("{:.0}", said.p99_us),
             format!("{:.0}", said.p999_us),
-            said.ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")),
+            cell(said.p50_ratio),
+            cell(said.ratio),
         ]);
         let mut all = Samples::new();
         case.samples.iter().for_each(|samples| all.add(samples));
@@ -199,4 +237,13 @@ fn outcome(args: &LatencyArgs, cases: &[Case], rounds: Vec<serde_json::Value>) -
         curves,
         bars: Vec::new(),
     }
+}
+
+/// The middle of the ratios of each round: rounds differ more than subjects within one.
+fn ratio(case: &Case, other: &Case) -> Ratio {
+    let over = |part: f64| {
+        let pairs = case.samples.iter().zip(&other.samples);
+        median(pairs.map(|(one, other)| one.quantile_ms(part) / other.quantile_ms(part).max(1e-3)))
+    };
+    Ratio { baseline: other.config.name(), p50: over(0.5), p99: over(0.99) }
 }

@@ -53,6 +53,20 @@ fn factor(text: &str) -> Result<f64, String> {
     if (0.1..=100.0).contains(&factor) { Ok(factor) } else { Err("from 0.1 to 100".into()) }
 }
 
+impl LatestArgs {
+    pub(super) fn expected_seconds(&self) -> f64 {
+        self.case_seconds() * (self.link.len().max(1) * self.subjects().len()) as f64 * f64::from(self.common.rounds)
+    }
+
+    fn case_seconds(&self) -> f64 {
+        (self.warm_up + self.common.seconds).as_secs_f64()
+    }
+
+    fn subjects(&self) -> Vec<Config> {
+        if self.config.is_empty() { vec![Config::Meshwork, Config::Quinn] } else { self.config.clone() }
+    }
+}
+
 struct Case {
     link: Link,
     config: Config,
@@ -111,7 +125,7 @@ impl Case {
 }
 
 pub(super) async fn run(args: &LatestArgs, progress: &Progress) -> Result<Outcome, Failure> {
-    let subjects = if args.config.is_empty() { vec![Config::Meshwork, Config::Quinn] } else { args.config.clone() };
+    let subjects = args.subjects();
     if subjects.contains(&Config::TcpTls) {
         return Err(super::no_tcp_on_a_link());
     }
@@ -120,8 +134,6 @@ pub(super) async fn run(args: &LatestArgs, progress: &Progress) -> Result<Outcom
         .iter()
         .flat_map(|link: &Link| subjects.iter().map(|config| Case { link: link.clone(), config: *config, rounds: Vec::new() }))
         .collect();
-    let each = (args.warm_up + args.common.seconds).as_secs_f64();
-    progress.expect(each * cases.len() as f64 * f64::from(args.common.rounds));
 
     let mut rounds = Vec::new();
     for round in 0..usize::from(args.common.rounds) {
@@ -138,7 +150,7 @@ pub(super) async fn run(args: &LatestArgs, progress: &Progress) -> Result<Outcom
                 facts: &facts,
             }));
             case.rounds.push(aged);
-            progress.advance(each);
+            progress.advance(args.case_seconds());
         }
     }
     Ok(outcome(args, &cases, rounds))

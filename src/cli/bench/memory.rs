@@ -30,6 +30,8 @@ use super::{Bar, Config, Outcome, Output, Progress, ours, row};
 use crate::cli::Failure;
 use crate::cli::text::{self, Align, Table};
 
+/// What is measured.
+const SUBJECTS: [Config; 3] = [Config::Meshwork, Config::MeshworkLinks, Config::Quinn];
 /// How long everything is left alone before each look.
 const SETTLE: Duration = Duration::from_secs(2);
 /// What a subject takes, for the progress bar.
@@ -62,6 +64,13 @@ pub(super) struct MemoryArgs {
     pub(super) output: Output,
 }
 
+impl MemoryArgs {
+    /// Nothing where another process waits for this one and shows how far it is.
+    pub(super) fn expected_seconds(&self) -> f64 {
+        if self.alone.is_some() { 0.0 } else { SECONDS * SUBJECTS.len() as f64 * f64::from(self.rounds) }
+    }
+}
+
 /// What one process has found.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Found {
@@ -92,9 +101,7 @@ pub(super) async fn run(args: &MemoryArgs, progress: &Progress) -> Result<Option
         text::print(&format!("{}\n", text::json_line(&found)))?;
         return Ok(None);
     }
-    let subjects = [Config::Meshwork, Config::MeshworkLinks, Config::Quinn];
-    progress.expect(SECONDS * subjects.len() as f64 * f64::from(args.rounds));
-    let mut found: Vec<(Config, Vec<Found>)> = subjects.into_iter().map(|config| (config, Vec::new())).collect();
+    let mut found: Vec<(Config, Vec<Found>)> = SUBJECTS.into_iter().map(|config| (config, Vec::new())).collect();
     let mut rounds = Vec::new();
     for round in 0..args.rounds {
         for (config, all) in &mut found {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `subject` | what every subject can do, how its traffic is counted and its latency heard |
 //! | `ours` | Meshwork, through its public interface |
-//! | `raw`, `tls`, `keys` | the baselines: raw quinn in six forms, TCP with TLS, and the keys of both |
+//! | `raw`, `tls`, `keys` | the baselines: raw quinn in seven forms, TCP with TLS, and the keys of both |
 //! | `wire` | a link in user space: rate, delay, queue, loss |
 //! | `channels` | `bench channels`: messages and bytes for a second of processor time |
 //! | `latency` | `bench latency`: idle, and at a fixed rate |
@@ -16,7 +16,7 @@
 //! | `samples`, `machine` | histograms; processor time, memory, what the machine is |
 //! | `page` | the report as one HTML page |
 //!
-//! Both ends run in this process, on one runtime; the processor time of both is counted. Cases take turns in rounds, and the figures are medians
+//! Both ends run in this process, on one runtime but for what is said to have threads of its own; the processor time of both is counted. Cases take turns in rounds, and the figures are medians
 //! over rounds, so that a busy moment of the machine falls on all of them.
 
 #![expect(clippy::disallowed_methods, reason = "it measures with the real clock and writes files")]
@@ -97,6 +97,19 @@ impl What {
             What::Results(args) => ("results", &args.output),
         }
     }
+
+    /// How long all measurements take, but for what comes between them.
+    fn expected_seconds(&self) -> Result<f64, Failure> {
+        match self {
+            What::Channels(args) => Ok(args.expected_seconds()),
+            What::Latency(args) => Ok(args.expected_seconds()),
+            What::Hol(args) => args.expected_seconds(),
+            What::Latest(args) => Ok(args.expected_seconds()),
+            What::Classes(args) => Ok(args.expected_seconds()),
+            What::Memory(args) => Ok(args.expected_seconds()),
+            What::Results(args) => args.expected_seconds(),
+        }
+    }
 }
 
 /// What all of them take.
@@ -114,7 +127,7 @@ struct Common {
 
 #[derive(Args, Debug)]
 struct Output {
-    /// Threads of the runtime that the subjects run on, 1 to 64; each node of `meshwork`, but not of `meshwork-shared`, has one more of its own
+    /// Threads of the runtime that the subjects run on, 1 to 64; each node of `meshwork` and `meshwork-twice`, but not of `meshwork-shared`, and each endpoint of `quinn-threads` has one more of its own
     #[arg(long, default_value_t = 2, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=64))]
     workers: u8,
     /// Write rows, every round and the raw histograms as JSON to this file, `-` for the standard output
@@ -138,9 +151,13 @@ enum Config {
     Meshwork,
     /// The nodes on the runtime of the program, as the baselines are.
     MeshworkShared,
+    /// As `meshwork`, and each urgent message goes out twice: once on the first connection and once on the second, the one for bulk.
+    MeshworkTwice,
     /// The links of two endpoints, without nodes on top.
     MeshworkLinks,
     Quinn,
+    /// As `quinn`, each endpoint on a thread of its own, as a node of `meshwork` is.
+    QuinnThreads,
     QuinnSame,
     QuinnPriority,
     QuinnOneStream,
@@ -154,8 +171,10 @@ impl Config {
         match self {
             Config::Meshwork => "meshwork",
             Config::MeshworkShared => "meshwork-shared",
+            Config::MeshworkTwice => "meshwork-twice",
             Config::MeshworkLinks => "meshwork-links",
             Config::Quinn => "quinn",
+            Config::QuinnThreads => "quinn-threads",
             Config::QuinnSame => "quinn-same",
             Config::QuinnPriority => "quinn-priority",
             Config::QuinnOneStream => "quinn-one-stream",
@@ -166,19 +185,21 @@ impl Config {
     }
 
     fn is_ours(self) -> bool {
-        matches!(self, Config::Meshwork | Config::MeshworkShared | Config::MeshworkLinks)
+        matches!(self, Config::Meshwork | Config::MeshworkShared | Config::MeshworkTwice | Config::MeshworkLinks)
     }
 
     /// Connects one end with `peers` others, over a link or over loopback. Nodes define these channels.
     async fn start(self, peers: usize, link: Option<&Link>, seed: u64, channels: &[ChannelSpec]) -> Result<Box<dyn Subject>, Failure> {
+        let ours = async |form| Ok(Box::new(ours::Ours::start(form, peers, link, seed, channels).await?) as Box<dyn Subject>);
         let form = match self {
-            Config::Meshwork | Config::MeshworkShared => {
-                return Ok(Box::new(ours::Ours::start(peers, link, seed, self == Config::MeshworkShared, channels).await?));
-            }
+            Config::Meshwork => return ours(ours::Form::Alone).await,
+            Config::MeshworkShared => return ours(ours::Form::Shared).await,
+            Config::MeshworkTwice => return ours(ours::Form::Twice).await,
             Config::MeshworkLinks => return Err(Failure::usage("meshwork-links is a case of `bench memory` alone")),
             Config::TcpTls if link.is_some() => return Err(no_tcp_on_a_link()),
             Config::TcpTls => return Ok(Box::new(tls::Tls::start(peers).await?)),
             Config::Quinn => Form::Plain,
+            Config::QuinnThreads => Form::Threads,
             Config::QuinnSame => Form::Same,
             Config::QuinnPriority => Form::Priority,
             Config::QuinnOneStream => Form::OneStream,
@@ -230,27 +251,45 @@ fn now() -> Instant {
 
 /// A bar on the standard error, when that is a terminal.
 #[derive(Clone)]
-struct Progress(ProgressBar);
+struct Progress {
+    bar: ProgressBar,
+    began: Instant,
+    /// What is measured, before what is said of it.
+    what: String,
+}
 
 impl Progress {
     fn new() -> Self {
         let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let style = ProgressStyle::with_template("{bar:24} {percent:>3} %  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
-        Progress(ProgressBar::with_draw_target(Some(0), target).with_style(style))
+        Progress { bar: ProgressBar::with_draw_target(Some(0), target).with_style(style), began: now(), what: String::new() }
+    }
+
+    /// The same bar for one of several benchmarks.
+    fn of(&self, what: String) -> Self {
+        Progress { what: format!("{what}, "), ..self.clone() }
     }
 
     /// So many seconds in all.
     fn expect(&self, seconds: f64) {
-        self.0.set_length((seconds * 1e3) as u64);
+        self.bar.set_length((seconds * 1e3) as u64);
     }
 
     fn advance(&self, seconds: f64) {
-        self.0.inc((seconds * 1e3) as u64);
+        self.bar.inc((seconds * 1e3) as u64);
     }
 
     fn show(&self, message: String) {
-        self.0.set_message(message);
-        self.0.tick();
+        let left = self.left(self.began.elapsed());
+        self.bar.set_message(format!("{} left  {}{message}", text::duration(left), self.what));
+        self.bar.tick();
+    }
+
+    /// The time left, if what comes between measurements goes on to take what it took so far.
+    fn left(&self, elapsed: Duration) -> Duration {
+        let (done, all) = (self.bar.position() as f64, self.bar.length().unwrap_or(0) as f64);
+        let factor = if done > 0.0 { elapsed.as_secs_f64() * 1e3 / done } else { 1.0 };
+        Duration::from_secs_f64(((all - done) * factor / 1e3).max(0.0))
     }
 }
 
@@ -267,6 +306,11 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::new(format!("the system gives no threads: {error}")))?;
     let progress = Progress::new();
     let what = Arc::new(args.what);
+    let seconds = what.expected_seconds()?;
+    // One that another process started to measure for it shows nothing.
+    if seconds > 0.0 {
+        progress.expect(seconds);
+    }
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         // On the threads of the runtime like everything else: this one only waits.
@@ -276,7 +320,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
             () = signals.next() => Err(Failure::interrupted()),
         }
     });
-    progress.0.finish_and_clear();
+    progress.bar.finish_and_clear();
     runtime.shutdown_background();
     let (kind, output) = what.output();
     match outcome? {
@@ -294,7 +338,7 @@ async fn measure(what: Arc<What>, progress: Progress) -> Result<Option<Outcome>,
         What::Latest(args) => latest::run(args, &progress).await.map(Some),
         What::Classes(args) => classes::run(args, &progress).await.map(Some),
         What::Memory(args) => memory::run(args, &progress).await,
-        What::Results(args) => results::run(args).await.map(Some),
+        What::Results(args) => results::run(args, &progress).await.map(Some),
     }
 }
 
@@ -329,4 +373,20 @@ fn write(kind: &str, outcome: &Outcome, machine: &Machine, output: &Output) -> R
         save(path, &json)?;
     }
     text::print(&outcome.table.render(text::terminal_width()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_grows_with_what_comes_between_measurements() {
+        let progress = Progress::new();
+        progress.expect(100.0);
+        assert_eq!(progress.left(Duration::from_secs(5)), Duration::from_secs(100));
+        progress.of("bench hol".into()).advance(20.0);
+        assert_eq!(progress.left(Duration::from_secs(30)), Duration::from_secs(120));
+        progress.advance(80.0);
+        assert_eq!(progress.left(Duration::from_secs(150)), Duration::ZERO);
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use meshwork_channels::channel::{Class, Path};
 use meshwork_channels::quic::{Endpoint, EndpointConfig, NodeKey, system_random};
 use meshwork_channels::{ChannelId, ChannelSpec, ClusterSecret, PeerId};
 use tokio::runtime::Handle;
@@ -17,12 +18,14 @@ use super::machine::{cpu_time, resident_bytes};
 use super::subject::{Boxed, Facts, Flow, Inlet, Load, Outlet, Pace, Subject, Way, number_of};
 use super::wire::{Link, Unlinked, Wire};
 use crate::cli::Failure;
-use crate::runtime::{Error, Node, Receiver, Sender};
+use crate::runtime::{Error, Node, Receiver, Sender, TrySendError};
 
 /// How long two nodes may take to find each other.
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 /// Urgent messages go here.
 const URGENT: ChannelId = ChannelId::COORDINATION;
+/// The second copies of urgent messages go here, where they are sent twice ([`twice_channel`]).
+const TWICE: ChannelId = ChannelId::named("bench-twice");
 /// Floods go here, over as many of them as are asked for.
 pub(super) const FLOODED: [ChannelId; 4] = [ChannelId::DATA, ChannelId::EVENTS, ChannelId::GOSSIP, ChannelId::COORDINATION];
 /// Values of which the newest counts go here, where it is defined ([`latest_channel`]).
@@ -34,8 +37,20 @@ const KIND: u16 = 99;
 /// Messages taken at once.
 const TAKEN_MAX: usize = 1_024;
 
+/// How nodes run, and what becomes of their urgent messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Each node on a thread of its own.
+    Alone,
+    /// All of them on the runtime of the program.
+    Shared,
+    /// Each node on a thread of its own, and each urgent message on two channels.
+    Twice,
+}
+
 /// One node, and others that it is connected with.
 pub(super) struct Ours {
+    form: Form,
     near: Node,
     far: Vec<Node>,
     wire: Option<Wire>,
@@ -50,21 +65,24 @@ pub(super) fn latest_channel() -> ChannelSpec {
     ChannelSpec::new("bench-latest").latest()
 }
 
+/// The channel of the second copies: of the highest class that an application may use, on the connection for bulk.
+fn twice_channel() -> ChannelSpec {
+    ChannelSpec::new("bench-twice").class(Class::High).path(Path::Bulk)
+}
+
 impl Ours {
-    pub(super) async fn start(
-        peers: usize,
-        link: Option<&Link>,
-        seed: u64,
-        is_shared: bool,
-        channels: &[ChannelSpec],
-    ) -> Result<Self, Failure> {
+    pub(super) async fn start(form: Form, peers: usize, link: Option<&Link>, seed: u64, channels: &[ChannelSpec]) -> Result<Self, Failure> {
         let mut secret = [0; 32];
         system_random(&mut secret).map_err(|error| failed("no secret")(&error))?;
         let secret = ClusterSecret::from_bytes(secret);
         let builder = || {
             let builder = Node::builder("bench").secret(secret.clone()).listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).mdns(false);
             let builder = channels.iter().cloned().fold(builder, |builder, channel| builder.channel(channel));
-            if is_shared { builder.runtime(Handle::current()) } else { builder }
+            match form {
+                Form::Alone => builder,
+                Form::Shared => builder.runtime(Handle::current()),
+                Form::Twice => builder.channel(twice_channel()),
+            }
         };
         let cannot = failed("a node cannot start");
 
@@ -86,7 +104,7 @@ impl Ours {
             }
         }
         let near = near.start().await.map_err(|error| cannot(&error))?;
-        let ours = Ours { near, far, wire };
+        let ours = Ours { form, near, far, wire };
         ours.connected().await?;
         Ok(ours)
     }
@@ -134,6 +152,24 @@ impl Ours {
         Ok(())
     }
 
+    /// A way on one channel to the first peer and, with `echo`, back on the same channel.
+    async fn way_on(&self, channel: ChannelId, echo: bool) -> Result<(Sender, Receiver), Failure> {
+        let far = self.far.first().ok_or_else(|| Failure::new("meshwork: no peer"))?;
+        let outlet = self.near.sender(far.id(), channel).await.map_err(|error| failed("no sender")(&error))?;
+        let inlet = if echo {
+            far.on_message(channel, |message, back| {
+                // An urgent queue that is full is what the measurement is to show.
+                let _ = back.try_send_bytes(message.payload);
+            })
+            .await
+            .map_err(|error| failed("no handler")(&error))?;
+            self.near.receiver(channel).await
+        } else {
+            far.receiver(channel).await
+        };
+        Ok((outlet, inlet.map_err(|error| failed("no receiver")(&error))?))
+    }
+
     /// The nodes at the other ends.
     pub(super) fn far(&self) -> &[Node] {
         &self.far
@@ -143,22 +179,12 @@ impl Ours {
 impl Subject for Ours {
     fn urgent<'a>(&'a self, _size: usize, echo: bool, _tasks: &'a mut JoinSet<()>) -> Boxed<'a, Result<Way, Failure>> {
         Box::pin(async move {
-            let far = self.far.first().ok_or_else(|| Failure::new("meshwork: no peer"))?;
-            let (no_sender, no_receiver) = (failed("no sender"), failed("no receiver"));
-            let outlet = self.near.sender(far.id(), URGENT).await.map_err(|error| no_sender(&error))?;
-            let inlet = if echo {
-                far.on_message(URGENT, |message, back| {
-                    // An urgent queue that is full is what the measurement is to show.
-                    let _ = back.try_send_bytes(message.payload);
-                })
-                .await
-                .map_err(|error| failed("no handler")(&error))?;
-                self.near.receiver(URGENT).await
-            } else {
-                far.receiver(URGENT).await
-            };
-            let inlet = inlet.map_err(|error| no_receiver(&error))?;
-            Ok(Way::new(outlet, inlet))
+            let (outlet, inlet) = self.way_on(URGENT, echo).await?;
+            if self.form != Form::Twice {
+                return Ok(Way::new(outlet, inlet));
+            }
+            let (second_outlet, second_inlet) = self.way_on(TWICE, echo).await?;
+            Ok(Way::new(Twice(outlet, second_outlet), Either(inlet, second_inlet)))
         })
     }
 
@@ -257,6 +283,39 @@ impl Outlet for Latest {
 impl Inlet for Receiver {
     fn next(&mut self) -> Boxed<'_, Option<u64>> {
         Box::pin(async { number_of(&self.recv().await?.payload) })
+    }
+}
+
+/// Sends each message on both channels.
+struct Twice(Sender, Sender);
+
+impl Outlet for Twice {
+    fn send<'a>(&'a mut self, messages: &'a [u8], size: usize) -> Boxed<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            for message in messages.chunks(size) {
+                self.0.send(message).await.map_err(|error| failed("cannot send")(&error))?;
+                // A second copy for which there is no room goes missing: the first ones never wait for those.
+                if self.1.try_send(message) == Err(TrySendError::Disconnected) {
+                    self.1.send(message).await.map_err(|error| failed("cannot send")(&error))?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Hears both channels. Whoever listens counts the first answer to each number and drops the other.
+struct Either(Receiver, Receiver);
+
+impl Inlet for Either {
+    fn next(&mut self) -> Boxed<'_, Option<u64>> {
+        Box::pin(async {
+            let message = tokio::select! {
+                message = self.0.recv() => message,
+                message = self.1.recv() => message,
+            };
+            number_of(&message?.payload)
+        })
     }
 }
 

@@ -3,25 +3,30 @@
 //! | name | what |
 //! |---|---|
 //! | `quinn` | defaults; small messages are collected into blocks of 32 KiB on one long stream, the best that quinn can do |
+//! | `quinn-threads` | defaults; each endpoint, its connections and what echoes at the far end on a thread of its own, the rest of the program elsewhere: as a node by default |
 //! | `quinn-same` | the same with the transport settings and the packet size of Meshwork |
 //! | `quinn-priority` | defaults; urgent messages on a stream of priority 10 beside the bulk streams |
 //! | `quinn-one-stream` | defaults; everything on one stream, whose lock is fair: the control run that shows the blocking |
 //! | `quinn-stream-per-message` | a stream for each message, 64 at work at a time, 4,096 allowed |
 //! | `quinn-write-per-message` | one long stream, one write for each message |
 
-#![expect(clippy::disallowed_types, reason = "it opens sockets")]
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "it opens sockets and starts threads")]
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use meshwork_channels::limits;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Connection, Endpoint, EndpointConfig, MtuDiscoveryConfig, RecvStream, SendStream, ServerConfig, TransportConfig, VarInt,
+    AsyncTimer, AsyncUdpSocket, ClientConfig, Connection, Endpoint, EndpointConfig, MtuDiscoveryConfig, RecvStream, Runtime, SendStream,
+    ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 use tokio::io::AsyncReadExt;
-use tokio::sync::{Mutex, mpsc};
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::keys;
@@ -44,6 +49,7 @@ const SAME_PACKET_BYTES_MAX: u16 = 6_500;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Plain,
+    Threads,
     Same,
     Priority,
     OneStream,
@@ -60,6 +66,8 @@ pub(super) struct Raw {
     form: Form,
     near: Endpoint,
     far: Endpoint,
+    /// Those of the endpoints, the near one first, when they have any.
+    threads: Option<[Thread; 2]>,
     /// Where the far end is found: at the link, when there is one.
     address: SocketAddr,
     pairs: Vec<(Connection, Connection)>,
@@ -95,13 +103,60 @@ fn transport(form: Form) -> TransportConfig {
     transport
 }
 
-fn endpoint(form: Form, server: Option<ServerConfig>) -> Result<Endpoint, Failure> {
+/// A runtime on a thread of its own. It ends when this is dropped.
+struct Thread {
+    runtime: Handle,
+    _held: oneshot::Sender<()>,
+}
+
+impl Thread {
+    fn start() -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed("no runtime")(&error))?;
+        let handle = runtime.handle().clone();
+        let (held, dropped) = oneshot::channel();
+        let turn = move || {
+            let _ = runtime.block_on(dropped);
+        };
+        std::thread::Builder::new().name("bench-quinn".into()).spawn(turn).map_err(|error| failed("no thread")(&error))?;
+        Ok(Thread { runtime: handle, _held: held })
+    }
+}
+
+/// Has quinn run its tasks on this runtime, wherever it is called from.
+#[derive(Debug)]
+struct On(Handle);
+
+impl Runtime for On {
+    fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
+        let _inside = self.0.enter();
+        TokioRuntime.new_timer(at)
+    }
+
+    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        self.0.spawn(task);
+    }
+
+    fn wrap_udp_socket(&self, socket: UdpSocket) -> std::io::Result<Arc<dyn AsyncUdpSocket>> {
+        let _inside = self.0.enter();
+        TokioRuntime.wrap_udp_socket(socket)
+    }
+
+    fn now(&self) -> Instant {
+        TokioRuntime.now()
+    }
+}
+
+fn endpoint(form: Form, server: Option<ServerConfig>, thread: Option<&Thread>) -> Result<Endpoint, Failure> {
     let mut config = EndpointConfig::default();
     if form == Form::Same {
         config.max_udp_payload_size(SAME_PACKET_BYTES_MAX).map_err(|error| failed("packet size")(&error))?;
     }
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| failed("no socket")(&error))?;
-    Endpoint::new(config, server, socket, Arc::new(quinn::TokioRuntime)).map_err(|error| failed("no endpoint")(&error))
+    let runtime: Arc<dyn Runtime> = match thread {
+        Some(thread) => Arc::new(On(thread.runtime.clone())),
+        None => Arc::new(TokioRuntime),
+    };
+    Endpoint::new(config, server, socket, runtime).map_err(|error| failed("no endpoint")(&error))
 }
 
 impl Raw {
@@ -115,8 +170,10 @@ impl Raw {
         let mut client = ClientConfig::new(Arc::new(client));
         client.transport_config(settings);
 
-        let far = endpoint(form, Some(server))?;
-        let mut near = endpoint(form, None)?;
+        let threads = if form == Form::Threads { Some([Thread::start()?, Thread::start()?]) } else { None };
+        let [near_thread, far_thread] = threads.as_ref().map_or([None; 2], |threads| threads.each_ref().map(Some));
+        let far = endpoint(form, Some(server), far_thread)?;
+        let mut near = endpoint(form, None, near_thread)?;
         near.set_default_client_config(client);
         let mut address: SocketAddr = far.local_addr().map_err(|error| failed("no address")(&error))?;
         let mut wire = None;
@@ -126,8 +183,8 @@ impl Raw {
             address = unlinked.near()?;
             wire = Some(unlinked.start(behind, seed)?);
         }
-        let mut raw =
-            Raw { form, near, far, address, pairs: Vec::new(), wire, shared: None, flow: Arc::default(), unread: Mutex::new(None) };
+        let (pairs, flow, unread) = (Vec::new(), Arc::default(), Mutex::new(None));
+        let mut raw = Raw { form, near, far, threads, address, pairs, wire, shared: None, flow, unread };
         raw.connect(peers).await?;
         if form == Form::OneStream {
             let (ends, far_ends) = raw.open_bi().await?;
@@ -206,10 +263,15 @@ impl Subject for Raw {
                 }
             }
             let heard = if echo {
-                tasks.spawn(async move {
+                let echoing = async move {
                     let mut buffer = vec![0; size];
                     while far_recv.read_exact(&mut buffer).await.is_ok() && far_send.write_all(&buffer).await.is_ok() {}
-                });
+                };
+                match &self.threads {
+                    // Where a node calls the handler of a message, too.
+                    Some([_, far]) => tasks.spawn_on(echoing, &far.runtime),
+                    None => tasks.spawn(echoing),
+                };
                 near_recv
             } else {
                 // Both halves live as long as the way, or the other end would see the stream reset.

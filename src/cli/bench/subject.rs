@@ -75,7 +75,7 @@ pub(super) trait Outlet: Send {
 }
 
 pub(super) trait Inlet: Send {
-    /// The number at the head of the next message; none when the connection has ended.
+    /// The number at the head of the next message; none when the connection has ended. A number that was sent twice may come twice: the first counts.
     fn next(&mut self) -> Boxed<'_, Option<u64>>;
 }
 
