@@ -767,7 +767,13 @@ impl Lanes {
         self.state.turn(self.now);
         let mut room = [3; 4];
         room[usize::from(self.stuck.unwrap_or(0))] *= usize::from(self.stuck.is_none());
-        while let Some(popped) = self.state.pop(0, |_, lane| room[usize::from(lane)] > 0) {
+        // Something moves always.
+        self.state.push(ChannelId::CONTROL, frame_of(5), self.now).unwrap();
+        while let Some(popped) = self.state.pop(0, |channel, lane| channel == ChannelId::CONTROL || room[usize::from(lane)] > 0) {
+            if popped.channel == ChannelId::CONTROL {
+                self.state.sent(popped.channel, 0, popped.bytes.len(), self.now);
+                continue;
+            }
             let lane = usize::from(popped.lane);
             room[lane] -= 1;
             let word = |at: usize| u64::from_be_bytes(popped.bytes[at..at + 8].try_into().unwrap());
@@ -790,11 +796,11 @@ impl Lanes {
 fn keys_and_senders_keep_their_order_while_lanes_come_and_go() {
     for seed in 0..2 {
         let mut lanes = Lanes::new(seed);
-        let (mut comers, mut placed) = (0, BTreeMap::new());
+        let (mut comers, mut placed, mut blocked) = (0, BTreeMap::new(), 0);
         let mut senders: Vec<(u64, u8)> = Vec::new();
         for _round in 0..2 {
             for step in 0..3_000 {
-                lanes.stuck = (step % 1_000 >= 900).then_some((seed % 4) as u8);
+                lanes.stuck = (step % 1_000 >= 800).then_some((step / 1_000) as u8);
                 // Senders come and go.
                 if step % 10 == 0 {
                     comers += 1;
@@ -814,11 +820,13 @@ fn keys_and_senders_keep_their_order_while_lanes_come_and_go() {
                     }
                 }
                 lanes.step();
+                blocked += usize::from(lanes.metrics().lanes.iter().any(|lane| lane.is_blocked));
             }
             lanes.stuck = None;
             (0..7_000).for_each(|_| lanes.step());
             assert_eq!(lanes.sent, lanes.arrived, "nothing is left behind");
         }
+        assert!(blocked > 100, "lanes were blocked: {blocked}");
         let changes = lanes.metrics().lane_changes;
         let has = |reason, outcome| changes.iter().any(|change| change.reason == reason && change.outcome == outcome);
         assert!(has(metrics::LaneReason::Saturated, metrics::LaneOutcome::Kept), "it grew: {changes:?}");
