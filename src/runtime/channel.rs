@@ -69,9 +69,12 @@ impl std::error::Error for TrySendError {}
 
 impl Sender {
     pub(super) async fn connect(node: &Node, to: PeerId, channel: ChannelId) -> Result<Self, Error> {
+        Sender::reach(node, to, channel).await.map(|sender| sender.placed(None))
+    }
+
+    async fn reach(node: &Node, to: PeerId, channel: ChannelId) -> Result<Self, Error> {
         let link = node.ask(|reply| Command::Connect { to, channel, reply }).await??;
-        let sender = Sender::over(node.shared.clone(), link, channel);
-        sender.map(|sender| sender.placed(None)).map_err(|problem| Error::Channel(Box::new(ChannelError::of(to, problem))))
+        Sender::over(node.shared.clone(), link, channel).map_err(|problem| Error::Channel(Box::new(ChannelError::of(to, problem))))
     }
 
     /// The same with a lane for this key, or for a sender without one.
@@ -241,8 +244,7 @@ impl Sender {
             TrySendError::TooLarge => return Err(Error::Send(SendError::TooLarge { len, len_max: self.len_max })),
             TrySendError::Disconnected => {
                 let node = Node { shared: self.shared.clone() };
-                let again = Sender::connect(&node, self.peer(), self.channel).await?;
-                let again = if self.key.is_some() { again.placed(self.key) } else { again };
+                let again = Sender::reach(&node, self.peer(), self.channel).await?.placed(self.key);
                 *self = Sender { ttl: self.ttl, ..again };
             }
         }
