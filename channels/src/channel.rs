@@ -240,8 +240,9 @@ pub struct ChannelSpec {
     pub path: Path,
     /// What may happen to its messages.
     pub reliability: Reliability,
-    /// Streams side by side, 1 to 16: order holds within each. They keep one lost packet from holding up everything; they add no throughput. The
-    /// key of a message chooses its lane.
+    /// Streams side by side, 1 to 16: order holds within each. They keep one lost packet from holding up everything; they add little throughput, unless it is the
+    /// window of a stream or a slow handler that bounds it. Keys are spread over all lanes; senders without a key share the first one, and those who come when the
+    /// channel is saturated get more of them while that helps ([`ChannelMetrics::lane_changes`](crate::metrics::ChannelMetrics::lane_changes)).
     pub lanes: u8,
     /// Frames that may wait for one peer. More ride out longer stalls, and make what is delivered after a stall older.
     pub queued_frames_max: usize,

@@ -11,15 +11,19 @@
 //! arrived or not: only the peer's `received` says which. *Lost* is what a broken connection found in the queue, or not wholly in the hands of QUIC.
 //!
 //! Two reads are equal when nothing happened in between, but for [`ChannelMetrics::busy_last`], which changes at the end of a window of 10 s, and is zero from the
-//! second end on after the last message.
+//! second end on after the last message; and for [`ChannelMetrics::lanes_active`], which is one again when the channel was quiet for a minute.
 
 use std::time::Duration;
 
 use crate::channel::ChannelId;
 use crate::histogram::Histogram;
+use crate::time::Time;
 
 /// The window of [`ChannelMetrics::busy_last`]. Windows follow one another from the origin of the clock on.
 pub const WINDOW: Duration = Duration::from_secs(10);
+
+/// How many changes of the number of lanes are kept for a channel to a peer: the latest ones.
+pub const LANE_CHANGES_MAX: usize = 16;
 
 /// A number of messages, and of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,6 +121,71 @@ pub struct LaneMetrics {
     pub dropped: u64,
     /// What arrived, in bytes of content.
     pub received: Volume,
+    /// Whether it holds something of which QUIC took nothing for half a second or longer, while it took something else: new senders and new keys get another lane.
+    pub is_blocked: bool,
+}
+
+/// A change of the number of lanes that new senders without a key are spread over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneChange {
+    /// When, since the origin of the clock: for a node, since it was started.
+    pub at: Time,
+    /// The lanes before.
+    pub from: u8,
+    /// The lanes that were decided on. A change that was taken back is over; one of another outcome stands until the next.
+    pub to: u8,
+    /// Bytes per second that QUIC took of the channel before.
+    pub before_bytes_per_s: u64,
+    /// The same after; none where it was not measured.
+    pub after_bytes_per_s: Option<u64>,
+    /// What it was made for.
+    pub reason: LaneReason,
+    /// What became of it.
+    pub outcome: LaneOutcome,
+}
+
+/// What the number of lanes is changed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneReason {
+    /// Something waited for more than nine tenths of two seconds, and at the end of each half second.
+    Saturated,
+    /// The channel was quiet for a minute.
+    Idle,
+}
+
+impl LaneReason {
+    /// A short stable name for tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            LaneReason::Saturated => "saturated",
+            LaneReason::Idle => "idle",
+        }
+    }
+}
+
+/// What became of a change of the number of lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneOutcome {
+    /// It is not decided yet.
+    Measuring,
+    /// It stands: the channel carried a tenth more, or it was idle.
+    Kept,
+    /// It was taken back: the channel carried less than a tenth more.
+    Reverted,
+    /// It was taken back without a measurement: no new sender came in ten seconds, so nothing used the lane, or the load ended.
+    Unused,
+}
+
+impl LaneOutcome {
+    /// A short stable name for tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            LaneOutcome::Measuring => "measuring",
+            LaneOutcome::Kept => "kept",
+            LaneOutcome::Reverted => "reverted",
+            LaneOutcome::Unused => "unused",
+        }
+    }
 }
 
 /// One channel to one peer, or to several when they were added.
@@ -152,6 +221,10 @@ pub struct ChannelMetrics {
     pub blocked: Blocked,
     /// The lanes in order.
     pub lanes: Vec<LaneMetrics>,
+    /// How many of them new senders without a key are spread over: the first ones. Of several peers, the most of any; zero without a connection. Keys are spread over all.
+    pub lanes_active: u8,
+    /// How that number changed, in order: the latest [`LANE_CHANGES_MAX`]; of several peers, those of all.
+    pub lane_changes: Vec<LaneChange>,
 }
 
 impl ChannelMetrics {
@@ -172,6 +245,8 @@ impl ChannelMetrics {
             busy_last: Duration::ZERO,
             blocked: Blocked::default(),
             lanes: Vec::new(),
+            lanes_active: 0,
+            lane_changes: Vec::new(),
         }
     }
 
@@ -213,12 +288,18 @@ impl ChannelMetrics {
             lane.waiting.add(other.waiting);
             lane.dropped = lane.dropped.saturating_add(other.dropped);
             lane.received.add(other.received);
+            lane.is_blocked |= other.is_blocked;
         }
+        self.lanes_active = self.lanes_active.max(other.lanes_active);
+        self.lane_changes.extend(&other.lane_changes);
+        self.lane_changes.sort_by_key(|change| change.at);
+        self.lane_changes.drain(..self.lane_changes.len().saturating_sub(LANE_CHANGES_MAX));
     }
 
     /// The same for a connection that is over: what it has seen, and nothing of the present.
     pub fn into_past(mut self) -> Self {
-        self.busy_last = Duration::ZERO;
+        (self.busy_last, self.lanes_active) = (Duration::ZERO, 0);
+        self.lanes.iter_mut().for_each(|lane| lane.is_blocked = false);
         self
     }
 }

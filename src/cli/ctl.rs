@@ -61,7 +61,10 @@ sent: messages that QUIC took, and their bytes on the stream. received: messages
 dropped: messages that were queued and not sent. waiting: messages that are queued or half sent. waited p50, p99, max: from the call until QUIC had the message. \
 busy: the share of the last whole 10 s in which something waited. /write: messages that a stream took at one go.
 
-Figures of a peer add up over its connections; --json has all of them, with the buckets of the waits. The first rows are the sums over all peers.")]
+Figures of a peer add up over its connections; --json has all of them, with the buckets of the waits. The first rows are the sums over all peers.
+
+With --lanes, state says which lanes new senders without a key are spread over (active), and which nobody new gets because it takes nothing while others do (blocked). Below are the changes \
+of their number, in seconds since the node was started, with what the channel carried before and after: kept when that was a tenth more, else reverted; unused when no new sender came.")]
 struct ChannelsArgs {
     /// A row for each lane instead
     #[arg(long)]

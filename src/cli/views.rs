@@ -7,7 +7,7 @@ use std::time::Duration;
 use meshwork_channels::PeerId;
 use meshwork_channels::dial::{DialFailure, Direction};
 use meshwork_channels::histogram::Histogram;
-use meshwork_channels::metrics::{ChannelMetrics, LaneMetrics};
+use meshwork_channels::metrics::{ChannelMetrics, LaneChange, LaneMetrics};
 use meshwork_channels::quic::ConnectionMetrics;
 use serde::{Deserialize, Serialize};
 
@@ -128,6 +128,9 @@ pub(super) struct ChannelView {
     pub(super) blocked_stream_ms: f64,
     pub(super) waited: WaitView,
     pub(super) lanes: Vec<LaneView>,
+    /// The lanes that new senders without a key are spread over, and how that number changed.
+    pub(super) lanes_active: u8,
+    pub(super) lane_changes: Vec<LaneChangeView>,
 }
 
 /// For how long the frames that were sent had waited.
@@ -152,6 +155,23 @@ pub(super) struct LaneView {
     pub(super) dropped: u64,
     pub(super) waiting_frames: u64,
     pub(super) waiting_bytes: u64,
+    /// It takes nothing while others do: nobody new gets it.
+    pub(super) blocked: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct LaneChangeView {
+    /// Seconds since the node was started.
+    pub(super) at_s: f64,
+    pub(super) from: u8,
+    pub(super) to: u8,
+    pub(super) before_bytes_per_second: u64,
+    /// None where it was not measured.
+    pub(super) after_bytes_per_second: Option<u64>,
+    /// `saturated` or `idle`.
+    pub(super) reason: String,
+    /// `measuring`, `kept`, `reverted` or `unused`.
+    pub(super) outcome: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -214,6 +234,8 @@ impl ChannelView {
             blocked_stream_ms: milliseconds(metrics.blocked.stream),
             waited: WaitView::of(&metrics.waited),
             lanes: metrics.lanes.iter().enumerate().map(|(lane, metrics)| LaneView::of(lane, metrics)).collect(),
+            lanes_active: metrics.lanes_active,
+            lane_changes: metrics.lane_changes.iter().map(LaneChangeView::of).collect(),
         }
     }
 }
@@ -244,6 +266,21 @@ impl LaneView {
             dropped: metrics.dropped,
             waiting_frames: metrics.waiting.messages,
             waiting_bytes: metrics.waiting.bytes,
+            blocked: metrics.is_blocked,
+        }
+    }
+}
+
+impl LaneChangeView {
+    fn of(change: &LaneChange) -> Self {
+        LaneChangeView {
+            at_s: change.at.as_secs_f64(),
+            from: change.from,
+            to: change.to,
+            before_bytes_per_second: change.before_bytes_per_s,
+            after_bytes_per_second: change.after_bytes_per_s,
+            reason: change.reason.name().to_owned(),
+            outcome: change.outcome.name().to_owned(),
         }
     }
 }
@@ -601,8 +638,33 @@ impl Printable for Lanes {
             ("bytes", Align::Right),
             ("dropped", Align::Right),
             ("waiting", Align::Right),
+            ("state", Align::Left),
         ]);
+        let mut changes = Table::new(&[
+            ("peer", Align::Left),
+            ("channel", Align::Left),
+            ("at", Align::Right),
+            ("lanes", Align::Left),
+            ("bytes/s before", Align::Right),
+            ("after", Align::Right),
+            ("reason", Align::Left),
+            ("outcome", Align::Left),
+        ]);
+        let mut has_changed = false;
         for (peer, channel) in self.0.rows() {
+            for change in &channel.lane_changes {
+                has_changed = true;
+                changes.row([
+                    peer.clone(),
+                    printable(&channel.channel, 20),
+                    format!("{:.1} s", change.at_s),
+                    format!("{} -> {}", change.from, change.to),
+                    text::bytes(change.before_bytes_per_second),
+                    change.after_bytes_per_second.map(text::bytes).unwrap_or_default(),
+                    printable(&change.reason, 20),
+                    printable(&change.outcome, 20),
+                ]);
+            }
             for lane in &channel.lanes {
                 table.row([
                     peer.clone(),
@@ -614,10 +676,16 @@ impl Printable for Lanes {
                     text::bytes(lane.received_bytes),
                     lane.dropped.to_string(),
                     lane.waiting_frames.to_string(),
+                    match (lane.blocked, lane.lane < usize::from(channel.lanes_active)) {
+                        (true, _) => "blocked".to_owned(),
+                        (false, true) => "active".to_owned(),
+                        (false, false) => String::new(),
+                    },
                 ]);
             }
         }
-        table.render(width)
+        let lanes = table.render(width);
+        if has_changed { format!("{lanes}\n{}", changes.render(width)) } else { lanes }
     }
 }
 
@@ -698,6 +766,9 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use meshwork_channels::Time;
+    use meshwork_channels::metrics::{LaneOutcome, LaneReason};
+
     use super::*;
 
     #[test]
@@ -715,7 +786,8 @@ mod tests {
         data.sent.messages = 3;
         data.waited.record(Duration::from_micros(40), 2);
         data.waited.record(Duration::MAX, 1);
-        data.lanes = vec![LaneMetrics::default(); 2];
+        data.lanes = vec![LaneMetrics::default(), LaneMetrics { is_blocked: true, ..LaneMetrics::default() }];
+        data.lanes_active = 1;
         let peer = meshwork_channels::PeerId::from_bytes([7; 32]);
         let unused = ChannelMetrics::new(meshwork_channels::ChannelId::EVENTS);
         data.accepted.messages = 3;
@@ -727,7 +799,7 @@ mod tests {
         }];
         let defined = ["orders", "unheard-of"].map(|name| ChannelMetrics::new(name.into()));
         let names = vec![(defined[0].channel, "orders".into())];
-        let view = channels(&ChannelsReport { total: [vec![data, unused], defined.to_vec()].concat(), peers, names });
+        let view = channels(&ChannelsReport { total: [vec![data.clone(), unused], defined.to_vec()].concat(), peers, names });
         assert_eq!(
             (view.channels[2].channel.as_str(), view.channels[3].channel.as_str()),
             ("orders", defined[1].channel.to_string().as_str())
@@ -739,7 +811,24 @@ mod tests {
         let table = view.print(None);
         assert_eq!(table.lines().filter(|line| line.contains("data")).count(), 2, "{table}");
         assert_eq!(table.lines().filter(|line| line.contains("events")).count(), 1, "only in the sum: {table}");
-        assert_eq!(lanes.print(None).lines().filter(|line| line.contains("data")).count(), 4);
+        let table = lanes.print(None);
+        assert_eq!(table.lines().filter(|line| line.contains("data")).count(), 4);
+        assert!(table.contains("active") && table.contains("blocked"), "{table}");
+        data.lane_changes = vec![LaneChange {
+            at: Time::from_millis(12_340),
+            from: 1,
+            to: 2,
+            before_bytes_per_s: 10_000,
+            after_bytes_per_s: None,
+            reason: LaneReason::Saturated,
+            outcome: LaneOutcome::Unused,
+        }];
+        let view = channels(&ChannelsReport { total: vec![data], peers: Vec::new(), names: Vec::new() });
+        let json = serde_json::to_string(&view).unwrap();
+        let change = r#""lane_changes":[{"at_s":12.34,"from":1,"to":2,"before_bytes_per_second":10000,"after_bytes_per_second":null,"reason":"saturated","outcome":"unused"}]"#;
+        assert!(json.contains(change), "{json}");
+        let table = serde_json::from_str::<Lanes>(&json).unwrap().print(None);
+        assert!(table.lines().any(|line| line.contains("12.3 s") && line.contains("1 -> 2") && line.contains("unused")), "{table}");
     }
 
     #[test]

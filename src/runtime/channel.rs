@@ -27,8 +27,7 @@ pub(super) fn inbox_bytes_max(spec: Option<&ChannelSpec>) -> u32 {
 /// Sends messages on one channel to one peer.
 ///
 /// Messages that one sender sends arrive in order, each at most once, as long as the connection stands; a [`Receiver`] there gets them in batches.
-/// A clone is a sender of its own. When the connection breaks, the next send connects again.
-#[derive(Clone)]
+/// A clone is a sender of its own, and may get another lane of the channel. When the connection breaks, the next send connects again.
 pub struct Sender {
     shared: Arc<Shared>,
     link: Link,
@@ -39,6 +38,9 @@ pub struct Sender {
     /// Bytes of the largest message.
     len_max: usize,
     ttl: Option<Duration>,
+    /// A hash of the key.
+    key: Option<u64>,
+    /// The same as long as the link: messages on several lanes overtake each other.
     lane: u8,
 }
 
@@ -67,8 +69,22 @@ impl std::error::Error for TrySendError {}
 
 impl Sender {
     pub(super) async fn connect(node: &Node, to: PeerId, channel: ChannelId) -> Result<Self, Error> {
+        Sender::reach(node, to, channel).await.map(|sender| sender.placed(None))
+    }
+
+    async fn reach(node: &Node, to: PeerId, channel: ChannelId) -> Result<Self, Error> {
         let link = node.ask(|reply| Command::Connect { to, channel, reply }).await??;
         Sender::over(node.shared.clone(), link, channel).map_err(|problem| Error::Channel(Box::new(ChannelError::of(to, problem))))
+    }
+
+    /// The same with a lane for this key, or for a sender without one.
+    fn placed(self, key: Option<u64>) -> Self {
+        Sender { key, lane: self.link.lane_for(self.carrier, key), ..self }
+    }
+
+    /// The same on the same lane.
+    fn copy(&self) -> Self {
+        Sender { shared: self.shared.clone(), link: self.link.clone(), ..*self }
     }
 
     fn over(shared: Arc<Shared>, link: Link, channel: ChannelId) -> Result<Self, Disagreement> {
@@ -79,7 +95,7 @@ impl Sender {
             // One that the queue could never hold would wait for ever.
             len_max = len_max.min(spec.queued_bytes_max.saturating_sub(frame::OVERHEAD_BYTES_MAX));
         }
-        Ok(Sender { shared, link, channel, carrier, reliability, len_max, ttl: None, lane: 0 })
+        Ok(Sender { shared, link, channel, carrier, reliability, len_max, ttl: None, key: None, lane: 0 })
     }
 
     /// The peer.
@@ -99,11 +115,11 @@ impl Sender {
     }
 
     /// A sender for the messages with this key: they keep their order among each other, and on a channel with several lanes they do not wait for a lost packet of
-    /// another lane.
+    /// another lane. The lane of a key stays the same as long as the connection stands; a key that is new gets none that is blocked.
     pub fn with_key(&self, key: &[u8]) -> Sender {
         let words = key.chunks(8).map(|chunk| chunk.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
         let words: Vec<u64> = std::iter::once(key.len() as u64).chain(words).collect();
-        Sender { lane: random::hash(&words) as u8, ..self.clone() }
+        self.copy().placed(Some(random::hash(&words)))
     }
 
     /// A sender for messages that are worth nothing after this time: one that still waits here when it would leave is dropped then, and counted as expired. A
@@ -111,7 +127,7 @@ impl Sender {
     ///
     /// How long [`Sender::send`] waits for room is not part of it; `tokio::time::timeout` around it bounds that too, and a send that is given up was not sent.
     pub fn with_ttl(&self, ttl: Duration) -> Sender {
-        Sender { ttl: Some(ttl), ..self.clone() }
+        Sender { ttl: Some(ttl), ..self.copy() }
     }
 
     fn queue(&self, payload: &[u8]) -> Result<(), MessageError> {
@@ -228,7 +244,8 @@ impl Sender {
             TrySendError::TooLarge => return Err(Error::Send(SendError::TooLarge { len, len_max: self.len_max })),
             TrySendError::Disconnected => {
                 let node = Node { shared: self.shared.clone() };
-                *self = Sender { lane: self.lane, ttl: self.ttl, ..Sender::connect(&node, self.peer(), self.channel).await? };
+                let again = Sender::reach(&node, self.peer(), self.channel).await?.placed(self.key);
+                *self = Sender { ttl: self.ttl, ..again };
             }
         }
         Ok(())
@@ -254,6 +271,12 @@ fn refused(error: MessageError) -> TrySendError {
     match error {
         MessageError::Refused(..) => TrySendError::Full,
         MessageError::Closed => TrySendError::Disconnected,
+    }
+}
+
+impl Clone for Sender {
+    fn clone(&self) -> Self {
+        self.copy().placed(self.key)
     }
 }
 

@@ -575,7 +575,7 @@ impl Node {
     }
 
     /// What is measured of the channels, for each peer and over all of them, since the node was started: exact counts of messages and bytes, what was refused or dropped and
-    /// why, and how long messages waited. See [`channels::metrics`](meshwork_channels::metrics) for what the words mean.
+    /// why, how long messages waited, and how the number of lanes in use changed. See [`channels::metrics`](meshwork_channels::metrics) for what the words mean.
     ///
     /// # Errors
     ///

@@ -688,6 +688,13 @@ impl Link {
         Ok(())
     }
 
+    /// The lane for a new sender on a channel, which keeps it: of those with a key, by a hash of it, the same as long as the link stands; of others, one that is not
+    /// blocked, among as many as help ([`ChannelMetrics::lanes_active`](crate::metrics::ChannelMetrics::lanes_active)).
+    pub fn lane_for(&self, channel: ChannelId, key: Option<u64>) -> u8 {
+        let now = self.0.clock.now();
+        self.0.queues().state.lane_for(channel, key, now)
+    }
+
     /// Encodes and queues a message on a lane of a channel, on the way that costs least.
     ///
     /// # Errors
@@ -878,8 +885,10 @@ impl Link {
             std::iter::once(first).chain(seconds).collect::<Vec<_>>()
         };
         let (mut channels, unknown_channel) = {
-            let queues = self.0.queues();
-            (queues.state.metrics(self.0.clock.now()), queues.state.unknown())
+            let now = self.0.clock.now();
+            let mut queues = self.0.queues();
+            queues.state.turn(now);
+            (queues.state.metrics(now), queues.state.unknown())
         };
         let volume = |received: &Received| Volume {
             messages: received.frames.load(Ordering::Relaxed),

@@ -307,7 +307,7 @@ impl Writer {
             (0, 0)
         };
         let mut queues = self.link.queues();
-        queues.state.set_now(now);
+        queues.state.turn(now);
         queues.state.set_datagram_bytes_max(datagram_bytes);
         let mut took = false;
         let (urgent, bulk) = (queues.carries(self.path, Path::Urgent), queues.carries(self.path, Path::Bulk));

@@ -38,10 +38,16 @@
 //!
 //! What [`State::metrics`] tells is counted here, for each channel and lane, with as many readings of the clock as `measure` says. The driver reports what becomes of
 //! everything that it popped: with [`State::sent`], [`State::unwanted`] or, in the end, [`State::clear`].
+//!
+//! # Lanes
+//!
+//! Whoever sends asks once for its lane ([`State::lane_for`]) and keeps it. Senders without a key get one of few lanes, whose number grows while that brings more and
+//! is on record ([`ChannelMetrics::lane_changes`]); lanes that are blocked are given to nobody. The clock for this is [`State::turn`], one comparison for each turn of the driver.
 
+mod growth;
 mod measure;
-
 mod pace;
+mod spread;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -53,6 +59,7 @@ use bytes::{Bytes, BytesMut};
 
 use self::measure::{Busy, Stamps, Waits};
 use self::pace::Pace;
+use self::spread::{Seen, Spread, Totals};
 use crate::channel::{ChannelId, ChannelSpec, Class, Overflow, Path, Reliability};
 use crate::error::ConfigError;
 use crate::histogram::Histogram;
@@ -298,6 +305,9 @@ pub struct State {
     /// Whether a frame that waits may have a deadline.
     has_deadlines: bool,
     stamps: Stamps,
+    /// When the window began in which it is seen whether lanes help, and what the transport had taken of all channels by then.
+    window_began: Time,
+    window_bytes: u64,
     /// Frames for channels that do not exist.
     unknown: u64,
 }
@@ -317,6 +327,10 @@ struct Channel {
     under_way: Queued,
     waited: Histogram,
     busy: Busy,
+    /// Whether anybody asked for a lane.
+    has_senders: bool,
+    /// Which lanes they get, once that is more than the first one for all.
+    spread: Option<Box<Spread>>,
 }
 
 #[derive(Default)]
@@ -561,6 +575,8 @@ impl State {
             shared_bytes: 0,
             waiting_since: None,
             stamps: Stamps::default(),
+            window_began: Time::ZERO,
+            window_bytes: 0,
             unknown: 0,
             datagram_bytes_max: 0,
             has_deadlines: false,
@@ -570,6 +586,62 @@ impl State {
     /// Tells the time, for what is queued and what leaves from now on.
     pub fn set_now(&mut self, now: Time) {
         self.stamps.tell(now);
+    }
+
+    /// Tells the time, and now and then looks at what lanes bring.
+    pub fn turn(&mut self, now: Time) {
+        self.set_now(now);
+        if now.since(self.window_began) >= growth::WINDOW {
+            self.window(now);
+        }
+    }
+
+    /// The lane for a new sender: of those with a key, by a hash of it, always the same while the connection stands. The sender keeps it; nothing that it sends on
+    /// that lane is overtaken.
+    pub fn lane_for(&mut self, channel: ChannelId, key: Option<u64>, now: Time) -> u8 {
+        self.turn(now);
+        let Some(index) = self.params.index(channel) else { return 0 };
+        if self.params.channels[index].lanes == 1 || self.params.channels[index].reliability == Reliability::Latest {
+            return 0;
+        }
+        self.channels[index].has_senders = true;
+        if key.is_some() && self.channels[index].spread.is_none() {
+            self.channels[index].spread = Some(Box::new(Spread::new(self.totals(index), self.seen(index), now)));
+        }
+        match (&mut self.channels[index].spread, key) {
+            (None, _) => 0,
+            (Some(spread), None) => spread.give(now),
+            (Some(spread), Some(hash)) => spread.place(hash),
+        }
+    }
+
+    /// What a channel has seen so far.
+    fn totals(&self, index: usize) -> Totals {
+        let Channel { counters, queued, busy, .. } = &self.channels[index];
+        Totals { busy: busy.at(self.stamps.now()).0, bytes: counters.sent_bytes, is_waiting: queued.frames > 0 }
+    }
+
+    /// What its lanes have.
+    fn seen(&self, index: usize) -> impl Iterator<Item = Seen> + use<'_> {
+        let lanes = self.queues[self.params.lanes[index]..self.params.lanes[index + 1]].iter();
+        lanes.map(|queue| Seen { is_held: !queue.frames.is_empty() || queue.waits.under_way.bytes > 0, bytes: queue.waits.sent_bytes })
+    }
+
+    /// Ends a window: where senders came and something waits, lanes may help.
+    fn window(&mut self, now: Time) {
+        let bytes = self.channels.iter().map(|channel| channel.counters.sent_bytes).sum();
+        let has_moved = bytes > self.window_bytes;
+        (self.window_began, self.window_bytes) = (now, bytes);
+        for index in 0..self.channels.len() {
+            let totals = self.totals(index);
+            let Channel { has_senders, spread, .. } = &mut self.channels[index];
+            if let Some(mut spread) = spread.take() {
+                spread.on_window(totals, self.seen(index), has_moved, now);
+                self.channels[index].spread = Some(spread);
+            } else if *has_senders && totals.is_waiting {
+                self.channels[index].spread = Some(Box::new(Spread::new(totals, self.seen(index), now)));
+            }
+        }
     }
 
     /// Tells how many bytes of frames fit in a datagram: what is popped of a channel of [`Reliability::BestEffort`] fits, or is a single frame that does not.
@@ -1085,13 +1157,15 @@ impl State {
     fn channel_metrics(&self, index: usize, id: ChannelId, channel: &Channel, now: Time) -> ChannelMetrics {
         let Channel { queued, counters, under_way, waited, busy, .. } = channel;
         let (busy, busy_last) = busy.at(now.max(self.stamps.now()));
-        let lanes = self.queues[self.params.lanes[index]..self.params.lanes[index + 1]].iter().map(|queue| {
+        let spread = channel.spread.as_deref();
+        let lanes = self.queues[self.params.lanes[index]..self.params.lanes[index + 1]].iter().enumerate().map(|(lane, queue)| {
             let (frames, waits) = (&queue.frames, &queue.waits);
             LaneMetrics {
                 sent: Volume { messages: waits.sent_frames, bytes: waits.sent_bytes },
                 waiting: volume(frames.len() + waits.under_way.frames, frames.bytes() + waits.under_way.bytes),
                 dropped: waits.dropped,
                 received: Volume::default(),
+                is_blocked: spread.is_some_and(|spread| spread.is_blocked(lane)),
             }
         });
         ChannelMetrics {
@@ -1113,6 +1187,8 @@ impl State {
             busy_last,
             blocked: counters.blocked,
             lanes: lanes.collect(),
+            lanes_active: spread.map_or(1, |spread| spread.growth.lanes()),
+            lane_changes: spread.map_or_else(Vec::new, |spread| spread.growth.changes().iter().copied().collect()),
             ..ChannelMetrics::new(id)
         }
     }

@@ -725,3 +725,146 @@ fn random_use_accounts_for_every_message() {
         assert!(end.sent.messages > 0 && end.dropped.lost > 0 && end.dropped.unwanted > 0, "it happened: {end:?}");
     }
 }
+
+/// Lanes that each carry three messages in 10 ms, and a peer that reads them in any order among each other.
+struct Lanes {
+    state: State,
+    channel: ChannelId,
+    now: Time,
+    under_way: Vec<VecDeque<(u64, u64)>>,
+    stuck: Option<u8>,
+    rng: random::Generator,
+    /// The last number that arrived of each key and sender.
+    arrived: BTreeMap<u64, u64>,
+    sent: BTreeMap<u64, u64>,
+}
+
+impl Lanes {
+    fn new(seed: u64) -> Self {
+        let spec = ChannelSpec::new("lanes").lanes(4).queue(64, 2 * 1_024 * 1_024);
+        let channel = spec.id;
+        let params = Params::new(ChannelSpec::built_in().into_iter().chain([spec]), Params::PEER_BYTES_MAX).unwrap();
+        let (state, under_way, rng) = (State::new(params), vec![VecDeque::new(); 4], random::generator(seed, "lanes", 0));
+        Lanes { state, channel, now: T0, under_way, stuck: None, rng, arrived: BTreeMap::new(), sent: BTreeMap::new() }
+    }
+
+    fn metrics(&self) -> ChannelMetrics {
+        metrics_of(&self.state, self.channel, self.now)
+    }
+
+    /// A message of this key or sender, if there is room.
+    fn send(&mut self, who: u64, lane: u8) {
+        let number = self.sent.get(&who).map_or(0, |last| last + 1);
+        let body = [who.to_be_bytes(), number.to_be_bytes()].concat();
+        if self.state.push_message(self.channel, lane, 3, &body, || self.now).is_ok() {
+            self.sent.insert(who, number);
+        }
+    }
+
+    /// 10 ms of the transport and the peer.
+    fn step(&mut self) {
+        self.now += Duration::from_millis(10);
+        self.state.turn(self.now);
+        let mut room = [3; 4];
+        room[usize::from(self.stuck.unwrap_or(0))] *= usize::from(self.stuck.is_none());
+        // Something moves always.
+        self.state.push(ChannelId::CONTROL, frame_of(5), self.now).unwrap();
+        while let Some(popped) = self.state.pop(0, |channel, lane| channel == ChannelId::CONTROL || room[usize::from(lane)] > 0) {
+            if popped.channel == ChannelId::CONTROL {
+                self.state.sent(popped.channel, 0, popped.bytes.len(), self.now);
+                continue;
+            }
+            let lane = usize::from(popped.lane);
+            room[lane] -= 1;
+            let word = |at: usize| u64::from_be_bytes(popped.bytes[at..at + 8].try_into().unwrap());
+            let end = popped.bytes.len();
+            self.under_way[lane].push_back((word(end - 16), word(end - 8)));
+            self.state.sent(popped.channel, popped.lane, popped.bytes.len(), self.now);
+        }
+        for lane in 0..4 {
+            // The peer may leave a lane alone for long.
+            for _ in 0..self.rng.random_range(0..2) * self.rng.random_range(0..100) {
+                let Some((who, number)) = self.under_way[lane].pop_front() else { break };
+                let before = self.arrived.insert(who, number);
+                assert_eq!(before.map_or(0, |before| before + 1), number, "what {who:x} sent comes in order, and all of it");
+            }
+        }
+    }
+}
+
+#[test]
+fn keys_and_senders_keep_their_order_while_lanes_come_and_go() {
+    for seed in 0..2 {
+        let mut lanes = Lanes::new(seed);
+        let (mut comers, mut placed, mut blocked) = (0, BTreeMap::new(), 0);
+        let mut senders: Vec<(u64, u8)> = Vec::new();
+        for _round in 0..2 {
+            for step in 0..3_000 {
+                lanes.stuck = (step % 1_000 >= 800).then_some((step / 1_000) as u8);
+                // Senders come and go.
+                if step % 10 == 0 {
+                    comers += 1;
+                    senders.push((comers, lanes.state.lane_for(lanes.channel, None, lanes.now)));
+                    senders.drain(..senders.len().saturating_sub(12));
+                }
+                for _ in 0..40 {
+                    if lanes.rng.random_range(0..10) == 0 {
+                        // A new handle for one of a hundred keys each time.
+                        let key = lanes.rng.random_range(0..100);
+                        let lane = lanes.state.lane_for(lanes.channel, Some(random::hash(&[key])), lanes.now);
+                        assert_eq!(*placed.entry(key).or_insert(lane), lane, "a key keeps its lane");
+                        lanes.send(1 << 32 | key, lane);
+                    } else {
+                        let (who, lane) = senders[lanes.rng.random_range(0..senders.len())];
+                        lanes.send(who, lane);
+                    }
+                }
+                lanes.step();
+                blocked += usize::from(lanes.metrics().lanes.iter().any(|lane| lane.is_blocked));
+            }
+            lanes.stuck = None;
+            (0..7_000).for_each(|_| lanes.step());
+            assert_eq!(lanes.sent, lanes.arrived, "nothing is left behind");
+        }
+        assert!(blocked > 100, "lanes were blocked: {blocked}");
+        let changes = lanes.metrics().lane_changes;
+        let has = |reason, outcome| changes.iter().any(|change| change.reason == reason && change.outcome == outcome);
+        assert!(has(metrics::LaneReason::Saturated, metrics::LaneOutcome::Kept), "it grew: {changes:?}");
+        assert!(has(metrics::LaneReason::Idle, metrics::LaneOutcome::Kept), "and shrank: {changes:?}");
+    }
+}
+
+#[test]
+fn a_lane_that_its_stream_blocks_is_given_to_nobody_new() {
+    let mut lanes = Lanes::new(1);
+    assert_eq!(lanes.state.lane_for(lanes.channel, None, lanes.now), 0);
+    lanes.stuck = Some(0);
+    for step in 0..200 {
+        // So that it does not fill the queue of the channel.
+        if step % 10 == 0 {
+            lanes.send(1, 0);
+        }
+        lanes.send(2, 1);
+        lanes.step();
+    }
+    assert_eq!(lanes.metrics().lanes.iter().map(|lane| lane.is_blocked).collect::<Vec<_>>(), [true, false, false, false]);
+    let given: Vec<u8> = (0..6).map(|_| lanes.state.lane_for(lanes.channel, None, lanes.now)).collect();
+    assert!(!given.contains(&0), "{given:?}");
+    assert!((0..100).all(|key| lanes.state.lane_for(lanes.channel, Some(key), lanes.now) != 0));
+    lanes.stuck = None;
+    (0..200).for_each(|_| lanes.step());
+    assert!(lanes.metrics().lanes.iter().all(|lane| !lane.is_blocked));
+    assert_eq!(lanes.state.lane_for(lanes.channel, None, lanes.now), 0);
+}
+
+#[test]
+fn lanes_for_which_no_sender_asked_cost_nothing_and_do_not_grow() {
+    let mut lanes = Lanes::new(1);
+    for _ in 0..2_000 {
+        (0..10).for_each(|_| lanes.send(1, 0));
+        lanes.step();
+    }
+    assert!(lanes.metrics().lane_changes.is_empty() && lanes.state.channels.iter().all(|channel| channel.spread.is_none()));
+    assert_eq!(lanes.state.lane_for(ChannelId::GOSSIP, Some(7), lanes.now), 0);
+    assert_eq!(lanes.state.lane_for(ChannelId(77), Some(7), lanes.now), 0);
+}
