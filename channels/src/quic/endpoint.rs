@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use quinn::congestion::CubicConfig;
 use quinn::{
-    ConnectError, Connecting, ConnectionError, ConnectionIdGenerator, Incoming, MtuDiscoveryConfig, TransportConfig, ValidationTokenConfig,
-    VarInt,
+    ConnectError, Connecting, ConnectionError, ConnectionIdGenerator, Incoming, MtuDiscoveryConfig, Runtime, TransportConfig,
+    ValidationTokenConfig, VarInt,
 };
 use quinn_proto::RandomConnectionIdGenerator;
 use tokio::sync::Notify;
@@ -28,6 +28,7 @@ use super::inbox::{Handler, Inbox, Inboxes};
 use super::key::{NodeKey, NodeKeyError};
 use super::link::{Attached, Bulk, BulkTimes, Facts, Inner, Link, Way};
 use super::reader::{Place, REFUSED_STREAMS_MAX, StreamEnd, read_datagrams, read_stream, read_the_rest};
+use super::socket::Socket;
 use super::stream::{Carrier, StreamListener, open_windows, receive_stream};
 use super::tls::{self, Tls, Unwanted};
 use super::writer::{write, write_bulk};
@@ -384,7 +385,9 @@ impl Endpoint {
             second_server = Some(Arc::new(second));
             socket.max_udp_payload_size(LOOPBACK_PACKET_BYTES_MAX).expect("the size is in the range that QUIC allows");
         }
-        let quinn = quinn::Endpoint::new(socket, Some(server), UdpSocket::bind(listen)?, Arc::new(quinn::TokioRuntime))?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let bound = Socket::new(runtime.wrap_udp_socket(UdpSocket::bind(listen)?)?);
+        let quinn = quinn::Endpoint::new_with_abstract_socket(socket, Some(server), Arc::new(bound), runtime)?;
         let local = quinn.local_addr()?;
 
         let (outlet, events) = event::queue(events_max, event_bytes_max);

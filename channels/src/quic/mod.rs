@@ -90,6 +90,7 @@ mod key;
 mod link;
 mod metrics;
 mod reader;
+mod socket;
 mod stream;
 mod tls;
 mod writer;
