@@ -66,9 +66,12 @@ const DRAWN_ID_BYTES: usize = 20;
 /// answers packets that were on their way.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Streams that a peer may open at first. QUIC keeps a place for each that may be opened, in tables that double: with these and the byte streams it is half of what
-/// all of them take. When half of them were opened it may open all.
-const STREAMS_AT_FIRST: u32 = 32;
+/// Streams for messages that a peer may open at first. QUIC keeps a place for each that may be opened, in tables that double: with the byte streams these are three quarters of what the
+/// smallest useful one takes. When half of them were opened it may open all.
+const STREAMS_AT_FIRST: u32 = 20;
+
+/// Byte streams that a peer may open at first. When half of them were opened it may open all.
+const BYTE_STREAMS_AT_FIRST: u32 = 4;
 
 /// How often one reason for turning somebody away is told.
 const REFUSAL_EVERY: Duration = Duration::from_secs(1);
@@ -949,7 +952,7 @@ impl Shared {
         let connection = &link.0.connection;
         open_windows(&link.0);
         connection.set_max_concurrent_uni_streams(VarInt::from_u32(STREAMS_AT_FIRST));
-        connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::URGENT_BYTE_STREAMS_MAX));
+        connection.set_max_concurrent_bi_streams(VarInt::from_u32(BYTE_STREAMS_AT_FIRST));
 
         let reason = self.carry(&link).await;
         tracing::debug!(peer = %peer.short(), %address, %reason, "closed");
@@ -987,6 +990,9 @@ impl Shared {
                 },
                 stream = inner.connection.accept_bi() => match stream {
                     Ok(stream) => {
+                        if stream.0.id().index() == u64::from(BYTE_STREAMS_AT_FIRST / 2) {
+                            inner.connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::URGENT_BYTE_STREAMS_MAX));
+                        }
                         readers.spawn(receive_stream(stream, Carrier::First, inner.clone(), inner.connection.clone()));
                     }
                     Err(error) => break error,
