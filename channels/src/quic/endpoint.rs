@@ -10,7 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use quinn::congestion::CubicConfig;
-use quinn::{ConnectError, Connecting, Incoming, MtuDiscoveryConfig, TransportConfig, ValidationTokenConfig, VarInt};
+use quinn::{
+    ConnectError, Connecting, ConnectionError, ConnectionIdGenerator, Incoming, MtuDiscoveryConfig, Runtime, TransportConfig,
+    ValidationTokenConfig, VarInt,
+};
+use quinn_proto::RandomConnectionIdGenerator;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -24,6 +28,7 @@ use super::inbox::{Handler, Inbox, Inboxes};
 use super::key::{NodeKey, NodeKeyError};
 use super::link::{Attached, Bulk, BulkTimes, Facts, Inner, Link, Way};
 use super::reader::{Place, REFUSED_STREAMS_MAX, StreamEnd, read_datagrams, read_stream, read_the_rest};
+use super::socket::Socket;
 use super::stream::{Carrier, StreamListener, open_windows, receive_stream};
 use super::tls::{self, Tls, Unwanted};
 use super::writer::{write, write_bulk};
@@ -45,17 +50,28 @@ const INCOMING_BYTES_MAX: u64 = 16 * 1_024;
 /// Bytes that all of them may bring along.
 const INCOMING_TOTAL_BYTES_MAX: u64 = 4 * 1_024 * 1_024;
 
-/// The largest packet on the loopback interface: with segmentation offload ten of them must fit in 64 KiB, or the path falls back to the
+/// The largest packet of second connections on the loopback interface: with segmentation offload ten of them must fit in 64 KiB, or the path falls back to the
 /// smallest packets for good.
 const LOOPBACK_PACKET_BYTES_MAX: u16 = 6_500;
+
+/// What packets have from the start on the loopback interface: as much as the search for more finds on Ethernet, which a link in user space is like. A first connection does not search there:
+/// nine probes of some kilobytes each way were a third of the processor time of its handshake, for padding is read byte by byte, and its send buffer kept their size.
+const LOOPBACK_PACKET_BYTES: u16 = 1_452;
+
+/// The number that a dialer draws for the other end is so long on a first connection, and shorter by one on a second one of the loopback interface. It is a hint, for the acceptor knows what
+/// a connection is only after its handshake; who lies gets larger packets, or smaller ones.
+const DRAWN_ID_BYTES: usize = 20;
 
 /// How long [`Endpoint::shutdown`] waits, after the drain, for peers to learn of the end. Close frames leave at once; the rest of the time
 /// answers packets that were on their way.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Streams that a peer may open at first. QUIC keeps a place for each that may be opened, in tables that double: with these and the byte streams it is half of what
-/// all of them take. When half of them were opened it may open all.
-const STREAMS_AT_FIRST: u32 = 32;
+/// Streams for messages that a peer may open at first. QUIC keeps a place for each that may be opened, in tables that double: with the byte streams these are three quarters of what the
+/// smallest useful one takes. When half of them were opened it may open all.
+const STREAMS_AT_FIRST: u32 = 20;
+
+/// Byte streams that a peer may open at first. When half of them were opened it may open all.
+const BYTE_STREAMS_AT_FIRST: u32 = 4;
 
 /// How often one reason for turning somebody away is told.
 const REFUSAL_EVERY: Duration = Duration::from_secs(1);
@@ -249,6 +265,8 @@ struct Shared {
     tls: Tls,
     transport: Arc<TransportConfig>,
     bulk_transport: Arc<TransportConfig>,
+    /// For second connections that others open, on the loopback interface.
+    second_server: Option<Arc<quinn::ServerConfig>>,
     own: PeerId,
     cluster: ClusterName,
     secrets: Vec<ClusterSecret>,
@@ -350,21 +368,29 @@ impl Endpoint {
         let tls = Tls::new(&key, protocols)?;
 
         let loopback = listen.ip().to_canonical().is_loopback();
-        let mut accepted = transport(loopback, 1);
-        let governed = Arc::new(Governed::new(governor::Params::default(), origin));
-        accepted.congestion_controller_factory(Arc::new(Accepting(governed)));
+        let governed = Arc::new(Accepting(Arc::new(Governed::new(governor::Params::default(), origin))));
+        let accepted = |mut transport: TransportConfig| {
+            transport.congestion_controller_factory(governed.clone());
+            Arc::new(transport)
+        };
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls.server()));
         server
-            .transport_config(Arc::new(accepted))
+            .transport_config(accepted(transport(loopback, 1)))
             .validation_token_config(no_tokens())
             .max_incoming(INCOMING_MAX)
             .incoming_buffer_size(INCOMING_BYTES_MAX)
             .incoming_buffer_size_total(INCOMING_TOTAL_BYTES_MAX);
         let mut socket = quinn::EndpointConfig::default();
+        let mut second_server = None;
         if loopback {
+            let mut second = server.clone();
+            second.transport_config(accepted(widened(transport(loopback, 1))));
+            second_server = Some(Arc::new(second));
             socket.max_udp_payload_size(LOOPBACK_PACKET_BYTES_MAX).expect("the size is in the range that QUIC allows");
         }
-        let quinn = quinn::Endpoint::new(socket, Some(server), UdpSocket::bind(listen)?, Arc::new(quinn::TokioRuntime))?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let bound = Socket::new(runtime.wrap_udp_socket(UdpSocket::bind(listen)?)?);
+        let quinn = quinn::Endpoint::new_with_abstract_socket(socket, Some(server), Arc::new(bound), runtime)?;
         let local = quinn.local_addr()?;
 
         let (outlet, events) = event::queue(events_max, event_bytes_max);
@@ -377,6 +403,7 @@ impl Endpoint {
             tls,
             transport: Arc::new(transport(loopback, 0)),
             bulk_transport: Arc::new(bulk_transport(loopback, origin)),
+            second_server,
             own: key.peer_id(),
             cluster,
             secrets,
@@ -597,7 +624,7 @@ impl Shared {
                 incoming.refuse();
                 self.turn_away(address, Refusal::Busy);
             }
-            Decision::Accept => match incoming.accept() {
+            Decision::Accept => match self.accept(incoming) {
                 Ok(connecting) => {
                     self.counts.handshakes.fetch_add(1, Ordering::Relaxed);
                     let (shared, place) = (self.clone(), HalfOpen::take(self));
@@ -618,6 +645,14 @@ impl Shared {
                 }
                 Err(error) => self.turn_away(address, Refusal::of_handshake(&error)),
             },
+        }
+    }
+
+    /// Begins to answer a handshake.
+    fn accept(&self, incoming: Incoming) -> Result<Connecting, ConnectionError> {
+        match &self.second_server {
+            Some(second) if incoming.orig_dst_cid().len() < DRAWN_ID_BYTES => incoming.accept_with(second.clone()),
+            _ => incoming.accept(),
         }
     }
 
@@ -722,6 +757,9 @@ impl Shared {
         let (crypto, verdict) = self.tls.client(expected);
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(transport);
+        if attach.is_some() && self.second_server.is_some() {
+            config.initial_dst_cid_provider(Arc::new(|| RandomConnectionIdGenerator::new(DRAWN_ID_BYTES - 1).generate_cid()));
+        }
         let connecting = self.quinn.connect_with(config, address, self.tls.server_name()).map_err(|error| match error {
             ConnectError::EndpointStopping => DialError::Stopped,
             _ => DialError::Unreachable,
@@ -914,7 +952,7 @@ impl Shared {
         let connection = &link.0.connection;
         open_windows(&link.0);
         connection.set_max_concurrent_uni_streams(VarInt::from_u32(STREAMS_AT_FIRST));
-        connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::URGENT_BYTE_STREAMS_MAX));
+        connection.set_max_concurrent_bi_streams(VarInt::from_u32(BYTE_STREAMS_AT_FIRST));
 
         let reason = self.carry(&link).await;
         tracing::debug!(peer = %peer.short(), %address, %reason, "closed");
@@ -952,6 +990,9 @@ impl Shared {
                 },
                 stream = inner.connection.accept_bi() => match stream {
                     Ok(stream) => {
+                        if stream.0.id().index() == u64::from(BYTE_STREAMS_AT_FIRST / 2) {
+                            inner.connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::URGENT_BYTE_STREAMS_MAX));
+                        }
                         readers.spawn(receive_stream(stream, Carrier::First, inner.clone(), inner.connection.clone()));
                     }
                     Err(error) => break error,
@@ -1043,16 +1084,25 @@ fn transport(loopback: bool, streams: u32) -> TransportConfig {
         .keep_alive_interval(Some(limits::KEEP_ALIVE))
         .congestion_controller_factory(Arc::new(CubicConfig::default()));
     if loopback {
-        let mut discovery = MtuDiscoveryConfig::default();
-        discovery.upper_bound(LOOPBACK_PACKET_BYTES_MAX);
-        transport.mtu_discovery_config(Some(discovery));
+        transport.initial_mtu(LOOPBACK_PACKET_BYTES).mtu_discovery_config(None);
     }
+    transport
+}
+
+/// Has a second connection on the loopback interface try the largest packets once: nothing in between is likely to be all that passes.
+fn widened(mut transport: TransportConfig) -> TransportConfig {
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(LOOPBACK_PACKET_BYTES_MAX).minimum_change((LOOPBACK_PACKET_BYTES_MAX - LOOPBACK_PACKET_BYTES) / 2 + 1);
+    transport.mtu_discovery_config(Some(discovery));
     transport
 }
 
 /// What the dialer of a second connection sends with.
 fn bulk_transport(loopback: bool, origin: Instant) -> TransportConfig {
     let mut transport = transport(loopback, 0);
+    if loopback {
+        transport = widened(transport);
+    }
     transport.congestion_controller_factory(Arc::new(Governed::new(governor::Params::default(), origin)));
     transport
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::SendDatagramError;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::Clock;
 use super::admission::{Tag, tag};
@@ -74,7 +75,8 @@ pub(super) struct Inner {
     /// What names this connection to the peer.
     pub(super) tag: Tag,
     /// How the second connection of the peer stands, on the side that reads it.
-    incoming: watch::Sender<Incoming>,
+    incoming: Mutex<Incoming>,
+    incoming_changed: Notify,
     /// Our second connection, the peer's, and what earlier ones carried.
     seconds: Mutex<Seconds>,
     pub(super) times: BulkTimes,
@@ -163,18 +165,18 @@ pub(super) struct Attached(pub(super) Link);
 impl Attached {
     /// Takes the place if it is free and the link takes a second connection.
     pub(super) fn take(link: Link) -> Option<Self> {
-        let taken = link.0.incoming.send_if_modified(|incoming| {
-            let is_free = !incoming.is_taken && !incoming.is_over;
+        let mut is_free = false;
+        link.0.set_incoming(|incoming| {
+            is_free = !incoming.is_taken && !incoming.is_over;
             incoming.is_taken |= is_free;
-            is_free
         });
-        taken.then(|| Attached(link))
+        is_free.then(|| Attached(link))
     }
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        self.0.0.incoming.send_modify(|incoming| incoming.is_taken = false);
+        self.0.0.set_incoming(|incoming| incoming.is_taken = false);
     }
 }
 
@@ -372,7 +374,8 @@ impl Inner {
             wake_bulk: Notify::new(),
             bulk_wanted: Notify::new(),
             room: Notify::new(),
-            incoming: watch::Sender::default(),
+            incoming: Mutex::default(),
+            incoming_changed: Notify::new(),
             seconds: Mutex::default(),
             times,
             arrivals: Arrivals::default(),
@@ -553,25 +556,44 @@ impl Inner {
         Some(Listed { link: self, connection: connection.clone() })
     }
 
+    fn incoming(&self) -> MutexGuard<'_, Incoming> {
+        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_incoming(&self, set: impl FnOnce(&mut Incoming)) {
+        set(&mut self.incoming());
+        self.incoming_changed.notify_waiters();
+    }
+
+    async fn wait_for_incoming(&self, is_so: impl Fn(&Incoming) -> bool) {
+        loop {
+            let mut changed = pin!(self.incoming_changed.notified());
+            changed.as_mut().enable();
+            if is_so(&self.incoming()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Says that the owner has heard of the link.
     pub(super) fn set_reported(&self) {
-        self.incoming.send_modify(|incoming| incoming.is_reported = true);
+        self.set_incoming(|incoming| incoming.is_reported = true);
     }
 
     /// Ends when the owner has heard of the link.
     pub(super) async fn reported(&self) {
-        // The other end is a field of this.
-        let _ = self.incoming.subscribe().wait_for(|incoming| incoming.is_reported).await;
+        self.wait_for_incoming(|incoming| incoming.is_reported).await;
     }
 
     /// Takes no second connection of the peer from now on.
     pub(super) fn refuse_bulk(&self) {
-        self.incoming.send_modify(|incoming| incoming.is_over = true);
+        self.set_incoming(|incoming| incoming.is_over = true);
     }
 
     /// Ends when nobody reads a second connection of the peer any more.
     pub(super) async fn without_bulk_in(&self) {
-        let _ = self.incoming.subscribe().wait_for(|incoming| !incoming.is_taken).await;
+        self.wait_for_incoming(|incoming| !incoming.is_taken).await;
     }
 
     pub(super) fn set_bulk(&self, bulk: Bulk) {
@@ -777,7 +799,7 @@ impl Link {
     /// Waits until there may be room on a channel that refused a message, or the connection is closed.
     pub async fn room(&self, channel: ChannelId, bytes: usize) {
         loop {
-            let mut room = std::pin::pin!(self.0.room.notified());
+            let mut room = pin!(self.0.room.notified());
             {
                 let mut queues = self.0.queues();
                 let queued = queues.state.queued(channel);

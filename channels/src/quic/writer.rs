@@ -9,7 +9,7 @@
 //! classes.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -167,7 +167,7 @@ pub(super) struct Writer {
     link: Arc<Inner>,
     connection: quinn::Connection,
     path: Path,
-    lanes: BTreeMap<(ChannelId, u8), Lane>,
+    lanes: Lanes,
     /// Streams that ended, until the peer's transport has all of them.
     ended: Vec<Ending>,
     /// The moves that were seen: streams from before the last one have ended, even if the channels are back by now.
@@ -181,6 +181,34 @@ pub(super) struct Writer {
     /// Frames of best effort wait until fewer datagrams do.
     is_starved: bool,
     pause: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+/// The lanes that have a stream, in the order of their channels and numbers: few, and room for no more of them.
+#[derive(Default)]
+struct Lanes {
+    all: Vec<(LaneKey, Lane)>,
+}
+
+impl Lanes {
+    fn place(&self, key: LaneKey) -> Result<usize, usize> {
+        self.all.binary_search_by_key(&key, |(key, _)| *key)
+    }
+
+    fn get(&self, key: LaneKey) -> Option<&Lane> {
+        self.place(key).ok().map(|place| &self.all[place].1)
+    }
+
+    fn get_mut(&mut self, key: LaneKey) -> Option<&mut Lane> {
+        self.place(key).ok().map(|place| &mut self.all[place].1)
+    }
+
+    /// Takes the place of a lane with this key if there is one.
+    fn insert(&mut self, key: LaneKey, lane: Lane) {
+        match self.place(key) {
+            Ok(place) => self.all[place].1 = lane,
+            Err(place) => self.all.insert(place, (key, lane)),
+        }
+    }
 }
 
 /// One lane's stream and what waits for it.
@@ -221,7 +249,7 @@ impl Writer {
             link,
             connection,
             path,
-            lanes: BTreeMap::new(),
+            lanes: Lanes::default(),
             ended: Vec::new(),
             moves: 0,
             fitted: Time::ZERO,
@@ -313,7 +341,7 @@ impl Writer {
         let (urgent, bulk) = (queues.carries(self.path, Path::Urgent), queues.carries(self.path, Path::Bulk));
         if !bulk || (self.path == Path::Urgent && queues.moves != self.moves) {
             self.moves = queues.moves;
-            for ((channel, _), lane) in &mut self.lanes {
+            for ((channel, _), lane) in &mut self.lanes.all {
                 lane.is_ending |= params.path(*channel) == Path::Bulk;
             }
         }
@@ -322,7 +350,7 @@ impl Writer {
                 params.channel(channel).map_or((Path::Urgent, Reliability::Ordered), |spec| (spec.path, spec.reliability));
             let carries = if path == Path::Urgent { urgent } else { bulk };
             let has_room = reliability != Reliability::BestEffort || room >= datagram_bytes;
-            carries && has_room && self.lanes.get(&(channel, lane)).is_none_or(|lane| lane.bytes < LANE_BYTES_MAX && !lane.is_ending)
+            carries && has_room && self.lanes.get((channel, lane)).is_none_or(|lane| lane.bytes < LANE_BYTES_MAX && !lane.is_ending)
         }) {
             took = true;
             if bytes.len() <= datagram_bytes && params.channel(channel).is_some_and(|spec| spec.reliability == Reliability::BestEffort) {
@@ -331,14 +359,14 @@ impl Writer {
                 self.datagrams.push((channel, bytes));
                 continue;
             }
-            if !self.lanes.contains_key(&(channel, number)) {
+            if self.lanes.get((channel, number)).is_none() {
                 let preamble = Preamble { channel, lane: number, number: queues.next_number(channel, number) };
                 // On the connection for bulk the order is the sender's alone, with its floor for the lower classes.
                 let class = params.channel(channel).map_or(Class::Low, |spec| spec.class);
                 let priority = priority(if self.path == Path::Urgent { class } else { Class::Low });
                 self.lanes.insert((channel, number), Lane::open(&self.connection, preamble, class, priority));
             }
-            let Some(lane) = self.lanes.get_mut(&(channel, number)) else { continue };
+            let Some(lane) = self.lanes.get_mut((channel, number)) else { continue };
             if matches!(lane.stream, LaneStream::Unwanted) {
                 queues.state.unwanted(channel, number, bytes.len(), now);
                 continue;
@@ -368,12 +396,12 @@ impl Writer {
     /// Offers every stream what waits for it. Says whether any took something.
     fn offer(&mut self, context: &mut Context<'_>) -> Result<bool, ConnectionError> {
         let mut wrote_any = false;
-        let waiting = self.lanes.iter().filter(|(_, lane)| lane.is_waiting());
+        let waiting = self.lanes.all.iter().filter(|(_, lane)| lane.is_waiting());
         self.order.begin(waiting.map(|(at, lane)| (lane.class, lane.turn, *at)));
         let mut nth = 0;
         while let Some((class, segments_max, (channel, number))) = self.order.get(nth) {
             nth += 1;
-            let Some(lane) = self.lanes.get_mut(&(channel, number)) else { continue };
+            let Some(lane) = self.lanes.get_mut((channel, number)) else { continue };
             let before = lane.bytes;
             let wrote = lane.offer(channel, segments_max, context, &self.link)?;
             if wrote > 0 || lane.bytes < before {
@@ -393,7 +421,7 @@ impl Writer {
             }
         }
         let ended = &mut self.ended;
-        self.lanes.retain(|_, lane| {
+        self.lanes.all.retain_mut(|(_, lane)| {
             let is_over = lane.is_over();
             if is_over && let LaneStream::Open(stream) = &lane.stream {
                 let stopped = stream.stopped();
@@ -406,15 +434,16 @@ impl Writer {
     }
 
     fn is_empty(&self) -> bool {
-        self.lanes.values().all(|lane| lane.bytes == 0 && lane.segments.is_empty())
+        self.lanes.all.iter().all(|(_, lane)| lane.bytes == 0 && lane.segments.is_empty())
     }
 
     /// Ends the streams, and waits until the peer's transport has all of them or the connection is gone.
     async fn finish(&mut self) {
         let mut streams: Vec<_> = self
             .lanes
-            .values_mut()
-            .filter_map(|lane| match &mut lane.stream {
+            .all
+            .iter_mut()
+            .filter_map(|(_, lane)| match &mut lane.stream {
                 LaneStream::Open(stream) => Some(stream),
                 LaneStream::Opening(_) | LaneStream::Unwanted => None,
             })
