@@ -18,9 +18,10 @@ use crate::identity::PeerId;
 const MESSAGE_WEIGHT: usize = 64;
 /// Batches that may wait; their bytes are what is bounded.
 const BATCHES_MAX: usize = 1_024;
-/// Messages that come together, above which a task reads them for whoever waits: it reads the next ones while those before are taken, and so more of them together. Measured: a flood of 64
-/// bytes, some hundred in a packet, costs 2.5 times as much when whoever takes it reads it.
+/// Messages that come together, and their weight, above which a task reads them for whoever waits: it reads the next ones while those before are taken, and so more of them together. Measured: a
+/// flood of 64 bytes, some hundred in a packet, costs 2.5 times as much when whoever takes it reads it, and messages of 1 MiB on another thread, to which each packet would be a change of threads, a fifth more.
 const FEW: usize = 16;
+const FEW_BYTES: u32 = 16 * 1_024;
 
 /// Messages of one peer on one lane of a channel, in order.
 #[derive(Debug)]
@@ -40,6 +41,11 @@ impl Batch {
     pub(super) fn new(peer: PeerId, incarnation: u64, lane: u8, bodies: Vec<Bytes>) -> Self {
         let bytes = bodies.iter().fold(0_usize, |sum, body| sum.saturating_add(body.len() + MESSAGE_WEIGHT));
         Batch { peer, incarnation, lane, bodies, weight: u32::try_from(bytes).unwrap_or(u32::MAX) }
+    }
+
+    /// Whether it was hardly worth a task that gathers messages.
+    pub(super) fn is_few(&self) -> bool {
+        self.bodies.len() <= FEW && self.weight <= FEW_BYTES
     }
 }
 
@@ -81,7 +87,7 @@ impl Inbox {
         match taken {
             Taken::Queued(batch) => Some(self.release(batch?)),
             Taken::Read(batch) => {
-                if batch.bodies.len() > FEW {
+                if !batch.is_few() {
                     *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Weak::new();
                 }
                 Some(batch)
@@ -135,10 +141,10 @@ pub(super) struct InboxSender {
 }
 
 impl InboxSender {
-    /// Says which stream so many messages came from.
-    pub(super) fn spoke(&self, reading: &Arc<Reading>, messages: usize) {
+    /// Says which stream messages came from, and whether they were few.
+    pub(super) fn spoke(&self, reading: &Arc<Reading>, is_few: bool) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if messages > FEW {
+        if !is_few {
             *last = Weak::new();
         } else if !std::ptr::eq(last.as_ptr(), Arc::as_ptr(reading)) {
             *last = Arc::downgrade(reading);

@@ -264,10 +264,10 @@ async fn read_frames(reading: &Arc<Reading>, outlet: &Outlet) -> Result<(), Faul
 fn deliver_now(slot: Slot, batch: Batch, reading: &Arc<Reading>) -> Result<(), (Slot, Batch)> {
     match &slot.taker {
         Taker::Inbox(inbox) => {
-            let messages = batch.bodies.len();
+            let is_few = batch.is_few();
             match inbox.try_send(batch) {
                 Ok(()) => {
-                    inbox.spoke(reading, messages);
+                    inbox.spoke(reading, is_few);
                     Ok(())
                 }
                 Err(batch) => Err((slot, batch)),
