@@ -18,7 +18,7 @@ use crate::cli::text::{Align, Table};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Takes about three quarters of an hour with its defaults. Nothing else should run on the machine meanwhile. Comparisons with other libraries come from the package in \
+Takes about 50 minutes with its defaults, and shows on a terminal how much is left. Nothing else should run on the machine meanwhile. Comparisons with other libraries come from the package in \
 `compare/`, which writes the file that --compare reads.")]
 pub(super) struct ResultsArgs {
     /// Write the page to this file
