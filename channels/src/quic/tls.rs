@@ -157,10 +157,16 @@ fn peer_from_spki(spki: &[u8]) -> Option<PeerId> {
     Some(PeerId::from_bytes(spki.strip_prefix(&SPKI_PREFIX)?.try_into().ok()?))
 }
 
-/// ring, with nothing that we do not use: one key exchange, one signature.
+/// ring, with nothing that we do not use: one key exchange, one signature. Of the ciphers the one with SHA-256 goes first, for processors hash that in hardware and SHA-384 rarely, and a
+/// handshake derives dozens of keys; it is as strong as the key exchange.
 fn provider() -> CryptoProvider {
+    use rustls::crypto::ring::cipher_suite::{TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256};
     let ring = rustls::crypto::ring::default_provider();
-    CryptoProvider { kx_groups: vec![rustls::crypto::ring::kx_group::X25519], ..ring }
+    CryptoProvider {
+        cipher_suites: vec![TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256],
+        kx_groups: vec![rustls::crypto::ring::kx_group::X25519],
+        ..ring
+    }
 }
 
 /// One well-formed raw key, no chain.

@@ -5,7 +5,7 @@
 //! `meshwork` starts a node and its peers in one process, looks, lets all of them join the first, uses four channels of each of its links once, and looks again. The second look
 //! by all ends of connections there are is what an end costs, with everything that a node keeps for a peer: membership, neighbors, queues. As many nodes as peers run on this
 //! machine, so there are at most 100 of them; they connect with more than the first, and all those links are used and counted. `meshwork-links` is the case of one
-//! node with many peers: two endpoints as nodes have them, links between them, and four channels of each used once in each direction. `quinn` does the same with two endpoints of its own,
+//! node with many peers: two endpoints as nodes have them, links between them, and four channels of each used once in each direction, one end after the other. `quinn` does the same with two endpoints of its own,
 //! connections between them, and four streams of each in one direction.
 //!
 //! `meshwork-links` and `quinn` also tell the processor time of a handshake: that of the whole process, both ends and the system's part, from the first dial until all
