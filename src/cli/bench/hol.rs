@@ -43,7 +43,7 @@ Subjects: `meshwork`; `meshwork-twice` (with --config, and on two links of the s
 bulk, there on a channel of the highest class: the far end echoes each copy on the channel on which it came, and the first answer counts. A node opens the second connection when much bulk \
 waits, for what it sends itself: until then, as in the idle phase, both copies go over the first connection, and so do both answers at any time, because the far end sends no bulk. A second copy \
 that finds its queue full is dropped. `quinn-priority`, raw quinn with its defaults and a stream priority for the urgent messages; `quinn-one-stream`, everything on one \
-stream, which shows the blocking; without a link also `tcp-tls`, one connection whose writer takes urgent messages first.
+stream, which shows the blocking; without a link also `meshwork-shared`, the nodes on the runtime of the program, and `tcp-tls`, one connection whose writer takes urgent messages first.
 
 With --slow-reader each round of `meshwork`, and of its variants, goes on with the same urgent messages and the same bulk, of which the receiver takes a tenth as many messages in a second as it did before: all windows and queues of the bulk fill up. The slow p99 is that of the urgent messages then; against the p99 with a reader that keeps up it shows whether a slow reader of one channel holds up another.")]
 pub(super) struct HolArgs {
@@ -194,6 +194,10 @@ fn cases(args: &HolArgs) -> Result<Vec<Case>, Failure> {
         let mut default = vec![Config::Meshwork];
         if args.suite && link.as_ref().is_some_and(|link| SUITE_TWICE.contains(&link.to_string().as_str())) {
             default.push(Config::MeshworkTwice);
+        }
+        if link.is_none() {
+            // Where processors and not a line are what is short, it matters how many threads there are.
+            default.push(Config::MeshworkShared);
         }
         default.extend([Config::QuinnPriority, Config::QuinnOneStream]);
         if link.is_none() {
