@@ -868,3 +868,63 @@ fn lanes_for_which_no_sender_asked_cost_nothing_and_do_not_grow() {
     assert_eq!(lanes.state.lane_for(ChannelId::GOSSIP, Some(7), lanes.now), 0);
     assert_eq!(lanes.state.lane_for(ChannelId(77), Some(7), lanes.now), 0);
 }
+
+/// A link of 10 Mbit/s and 20 ms there and back, ten times as much to send, and a thousand keys.
+#[test]
+fn of_a_thousand_keys_that_change_faster_than_the_link_carries_none_gets_old() {
+    const KEYS: usize = 1_000;
+    const STEP: Duration = Duration::from_micros(100);
+    const BYTES_PER_STEP: u32 = 125;
+    let one_way = Duration::from_millis(10);
+    let mut state = with(|spec| (spec.reliability, spec.lanes) = (Reliability::Latest, 1));
+    let frame_of = |key: usize, version: usize| {
+        let body = [&(key as u32).to_be_bytes()[..], &(version as u32).to_be_bytes(), &[0; 92]].concat();
+        frame::encode(3, &body)
+    };
+    let len = frame_of(0, 0).len();
+    let number = |frame: &[u8], at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().unwrap()) as usize;
+    let mut written: Vec<Vec<Time>> = vec![Vec::new(); KEYS];
+    // How many versions of each key are past, as far as the receiver knows.
+    let mut received = vec![0; KEYS];
+    let (mut wire, mut credits) = (std::collections::VecDeque::new(), std::collections::VecDeque::new());
+    let (mut free_at, mut taken, mut oldest) = (T0, 0, Duration::ZERO);
+    for step in 0_u32.. {
+        let now = T0 + STEP * step;
+        let is_over = step > 30_000;
+        for change in 0..if is_over { 0 } else { 10 * BYTES_PER_STEP / len as u32 + 1 } {
+            let key = random::hash(&[u64::from(step), u64::from(change)]) as usize % KEYS;
+            state.push_latest(ChannelId::DATA, Bytes::from(key.to_be_bytes().to_vec()), frame_of(key, written[key].len()), now).unwrap();
+            written[key].push(now);
+        }
+        while let Some((_, frame)) = wire.pop_front_if(|(at, _): &mut (Time, Bytes)| *at <= now) {
+            let (key, version) = (number(&frame, 2), number(&frame, 6));
+            assert!(version >= received[key], "no version after a newer one");
+            (received[key], taken) = (version + 1, taken + 1);
+            credits.push_back((now + one_way, taken));
+        }
+        while let Some((_, total)) = credits.pop_front_if(|(at, _): &mut (Time, u64)| *at <= now) {
+            assert!(state.credit(ChannelId::DATA, total, now));
+        }
+        while free_at <= now
+            && let Some((_, frame)) = pop(&mut state, any)
+        {
+            state.sent(ChannelId::DATA, 0, frame.len(), now);
+            free_at = free_at.max(now) + STEP * frame.len() as u32 / BYTES_PER_STEP;
+            wire.push_back((free_at + one_way, frame));
+        }
+        assert!(state.queued(ChannelId::DATA).frames <= KEYS, "one of each key waits at most");
+        if step > 5_000 && step % 10 == 0 {
+            let ages = written.iter().zip(&received).filter_map(|(written, received)| Some(now.since(*written.get(*received)?)));
+            oldest = oldest.max(ages.max().unwrap_or_default());
+        }
+        if is_over && state.is_empty() && wire.is_empty() {
+            break;
+        }
+    }
+    assert!(written.iter().zip(&received).all(|(written, received)| written.len() == *received), "the last of each key arrives");
+    // Two round trips, and the time that the link takes for one of each key.
+    let bound = 4 * one_way + STEP * (KEYS * len) as u32 / BYTES_PER_STEP;
+    assert!(oldest > bound / 4 && oldest <= bound, "{oldest:?}, and {bound:?} are promised");
+    let counters = state.counters().find(|(id, _)| *id == ChannelId::DATA).unwrap().1;
+    assert!(counters.superseded > counters.frames * 8 / 10, "nine of ten were replaced where they waited");
+}

@@ -546,6 +546,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     fn on_leave(&mut self, actions: &mut Vec<Action<I>>) {
         self.has_left = true;
         self.stop_foca();
+        self.hints.clear();
         self.timers = Timers::new();
         let told = self.sample(FAREWELLS);
         for (index, member) in told.into_iter().enumerate() {

@@ -200,6 +200,16 @@ fn leaving_is_told_apart_from_failing_even_by_latecomers() {
 }
 
 #[test]
+fn who_leaves_while_it_asks_for_a_sign_of_life_waits_for_none() {
+    let mut net = Network::formed(5, 3);
+    net.input(4, Input::Disconnected(1));
+    assert_eq!(net.hosts[&4].state.hints.len(), 1, "it has asked");
+    net.input(4, Input::Leave);
+    net.input(4, Input::Disconnected(2));
+    assert!(net.hosts[&4].state.hints.is_empty() && net.hosts[&4].state.next_deadline().is_none());
+}
+
+#[test]
 fn a_restart_shows_its_new_generation_and_address() {
     let mut net = Network::formed(8, 4);
     let start = net.now;
