@@ -150,6 +150,12 @@ impl<T> Wheel<T> {
                 }
                 self.now = start;
                 self.levels[level].occupied[slot / 64] &= !(1 << (slot % 64));
+                if level == 0 {
+                    // Its events are all of this one moment.
+                    std::mem::swap(&mut self.due, &mut self.levels[0].slots[slot]);
+                    self.sort_due();
+                    return true;
+                }
                 let mut events = std::mem::replace(&mut self.levels[level].slots[slot], std::mem::take(&mut self.spare));
                 for event in events.drain(..) {
                     self.place(event);
@@ -160,12 +166,18 @@ impl<T> Wheel<T> {
                 if self.due.is_empty() {
                     continue 'moved;
                 }
-                self.due.sort_unstable_by_key(|event| std::cmp::Reverse(event.key()));
+                self.sort_due();
                 return true;
             }
             unreachable!("{} events wait, yet no slot holds one", self.len);
         }
         false
+    }
+
+    fn sort_due(&mut self) {
+        if self.due.len() > 1 {
+            self.due.sort_unstable_by_key(|event| std::cmp::Reverse(event.key()));
+        }
     }
 }
 

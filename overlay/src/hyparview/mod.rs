@@ -40,14 +40,16 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use meshwork_channels::random::{Generator, generator};
-use meshwork_channels::{Misbehavior, Time, Timers};
+use meshwork_channels::{Misbehavior, Time};
 use rand::RngExt;
 use rand::seq::{IteratorRandom, SliceRandom};
 
 use crate::identifier::Identifier;
+use crate::sorted::reserve;
 use crate::topology::{Action, DownReason, Input, Message as TopologyMessage};
 
 mod config;
+mod deadlines;
 mod fill;
 mod heal;
 mod join;
@@ -62,6 +64,7 @@ mod sampling;
 mod tests;
 
 pub use config::{Config, Params};
+use deadlines::Deadlines;
 pub use message::{CANDIDATES_LEN_MAX, Farewell, Message, Peers, Priority, SHUFFLE_LEN_MAX};
 use passive::Passive;
 use rate::Rate;
@@ -162,6 +165,11 @@ enum Key {
     Storm,
 }
 
+impl Key {
+    /// In order.
+    const ALL: [Key; 7] = [Key::Alive, Key::Fill, Key::Heal, Key::Requests, Key::Rewire, Key::Shuffle, Key::Storm];
+}
+
 /// The views of one node.
 #[derive(Clone, Debug)]
 pub struct State<I> {
@@ -199,7 +207,7 @@ pub struct State<I> {
     origins: VecDeque<I>,
     has_left: bool,
     counters: Counters,
-    timers: Timers<Key>,
+    timers: Deadlines,
 }
 
 impl<I: Identifier> State<I> {
@@ -229,7 +237,7 @@ impl<I: Identifier> State<I> {
             origins: VecDeque::new(),
             has_left: false,
             counters: Counters::default(),
-            timers: Timers::new(),
+            timers: Deadlines::new(),
             params,
         }
     }
@@ -296,7 +304,7 @@ impl<I: Identifier> State<I> {
     }
 
     fn on_deadline_reached(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
-        while let Some((_, key)) = self.timers.pop_due(now) {
+        while let Some(key) = self.timers.pop_due(now) {
             match key {
                 Key::Alive => self.on_alive_due(now, actions),
                 Key::Fill => self.on_fill_due(now, actions),
@@ -354,12 +362,12 @@ impl<I: Identifier> State<I> {
         debug_assert!(self.active.iter().all(|peer| !self.passive.contains(*peer)), "the views are disjoint");
         debug_assert!(self.requests.iter().all(|request| self.link_of(request.peer).is_none()), "no neighbor is asked to become one");
         debug_assert!(self.storm.len() < self.params.storm_len_max, "a storm keeps its bound");
-        debug_assert!(self.requests.is_empty() || self.timers.get(&Key::Requests).is_some(), "every request ends");
+        debug_assert!(self.requests.is_empty() || self.timers.get(Key::Requests).is_some(), "every request ends");
         debug_assert!(
             self.has_left
                 || self.active.is_empty()
                 || self.active.len() == self.params.active_len_max
-                || self.timers.get(&Key::Fill).is_some(),
+                || self.timers.get(Key::Fill).is_some(),
             "a view that is not full is retried"
         );
     }
