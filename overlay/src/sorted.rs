@@ -153,10 +153,15 @@ fn find<K: Ord, V>(few: &[(K, V)], key: &K) -> Result<usize, usize> {
     few.binary_search_by(|(other, _)| other.cmp(key))
 }
 
-/// Makes room for one more in small steps: what doubles is half empty on average.
+/// Makes room for one more in small steps: what doubles is half empty on average. The first one often stays alone.
 pub(crate) fn reserve<T>(list: &mut Vec<T>) {
     if list.len() == list.capacity() {
-        list.reserve_exact((list.len() / 4).max(1));
+        list.reserve_exact(match list.len() {
+            0 => 1,
+            1 => 3,
+            len @ 2..16 => 4 - len % 4,
+            len => len / 4,
+        });
     }
 }
 

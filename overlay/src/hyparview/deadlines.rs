@@ -38,6 +38,11 @@ impl Deadlines {
         Some(self.at[key as usize]).filter(|at| *at < Time::MAX)
     }
 
+    /// Reads the first and the last; see [`super::State::warm`].
+    pub(super) fn warm(&self) -> u64 {
+        self.at[0].as_nanos() ^ self.at[KEYS - 1].as_nanos()
+    }
+
     /// The earliest deadline.
     pub(super) fn next_deadline(&self) -> Option<Time> {
         self.at.iter().copied().min().filter(|at| *at < Time::MAX)

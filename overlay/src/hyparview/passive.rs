@@ -25,6 +25,12 @@ impl<I: Identifier> Passive<I> {
         self.peers.len()
     }
 
+    /// Reads some of it; see [`super::State::warm`].
+    pub(super) fn warm(&self) -> u64 {
+        let has = |at| u64::from(self.peers.get(at) == self.peers.first());
+        has(self.peers.len() / 2) + has(self.peers.len().saturating_sub(1))
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = I> + '_ {
         self.peers.iter().copied()
     }
@@ -71,6 +77,13 @@ impl<I: Identifier> Passive<I> {
     pub(super) fn pause(&mut self, peer: I, until: Time) {
         if self.contains(peer) {
             self.ask_after.insert(peer, until);
+        }
+    }
+
+    /// Forgets the pauses that are over, and so mean nothing any more.
+    pub(super) fn end_pauses(&mut self, now: Time) {
+        while let Some(peer) = self.ask_after.iter().find(|(_, after)| **after <= now).map(|(peer, _)| *peer) {
+            self.ask_after.remove(&peer);
         }
     }
 

@@ -52,7 +52,7 @@ pub use self::config::{Config, Params};
 pub use self::counters::Counters;
 pub use self::message::Message;
 use self::message::{LinkNews, Packer, Push};
-use self::neighbor::{Estimate, Neighbor, Quota};
+use self::neighbor::{Announce, Estimate, Neighbor, Quota};
 use self::repair::Missing;
 use self::seen::Seen;
 use self::store::{Held, Store};
@@ -306,6 +306,20 @@ impl<I: Identifier> State<I> {
         [self.announce_at, self.summary_at, self.ask_at, missing].into_iter().flatten().min()
     }
 
+    /// Reads what the next input will read, as [`hyparview::State::warm`](crate::hyparview::State::warm) does.
+    pub fn warm(&self, is_near: bool) -> u64 {
+        if is_near {
+            let neighbors = self.neighbors.iter().map(|neighbor| u64::from(neighbor.eager) + neighbor.answers.warm()).sum::<u64>();
+            return neighbors + self.peers.first().map_or(0, |peer| u64::from(*peer == self.me)) + self.store.warm() + self.seen.warm();
+        }
+        let lens = self.neighbors.len() + self.peers.len() + self.store.len() + self.seen.streams_len() + self.missing.len();
+        let times =
+            [self.announce_at, self.ask_at, self.summary_at].into_iter().flatten().count() + self.missing_due.len() + self.early.len();
+        let counters =
+            self.counters.broadcasts + self.counters.ihave_ids_sent + self.counters.prunes_received + self.counters.strangers_ignored;
+        (lens + times) as u64 + counters + self.passed_at.as_nanos() + self.tree_lag.warm()
+    }
+
     /// What happened so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -351,6 +365,9 @@ impl<I: Identifier> State<I> {
         self.peers.insert(at, peer);
         let unheard = self.early.iter().any(|(early, since)| *early == peer && now - *since <= 10 * SETTLE);
         self.early.retain(|(early, _)| *early != peer);
+        if self.early.is_empty() {
+            self.early = Vec::new();
+        }
         self.send_backlog(peer, if unheard { LinkNews::OpenedUnheard } else { LinkNews::Opened }, actions);
     }
 
@@ -517,15 +534,20 @@ impl<I: Identifier> State<I> {
 
     fn announce_to(&mut self, at: usize, actions: &mut Vec<Action<I>>) {
         let neighbor = &mut self.neighbors[at];
-        if neighbor.announce.is_empty() {
-            return;
-        }
-        let mut packer = Packer::new();
-        for (id, hops) in std::mem::take(&mut neighbor.announce).iter() {
-            packer.add(*id, *hops);
-        }
         let to = neighbor.peer;
-        self.send_ihave(to, LinkNews::Same, packer, actions);
+        match std::mem::replace(&mut neighbor.announce, Announce::Nothing) {
+            Announce::Nothing => {}
+            Announce::One(id, hops) => {
+                self.counters.ihave_ids_sent += 1;
+                self.counters.ihave_frames_sent += 1;
+                actions.push(Action::Send { to, message: Message::IHave { link: LinkNews::Same, groups: message::one(id, hops) } });
+            }
+            Announce::Several(several) => {
+                let mut packer = Packer::new();
+                several.iter().for_each(|(id, hops)| packer.add(*id, *hops));
+                self.send_ihave(to, LinkNews::Same, packer, actions);
+            }
+        }
     }
 
     /// Tells one neighbor at random what is held. Lazy links are twice as likely: over eager ones little can be missing.

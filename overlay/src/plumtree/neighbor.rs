@@ -26,7 +26,7 @@ pub(crate) struct Neighbor<I> {
     /// Until when a duplicate from it may have been on its way before it knew of the prune.
     settled_at: Time,
     /// What to announce with the next batch, with the hops, 0 for what is not on its first way through the tree.
-    pub(crate) announce: Sorted<MessageId<I>, u16>,
+    pub(crate) announce: Announce<I>,
     wanted: Option<Box<Wanted<I>>>,
     /// What we may still ask of it.
     pub(crate) ask_quota: Quota,
@@ -34,6 +34,60 @@ pub(crate) struct Neighbor<I> {
     pub(crate) serve_quota: Quota,
     /// How long it takes to answer.
     pub(crate) answers: Estimate,
+}
+
+/// What waits to be announced: on a quiet node one message.
+#[derive(Clone, Debug)]
+pub(crate) enum Announce<I> {
+    Nothing,
+    One(MessageId<I>, u16),
+    Several(Box<Sorted<MessageId<I>, u16>>),
+}
+
+impl<I: Copy + Ord> Announce<I> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Announce::Nothing => 0,
+            Announce::One(..) => 1,
+            Announce::Several(several) => several.len(),
+        }
+    }
+
+    pub(crate) fn insert(&mut self, id: MessageId<I>, hops: u16) {
+        match self {
+            Announce::Several(several) => several.insert(id, hops),
+            Announce::One(one, before) if *one != id => {
+                let mut several = Sorted::new();
+                several.insert(*one, *before);
+                several.insert(id, hops);
+                *self = Announce::Several(Box::new(several));
+            }
+            Announce::Nothing | Announce::One(..) => *self = Announce::One(id, hops),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: &MessageId<I>) {
+        match self {
+            Announce::Several(several) => {
+                several.remove(id);
+            }
+            Announce::One(one, _) if one == id => *self = Announce::Nothing,
+            Announce::Nothing | Announce::One(..) => {}
+        }
+    }
+
+    /// Removes everything from one message to another.
+    pub(crate) fn remove_range(&mut self, first: MessageId<I>, last: MessageId<I>) {
+        match self {
+            Announce::Several(several) => {
+                while let Some(id) = several.range(first..=last).next().map(|(id, _)| *id) {
+                    several.remove(&id);
+                }
+            }
+            Announce::One(one, _) if (first..=last).contains(one) => *self = Announce::Nothing,
+            Announce::Nothing | Announce::One(..) => {}
+        }
+    }
 }
 
 /// What is wanted of a neighbor.
@@ -56,7 +110,7 @@ impl<I: Copy + Ord> Neighbor<I> {
             backlog_at: now,
             backlog_again_at: Time::ZERO,
             settled_at: Time::ZERO,
-            announce: Sorted::new(),
+            announce: Announce::Nothing,
             wanted: None,
             ask_quota: Quota::default(),
             serve_quota: Quota::default(),
@@ -192,6 +246,11 @@ impl Estimate {
             UNKNOWN => Estimate { mean: sample, deviation: sample / 2 },
             mean => Estimate { mean: (mean * 7 + sample) / 8, deviation: (self.deviation * 3 + sample.abs_diff(mean)) / 4 },
         };
+    }
+
+    /// Reads it; see [`super::State::warm`].
+    pub(crate) fn warm(&self) -> u64 {
+        self.deviation
     }
 
     /// A duration that few samples exceed, between two limits; `unknown` before the first sample.

@@ -5,6 +5,7 @@ use meshwork_channels::{Misbehavior, Time};
 use super::message::{Group, LinkNews, Message, Packer, Push, Range};
 use super::{Action, EARLY_MAX, MessageId, SETTLE, State, Stream};
 use crate::identifier::Identifier;
+use crate::sorted::reserve;
 
 /// A message that was announced and is not here.
 #[derive(Clone, Debug)]
@@ -69,6 +70,7 @@ impl<I: Identifier> State<I> {
             if self.early.len() == EARLY_MAX {
                 self.early.remove(0);
             }
+            reserve(&mut self.early);
             self.early.push((from, now));
             return;
         }
@@ -78,9 +80,7 @@ impl<I: Identifier> State<I> {
             let (first, last) = (stream.message(range.first), stream.message(range.last()));
             if let Some(neighbor) = self.neighbor_mut(&from) {
                 // It has them, so it need not be told of them.
-                while let Some(id) = neighbor.announce.range(first..=last).next().map(|(id, _)| *id) {
-                    neighbor.announce.remove(&id);
-                }
+                neighbor.announce.remove_range(first, last);
             }
             if self.is_own(&stream) {
                 if range.first == 0 || range.last() > self.sequence(stream.channel) {

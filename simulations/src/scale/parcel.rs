@@ -84,6 +84,20 @@ impl Parcel {
         }
     }
 
+    /// Whether it is of the partial views, as far as one sees without opening it.
+    pub(super) fn is_of_topology(&self) -> bool {
+        !matches!(
+            self,
+            Parcel::Gossip { .. }
+                | Parcel::IHave { .. }
+                | Parcel::IHaveNothing { .. }
+                | Parcel::Graft { .. }
+                | Parcel::GraftNothing { .. }
+                | Parcel::Prune
+                | Parcel::Other(_)
+        )
+    }
+
     /// The message. Payloads are pieces of `zeros`.
     pub(super) fn open(self, zeros: &'static [u8]) -> Message {
         use hyparview::Message as Topology;

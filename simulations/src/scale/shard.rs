@@ -1,6 +1,8 @@
 //! Some of the nodes, and what will happen to them.
 
 use meshwork_channels::Time;
+use std::hint::black_box;
+
 use meshwork_channels::histogram::Histogram;
 use meshwork_overlay::{MessageId, hyparview, plumtree, topology};
 
@@ -10,6 +12,9 @@ use crate::digest::Sum;
 use crate::network::{Fate, Link, Network};
 use crate::wheel::{Event, Wheel};
 
+/// So many events before it is its turn, the state of a node is read; and so many, what its state points to.
+const AHEAD_FAR: usize = 7;
+const AHEAD_NEAR: usize = 3;
 /// No wake-up is queued.
 const NEVER: u64 = u64::MAX;
 
@@ -142,8 +147,30 @@ impl Shard {
     pub(super) fn run_until(&mut self, until: u64) {
         while let Some(event) = self.wheel.pop(until) {
             self.now = event.at;
+            self.warm(AHEAD_FAR, false);
+            self.warm(AHEAD_NEAR, true);
             self.happen(event);
         }
+    }
+
+    /// Reads the state of a node some events before it is needed: the state of a million lies in no cache.
+    fn warm(&self, ahead: usize, is_near: bool) {
+        let Some(event) = self.wheel.ahead(ahead) else { return };
+        let node = &self.nodes[self.place(event.to)];
+        let is_of_topology = match &event.what {
+            What::Parcel(parcel) => parcel.is_of_topology(),
+            What::Wake if is_near => node.topology_due < node.plumtree_due,
+            What::Wake => {
+                black_box(node.wakes[0]);
+                return;
+            }
+            What::Join | What::Broadcast(_) => return,
+        };
+        black_box(
+            node.wakes[0]
+                + u64::from(node.sequence)
+                + if is_of_topology { node.topology.warm(is_near) } else { node.plumtree.warm(is_near) },
+        );
     }
 
     /// Takes in what other shards sent to it.
