@@ -15,6 +15,7 @@ pub mod hyparview;
 pub mod identifier;
 pub mod mesh;
 pub mod plumtree;
+mod sorted;
 pub mod state;
 pub mod swim;
 pub mod topology;

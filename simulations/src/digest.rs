@@ -47,6 +47,42 @@ impl fmt::Display for Digest {
     }
 }
 
+/// A digest that does not depend on the order in which things are taken in, so that several threads can each have a part of it.
+///
+/// Whoever uses it puts into each event what gives it its place: its moment, its node and its number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    low: u64,
+    high: u64,
+}
+
+impl Sum {
+    /// Takes in one event.
+    pub fn event(&mut self, numbers: &[u64]) {
+        let mut digest = Digest::default();
+        numbers.iter().for_each(|number| digest.number(*number));
+        self.low = self.low.wrapping_add(digest.low);
+        self.high = self.high.wrapping_add(digest.high);
+    }
+
+    /// The digest of everything taken in so far.
+    pub fn value(&self) -> u128 {
+        (u128::from(self.high) << 64) | u128::from(self.low)
+    }
+
+    /// Takes in everything that another has taken in.
+    pub fn add(&mut self, other: &Sum) {
+        self.low = self.low.wrapping_add(other.low);
+        self.high = self.high.wrapping_add(other.high);
+    }
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{:016x}", self.high, self.low)
+    }
+}
+
 /// 64 bits of bytes and their length.
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
     let mut hash = fold(bytes.len() as u64 ^ 0xa409_3822_299f_31d0, 0x9e37_79b9_7f4a_7c15);
@@ -86,6 +122,19 @@ mod tests {
         assert_ne!(hash_bytes(b"12345678"), hash_bytes(b"12345678\0"));
         assert_ne!(hash_bytes(b"abcdefghi"), hash_bytes(b"abcdefgh\0"));
         assert_ne!(hash_bytes(b"abcdefghi"), hash_bytes(b"abcdefgii"));
+    }
+
+    #[test]
+    fn a_sum_does_not_depend_on_order_or_on_how_it_is_divided() {
+        let of = |events: &[[u64; 2]]| {
+            let mut sum = Sum::default();
+            events.iter().for_each(|event| sum.event(event));
+            sum
+        };
+        let mut parts = of(&[[1, 2]]);
+        parts.add(&of(&[[3, 4], [5, 6]]));
+        assert_eq!(parts, of(&[[5, 6], [1, 2], [3, 4]]));
+        assert_ne!(parts, of(&[[5, 6], [2, 1], [3, 4]]));
     }
 
     #[test]

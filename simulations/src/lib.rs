@@ -10,7 +10,8 @@
 //! 3. [`record`], [`invariants`]: what was seen, and what must hold.
 //! 4. [`plan`], [`settings`], [`scenarios`], [`swarm`]: a run as data, what people may set, the presets, and runs drawn at random.
 //! 5. [`run`](mod@run): one run from its plan to its outcome.
-//! 6. [`command`]: the command line. It is the only module here that performs input and output.
+//! 6. [`scale`](mod@scale): the overlay alone, for sizes that whole nodes do not reach.
+//! 7. [`command`]: the command line. It is the only module here that performs input and output.
 
 pub mod command;
 pub mod digest;
@@ -20,6 +21,7 @@ pub mod network;
 pub mod plan;
 pub mod record;
 pub mod run;
+pub mod scale;
 pub mod scenarios;
 pub mod schedule;
 pub mod settings;

@@ -1,8 +1,9 @@
 //! The queue of what will happen: a hierarchical timing wheel in microseconds (Varghese and Lauck, SOSP 1987).
 //!
-//! A heap pays a logarithm and several cache misses for each event; the wheel pays a constant. The level of an event is the highest byte in
-//! which its moment differs from now, its slot is that byte, so a slot is emptied into lower levels when its turn comes and an event moves at
-//! most once for each level.
+//! A heap pays a logarithm and several cache misses for each event; the wheel pays a constant. Time is cut into windows of a few microseconds.
+//! The level of an event is the highest byte in which the number of its window differs from the current one, its slot is that byte, so a slot
+//! is emptied into lower levels when its turn comes and an event moves at most once for each level. The current window is sorted, which also
+//! tells a little ahead what will happen next ([`Wheel::ahead`]).
 //!
 //! Events of one moment come out ordered by (destination, source, sequence of the source). No global counter takes part, so the order does
 //! not depend on who pushed first, and a run gives the same digest however its nodes are spread over threads.
@@ -13,6 +14,8 @@
 const SLOTS: usize = 256;
 /// Levels: one for each byte of a moment.
 const LEVELS: usize = 8;
+/// The length of a window is two to this power, in microseconds: a million nodes have some hundred events in one.
+const WINDOW_BITS: u32 = 5;
 /// A slot that grew beyond this gives its memory back once emptied: a burst at one far moment must not stay allocated for ever.
 const KEPT_CAPACITY_MAX: usize = 64;
 
@@ -32,8 +35,12 @@ pub struct Event<T> {
 }
 
 impl<T> Event<T> {
-    fn key(&self) -> (u32, u32, u64) {
-        (self.to, self.from, self.sequence)
+    fn key(&self) -> (u64, u32, u32, u64) {
+        (self.at, self.to, self.from, self.sequence)
+    }
+
+    fn window(&self) -> u64 {
+        self.at >> WINDOW_BITS
     }
 }
 
@@ -69,9 +76,11 @@ impl<T> Level<T> {
 /// The queue.
 #[derive(Clone, Debug)]
 pub struct Wheel<T> {
+    /// The moment of the event that was taken last.
     now: u64,
+    window: u64,
     len: usize,
-    /// The events of the moment `now`, the next one last.
+    /// The events of the current window, the next one last.
     due: Vec<Event<T>>,
     levels: Vec<Level<T>>,
     /// A slot that is being emptied; kept for its memory.
@@ -80,7 +89,7 @@ pub struct Wheel<T> {
 
 impl<T> Default for Wheel<T> {
     fn default() -> Self {
-        Wheel { now: 0, len: 0, due: Vec::new(), levels: (0..LEVELS).map(|_| Level::new()).collect(), spare: Vec::new() }
+        Wheel { now: 0, window: 0, len: 0, due: Vec::new(), levels: (0..LEVELS).map(|_| Level::new()).collect(), spare: Vec::new() }
     }
 }
 
@@ -112,14 +121,17 @@ impl<T> Wheel<T> {
         self.place(event);
     }
 
+    /// Puts an event into its slot. In the current window it takes its place in the order.
     fn place(&mut self, event: Event<T>) {
-        let differing = event.at ^ self.now;
+        let window = event.window();
+        let differing = window ^ self.window;
         if differing == 0 {
-            self.due.push(event);
+            let at = self.due.partition_point(|other| other.key() > event.key());
+            self.due.insert(at, event);
             return;
         }
         let level = (63 - differing.leading_zeros() as usize) / 8;
-        let slot = (event.at >> (8 * level)) as usize & (SLOTS - 1);
+        let slot = (window >> (8 * level)) as usize & (SLOTS - 1);
         self.levels[level].occupied[slot / 64] |= 1 << (slot % 64);
         self.levels[level].slots[slot].push(event);
     }
@@ -129,30 +141,43 @@ impl<T> Wheel<T> {
         if self.due.is_empty() && !self.advance(limit) {
             return None;
         }
-        if self.now > limit {
-            return None;
-        }
+        let event = self.due.pop_if(|event| event.at <= limit)?;
         self.len -= 1;
-        self.due.pop()
+        self.now = event.at;
+        Some(event)
     }
 
-    /// Moves to the next moment that has events; says whether there is one up to `limit`.
+    /// The event that will be taken after `count` others, if it lies in the current window and nothing comes in between.
+    pub fn ahead(&self, count: usize) -> Option<&Event<T>> {
+        self.due.get(self.due.len().checked_sub(count + 1)?)
+    }
+
+    /// Moves to the next window that has events; says whether there is one that begins up to `limit`.
     fn advance(&mut self, limit: u64) -> bool {
         'moved: while self.len > 0 {
             for level in 0..LEVELS {
                 let shift = 8 * level;
-                let current = (self.now >> shift) as usize & (SLOTS - 1);
+                let current = (self.window >> shift) as usize & (SLOTS - 1);
                 let Some(slot) = self.levels[level].next_after(current) else { continue };
-                let above = self.now.checked_shr(shift as u32 + 8).unwrap_or(0).checked_shl(shift as u32 + 8).unwrap_or(0);
+                let above = self.window.checked_shr(shift as u32 + 8).unwrap_or(0).checked_shl(shift as u32 + 8).unwrap_or(0);
                 let start = above | ((slot as u64) << shift);
-                if start > limit {
+                if start > limit >> WINDOW_BITS {
                     return false;
                 }
-                self.now = start;
+                self.window = start;
                 self.levels[level].occupied[slot / 64] &= !(1 << (slot % 64));
+                if level == 0 {
+                    // Its events are all of this one window.
+                    std::mem::swap(&mut self.due, &mut self.levels[0].slots[slot]);
+                    self.sort_due();
+                    return true;
+                }
                 let mut events = std::mem::replace(&mut self.levels[level].slots[slot], std::mem::take(&mut self.spare));
                 for event in events.drain(..) {
-                    self.place(event);
+                    match event.window() == start {
+                        true => self.due.push(event),
+                        false => self.place(event),
+                    }
                 }
                 if events.capacity() <= KEPT_CAPACITY_MAX {
                     self.spare = events;
@@ -160,12 +185,18 @@ impl<T> Wheel<T> {
                 if self.due.is_empty() {
                     continue 'moved;
                 }
-                self.due.sort_unstable_by_key(|event| std::cmp::Reverse(event.key()));
+                self.sort_due();
                 return true;
             }
             unreachable!("{} events wait, yet no slot holds one", self.len);
         }
         false
+    }
+
+    fn sort_due(&mut self) {
+        if self.due.len() > 1 {
+            self.due.sort_unstable_by(|one, other| other.key().cmp(&one.key()));
+        }
     }
 }
 

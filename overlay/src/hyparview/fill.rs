@@ -23,7 +23,7 @@ impl<I: Identifier> State<I> {
     pub(super) fn fill(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
         if self.has_left || self.active.len() == self.params.active_len_max {
             self.fruitless = 0;
-            self.timers.cancel(&Key::Fill);
+            self.timers.cancel(Key::Fill);
             return;
         }
         self.arm_fill(now);
@@ -67,7 +67,7 @@ impl<I: Identifier> State<I> {
         };
         let delay = self.params.retry_period.saturating_mul(1 << self.fruitless.min(16)).min(longest);
         // Compared before the random part is added, which would otherwise bring it forward a little with every call.
-        if self.timers.get(&Key::Fill).is_none_or(|at| at > now + delay.mul_f64(1.25)) {
+        if self.timers.get(Key::Fill).is_none_or(|at| at > now + delay.mul_f64(1.25)) {
             let at = now + delay.mul_f64(self.random.random_range(0.75..1.25));
             self.timers.set(Key::Fill, at);
         }
@@ -115,6 +115,7 @@ impl<I: Identifier> State<I> {
     pub(super) fn send_request(&mut self, peer: I, purpose: Purpose, now: Time, actions: &mut Vec<Action<I>>) {
         let link = self.random.random();
         let until = now + self.params.request_timeout;
+        reserve(&mut self.requests);
         self.requests.push(Request { peer, link, purpose, until });
         self.timers.set_if_absent(Key::Requests, until);
         let message = match purpose {

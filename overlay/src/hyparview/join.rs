@@ -60,7 +60,7 @@ impl<I: Identifier> State<I> {
 
     /// Introduces the joiners of a storm to one another, each with some peers of the older overlay.
     pub(super) fn end_storm(&mut self, actions: &mut Vec<Action<I>>) {
-        self.timers.cancel(&Key::Storm);
+        self.timers.cancel(Key::Storm);
         let storm = std::mem::take(&mut self.storm);
         for (joiner, link) in &storm {
             let mut peers = self.candidates(*joiner, 2);
@@ -130,7 +130,7 @@ impl<I: Identifier> State<I> {
         self.contacts.clear();
         self.acquaintances.clear();
         self.shuffling = None;
-        self.timers = Timers::new();
+        self.timers = Deadlines::new();
         self.has_left = true;
     }
 

@@ -242,6 +242,8 @@ impl<I: Identifier> State<I> {
         self.passive.remove(peer);
         self.returned.retain(|returned| *returned != peer);
         if let Err(index) = self.active.binary_search(&peer) {
+            reserve(&mut self.active);
+            reserve(&mut self.links);
             self.active.insert(index, peer);
             self.links.insert(index, Link { number: link, since: now });
         }

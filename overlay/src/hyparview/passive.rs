@@ -6,32 +6,33 @@ use rand::RngExt;
 use rand::seq::IteratorRandom;
 
 use crate::identifier::Identifier;
-
-/// A peer that may become a neighbor.
-#[derive(Clone, Copy, Debug)]
-struct Candidate<I> {
-    peer: I,
-    /// It refused: not asked before this moment.
-    ask_after: Time,
-}
+use crate::sorted::{Sorted, reserve};
 
 /// A bounded set of candidates, in order of their names.
 #[derive(Clone, Debug)]
 pub(super) struct Passive<I> {
-    candidates: Vec<Candidate<I>>,
+    peers: Vec<I>,
+    /// Those that refused: not asked before that moment. Few have, so the moments lie beside the names.
+    ask_after: Sorted<I, Time>,
 }
 
 impl<I: Identifier> Passive<I> {
     pub(super) fn new() -> Self {
-        Passive { candidates: Vec::new() }
+        Passive { peers: Vec::new(), ask_after: Sorted::new() }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.candidates.len()
+        self.peers.len()
+    }
+
+    /// Reads some of it; see [`super::State::warm`].
+    pub(super) fn warm(&self) -> u64 {
+        let has = |at| u64::from(self.peers.get(at) == self.peers.first());
+        has(self.peers.len() / 2) + has(self.peers.len().saturating_sub(1))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = I> + '_ {
-        self.candidates.iter().map(|candidate| candidate.peer)
+        self.peers.iter().copied()
     }
 
     pub(super) fn contains(&self, peer: I) -> bool {
@@ -39,7 +40,12 @@ impl<I: Identifier> Passive<I> {
     }
 
     fn find(&self, peer: I) -> Result<usize, usize> {
-        self.candidates.binary_search_by(|candidate| candidate.peer.cmp(&peer))
+        self.peers.binary_search(&peer)
+    }
+
+    fn remove_at(&mut self, index: usize) {
+        let peer = self.peers.remove(index);
+        self.ask_after.remove(&peer);
     }
 
     /// Adds a peer; says whether it is new. In a full view it takes the place of one of `spare` if there is one, else of a random one.
@@ -47,20 +53,20 @@ impl<I: Identifier> Passive<I> {
         if self.contains(peer) {
             return false;
         }
-        if self.candidates.len() >= len_max {
-            let index =
-                spare.iter().find_map(|spare| self.find(*spare).ok()).unwrap_or_else(|| random.random_range(0..self.candidates.len()));
-            self.candidates.remove(index);
+        if self.peers.len() >= len_max {
+            let index = spare.iter().find_map(|spare| self.find(*spare).ok()).unwrap_or_else(|| random.random_range(0..self.peers.len()));
+            self.remove_at(index);
         }
         let index = self.find(peer).unwrap_or_else(|index| index);
-        self.candidates.insert(index, Candidate { peer, ask_after: Time::ZERO });
+        reserve(&mut self.peers);
+        self.peers.insert(index, peer);
         true
     }
 
     pub(super) fn remove(&mut self, peer: I) -> bool {
         match self.find(peer) {
             Ok(index) => {
-                self.candidates.remove(index);
+                self.remove_at(index);
                 true
             }
             Err(_) => false,
@@ -69,18 +75,25 @@ impl<I: Identifier> Passive<I> {
 
     /// Does not offer the peer before `until`.
     pub(super) fn pause(&mut self, peer: I, until: Time) {
-        if let Ok(index) = self.find(peer) {
-            self.candidates[index].ask_after = until;
+        if self.contains(peer) {
+            self.ask_after.insert(peer, until);
+        }
+    }
+
+    /// Forgets the pauses that are over, and so mean nothing any more.
+    pub(super) fn end_pauses(&mut self, now: Time) {
+        while let Some(peer) = self.ask_after.iter().find(|(_, after)| **after <= now).map(|(peer, _)| *peer) {
+            self.ask_after.remove(&peer);
         }
     }
 
     pub(super) fn clear(&mut self) {
-        self.candidates.clear();
+        *self = Passive::new();
     }
 
     /// A random peer that may be asked now and is none of those that `skip` names.
     pub(super) fn pick(&self, now: Time, skip: impl Fn(I) -> bool, random: &mut Generator) -> Option<I> {
-        let free = self.candidates.iter().filter(|candidate| candidate.ask_after <= now && !skip(candidate.peer));
-        free.map(|candidate| candidate.peer).choose(random)
+        let may_be_asked = |peer: &I| self.ask_after.get(peer).is_none_or(|after| *after <= now);
+        self.peers.iter().copied().filter(|peer| may_be_asked(peer) && !skip(*peer)).choose(random)
     }
 }

@@ -4,6 +4,10 @@ use super::*;
 
 impl<I: Identifier> State<I> {
     pub(super) fn on_shuffle_due(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
+        self.passive.end_pauses(now);
+        if self.requests.is_empty() {
+            self.requests = Vec::new();
+        }
         let Some(to) = self.random_neighbor(&[]) else {
             self.shuffling = None;
             return;

@@ -131,6 +131,12 @@ impl Range {
     }
 }
 
+/// A list of one identity.
+pub(crate) fn one<I: Copy>(id: MessageId<I>, hops: u16) -> Groups<I> {
+    let range = Range { first: id.sequence, more: 0, hops };
+    Bounded::first_of([Group { stream: id.stream(), ranges: Bounded::first_of([range]) }])
+}
+
 /// Packs identities, given in order, into lists that fit into frames.
 #[derive(Clone, Debug)]
 pub(crate) struct Packer<I> {

@@ -38,7 +38,6 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -53,11 +52,12 @@ pub use self::config::{Config, Params};
 pub use self::counters::Counters;
 pub use self::message::Message;
 use self::message::{LinkNews, Packer, Push};
-use self::neighbor::{Estimate, Neighbor, Quota};
+use self::neighbor::{Announce, Estimate, Neighbor, Quota};
 use self::repair::Missing;
 use self::seen::Seen;
 use self::store::{Held, Store};
 use crate::identifier::Identifier;
+use crate::sorted::{Sorted, SortedSet, reserve};
 
 /// How long a prune is given to arrive before a further duplicate repeats it, and the least time between two repeated backlogs.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -185,15 +185,16 @@ pub struct State<I> {
     generator: Generator,
     counters: Counters,
 
-    /// In order.
+    /// In order; `peers` has the same order, to be searched.
     neighbors: Vec<Neighbor<I>>,
+    peers: Vec<I>,
     /// Peers that announced something before they were neighbors, and when; in the order of arrival.
     early: Vec<(I, Time)>,
     /// What peers that are no neighbors may ask of us, together.
     strangers_quota: Quota,
 
     /// The last sequence number of each channel that we broadcast on.
-    sequences: BTreeMap<ChannelId, u64>,
+    sequences: Sorted<ChannelId, u64>,
     seen: Seen<I>,
     store: Store<I>,
 
@@ -208,9 +209,11 @@ pub struct State<I> {
     /// Where the next summary starts, when the last one had no room for everything.
     summary_from: Option<MessageId<I>>,
 
-    missing: BTreeMap<MessageId<I>, Missing<I>>,
+    missing: Sorted<MessageId<I>, Missing<I>>,
     /// The deadlines of missing messages.
-    missing_due: BTreeSet<(Time, MessageId<I>)>,
+    missing_due: SortedSet<(Time, MessageId<I>)>,
+    /// Whether a neighbor may be wanted for something.
+    is_wanting: bool,
     /// When a neighbor that may not be asked for more now may be asked again.
     ask_at: Option<Time>,
     /// How long the tree lags behind announcements.
@@ -227,9 +230,10 @@ impl<I: Identifier> State<I> {
             generator: generator(seed, "plumtree", 0),
             counters: Counters::default(),
             neighbors: Vec::new(),
+            peers: Vec::new(),
             early: Vec::new(),
             strangers_quota: Quota::default(),
-            sequences: BTreeMap::new(),
+            sequences: Sorted::new(),
             seen: Seen::new(),
             store: Store::new(),
             announce_at: None,
@@ -237,8 +241,9 @@ impl<I: Identifier> State<I> {
             passed_interval: SETTLE,
             summary_at: None,
             summary_from: None,
-            missing: BTreeMap::new(),
-            missing_due: BTreeSet::new(),
+            missing: Sorted::new(),
+            missing_due: Sorted::new(),
+            is_wanting: false,
             ask_at: None,
             tree_lag: Estimate::default(),
         }
@@ -280,9 +285,9 @@ impl<I: Identifier> State<I> {
             return Err(BroadcastError::TooLarge { len: payload.len(), len_max });
         }
         self.store.expire(now, self.params.store(), &mut self.counters);
-        let sequence = self.sequences.entry(channel).or_insert(0);
-        *sequence += 1;
-        let id = MessageId { origin: self.me, incarnation: self.incarnation, channel, sequence: *sequence };
+        let sequence = self.sequence(channel) + 1;
+        self.sequences.insert(channel, sequence);
+        let id = MessageId { origin: self.me, incarnation: self.incarnation, channel, sequence };
         self.counters.broadcasts += 1;
         if !self.neighbors.is_empty() && self.neighbors.iter().all(|neighbor| !neighbor.eager) {
             // Without an eager link the payload would wait to be pulled. The receiver makes the link eager too, or prunes it again.
@@ -290,15 +295,29 @@ impl<I: Identifier> State<I> {
             self.neighbors[chosen].eager = true;
         }
         self.pass_on(id, &payload, 0, Push::Eager, &[], now, actions);
-        self.keep(id, Held { payload, hops: 0, from: None }, now);
+        self.keep(id, Held { payload, hops: 0, from: self.me }, now);
         self.finish(now, actions);
         Ok(id)
     }
 
     /// When [`Input::DeadlineReached`] is due.
     pub fn next_deadline(&self) -> Option<Time> {
-        let missing = self.missing_due.first().map(|(at, _)| *at);
+        let missing = self.missing_due.first().map(|((at, _), ())| *at);
         [self.announce_at, self.summary_at, self.ask_at, missing].into_iter().flatten().min()
+    }
+
+    /// Reads what the next input will read, as [`hyparview::State::warm`](crate::hyparview::State::warm) does.
+    pub fn warm(&self, is_near: bool) -> u64 {
+        if is_near {
+            let neighbors = self.neighbors.iter().map(|neighbor| u64::from(neighbor.eager) + neighbor.answers.warm()).sum::<u64>();
+            return neighbors + self.peers.first().map_or(0, |peer| u64::from(*peer == self.me)) + self.store.warm() + self.seen.warm();
+        }
+        let lens = self.neighbors.len() + self.peers.len() + self.store.len() + self.seen.streams_len() + self.missing.len();
+        let times =
+            [self.announce_at, self.ask_at, self.summary_at].into_iter().flatten().count() + self.missing_due.len() + self.early.len();
+        let counters =
+            self.counters.broadcasts + self.counters.ihave_ids_sent + self.counters.prunes_received + self.counters.strangers_ignored;
+        (lens + times) as u64 + counters + self.passed_at.as_nanos() + self.tree_lag.warm()
     }
 
     /// What happened so far.
@@ -331,7 +350,7 @@ impl<I: Identifier> State<I> {
         // What is held counts as well: its stream may have been forgotten at the bound.
         self.is_own(&id.stream()) && id.sequence != 0 && id.sequence <= self.sequence(id.channel)
             || self.seen.contains(id)
-            || self.store.contains(id)
+            || self.seen.has_forgotten() && self.store.contains(id)
     }
 
     /// Section 3.7: a new neighbor starts eager. It is told everything that we hold, since it may have been cut off.
@@ -340,18 +359,25 @@ impl<I: Identifier> State<I> {
         if peer == self.me {
             return;
         }
+        reserve(&mut self.neighbors);
         self.neighbors.insert(at, Neighbor::new(peer, now));
+        reserve(&mut self.peers);
+        self.peers.insert(at, peer);
         let unheard = self.early.iter().any(|(early, since)| *early == peer && now - *since <= 10 * SETTLE);
         self.early.retain(|(early, _)| *early != peer);
+        if self.early.is_empty() {
+            self.early = Vec::new();
+        }
         self.send_backlog(peer, if unheard { LinkNews::OpenedUnheard } else { LinkNews::Opened }, actions);
     }
 
     /// Section 3.7: a lost neighbor is forgotten, and what it was asked for is asked for elsewhere.
     fn on_neighbor_down(&mut self, peer: I, now: Time) {
         self.early.retain(|(early, _)| *early != peer);
-        if self.find(&peer).is_ok() {
+        if let Ok(at) = self.find(&peer) {
             self.forget_announcer(peer, now);
-            self.neighbors.retain(|neighbor| neighbor.peer != peer);
+            self.neighbors.remove(at);
+            self.peers.remove(at);
         }
     }
 
@@ -403,7 +429,7 @@ impl<I: Identifier> State<I> {
         let mut have = missing.map_or(Vec::new(), Missing::into_announcers);
         have.push(from);
         self.pass_on(id, &payload, hops, push, &have, now, actions);
-        self.keep(id, Held { payload, hops, from: Some(from) }, now);
+        self.keep(id, Held { payload, hops, from }, now);
     }
 
     /// Section 3.5: a duplicate shows that the link closes a circle, so the link leaves the tree on both sides.
@@ -411,9 +437,9 @@ impl<I: Identifier> State<I> {
         self.counters.duplicates += 1;
         let is_eager = |peer: &I| self.find(peer).is_ok_and(|at| self.neighbors[at].eager);
         let other_way = match self.store.get(&id).map(|held| held.from) {
-            Some(Some(first)) => first != from && is_eager(&first),
+            Some(first) if first != self.me => first != from && is_eager(&first),
             // Our own, or too old to know who brought it: any other eager link will do.
-            Some(None) | None => self.neighbors.iter().any(|neighbor| neighbor.eager && neighbor.peer != from),
+            Some(_) | None => self.neighbors.iter().any(|neighbor| neighbor.eager && neighbor.peer != from),
         };
         let Some(neighbor) = self.neighbor_mut(&from) else {
             self.counters.strangers_ignored += 1;
@@ -421,7 +447,7 @@ impl<I: Identifier> State<I> {
         };
         neighbor.announce.remove(&id);
         // More duplicates are on their way when the first one comes; they need no prune of their own.
-        let told = !neighbor.eager && neighbor.pruned_at.is_some_and(|at| now - at < SETTLE);
+        let told = !neighbor.eager && neighbor.is_settling(now);
         if push == Push::Eager && other_way && !told {
             self.prune(from, now, actions);
         }
@@ -432,16 +458,15 @@ impl<I: Identifier> State<I> {
         self.counters.prunes_received += 1;
         match self.neighbor_mut(&from) {
             Some(neighbor) => {
-                neighbor.eager = false;
                 // Its side is lazy too, so what still comes was on its way.
-                neighbor.pruned_at = Some(now);
+                neighbor.prune(now);
             }
             None => self.counters.strangers_ignored += 1,
         }
     }
 
     fn on_deadline_reached(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
-        while let Some((at, id)) = self.missing_due.first().copied()
+        while let Some((at, id)) = self.missing_due.first().map(|(due, ())| *due)
             && at <= now
         {
             self.missing_due.remove(&(at, id));
@@ -509,12 +534,20 @@ impl<I: Identifier> State<I> {
 
     fn announce_to(&mut self, at: usize, actions: &mut Vec<Action<I>>) {
         let neighbor = &mut self.neighbors[at];
-        let mut packer = Packer::new();
-        for (id, hops) in std::mem::take(&mut neighbor.announce) {
-            packer.add(id, hops);
-        }
         let to = neighbor.peer;
-        self.send_ihave(to, LinkNews::Same, packer, actions);
+        match std::mem::replace(&mut neighbor.announce, Announce::Nothing) {
+            Announce::Nothing => {}
+            Announce::One(id, hops) => {
+                self.counters.ihave_ids_sent += 1;
+                self.counters.ihave_frames_sent += 1;
+                actions.push(Action::Send { to, message: Message::IHave { link: LinkNews::Same, groups: message::one(id, hops) } });
+            }
+            Announce::Several(several) => {
+                let mut packer = Packer::new();
+                several.iter().for_each(|(id, hops)| packer.add(*id, *hops));
+                self.send_ihave(to, LinkNews::Same, packer, actions);
+            }
+        }
     }
 
     /// Tells one neighbor at random what is held. Lazy links are twice as likely: over eager ones little can be missing.
@@ -580,8 +613,7 @@ impl<I: Identifier> State<I> {
     /// Takes a link out of the tree.
     fn prune(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
         if let Some(neighbor) = self.neighbor_mut(&peer) {
-            neighbor.eager = false;
-            neighbor.pruned_at = Some(now);
+            neighbor.prune(now);
             self.counters.prunes_sent += 1;
             actions.push(Action::Send { to: peer, message: Message::Prune });
         }
@@ -612,7 +644,7 @@ impl<I: Identifier> State<I> {
     }
 
     fn find(&self, peer: &I) -> Result<usize, usize> {
-        self.neighbors.binary_search_by(|neighbor| neighbor.peer.cmp(peer))
+        self.peers.binary_search(peer)
     }
 
     fn neighbor_mut(&mut self, peer: &I) -> Option<&mut Neighbor<I>> {
@@ -627,12 +659,16 @@ impl<I: Identifier> State<I> {
         assert!(self.seen.streams_len() <= config.streams_max, "streams keep their bound");
         debug_assert!(self.seen.ranges_len() <= config.ranges_max + config.streams_max, "intervals keep their bound");
         debug_assert!(self.neighbors.is_sorted_by(|a, b| a.peer < b.peer), "each neighbor stands once, in order");
+        debug_assert!(self.neighbors.iter().map(|neighbor| neighbor.peer).eq(self.peers.iter().copied()), "both lists are the same");
         for neighbor in &self.neighbors {
-            debug_assert!(neighbor.asked_len <= config.asked_max, "open requests keep their bound");
-            debug_assert!(neighbor.announced_len <= config.missing_per_neighbor_max, "announcements of one neighbor keep their bound");
-            debug_assert!(neighbor.asking.is_empty(), "what is asked for is sent");
+            debug_assert!(neighbor.asked_len as usize <= config.asked_max, "open requests keep their bound");
             debug_assert!(
-                neighbor.ready.is_empty() || neighbor.asked_len > 0 || self.ask_at.is_some(),
+                neighbor.announced_len as usize <= config.missing_per_neighbor_max,
+                "announcements of one neighbor keep their bound"
+            );
+            debug_assert!(neighbor.is_asking_empty(), "what is asked for is sent");
+            debug_assert!(
+                neighbor.is_ready_empty() || neighbor.asked_len > 0 || self.ask_at.is_some(),
                 "what is ready to be asked for is asked for, or something will free the room for it"
             );
         }

@@ -1,34 +1,33 @@
 //! What is known of one neighbor.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use meshwork_channels::Time;
 
-use super::MessageId;
+use super::{MessageId, SETTLE};
+use crate::sorted::{Sorted, SortedSet};
 
+/// What a simulated million has six times each: what is rarely there lies elsewhere.
 #[derive(Clone, Debug)]
 pub(crate) struct Neighbor<I> {
     pub(crate) peer: I,
     /// Whether payloads are pushed to it; else they are announced (`eagerPushPeers` and `lazyPushPeers` of the paper).
     pub(crate) eager: bool,
-    /// When we last sent it everything that we hold, unasked or asked.
-    pub(crate) backlog_at: Time,
-    /// When we last did so because it asked.
-    pub(crate) backlog_asked_at: Option<Time>,
-    pub(crate) pruned_at: Option<Time>,
-    /// What to announce with the next batch, with the hops, 0 for what is not on its first way through the tree.
-    pub(crate) announce: BTreeMap<MessageId<I>, u16>,
-    /// Missing messages that it announced and that may be asked for as soon as there is room.
-    pub(crate) ready: BTreeSet<MessageId<I>>,
-    /// What goes into the graft at the end of this input.
-    pub(crate) asking: BTreeSet<MessageId<I>>,
-    /// Whether that graft puts the link into the tree.
+    /// Whether the graft at the end of this input puts the link into the tree.
     pub(crate) asking_eager: bool,
     /// Requests without an answer.
-    pub(crate) asked_len: usize,
+    pub(crate) asked_len: u32,
     /// Missing messages that it announced.
-    pub(crate) announced_len: usize,
+    pub(crate) announced_len: u32,
+    /// When we last sent it everything that we hold, unasked or asked.
+    pub(crate) backlog_at: Time,
+    /// From when on it gets that again for asking.
+    backlog_again_at: Time,
+    /// Until when a duplicate from it may have been on its way before it knew of the prune.
+    settled_at: Time,
+    /// What to announce with the next batch, with the hops, 0 for what is not on its first way through the tree.
+    pub(crate) announce: Announce<I>,
+    wanted: Option<Box<Wanted<I>>>,
     /// What we may still ask of it.
     pub(crate) ask_quota: Quota,
     /// What it may still ask of us.
@@ -37,24 +36,158 @@ pub(crate) struct Neighbor<I> {
     pub(crate) answers: Estimate,
 }
 
-impl<I> Neighbor<I> {
+/// What waits to be announced: on a quiet node one message.
+#[derive(Clone, Debug)]
+pub(crate) enum Announce<I> {
+    Nothing,
+    One(MessageId<I>, u16),
+    Several(Box<Sorted<MessageId<I>, u16>>),
+}
+
+impl<I: Copy + Ord> Announce<I> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Announce::Nothing => 0,
+            Announce::One(..) => 1,
+            Announce::Several(several) => several.len(),
+        }
+    }
+
+    pub(crate) fn insert(&mut self, id: MessageId<I>, hops: u16) {
+        match self {
+            Announce::Several(several) => several.insert(id, hops),
+            Announce::One(one, before) if *one != id => {
+                let mut several = Sorted::new();
+                several.insert(*one, *before);
+                several.insert(id, hops);
+                *self = Announce::Several(Box::new(several));
+            }
+            Announce::Nothing | Announce::One(..) => *self = Announce::One(id, hops),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: &MessageId<I>) {
+        match self {
+            Announce::Several(several) => {
+                several.remove(id);
+            }
+            Announce::One(one, _) if one == id => *self = Announce::Nothing,
+            Announce::Nothing | Announce::One(..) => {}
+        }
+    }
+
+    /// Removes everything from one message to another.
+    pub(crate) fn remove_range(&mut self, first: MessageId<I>, last: MessageId<I>) {
+        match self {
+            Announce::Several(several) => {
+                while let Some(id) = several.range(first..=last).next().map(|(id, _)| *id) {
+                    several.remove(&id);
+                }
+            }
+            Announce::One(one, _) if (first..=last).contains(one) => *self = Announce::Nothing,
+            Announce::Nothing | Announce::One(..) => {}
+        }
+    }
+}
+
+/// What is wanted of a neighbor.
+#[derive(Clone, Debug)]
+struct Wanted<I> {
+    /// Missing messages that it announced and that may be asked for as soon as there is room.
+    ready: SortedSet<MessageId<I>>,
+    /// What goes into the graft at the end of this input.
+    asking: SortedSet<MessageId<I>>,
+}
+
+impl<I: Copy + Ord> Neighbor<I> {
     pub(crate) fn new(peer: I, now: Time) -> Self {
         Neighbor {
             peer,
             eager: true,
-            backlog_at: now,
-            backlog_asked_at: None,
-            pruned_at: None,
-            announce: BTreeMap::new(),
-            ready: BTreeSet::new(),
-            asking: BTreeSet::new(),
             asking_eager: false,
             asked_len: 0,
             announced_len: 0,
+            backlog_at: now,
+            backlog_again_at: Time::ZERO,
+            settled_at: Time::ZERO,
+            announce: Announce::Nothing,
+            wanted: None,
             ask_quota: Quota::default(),
             serve_quota: Quota::default(),
             answers: Estimate::default(),
         }
+    }
+
+    /// Takes the link out of the tree.
+    pub(crate) fn prune(&mut self, now: Time) {
+        self.eager = false;
+        self.settled_at = now + SETTLE;
+    }
+
+    /// Whether it was pruned so lately that duplicates may still be on their way.
+    pub(crate) fn is_settling(&self, now: Time) -> bool {
+        now < self.settled_at
+    }
+
+    /// Whether it may ask for everything that we hold.
+    pub(crate) fn may_ask_backlog(&self, now: Time) -> bool {
+        now >= self.backlog_again_at
+    }
+
+    /// It gets everything that we hold because it asked.
+    pub(crate) fn backlog_asked(&mut self, now: Time) {
+        self.backlog_at = now;
+        self.backlog_again_at = now + SETTLE + Duration::from_nanos(1);
+    }
+
+    pub(crate) fn is_ready_empty(&self) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.ready.is_empty())
+    }
+
+    pub(crate) fn is_asking_empty(&self) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.asking.is_empty())
+    }
+
+    pub(crate) fn is_ready(&self, id: &MessageId<I>) -> bool {
+        self.wanted.as_ref().is_some_and(|wanted| wanted.ready.contains(id))
+    }
+
+    pub(crate) fn first_ready(&self) -> Option<MessageId<I>> {
+        self.wanted.as_ref()?.ready.first().map(|(id, ())| *id)
+    }
+
+    pub(crate) fn insert_ready(&mut self, id: MessageId<I>) {
+        self.want().ready.insert(id, ());
+    }
+
+    pub(crate) fn remove_ready(&mut self, id: &MessageId<I>) {
+        if let Some(wanted) = &mut self.wanted {
+            wanted.ready.remove(id);
+        }
+    }
+
+    pub(crate) fn insert_asking(&mut self, id: MessageId<I>) {
+        self.want().asking.insert(id, ());
+    }
+
+    pub(crate) fn remove_asking(&mut self, id: &MessageId<I>) {
+        if let Some(wanted) = &mut self.wanted {
+            wanted.asking.remove(id);
+        }
+    }
+
+    pub(crate) fn take_asking(&mut self) -> SortedSet<MessageId<I>> {
+        self.wanted.as_mut().map_or(Sorted::new(), |wanted| std::mem::take(&mut wanted.asking))
+    }
+
+    /// Forgets that anything was ever wanted when nothing is; says whether something is.
+    pub(crate) fn is_wanted(&mut self) -> bool {
+        self.wanted.take_if(|wanted| wanted.ready.is_empty() && wanted.asking.is_empty());
+        self.wanted.is_some()
+    }
+
+    fn want(&mut self) -> &mut Wanted<I> {
+        self.wanted.get_or_insert_with(|| Box::new(Wanted { ready: Sorted::new(), asking: Sorted::new() }))
     }
 }
 
@@ -89,24 +222,42 @@ fn cost(per_second: u32) -> u64 {
 }
 
 /// A duration that is guessed from samples, as TCP guesses when to send again (Jacobson, SIGCOMM 1988; RFC 6298).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Estimate {
-    mean_and_deviation: Option<(Duration, Duration)>,
+    /// In nanoseconds; [`UNKNOWN`] before the first sample.
+    mean: u64,
+    deviation: u64,
+}
+
+const UNKNOWN: u64 = u64::MAX;
+
+impl Default for Estimate {
+    fn default() -> Self {
+        Estimate { mean: UNKNOWN, deviation: 0 }
+    }
 }
 
 impl Estimate {
     /// Learns from one sample.
     pub(crate) fn sample(&mut self, sample: Duration) {
         // Far above every timeout, and far below what the arithmetic can hold.
-        let sample = sample.min(Duration::from_secs(3_600));
-        self.mean_and_deviation = Some(match self.mean_and_deviation {
-            None => (sample, sample / 2),
-            Some((mean, deviation)) => ((mean * 7 + sample) / 8, (deviation * 3 + sample.abs_diff(mean)) / 4),
-        });
+        let sample = sample.min(Duration::from_secs(3_600)).as_nanos() as u64;
+        *self = match self.mean {
+            UNKNOWN => Estimate { mean: sample, deviation: sample / 2 },
+            mean => Estimate { mean: (mean * 7 + sample) / 8, deviation: (self.deviation * 3 + sample.abs_diff(mean)) / 4 },
+        };
+    }
+
+    /// Reads it; see [`super::State::warm`].
+    pub(crate) fn warm(&self) -> u64 {
+        self.deviation
     }
 
     /// A duration that few samples exceed, between two limits; `unknown` before the first sample.
     pub(crate) fn bound(&self, unknown: Duration, least: Duration, most: Duration) -> Duration {
-        self.mean_and_deviation.map_or(unknown, |(mean, deviation)| (mean + deviation * 4).clamp(least, most))
+        match self.mean {
+            UNKNOWN => unknown,
+            mean => Duration::from_nanos(mean + self.deviation * 4).clamp(least, most),
+        }
     }
 }

@@ -3,8 +3,9 @@
 use meshwork_channels::{Misbehavior, Time};
 
 use super::message::{Group, LinkNews, Message, Packer, Push, Range};
-use super::{Action, EARLY_MAX, Held, MessageId, SETTLE, State, Stream};
+use super::{Action, EARLY_MAX, MessageId, SETTLE, State, Stream};
 use crate::identifier::Identifier;
+use crate::sorted::reserve;
 
 /// A message that was announced and is not here.
 #[derive(Clone, Debug)]
@@ -69,6 +70,7 @@ impl<I: Identifier> State<I> {
             if self.early.len() == EARLY_MAX {
                 self.early.remove(0);
             }
+            reserve(&mut self.early);
             self.early.push((from, now));
             return;
         }
@@ -78,9 +80,7 @@ impl<I: Identifier> State<I> {
             let (first, last) = (stream.message(range.first), stream.message(range.last()));
             if let Some(neighbor) = self.neighbor_mut(&from) {
                 // It has them, so it need not be told of them.
-                while let Some(id) = neighbor.announce.range(first..=last).next().map(|(id, _)| *id) {
-                    neighbor.announce.remove(&id);
-                }
+                neighbor.announce.remove_range(first, last);
             }
             if self.is_own(&stream) {
                 if range.first == 0 || range.last() > self.sequence(stream.channel) {
@@ -94,7 +94,8 @@ impl<I: Identifier> State<I> {
                 continue;
             }
             if range.hops > 0
-                && let Some(Held { from: Some(pusher), hops, .. }) = self.store.get(&last).cloned()
+                && let Some((pusher, hops)) = self.store.get(&last).map(|held| (held.from, held.hops))
+                && pusher != self.me
                 && self.neighbor_mut(&pusher).is_some_and(|neighbor| neighbor.eager)
             {
                 self.optimize((from, range.hops), pusher, hops, now, actions);
@@ -120,13 +121,13 @@ impl<I: Identifier> State<I> {
 
     /// Notes that `peer` holds a message that is not here; `false` when there is no room for that.
     fn note_announcement(&mut self, id: MessageId<I>, peer: I, hops: u16, now: Time) -> bool {
-        if self.store.contains(&id) {
+        if self.seen.has_forgotten() && self.store.contains(&id) {
             // Its stream was forgotten at the bound, and it came before that.
             return true;
         }
         let Ok(at) = self.find(&peer) else { return true };
         let config = self.params.config();
-        let is_full = self.neighbors[at].announced_len >= config.missing_per_neighbor_max;
+        let is_full = self.neighbors[at].announced_len as usize >= config.missing_per_neighbor_max;
         let announcer = Announcer { peer, hops, asked: false, attempts: 0 };
         match self.missing.get_mut(&id) {
             Some(missing) => {
@@ -145,7 +146,8 @@ impl<I: Identifier> State<I> {
                 self.neighbors[at].announced_len += 1;
                 match missing.phase {
                     Phase::Ready => {
-                        self.neighbors[at].ready.insert(id);
+                        self.neighbors[at].insert_ready(id);
+                        self.is_wanting = true;
                     }
                     // The others were asked in vain; this one was not.
                     Phase::Waiting { .. } if missing.rounds > 0 => self.make_ready(id, now),
@@ -159,7 +161,7 @@ impl<I: Identifier> State<I> {
                 let due = now + self.tree_lag.bound(config.graft_wait, config.graft_wait_min, config.graft_wait_max);
                 let missing = Missing { announcers: vec![announcer], phase: Phase::Waiting { due }, since: now, rounds: 0 };
                 self.missing.insert(id, missing);
-                self.missing_due.insert((due, id));
+                self.missing_due.insert((due, id), ());
                 self.neighbors[at].announced_len += 1;
             }
         }
@@ -172,11 +174,10 @@ impl<I: Identifier> State<I> {
         let again = match link {
             LinkNews::Same => false,
             LinkNews::Opened => now - neighbor.backlog_at > SETTLE,
-            LinkNews::OpenedUnheard => neighbor.backlog_asked_at.is_none_or(|at| now - at > SETTLE),
+            LinkNews::OpenedUnheard => neighbor.may_ask_backlog(now),
         };
         if again {
-            neighbor.backlog_at = now;
-            neighbor.backlog_asked_at = Some(now);
+            neighbor.backlog_asked(now);
             self.send_backlog(from, LinkNews::Same, actions);
         }
     }
@@ -295,7 +296,7 @@ impl<I: Identifier> State<I> {
         for announcer in &missing.announcers {
             if let Some(neighbor) = self.neighbor_mut(&announcer.peer) {
                 neighbor.announced_len -= 1;
-                neighbor.ready.remove(id);
+                neighbor.remove_ready(id);
             }
         }
     }
@@ -311,30 +312,34 @@ impl<I: Identifier> State<I> {
 
     /// Sends what was asked for in this input, after filling the room that has become free.
     pub(super) fn send_grafts(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
+        if !self.is_wanting {
+            return;
+        }
+        let mut is_wanting = false;
         for at in 0..self.neighbors.len() {
             let asked_max = self.params.config().asked_max;
             // Half of the room at a time, so that answers that come one by one do not make one request each.
-            if self.neighbors[at].asked_len * 2 <= asked_max {
-                while let Some(id) = self.neighbors[at].ready.first().copied()
+            if self.neighbors[at].asked_len as usize * 2 <= asked_max {
+                while let Some(id) = self.neighbors[at].first_ready()
                     && self.has_room(at, now)
                 {
                     self.ask(id, at, now);
                 }
             }
-            if !self.neighbors[at].ready.is_empty() && self.neighbors[at].asked_len < asked_max {
+            if !self.neighbors[at].is_ready_empty() && (self.neighbors[at].asked_len as usize) < asked_max {
                 self.ask_later(at, now);
             }
             let neighbor = &mut self.neighbors[at];
-            if neighbor.asking.is_empty() {
-                continue;
+            if !neighbor.is_asking_empty() {
+                let (to, eager) = (neighbor.peer, std::mem::take(&mut neighbor.asking_eager));
+                for groups in Packer::pack(neighbor.take_asking().iter().map(|(id, ())| (*id, 0))) {
+                    self.counters.graft_frames_sent += 1;
+                    actions.push(Action::Send { to, message: Message::Graft { eager, groups } });
+                }
             }
-            let (to, eager) = (neighbor.peer, std::mem::take(&mut neighbor.asking_eager));
-            let ids = std::mem::take(&mut neighbor.asking);
-            for groups in Packer::pack(ids.into_iter().map(|id| (id, 0))) {
-                self.counters.graft_frames_sent += 1;
-                actions.push(Action::Send { to, message: Message::Graft { eager, groups } });
-            }
+            is_wanting |= self.neighbors[at].is_wanted();
         }
+        self.is_wanting = is_wanting;
     }
 
     /// Wakes up once the neighbor may be asked for a fair number again.
@@ -352,7 +357,8 @@ impl<I: Identifier> State<I> {
 
     fn has_room(&self, at: usize, now: Time) -> bool {
         let (config, neighbor) = (self.params.config(), &self.neighbors[at]);
-        neighbor.asked_len < config.asked_max && neighbor.ask_quota.available(now, config.grafts_per_second / 2, config.graft_burst / 2) > 0
+        (neighbor.asked_len as usize) < config.asked_max
+            && neighbor.ask_quota.available(now, config.grafts_per_second / 2, config.graft_burst / 2) > 0
     }
 
     /// Asks the first announcer that was not asked in this round and has room; else the first that gets room will be asked.
@@ -364,12 +370,13 @@ impl<I: Identifier> State<I> {
         left.sort_by_key(|announcer| announcer.attempts);
         let places: Vec<usize> = left.iter().filter_map(|announcer| self.find(&announcer.peer).ok()).collect();
         // Where others wait already, this one waits behind them.
-        match places.iter().find(|at| self.neighbors[**at].ready.is_empty() && self.has_room(**at, now)) {
+        match places.iter().find(|at| self.neighbors[**at].is_ready_empty() && self.has_room(**at, now)) {
             Some(at) => self.ask(id, *at, now),
             None => {
                 for at in places {
-                    self.neighbors[at].ready.insert(id);
+                    self.neighbors[at].insert_ready(id);
                 }
+                self.is_wanting = true;
             }
         }
     }
@@ -390,14 +397,15 @@ impl<I: Identifier> State<I> {
         let peers: Vec<I> = missing.announcers.iter().map(|announcer| announcer.peer).collect();
         for peer in peers {
             if let Some(neighbor) = self.neighbor_mut(&peer) {
-                neighbor.ready.remove(&id);
+                neighbor.remove_ready(&id);
             }
         }
-        self.missing_due.insert((due, id));
+        self.missing_due.insert((due, id), ());
         let per_second = self.params.config().grafts_per_second / 2;
         let neighbor = &mut self.neighbors[at];
         neighbor.asked_len += 1;
-        neighbor.asking.insert(id);
+        neighbor.insert_asking(id);
+        self.is_wanting = true;
         neighbor.ask_quota.take(1, now, per_second);
         if is_fresh {
             neighbor.eager = true;
@@ -421,7 +429,7 @@ impl<I: Identifier> State<I> {
             let pause = config.answer_wait.saturating_mul(1 << (missing.rounds - 1).min(8)).min(config.answer_wait_max);
             let due = now + pause;
             missing.phase = Phase::Waiting { due };
-            self.missing_due.insert((due, id));
+            self.missing_due.insert((due, id), ());
         }
     }
 
@@ -435,7 +443,7 @@ impl<I: Identifier> State<I> {
         let is_stuck = missing.announcers.iter().all(|announcer| announcer.asked);
         if let Some(neighbor) = self.neighbor_mut(&peer) {
             neighbor.announced_len -= 1;
-            neighbor.ready.remove(&id);
+            neighbor.remove_ready(&id);
         }
         match phase {
             Phase::Asked { peer: asked, .. } if asked == peer => {
@@ -470,7 +478,7 @@ impl<I: Identifier> State<I> {
                 self.missing_due.remove(&(due, *id));
                 if let Some(neighbor) = self.neighbor_mut(&peer) {
                     neighbor.asked_len -= 1;
-                    neighbor.asking.remove(id);
+                    neighbor.remove_asking(id);
                 }
             }
         }
@@ -482,21 +490,24 @@ impl<I: Identifier> State<I> {
             return;
         }
         for neighbor in &self.neighbors {
-            let asked = |missing: &&Missing<I>| matches!(missing.phase, Phase::Asked { peer, .. } if peer == neighbor.peer);
-            assert_eq!(self.missing.values().filter(asked).count(), neighbor.asked_len, "open requests are counted");
-            let announced = self.missing.values().filter(|missing| missing.position(neighbor.peer).is_some()).count();
-            assert_eq!(announced, neighbor.announced_len, "announcements are counted");
+            let asked = |missing: &Missing<I>| matches!(missing.phase, Phase::Asked { peer, .. } if peer == neighbor.peer);
+            assert_eq!(
+                self.missing.iter().filter(|(_, missing)| asked(missing)).count(),
+                neighbor.asked_len as usize,
+                "open requests are counted"
+            );
+            let announced = self.missing.iter().filter(|(_, missing)| missing.position(neighbor.peer).is_some()).count();
+            assert_eq!(announced, neighbor.announced_len as usize, "announcements are counted");
         }
-        for (id, missing) in &self.missing {
+        for (id, missing) in self.missing.iter() {
             assert!(!self.is_seen(id), "what is here is not missing");
             assert!(!missing.announcers.is_empty(), "somebody announced what is missing");
             assert!(missing.announcers.iter().all(|announcer| self.find(&announcer.peer).is_ok()), "announcers are neighbors");
             match missing.phase {
                 Phase::Waiting { due } | Phase::Asked { due, .. } => assert!(self.missing_due.contains(&(due, *id)), "a deadline is set"),
-                Phase::Ready => assert!(
-                    self.neighbors.iter().any(|neighbor| neighbor.ready.contains(id)),
-                    "a neighbor will be asked as soon as it has room"
-                ),
+                Phase::Ready => {
+                    assert!(self.neighbors.iter().any(|neighbor| neighbor.is_ready(id)), "a neighbor will be asked as soon as it has room")
+                }
             }
         }
     }

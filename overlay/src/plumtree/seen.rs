@@ -14,6 +14,7 @@ use meshwork_channels::Time;
 
 use super::{Counters, MessageId, Stream};
 use crate::identifier::Identifier;
+use crate::sorted::Sorted;
 
 /// What is bounded, see the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,31 +29,133 @@ pub(crate) struct Bounds {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Seen<I> {
-    streams: BTreeMap<Stream<I>, Track>,
-    /// The streams by last use, oldest first.
-    by_use: BTreeMap<u64, Stream<I>>,
+    streams: Sorted<Stream<I>, Track>,
+    /// The streams by last use, oldest first; made when the first has to go.
+    by_use: Option<Box<BTreeMap<u64, Stream<I>>>>,
     uses: u64,
     ranges_len: usize,
+    /// Where the stream lies that was used last: what comes next is mostly of the same.
+    last_place: u32,
 }
 
 #[derive(Clone, Debug)]
 struct Track {
-    /// First and last of each interval, ascending, never adjacent, never empty.
-    ranges: Vec<(u64, u64)>,
+    ranges: Ranges,
     used: u64,
     moved: Time,
 }
 
+/// First and last of each interval, ascending, never adjacent, never empty.
+#[derive(Clone, Debug)]
+enum Ranges {
+    /// Nearly always.
+    One(u32, u32),
+    Many(Box<Vec<(u64, u64)>>),
+}
+
+impl Ranges {
+    fn of(sequence: u64) -> Self {
+        Ranges::Many(Box::new(vec![(sequence, sequence)])).packed()
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&[(u64, u64)]) -> T) -> T {
+        match self {
+            Ranges::One(first, last) => read(&[(u64::from(*first), u64::from(*last))]),
+            Ranges::Many(ranges) => read(ranges),
+        }
+    }
+
+    fn change<T>(&mut self, change: impl FnOnce(&mut Vec<(u64, u64)>) -> T) -> T {
+        if let Ranges::One(first, last) = self {
+            *self = Ranges::Many(Box::new(vec![(u64::from(*first), u64::from(*last))]));
+        }
+        let Ranges::Many(ranges) = self else { unreachable!("the other form was replaced") };
+        let changed = change(ranges);
+        *self = std::mem::replace(self, Ranges::One(0, 0)).packed();
+        changed
+    }
+
+    fn packed(self) -> Self {
+        if let Ranges::Many(ranges) = &self
+            && let [(first, last)] = ranges[..]
+            && let (Ok(first), Ok(last)) = (u32::try_from(first), u32::try_from(last))
+        {
+            return Ranges::One(first, last);
+        }
+        self
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Ranges::One(..) => 1,
+            Ranges::Many(ranges) => ranges.len(),
+        }
+    }
+
+    /// The interval that holds a number, or the first one above it.
+    fn at_or_above(&self, sequence: u64) -> Option<(u64, u64)> {
+        self.read(|ranges| ranges.get(ranges.partition_point(|(_, last)| *last < sequence)).copied())
+    }
+
+    fn highest(&self) -> u64 {
+        self.read(|ranges| ranges.last().map_or(0, |(_, last)| *last))
+    }
+
+    /// Adds a number that is in no interval.
+    fn insert(&mut self, sequence: u64) {
+        if let Ranges::One(_, last) = self
+            && u64::from(*last) + 1 == sequence
+            && let Ok(sequence) = u32::try_from(sequence)
+        {
+            *last = sequence;
+            return;
+        }
+        self.change(|ranges| {
+            let at = ranges.partition_point(|(_, last)| *last < sequence);
+            let joins_left = at > 0 && ranges[at - 1].1.checked_add(1) == Some(sequence);
+            let joins_right = ranges.get(at).is_some_and(|(first, _)| sequence.checked_add(1) == Some(*first));
+            match (joins_left, joins_right) {
+                (true, true) => {
+                    ranges[at - 1].1 = ranges[at].1;
+                    ranges.remove(at);
+                }
+                (true, false) => ranges[at - 1].1 = sequence,
+                (false, true) => ranges[at].0 = sequence,
+                (false, false) => ranges.insert(at, (sequence, sequence)),
+            }
+        });
+    }
+
+    /// Closes the lowest of several gaps; gives the first and the last number of it.
+    fn close_lowest(&mut self) -> (u64, u64) {
+        self.change(|ranges| {
+            let (first, below) = ranges.remove(0);
+            let gap = (below + 1, ranges[0].0 - 1);
+            ranges[0].0 = first;
+            gap
+        })
+    }
+}
+
 impl<I: Identifier> Seen<I> {
     pub(crate) const fn new() -> Self {
-        Seen { streams: BTreeMap::new(), by_use: BTreeMap::new(), uses: 0, ranges_len: 0 }
+        Seen { streams: Sorted::new(), by_use: None, uses: 0, ranges_len: 0, last_place: 0 }
     }
 
     pub(crate) fn contains(&self, id: &MessageId<I>) -> bool {
-        self.streams.get(&id.stream()).is_some_and(|track| {
-            let at = track.ranges.partition_point(|(_, last)| *last < id.sequence);
-            track.ranges.get(at).is_some_and(|(first, _)| *first <= id.sequence)
+        self.track(&id.stream()).is_some_and(|track| {
+            let range = track.ranges.at_or_above(id.sequence);
+            range.is_some_and(|(first, _)| first <= id.sequence)
         })
+    }
+
+    fn track(&self, stream: &Stream<I>) -> Option<&Track> {
+        self.streams.get_near(self.last_place as usize, stream)
+    }
+
+    /// Whether a stream was ever forgotten: only then can something be held that is not seen.
+    pub(crate) fn has_forgotten(&self) -> bool {
+        self.by_use.is_some()
     }
 
     /// Whether no node can honestly have reached this number: 0 is none, and a stream that we follow does not jump.
@@ -60,10 +163,8 @@ impl<I: Identifier> Seen<I> {
         if id.sequence == 0 {
             return true;
         }
-        self.streams.get(&id.stream()).is_some_and(|track| {
-            let highest = track.ranges.last().map_or(0, |(_, last)| *last);
-            id.sequence > highest.saturating_add(bounds.ahead_max) && now - track.moved <= bounds.idle
-        })
+        self.track(&id.stream())
+            .is_some_and(|track| id.sequence > track.ranges.highest().saturating_add(bounds.ahead_max) && now - track.moved <= bounds.idle)
     }
 
     /// The first interval of unseen numbers of a stream inside `first..=last`.
@@ -71,14 +172,13 @@ impl<I: Identifier> Seen<I> {
         if first > last {
             return None;
         }
-        let Some(track) = self.streams.get(stream) else { return Some((first, last)) };
-        let at = track.ranges.partition_point(|(_, seen_last)| *seen_last < first);
-        let Some((seen_first, seen_last)) = track.ranges.get(at).copied() else { return Some((first, last)) };
+        let Some(track) = self.track(stream) else { return Some((first, last)) };
+        let Some((seen_first, seen_last)) = track.ranges.at_or_above(first) else { return Some((first, last)) };
         if seen_first > first {
             return Some((first, last.min(seen_first - 1)));
         }
         let first = seen_last.checked_add(1).filter(|first| *first <= last)?;
-        let last = track.ranges.get(at + 1).map_or(last, |(next, _)| last.min(next - 1));
+        let last = track.ranges.at_or_above(first).map_or(last, |(next, _)| last.min(next - 1));
         Some((first, last))
     }
 
@@ -89,34 +189,32 @@ impl<I: Identifier> Seen<I> {
         }
         let stream = id.stream();
         self.uses += 1;
-        if !self.streams.contains_key(&stream) && self.streams.len() >= bounds.streams_max {
-            self.evict(counters);
-        }
-        let track = self.streams.entry(stream).or_insert(Track { ranges: Vec::new(), used: 0, moved: now });
-        self.by_use.remove(&track.used);
-        self.by_use.insert(self.uses, stream);
-        track.used = self.uses;
-        track.moved = now;
-
-        let before = track.ranges.len();
-        let at = track.ranges.partition_point(|(_, last)| *last < id.sequence);
-        let joins_left = at > 0 && track.ranges[at - 1].1.checked_add(1) == Some(id.sequence);
-        let joins_right = track.ranges.get(at).is_some_and(|(first, _)| id.sequence.checked_add(1) == Some(*first));
-        match (joins_left, joins_right) {
-            (true, true) => {
-                track.ranges[at - 1].1 = track.ranges[at].1;
-                track.ranges.remove(at);
+        let used = self.uses;
+        self.last_place = self.streams.place(&stream);
+        let Some(track) = self.streams.get_mut(&stream) else {
+            if self.streams.len() >= bounds.streams_max {
+                self.evict(counters);
             }
-            (true, false) => track.ranges[at - 1].1 = id.sequence,
-            (false, true) => track.ranges[at].0 = id.sequence,
-            (false, false) => track.ranges.insert(at, (id.sequence, id.sequence)),
+            self.streams.insert(stream, Track { ranges: Ranges::of(id.sequence), used, moved: now });
+            self.ranges_len += 1;
+            self.last_place = self.streams.place(&stream);
+            if let Some(by_use) = &mut self.by_use {
+                by_use.insert(used, stream);
+            }
+            return None;
+        };
+        if let Some(by_use) = &mut self.by_use {
+            by_use.remove(&track.used);
+            by_use.insert(used, stream);
         }
+        track.used = used;
+        track.moved = now;
+        let before = track.ranges.len();
+        track.ranges.insert(id.sequence);
         self.ranges_len = self.ranges_len - before + track.ranges.len();
         if track.ranges.len() > bounds.stream_ranges_max || (self.ranges_len > bounds.ranges_max && track.ranges.len() > 1) {
             // The lowest gap is the oldest, so it is the one that is least likely to be filled.
-            let (first, below) = track.ranges.remove(0);
-            let gap = (below + 1, track.ranges[0].0 - 1);
-            track.ranges[0].0 = first;
+            let gap = track.ranges.close_lowest();
             self.ranges_len -= 1;
             counters.gaps_closed += 1;
             return Some(gap);
@@ -125,11 +223,21 @@ impl<I: Identifier> Seen<I> {
     }
 
     fn evict(&mut self, counters: &mut Counters) {
-        if let Some((_, stream)) = self.by_use.pop_first()
+        let streams = &self.streams;
+        let by_use = self.by_use.get_or_insert_with(|| Box::new(streams.iter().map(|(stream, track)| (track.used, *stream)).collect()));
+        if let Some((_, stream)) = by_use.pop_first()
             && let Some(track) = self.streams.remove(&stream)
         {
             self.ranges_len -= track.ranges.len();
             counters.streams_evicted += 1;
+        }
+    }
+
+    /// Reads what was used last; see [`super::State::warm`].
+    pub(crate) fn warm(&self) -> u64 {
+        match &self.streams {
+            Sorted::Few(few) => few.get(self.last_place as usize).map_or(0, |(_, track)| track.used),
+            Sorted::Many(_) => 0,
         }
     }
 

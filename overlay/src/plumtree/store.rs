@@ -9,6 +9,9 @@ use meshwork_channels::Time;
 use super::{Counters, MessageId};
 use crate::identifier::Identifier;
 
+/// Above so many payloads there is an index; fewer are found by looking at each, the latest first.
+const UNINDEXED_MAX: usize = 64;
+
 /// What is bounded. A payload that alone is above a bound is not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
@@ -23,33 +26,112 @@ pub(crate) struct Held<I> {
     pub(crate) payload: Bytes,
     /// How many links it had crossed when it came; 0 for our own.
     pub(crate) hops: u16,
-    /// Who sent it; `None` for our own.
-    pub(crate) from: Option<I>,
+    /// Who sent it; ourselves for our own.
+    pub(crate) from: I,
+}
+
+#[derive(Clone, Debug)]
+struct Entry<I> {
+    at: Time,
+    id: MessageId<I>,
+    held: Held<I>,
+}
+
+/// Entries in the order of arrival, in pieces of one size: they never move, and a piece that is given back is just what the next one needs.
+#[derive(Clone, Debug)]
+struct Queue<I> {
+    pieces: VecDeque<Vec<Entry<I>>>,
+    /// Entries of the first piece that are gone.
+    gone: usize,
+    len: usize,
+}
+
+/// Entries in a piece.
+const PIECE: usize = 7;
+
+impl<I: Identifier> Queue<I> {
+    const fn new() -> Self {
+        Queue { pieces: VecDeque::new(), gone: 0, len: 0 }
+    }
+
+    fn get(&self, at: usize) -> Option<&Entry<I>> {
+        let at = at + self.gone;
+        self.pieces.get(at / PIECE)?.get(at % PIECE)
+    }
+
+    fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry<I>> {
+        (0..self.len).filter_map(|at| self.get(at))
+    }
+
+    fn push_back(&mut self, entry: Entry<I>) {
+        if self.pieces.back().is_none_or(|piece| piece.len() == PIECE) {
+            if self.pieces.len() == self.pieces.capacity() {
+                self.pieces.reserve_exact((self.pieces.len() / 2).max(2));
+            }
+            self.pieces.push_back(Vec::with_capacity(PIECE));
+        }
+        if let Some(piece) = self.pieces.back_mut() {
+            piece.push(entry);
+            self.len += 1;
+        }
+    }
+
+    /// Forgets the first; gives its identity and the length of its payload.
+    fn pop_front(&mut self) -> Option<(MessageId<I>, usize)> {
+        let entry = self.pieces.front_mut()?.get_mut(self.gone)?;
+        // The rest of the piece stays for a while, the bytes need not.
+        let popped = (entry.id, std::mem::take(&mut entry.held.payload).len());
+        self.gone += 1;
+        self.len -= 1;
+        if self.gone == PIECE || self.len == 0 {
+            self.pieces.pop_front();
+            self.gone = 0;
+        }
+        if self.len == 0 {
+            self.pieces = VecDeque::new();
+        }
+        Some(popped)
+    }
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Store<I> {
-    held: BTreeMap<MessageId<I>, Held<I>>,
     /// In the order of arrival.
-    order: VecDeque<(Time, MessageId<I>)>,
+    entries: Queue<I>,
+    /// When the first of them came.
+    oldest_at: Time,
+    /// How many entries were removed: the number of an entry is its place plus this.
+    removed: u64,
+    /// The numbers of the entries, once there are many.
+    index: Option<Box<BTreeMap<MessageId<I>, u64>>>,
     bytes: usize,
 }
 
 impl<I: Identifier> Store<I> {
     pub(crate) const fn new() -> Self {
-        Store { held: BTreeMap::new(), order: VecDeque::new(), bytes: 0 }
+        Store { entries: Queue::new(), oldest_at: Time::MAX, removed: 0, index: None, bytes: 0 }
     }
 
     pub(crate) fn get(&self, id: &MessageId<I>) -> Option<&Held<I>> {
-        self.held.get(id)
+        let entry = match &self.index {
+            Some(index) => self.entries.get((index.get(id)? - self.removed) as usize),
+            // What is asked for is mostly what has just come.
+            None => self.entries.iter().rev().find(|entry| entry.id.sequence == id.sequence && entry.id == *id),
+        };
+        entry.map(|entry| &entry.held)
+    }
+
+    /// Reads what came last; see [`super::State::warm`].
+    pub(crate) fn warm(&self) -> u64 {
+        self.entries.get(self.entries.len.wrapping_sub(1)).map_or(0, |entry| entry.at.as_nanos() ^ u64::from(entry.held.hops))
     }
 
     pub(crate) fn contains(&self, id: &MessageId<I>) -> bool {
-        self.held.contains_key(id)
+        self.get(id).is_some()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.held.len()
+        self.entries.len
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -59,15 +141,32 @@ impl<I: Identifier> Store<I> {
     /// The identities, in order, from `from` on.
     pub(crate) fn ids_from(&self, from: Option<MessageId<I>>) -> impl Iterator<Item = MessageId<I>> {
         use std::ops::Bound::{Included, Unbounded};
-        self.held.range((from.map_or(Unbounded, Included), Unbounded)).map(|(id, _)| *id)
+        let mut few = Vec::new();
+        if self.index.is_none() {
+            few.extend(self.entries.iter().map(|entry| entry.id).filter(|id| from.is_none_or(|from| *id >= from)));
+            few.sort_unstable();
+        }
+        let many = self.index.iter().flat_map(move |index| index.range((from.map_or(Unbounded, Included), Unbounded)));
+        few.into_iter().chain(many.map(|(id, _)| *id))
     }
 
     /// Keeps a payload that is not kept yet, at the cost of the oldest ones.
     pub(crate) fn insert(&mut self, id: MessageId<I>, held: Held<I>, now: Time, bounds: &Bounds, counters: &mut Counters) {
         self.bytes += held.payload.len();
-        self.order.push_back((now, id));
-        self.held.insert(id, held);
-        while self.held.len() > bounds.payloads_max || self.bytes > bounds.bytes_max {
+        self.oldest_at = self.oldest_at.min(now);
+        let number = self.removed + self.entries.len as u64;
+        self.entries.push_back(Entry { at: now, id, held });
+        match &mut self.index {
+            Some(index) => {
+                index.insert(id, number);
+            }
+            None if self.entries.len > UNINDEXED_MAX => {
+                let removed = self.removed;
+                self.index = Some(Box::new((removed..).zip(self.entries.iter()).map(|(number, entry)| (entry.id, number)).collect()));
+            }
+            None => {}
+        }
+        while self.entries.len > bounds.payloads_max || self.bytes > bounds.bytes_max {
             counters.payloads_evicted += 1;
             if !self.remove_oldest() {
                 return;
@@ -77,17 +176,68 @@ impl<I: Identifier> Store<I> {
 
     /// Drops what has been kept for long enough.
     pub(crate) fn expire(&mut self, now: Time, bounds: &Bounds, counters: &mut Counters) {
-        while self.order.front().is_some_and(|(at, _)| now - *at >= bounds.retention) {
+        while now - self.oldest_at >= bounds.retention && self.entries.len > 0 {
             counters.payloads_expired += 1;
             self.remove_oldest();
         }
     }
 
     fn remove_oldest(&mut self) -> bool {
-        let Some((_, id)) = self.order.pop_front() else { return false };
-        if let Some(held) = self.held.remove(&id) {
-            self.bytes -= held.payload.len();
+        let Some((id, len)) = self.entries.pop_front() else { return false };
+        self.oldest_at = self.entries.get(0).map_or(Time::MAX, |entry| entry.at);
+        self.removed += 1;
+        self.bytes -= len;
+        if let Some(index) = &mut self.index {
+            index.remove(&id);
+            if self.entries.len == 0 {
+                self.index = None;
+            }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meshwork_channels::ChannelId;
+    use meshwork_channels::random::hash;
+
+    use super::*;
+
+    fn id(origin: u32, sequence: u64) -> MessageId<u32> {
+        MessageId { origin, incarnation: 1, channel: ChannelId::EVENTS, sequence }
+    }
+
+    #[test]
+    fn agrees_with_a_list_whatever_comes_and_goes() {
+        let bounds = Bounds { retention: Duration::from_secs(50), bytes_max: 900, payloads_max: 90 };
+        let (mut store, mut model, mut counters) = (Store::new(), VecDeque::new(), Counters::default());
+        let mut longest = 0;
+        for step in 1..3_000_u64 {
+            // Fast and slow in turn, so that it fills beyond what is found without an index, and empties.
+            let now = Time::from_millis(if step / 500 % 2 == 0 { step * 400 } else { (step - step % 500) * 400 + step % 500 * 9_000 });
+            let new = id((hash(&[step, 1]) % 9) as u32, step);
+            let payload = Bytes::from(vec![0; (hash(&[step, 2]) % 20) as usize]);
+            store.expire(now, &bounds, &mut counters);
+            while model.front().is_some_and(|(at, ..)| now - *at >= bounds.retention) {
+                model.pop_front();
+            }
+            store.insert(new, Held { payload: payload.clone(), hops: step as u16, from: 7 }, now, &bounds, &mut counters);
+            model.push_back((now, new, payload));
+            let bytes = |model: &VecDeque<(Time, MessageId<u32>, Bytes)>| model.iter().map(|(.., payload)| payload.len()).sum::<usize>();
+            while model.len() > bounds.payloads_max || bytes(&model) > bounds.bytes_max {
+                model.pop_front();
+            }
+            longest = longest.max(model.len());
+            assert_eq!((store.len(), store.bytes()), (model.len(), bytes(&model)), "step {step}");
+            let asked = id((hash(&[step, 3]) % 9) as u32, step - hash(&[step, 4]) % step.min(120));
+            assert_eq!(store.contains(&asked), model.iter().any(|(_, id, _)| *id == asked));
+            assert_eq!(store.get(&new).map(|held| held.hops), Some(step as u16));
+            let mut ids: Vec<MessageId<u32>> = model.iter().map(|(_, id, _)| *id).filter(|id| *id >= asked).collect();
+            ids.sort_unstable();
+            assert!(store.ids_from(Some(asked)).eq(ids));
+        }
+        assert!(longest > UNINDEXED_MAX, "{longest} at most");
+        assert!(counters.payloads_evicted > 100 && counters.payloads_expired > 100);
     }
 }

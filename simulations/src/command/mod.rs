@@ -4,6 +4,7 @@
 //! report, writes to the terminal and to files, and runs the seeds of a swarm on threads. Nothing of that reaches a run.
 
 mod cpu;
+mod large;
 mod progress;
 mod report;
 
@@ -20,7 +21,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::host::{Host, Plant};
 use crate::plan::Plan;
-use crate::run::{self, Class, Failure, Outcome};
+use crate::run::{self, Class, Failure, Metric, Outcome};
+use crate::scale;
 use crate::scenarios::{self, Scenario};
 use crate::settings::{self, KEYS};
 use crate::swarm;
@@ -65,6 +67,9 @@ enum Command {
         size: Size,
         #[command(flatten)]
         output: Output,
+        /// Threads for the one run, with the same result; `scale` only
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=scale::plan::THREADS_MAX as i64))]
+        threads: u32,
         /// Give one node a bug on purpose, to see that it is noticed
         #[arg(long, value_name = "BUG", value_parser = plant)]
         plant: Option<Plant>,
@@ -147,10 +152,19 @@ pub fn main<H: Host>() -> ExitCode {
     quiet_panics();
     let done = match cli.command {
         Command::List => list(),
-        Command::Show { scenario, size, schedule } => show(&scenario, &size, schedule),
-        Command::Run { scenario, size, output, plant } => run_one::<H>(&scenario, &size, &output, plant),
+        Command::Show { scenario, size, schedule } => match scenario == scale::NAME {
+            true => large::show(&size, schedule),
+            false => show(&scenario, &size, schedule),
+        },
+        Command::Run { scenario, size, output, threads, plant } => match scenario == scale::NAME {
+            true => large::run(&size, &output, threads, plant),
+            false => run_one::<H>(&scenario, &size, &output, threads, plant),
+        },
         Command::Swarm { seeds, threads, failures_max, output } => run_swarm::<H>(seeds, threads.max(1), failures_max.max(1), &output),
-        Command::Check { scenario, size, output } => check::<H>(&scenario, &size, &output),
+        Command::Check { scenario, size, output } => match scenario == scale::NAME {
+            true => large::check(&size, &output),
+            false => check::<H>(&scenario, &size, &output),
+        },
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -173,7 +187,7 @@ fn complain(line: &str) {
 
 fn scenario(name: &str) -> Result<&'static Scenario, Usage> {
     Scenario::named(name).ok_or_else(|| {
-        let names: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).collect();
+        let names: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).chain([scale::NAME]).collect();
         let hint = settings::nearest(name, &names).map_or(String::new(), |near| format!(" Did you mean `{near}`?"));
         Usage(format!("there is no scenario `{name}`.{hint} There are: {}.", names.join(", ")))
     })
@@ -183,9 +197,23 @@ fn plan(name: &str, size: &Size) -> Result<Plan, Usage> {
     let scenario = scenario(name)?;
     let nodes = size.nodes.unwrap_or(scenario.nodes);
     if !(scenarios::NODES_MIN..=scenarios::NODES_MAX).contains(&nodes) {
-        return Err(Usage(format!("--nodes is {nodes}; a scenario has {} to {} nodes", scenarios::NODES_MIN, scenarios::NODES_MAX)));
+        return Err(Usage(format!(
+            "--nodes is {nodes}; this scenario has {} to {} nodes. Each knows every other, which takes memory with the square of their number: for {nodes} \
+             about {}. `meshwork-sim run scale --nodes {nodes}` runs the overlay without membership, for which {} are enough.",
+            scenarios::NODES_MIN,
+            scenarios::NODES_MAX,
+            large::gigabytes(scenarios::bytes(nodes, false)),
+            large::gigabytes(scale::plan::bytes(nodes)),
+        )));
     }
-    scenario.plan(nodes, size.seed, &size.set).map_err(|error| Usage(error.to_string()))
+    let plan = scenario.plan(nodes, size.seed, &size.set).map_err(|error| Usage(error.to_string()))?;
+    let needed = scenarios::bytes(nodes, plan.tuning.full_mesh);
+    let instead = match plan.tuning.full_mesh {
+        true => "without `--set topology=mesh` a node has a handful of links instead of one to each",
+        false => "`run scale` runs the overlay without membership, up to millions of nodes",
+    };
+    large::fits(nodes, needed, instead)?;
+    Ok(plan)
 }
 
 fn list() -> Result<u8, Usage> {
@@ -193,6 +221,7 @@ fn list() -> Result<u8, Usage> {
     for scenario in scenarios::ALL {
         let _ = writeln!(text, "{:<12} {}", scenario.name, scenario.about);
     }
+    let _ = writeln!(text, "{:<12} {}", scale::NAME, scale::plan::ABOUT);
     text.push_str("\nRun one with `meshwork-sim run NAME`; `meshwork-sim show NAME` tells what can be set in it.\n");
     say(&text);
     Ok(0)
@@ -265,37 +294,56 @@ fn play<H: Host>(plan: &Plan, watch: &mut dyn FnMut(run::Progress)) -> Result<Fi
     }));
     let outcome = match result {
         Ok(outcome) => outcome.map_err(Usage)?,
-        Err(_) => {
-            let detail = PANIC.with(|kept| kept.borrow_mut().take()).unwrap_or_else(|| "no message".to_owned());
-            Outcome {
-                scenario: plan.scenario.clone(),
-                seed: plan.setup.seed,
-                nodes: plan.setup.nodes,
-                digest: String::new(),
-                events,
-                virtual_s: last as f64 / 1e6,
-                ok: false,
-                failure: Some(Failure { class: Class::Panic, what: "panic".to_owned(), at: last, node: None, detail }),
-                invariants: Vec::new(),
-                metrics: Vec::new(),
-                digests: Vec::new(),
-            }
-        }
+        Err(_) => panicked(&plan.scenario, plan.setup.seed, plan.setup.nodes, last, events),
     };
     Ok(Finished { outcome, cpu_s: cpu.seconds(), replay: plan.replay.clone(), plan: plan.describe() })
 }
 
-fn run_one<H: Host>(name: &str, size: &Size, output: &Output, plant: Option<Plant>) -> Result<u8, Usage> {
+/// The outcome of a run in which a node panicked.
+fn panicked(scenario: &str, seed: u64, nodes: u32, at: u64, events: u64) -> Outcome {
+    let detail = PANIC.with(|kept| kept.borrow_mut().take()).unwrap_or_else(|| "no message".to_owned());
+    Outcome {
+        scenario: scenario.to_owned(),
+        seed,
+        nodes,
+        digest: String::new(),
+        events,
+        virtual_s: at as f64 / 1e6,
+        ok: false,
+        failure: Some(Failure { class: Class::Panic, what: "panic".to_owned(), at, node: None, detail }),
+        invariants: Vec::new(),
+        metrics: Vec::new(),
+        digests: Vec::new(),
+    }
+}
+
+fn run_one<H: Host>(name: &str, size: &Size, output: &Output, threads: u32, plant: Option<Plant>) -> Result<u8, Usage> {
+    if threads > 1 {
+        return Err(Usage(format!(
+            "--threads is for `run {}`; a run of whole nodes has one, and `swarm` has several runs at once",
+            scale::NAME
+        )));
+    }
     let mut plan = plan(name, size)?;
     if let Some(plant) = plant {
         plan.plant(plant);
         let _ = write!(plan.replay, " --plant {}", plant.name());
     }
     let mut bar = progress::Bar::start(output.quiet, &plan);
-    let finished = play::<H>(&plan, &mut |progress| bar.show(progress))?;
+    let mut finished = play::<H>(&plan, &mut |progress| bar.show(progress))?;
     bar.finish();
+    weigh(&mut finished);
     give(output, &report::table(&finished), &report::json(&finished))?;
     Ok(verdict(&finished))
+}
+
+/// Adds what memory the run took, where the system tells.
+fn weigh(finished: &mut Finished) {
+    if let Some(bytes) = cpu::memory_max() {
+        let outcome = &mut finished.outcome;
+        outcome.metrics.push(Metric { name: "memory", value: (bytes as f64 / 1e6).round(), unit: "MB" });
+        outcome.metrics.push(Metric { name: "memory_per_node", value: (bytes / u64::from(outcome.nodes.max(1))) as f64, unit: "B" });
+    }
 }
 
 /// Names the failure in one line and gives the exit code.
@@ -335,6 +383,10 @@ fn check<H: Host>(name: &str, size: &Size, output: &Output) -> Result<u8, Usage>
         runs.push(play::<H>(&plan, &mut |progress| bar.show(progress))?);
         bar.finish();
     }
+    compare(runs, output)
+}
+
+fn compare(mut runs: Vec<Finished>, output: &Output) -> Result<u8, Usage> {
     let (Some(mut second), Some(first)) = (runs.pop(), runs.pop()) else { return Ok(0) };
     let (one, two) = (&first.outcome.digests, &second.outcome.digests);
     let differs = (0..one.len().max(two.len())).find(|index| one.get(*index) != two.get(*index));
@@ -442,6 +494,8 @@ mod tests {
         assert!(mistake("brodcast", size(&[], None)).contains("Did you mean `broadcast`?"));
         assert!(mistake("broadcast", size(&["message=3"], None)).contains("Did you mean `messages`?"));
         assert!(mistake("broadcast", size(&[], Some(2))).contains("3 to 20000 nodes"));
+        let refused = mistake("broadcast", size(&[], Some(1_000_000)));
+        assert!(refused.contains("run scale --nodes 1000000") && refused.contains("GB"), "{refused}");
     }
 
     #[test]

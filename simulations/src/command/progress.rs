@@ -36,8 +36,12 @@ pub(super) struct Bar {
 
 impl Bar {
     pub(super) fn start(quiet: bool, plan: &Plan) -> Self {
-        let (bar, lines) = bar(quiet, plan.ends_at() / 1_000, "{prefix} [{bar:30}] {msg}, at most {eta} left");
-        bar.set_prefix(format!("{} seed {}", plan.scenario, plan.setup.seed));
+        Self::named(quiet, plan.ends_at(), format!("{} seed {}", plan.scenario, plan.setup.seed))
+    }
+
+    pub(super) fn named(quiet: bool, ends_at: u64, name: String) -> Self {
+        let (bar, lines) = bar(quiet, ends_at / 1_000, "{prefix} [{bar:30}] {msg}, at most {eta} left");
+        bar.set_prefix(name);
         Bar { bar, lines, started: Instant::now(), last_line: Instant::now() }
     }
 

@@ -36,6 +36,19 @@ pub const NODES_MIN: u32 = 3;
 /// The most nodes of a preset: every node knows every other, which costs memory with the square of their number.
 pub const NODES_MAX: u32 = 20_000;
 
+/// What so many whole nodes take of memory, in bytes, about.
+pub fn bytes(nodes: u32, full_mesh: bool) -> u64 {
+    let pairs = u64::from(nodes) * u64::from(nodes);
+    u64::from(nodes) * BYTES_PER_NODE + pairs * if full_mesh { BYTES_PER_LINK } else { BYTES_PER_MEMBER }
+}
+
+/// What a node takes by itself.
+const BYTES_PER_NODE: u64 = 60_000;
+/// What a node takes for each member that it knows.
+const BYTES_PER_MEMBER: u64 = 200;
+/// What a node takes for each member to which it has a link.
+const BYTES_PER_LINK: u64 = 2_000;
+
 /// Settings that every preset has.
 const COMMON: &[(&str, &str)] = &[
     ("latency", "20ms"),

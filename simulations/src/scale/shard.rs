@@ -1,0 +1,399 @@
+//! Some of the nodes, and what will happen to them.
+
+use meshwork_channels::Time;
+use std::hint::black_box;
+
+use meshwork_channels::histogram::Histogram;
+use meshwork_overlay::{MessageId, hyparview, plumtree, topology};
+
+use super::parcel::{CHANNEL, INCARNATION, Message, Parcel};
+use super::{Events, Setup, Spread, ZEROS, micros};
+use crate::digest::Sum;
+use crate::network::{Fate, Link, Network};
+use crate::wheel::{Event, Wheel};
+
+/// So many events before it is its turn, the state of a node is read; and so many, what its state points to.
+const AHEAD_FAR: usize = 7;
+const AHEAD_NEAR: usize = 3;
+/// No wake-up is queued.
+const NEVER: u64 = u64::MAX;
+
+/// The least that a message takes.
+pub(super) fn latency_min(link: &Link) -> u64 {
+    (link.latency / 2).max(1)
+}
+
+/// What arrives at a node.
+#[derive(Debug)]
+pub(super) enum What {
+    /// A deadline of its own.
+    Wake,
+    /// It is its turn to join.
+    Join,
+    /// It is its turn to broadcast.
+    Broadcast(u32),
+    /// A message.
+    Parcel(Parcel),
+}
+
+/// A node.
+#[derive(Debug)]
+struct Node {
+    topology: hyparview::State<u32>,
+    plumtree: plumtree::State<u32>,
+    /// The wake-ups that are queued and wanted, the nearest first. A near one often comes in front of a far one, which need not be queued
+    /// again afterwards.
+    wakes: [u64; 2],
+    /// The next deadline of each core, so that an event of one does not have to look at the other.
+    topology_due: Time,
+    plumtree_due: Time,
+    /// Counts the events that it has caused.
+    sequence: u32,
+}
+
+/// Some of the nodes: those whose number leaves the same rest when divided by the number of shards.
+#[derive(Debug)]
+pub struct Shard {
+    index: u32,
+    setup: Setup,
+    network: Network,
+    now: u64,
+    nodes: Vec<Node>,
+    wheel: Wheel<What>,
+    /// Messages to nodes of the other shards.
+    pub(super) out: Vec<Vec<Event<What>>>,
+    /// Which messages a node has delivered, one bit each.
+    delivered: Vec<u64>,
+    /// The origin and the sequence number of each broadcast, in order, with its number.
+    numbers: Vec<(u32, u64, u32)>,
+    // Reused buffers, empty between events.
+    topology_actions: Vec<topology::Action<u32>>,
+    plumtree_actions: Vec<plumtree::Action<u32>>,
+    /// Whether the broadcast of the node handled anything in this event.
+    is_plumtree_changed: bool,
+
+    pub(super) digest: Sum,
+    pub(super) events: Events,
+    pub(super) spreads: Vec<Spread>,
+    pub(super) latency: Histogram,
+    pub(super) misbehaved: u64,
+    pub(super) repeated: u64,
+}
+
+impl Shard {
+    pub(super) fn new(index: u32, setup: &Setup) -> Self {
+        let shards = setup.shards.max(1);
+        let mut numbers: Vec<(u32, u64, u32)> = Vec::with_capacity(setup.messages as usize);
+        for number in 0..setup.messages {
+            let origin = setup.sender(number);
+            let before = numbers.iter().filter(|(other, ..)| *other == origin).count();
+            numbers.push((origin, before as u64 + 1, number));
+        }
+        numbers.sort_unstable();
+        let mut shard = Shard {
+            index,
+            network: Network::new(setup.seed, setup.link),
+            now: 0,
+            nodes: Vec::with_capacity((setup.nodes / shards + 1) as usize),
+            wheel: Wheel::new(),
+            out: (0..shards).map(|_| Vec::new()).collect(),
+            delivered: Vec::new(),
+            numbers,
+            topology_actions: Vec::new(),
+            plumtree_actions: Vec::new(),
+            is_plumtree_changed: false,
+            digest: Sum::default(),
+            events: Events::default(),
+            spreads: vec![Spread::default(); setup.messages as usize],
+            latency: Histogram::default(),
+            misbehaved: 0,
+            repeated: 0,
+            setup: setup.clone(),
+        };
+        for number in (index..setup.nodes).step_by(shards as usize) {
+            let seed = setup.node_seed(number);
+            shard.nodes.push(Node {
+                topology: hyparview::State::new(number, setup.hyparview.clone(), seed),
+                plumtree: plumtree::State::new(number, INCARNATION, setup.plumtree.clone(), seed),
+                wakes: [NEVER; 2],
+                topology_due: Time::MAX,
+                plumtree_due: Time::MAX,
+                sequence: 0,
+            });
+            shard.push(number, setup.joins_at(number), What::Join);
+        }
+        shard.delivered = vec![0; shard.nodes.len() * shard.words()];
+        for message in 0..setup.messages {
+            let sender = setup.sender(message);
+            if sender % shards == index {
+                shard.push(sender, setup.sent_at(message), What::Broadcast(message));
+            }
+        }
+        shard
+    }
+
+    /// The neighbors of a node.
+    pub(super) fn neighbors(&self, node: u32) -> &[u32] {
+        self.nodes[self.place(node)].topology.neighbors()
+    }
+
+    /// How many messages a node has delivered or sent.
+    pub(super) fn delivered_len(&self, node: u32) -> u32 {
+        let start = self.place(node) * self.words();
+        self.delivered[start..start + self.words()].iter().map(|word| word.count_ones()).sum()
+    }
+
+    /// Everything up to a moment happens.
+    pub(super) fn run_until(&mut self, until: u64) {
+        while let Some(event) = self.wheel.pop(until) {
+            self.now = event.at;
+            self.warm(AHEAD_FAR, false);
+            self.warm(AHEAD_NEAR, true);
+            self.happen(event);
+        }
+    }
+
+    /// Reads the state of a node some events before it is needed: the state of a million lies in no cache.
+    fn warm(&self, ahead: usize, is_near: bool) {
+        let Some(event) = self.wheel.ahead(ahead) else { return };
+        let node = &self.nodes[self.place(event.to)];
+        let is_of_topology = match &event.what {
+            What::Parcel(parcel) => parcel.is_of_topology(),
+            What::Wake if is_near => node.topology_due < node.plumtree_due,
+            What::Wake => {
+                black_box(node.wakes[0]);
+                return;
+            }
+            What::Join | What::Broadcast(_) => return,
+        };
+        black_box(
+            node.wakes[0]
+                + u64::from(node.sequence)
+                + if is_of_topology { node.topology.warm(is_near) } else { node.plumtree.warm(is_near) },
+        );
+    }
+
+    /// Takes in what other shards sent to it.
+    pub(super) fn take(&mut self, events: &mut Vec<Event<What>>) {
+        events.drain(..).for_each(|event| self.wheel.push(event));
+    }
+
+    fn shards(&self) -> usize {
+        self.out.len()
+    }
+
+    fn place(&self, node: u32) -> usize {
+        node as usize / self.shards()
+    }
+
+    fn words(&self) -> usize {
+        (self.setup.messages as usize).div_ceil(64)
+    }
+
+    /// Queues an event that a node causes at itself.
+    fn push(&mut self, node: u32, at: u64, what: What) {
+        let place = self.place(node);
+        let sequence = self.next_sequence(place);
+        self.wheel.push(Event { at, to: node, from: node, sequence, what });
+    }
+
+    fn next_sequence(&mut self, place: usize) -> u64 {
+        let node = &mut self.nodes[place];
+        node.sequence += 1;
+        u64::from(node.sequence)
+    }
+
+    fn send(&mut self, from: u32, place: usize, to: u32, parcel: Parcel) {
+        let sequence = self.next_sequence(place);
+        let Fate::After(latency) = self.network.stream(from, to, sequence) else { return };
+        let event = Event { at: self.now + latency, to, from, sequence, what: What::Parcel(parcel) };
+        let shard = to as usize % self.shards();
+        if shard == self.index as usize {
+            self.wheel.push(event);
+        } else {
+            self.out[shard].push(event);
+        }
+    }
+
+    fn happen(&mut self, event: Event<What>) {
+        let Event { at, to: node, from, sequence, what } = event;
+        let now = Time::from_micros(self.now);
+        let place = self.place(node);
+        let told = match what {
+            What::Wake => match self.wake(place) {
+                true => 1,
+                false => return,
+            },
+            What::Join => {
+                self.events.joins += 1;
+                if let Some(contact) = self.setup.contact(node) {
+                    let input = topology::Input::Join { contact };
+                    self.nodes[place].topology.handle(input, now, &mut self.topology_actions);
+                    self.route_topology(node, place);
+                }
+                2
+            }
+            What::Broadcast(message) => {
+                self.broadcast(place, message);
+                3 | u64::from(message) << 8
+            }
+            What::Parcel(parcel) => {
+                let told = parcel.tell();
+                self.arrive(node, place, from, parcel);
+                told
+            }
+        };
+        self.digest.event(&[at, u64::from(node) << 32 | u64::from(from), sequence, told]);
+        self.route_plumtree(node, place);
+        self.arm(node, place);
+    }
+
+    /// A wake-up; says whether anything was due.
+    fn wake(&mut self, place: usize) -> bool {
+        let number = place as u32 * self.shards() as u32 + self.index;
+        let node = &mut self.nodes[place];
+        let now = Time::from_micros(self.now);
+        if node.wakes[0] != self.now {
+            return false;
+        }
+        node.wakes = [node.wakes[1], NEVER];
+        let (topology, plumtree) = (node.topology_due <= now, node.plumtree_due <= now);
+        if topology {
+            node.topology.handle(topology::Input::DeadlineReached, now, &mut self.topology_actions);
+        }
+        if plumtree {
+            node.plumtree.handle(plumtree::Input::DeadlineReached, now, &mut self.plumtree_actions);
+            self.is_plumtree_changed = true;
+        }
+        if topology {
+            self.route_topology(number, place);
+        }
+        if topology || plumtree {
+            self.events.deadlines += 1;
+        } else {
+            self.arm(number, place);
+        }
+        topology || plumtree
+    }
+
+    fn broadcast(&mut self, place: usize, message: u32) {
+        let payload = self.setup.payload();
+        let now = Time::from_micros(self.now);
+        let sent = self.nodes[place].plumtree.broadcast(CHANNEL, payload, now, &mut self.plumtree_actions);
+        let number = sent.ok().and_then(|id| self.number(&id));
+        self.is_plumtree_changed = true;
+        assert_eq!(number, Some(message), "broadcasts are numbered as planned");
+        self.mark(place, message);
+    }
+
+    /// Hands a message to its node.
+    fn arrive(&mut self, node: u32, place: usize, from: u32, parcel: Parcel) {
+        let now = Time::from_micros(self.now);
+        match parcel.open(&ZEROS) {
+            Message::Topology(message) => {
+                self.events.topology += 1;
+                self.nodes[place].topology.handle(topology::Input::Received { from, message }, now, &mut self.topology_actions);
+                self.route_topology(node, place);
+            }
+            Message::Plumtree(message) => {
+                match &message {
+                    plumtree::Message::Gossip { id, .. } => {
+                        self.events.payloads += 1;
+                        if let Some(number) = self.number(id) {
+                            self.spreads[number as usize].payloads += 1;
+                        }
+                    }
+                    plumtree::Message::IHave { .. } => self.events.announcements += 1,
+                    plumtree::Message::Graft { .. } | plumtree::Message::Gone { .. } => self.events.grafts += 1,
+                    plumtree::Message::Prune => self.events.prunes += 1,
+                }
+                self.nodes[place].plumtree.handle(plumtree::Input::Received { from, message }, now, &mut self.plumtree_actions);
+                self.is_plumtree_changed = true;
+            }
+        }
+    }
+
+    /// Carries out what the topology of a node decided: the same arrows as in `meshwork_overlay::state`.
+    fn route_topology(&mut self, node: u32, place: usize) {
+        let now = Time::from_micros(self.now);
+        let mut actions = std::mem::take(&mut self.topology_actions);
+        for action in actions.drain(..) {
+            match action {
+                topology::Action::Send { to, message } => self.send(node, place, to, Parcel::topology(message)),
+                topology::Action::NeighborUp(peer) => {
+                    self.nodes[place].plumtree.handle(plumtree::Input::NeighborUp(peer), now, &mut self.plumtree_actions);
+                    self.is_plumtree_changed = true;
+                }
+                topology::Action::NeighborDown(peer, _) => {
+                    self.nodes[place].plumtree.handle(plumtree::Input::NeighborDown(peer), now, &mut self.plumtree_actions);
+                    self.is_plumtree_changed = true;
+                }
+                topology::Action::Misbehaved { .. } => self.misbehaved += 1,
+            }
+        }
+        self.topology_actions = actions;
+        let slot = &mut self.nodes[place];
+        slot.topology_due = slot.topology.next_deadline().unwrap_or(Time::MAX);
+    }
+
+    /// The same for the broadcast.
+    fn route_plumtree(&mut self, node: u32, place: usize) {
+        if !std::mem::take(&mut self.is_plumtree_changed) {
+            return;
+        }
+        let slot = &mut self.nodes[place];
+        slot.plumtree_due = slot.plumtree.next_deadline().unwrap_or(Time::MAX);
+        let mut actions = std::mem::take(&mut self.plumtree_actions);
+        for action in actions.drain(..) {
+            match action {
+                plumtree::Action::Send { to, message } => self.send(node, place, to, Parcel::plumtree(message)),
+                plumtree::Action::Deliver { id, hops, .. } => self.deliver(place, &id, hops),
+                plumtree::Action::Misbehaved { .. } => self.misbehaved += 1,
+            }
+        }
+        self.plumtree_actions = actions;
+    }
+
+    fn number(&self, id: &MessageId<u32>) -> Option<u32> {
+        let at = self.numbers.binary_search_by(|(origin, sequence, _)| (*origin, *sequence).cmp(&(id.origin, id.sequence))).ok()?;
+        Some(self.numbers[at].2)
+    }
+
+    fn deliver(&mut self, place: usize, id: &MessageId<u32>, hops: u16) {
+        let Some(message) = self.number(id) else {
+            self.misbehaved += 1;
+            return;
+        };
+        let after = self.now - self.setup.sent_at(message);
+        let spread = &mut self.spreads[message as usize];
+        spread.delivered += 1;
+        spread.hops_max = spread.hops_max.max(hops);
+        spread.latency_max = spread.latency_max.max(after);
+        spread.latency_sum += after;
+        self.latency.record(micros(after), 1);
+        self.mark(place, message);
+    }
+
+    /// Notes that a node has a message.
+    fn mark(&mut self, place: usize, message: u32) {
+        let word = place * self.words() + message as usize / 64;
+        let bit = 1 << (message % 64);
+        self.repeated += u64::from(self.delivered[word] & bit != 0);
+        self.delivered[word] |= bit;
+    }
+
+    /// Queues the next wake-up of a node unless one that is early enough is queued.
+    fn arm(&mut self, node: u32, place: usize) {
+        let slot = &mut self.nodes[place];
+        let deadline = slot.topology_due.min(slot.plumtree_due);
+        if deadline == Time::MAX {
+            return;
+        }
+        let at = deadline.as_nanos().div_ceil(1_000).max(self.now + 1);
+        if at < slot.wakes[0] {
+            // What was second is forgotten, and nothing happens when its moment comes.
+            slot.wakes = [at, slot.wakes[0]];
+            self.push(node, at, What::Wake);
+        }
+    }
+}

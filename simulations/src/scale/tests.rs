@@ -1,0 +1,58 @@
+//! Small runs of the overlay alone.
+
+use super::*;
+
+fn play(nodes: u32, seed: u64, threads: u32, set: &[&str]) -> Outcome {
+    let set: Vec<String> = set.iter().map(|text| (*text).to_owned()).collect();
+    let plan = Plan::new(nodes, seed, threads, &set).expect("settings that fit");
+    run(&plan, &mut in_turn, &mut |_| {})
+}
+
+#[test]
+fn every_broadcast_reaches_every_node_once() {
+    let outcome = play(1_000, 1, 1, &["messages=10", "senders=3"]);
+    assert!(outcome.ok, "{:?}", outcome.failure);
+    assert!(outcome.invariants.len() >= 6 && outcome.invariants.iter().all(|verdict| verdict.ok));
+    assert_eq!(outcome.metric("delivery"), Some(1.0));
+    assert_eq!(outcome.metric("largest"), Some(1_000.0));
+    // Each node but the sender needs one payload; the first message goes over every link and prunes those that bring a second one.
+    assert!((9_990.0..20_000.0).contains(&outcome.metric("payloads").unwrap()));
+    assert!((8.0..20.0).contains(&outcome.metric("last_hop_mean").unwrap()), "{:?}", outcome.metric("last_hop_mean"));
+    // A random graph of six links each has 4.2 links between two nodes in the mean, and 0.005 closed triangles.
+    assert!((3.9..4.6).contains(&outcome.metric("path_mean").unwrap()), "{:?}", outcome.metric("path_mean"));
+    assert!(outcome.metric("clustering").unwrap() < 0.01);
+}
+
+#[test]
+fn a_run_is_the_same_again_and_whatever_the_number_of_threads() {
+    for seed in 1..4 {
+        let one = play(200, seed, 1, &["messages=5", "join-over=5s", "form=5s", "work=5s"]);
+        for threads in [1, 2, 3] {
+            let other = play(200, seed, threads, &["messages=5", "join-over=5s", "form=5s", "work=5s"]);
+            assert_eq!((one.events, &one.digests), (other.events, &other.digests), "seed {seed}, {threads} threads");
+            assert_eq!(one.metrics, other.metrics);
+        }
+    }
+    assert_ne!(play(50, 1, 1, &["messages=1"]).digest, play(50, 2, 1, &["messages=1"]).digest);
+}
+
+#[test]
+fn few_nodes_are_a_cluster_too() {
+    for nodes in [2, 3, 7] {
+        let outcome = play(nodes, 1, 2, &["messages=3", "senders=2"]);
+        assert!(outcome.ok, "{nodes} nodes: {:?}", outcome.failure);
+    }
+}
+
+#[test]
+fn a_run_without_messages_only_joins() {
+    let outcome = play(20, 1, 1, &["messages=0"]);
+    assert!(outcome.ok, "{:?}", outcome.failure);
+    assert_eq!((outcome.metric("delivery"), outcome.metric("payloads")), (None, Some(0.0)));
+}
+
+#[test]
+fn the_digest_of_a_run_is_on_record() {
+    // The same in debug and release builds. A change of what the overlay decides changes it, and the new one is part of that change.
+    assert_eq!(play(100, 7, 1, &["messages=5"]).digest, "1c39d88a67e435bdcebf7595aad52987");
+}
