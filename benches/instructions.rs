@@ -1,5 +1,5 @@
 //! What the cores cost in instructions and allocations, against what is on record in `baseline.txt`. The operations are those of `channels/benches/cases`,
-//! `overlay/benches/cases` and `crdt/benches/cases`, of which the benches beside them measure the times.
+//! `overlay/benches/cases` and `crdt/benches/cases`, of which the benches beside them measure the times, and of `simulations/benches/cases`.
 //!
 //! ```text
 //! cargo bench --package meshwork-benches             compares, and fails when something became worse
@@ -28,6 +28,8 @@ mod channels;
 mod crdt;
 #[path = "../overlay/benches/cases/mod.rs"]
 mod overlay;
+#[path = "../simulations/benches/cases/mod.rs"]
+mod simulations;
 
 /// How often an operation is repeated.
 const TIMES: u64 = 1_000;
@@ -73,7 +75,7 @@ fn main() -> Result<ExitCode, Failure> {
 }
 
 fn cases() -> impl Iterator<Item = Case> {
-    channels::all().into_iter().chain(overlay::all()).chain(crdt::all())
+    channels::all().into_iter().chain(overlay::all()).chain(crdt::all()).chain(simulations::all())
 }
 
 /// What runs under valgrind.

@@ -158,8 +158,7 @@ pub(crate) fn reserve<T>(list: &mut Vec<T>) {
     if list.len() == list.capacity() {
         list.reserve_exact(match list.len() {
             0 => 1,
-            1 => 3,
-            len @ 2..16 => 4 - len % 4,
+            len @ 1..16 => 2 - len % 2,
             len => len / 4,
         });
     }

@@ -11,8 +11,9 @@
 //! 4. [`plan`], [`settings`], [`scenarios`], [`swarm`]: a run as data, what people may set, the presets, and runs drawn at random.
 //! 5. [`run`](mod@run): one run from its plan to its outcome.
 //! 6. [`scale`](mod@scale): the overlay alone, for sizes that whole nodes do not reach.
-//! 7. [`command`]: the command line. It is the only module here that performs input and output.
+//! 7. `command` (a feature): the command line. It is the only module here that performs input and output.
 
+#[cfg(feature = "command")]
 pub mod command;
 pub mod digest;
 pub mod host;

@@ -47,7 +47,7 @@ struct Queue<I> {
 }
 
 /// Entries in a piece.
-const PIECE: usize = 7;
+const PIECE: usize = 3;
 
 impl<I: Identifier> Queue<I> {
     const fn new() -> Self {

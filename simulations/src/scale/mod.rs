@@ -199,19 +199,28 @@ pub fn run(plan: &Plan, drive: Drive<'_>, watch: &mut dyn FnMut(Progress)) -> Ou
 }
 
 /// A run under way.
-struct World {
+#[derive(Debug)]
+pub struct World {
     setup: Setup,
     shards: Vec<Shard>,
     now: u64,
 }
 
 impl World {
-    fn new(setup: Setup) -> Self {
+    /// A world in which nothing has happened.
+    pub fn new(setup: Setup) -> Self {
         let shards = (0..setup.shards.max(1)).map(|index| Shard::new(index, &setup)).collect();
         World { setup, shards, now: 0 }
     }
 
-    fn events(&self) -> Events {
+    /// Lets so many events happen, in a world of one shard.
+    pub fn run_events(&mut self, count: u64) {
+        assert_eq!(self.shards.len(), 1, "several shards are driven by time");
+        self.shards[0].run_events(count);
+    }
+
+    /// What has happened so far.
+    pub fn events(&self) -> Events {
         let mut events = Events::default();
         self.shards.iter().for_each(|shard| events.add(&shard.events));
         events
@@ -228,7 +237,7 @@ impl World {
     }
 
     /// Lets time pass until a moment; everything up to it has happened then.
-    fn run_until(&mut self, until: u64, drive: Drive<'_>) {
+    pub fn run_until(&mut self, until: u64, drive: Drive<'_>) {
         let lookahead = shard::latency_min(&self.setup.link);
         while self.now < until {
             // With one shard nobody else's messages can come in between.

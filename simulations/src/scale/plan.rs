@@ -101,7 +101,8 @@ impl Plan {
         let held = u64::from(*messages) * retention.min(*work) / work.max(&1);
         let streams = u64::from(*senders.min(messages));
         let views = 160 * hyparview.active_len_max as u64 + 4 * hyparview.passive_len_max as u64;
-        u64::from(*nodes) * (BYTES_PER_NODE + views + BYTES_PER_HELD * held + BYTES_PER_STREAM * streams)
+        let delivered = u64::from(*messages).div_ceil(64) * 8;
+        u64::from(*nodes) * (BYTES_PER_NODE + delivered + views + BYTES_PER_HELD * held + BYTES_PER_STREAM * streams)
     }
 }
 

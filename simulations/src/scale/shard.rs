@@ -83,13 +83,13 @@ pub struct Shard {
 impl Shard {
     pub(super) fn new(index: u32, setup: &Setup) -> Self {
         let shards = setup.shards.max(1);
-        let mut numbers: Vec<(u32, u64, u32)> = Vec::with_capacity(setup.messages as usize);
-        for number in 0..setup.messages {
-            let origin = setup.sender(number);
-            let before = numbers.iter().filter(|(other, ..)| *other == origin).count();
-            numbers.push((origin, before as u64 + 1, number));
+        let mut planned: Vec<(u32, u32)> = (0..setup.messages).map(|number| (setup.sender(number), number)).collect();
+        planned.sort_unstable();
+        let mut numbers: Vec<(u32, u64, u32)> = Vec::with_capacity(planned.len());
+        for (origin, number) in planned {
+            let sequence = numbers.last().filter(|(other, ..)| *other == origin).map_or(1, |(_, before, _)| before + 1);
+            numbers.push((origin, sequence, number));
         }
-        numbers.sort_unstable();
         let mut shard = Shard {
             index,
             network: Network::new(setup.seed, setup.link),
@@ -141,6 +141,19 @@ impl Shard {
     pub(super) fn delivered_len(&self, node: u32) -> u32 {
         let start = self.place(node) * self.words();
         self.delivered[start..start + self.words()].iter().map(|word| word.count_ones()).sum()
+    }
+
+    /// So many events happen, whenever that is.
+    pub(super) fn run_events(&mut self, count: u64) {
+        let mut left = count;
+        while left > 0
+            && let Some(event) = self.wheel.pop(u64::MAX)
+        {
+            self.now = event.at;
+            self.warm(AHEAD_FAR, false);
+            self.warm(AHEAD_NEAR, true);
+            left -= u64::from(self.happen(event));
+        }
     }
 
     /// Everything up to a moment happens.
@@ -215,14 +228,15 @@ impl Shard {
         }
     }
 
-    fn happen(&mut self, event: Event<What>) {
+    /// Lets an event happen; says whether it was one, and not a wake-up for nothing.
+    fn happen(&mut self, event: Event<What>) -> bool {
         let Event { at, to: node, from, sequence, what } = event;
         let now = Time::from_micros(self.now);
         let place = self.place(node);
         let told = match what {
             What::Wake => match self.wake(place) {
                 true => 1,
-                false => return,
+                false => return false,
             },
             What::Join => {
                 self.events.joins += 1;
@@ -246,6 +260,7 @@ impl Shard {
         self.digest.event(&[at, u64::from(node) << 32 | u64::from(from), sequence, told]);
         self.route_plumtree(node, place);
         self.arm(node, place);
+        true
     }
 
     /// A wake-up; says whether anything was due.
