@@ -1,7 +1,7 @@
 //! The world and the runner, with nodes of a few lines.
 
 use crate::host::{self, Host, Plant};
-use crate::network::{Capacity, Classes, Shape, Trouble};
+use crate::network::{Burst, Capacity, Classes, Model, Shape, Trouble};
 use crate::plan::{self, Draw, Join, Plan, SECOND, Tuning};
 use crate::run::{Class, Outcome, run};
 use crate::schedule::{Happening, Schedule};
@@ -98,6 +98,20 @@ fn one_seed_is_one_run_and_another_is_another() {
 #[test]
 fn the_digest_is_the_same_everywhere() {
     assert_eq!(play(&five(1, 0.1)).digest, "ad09de9ffd1e49854965010958c43551");
+}
+
+/// As above, with everything that a network can do to a packet.
+#[test]
+fn the_digest_is_the_same_everywhere_on_a_network_with_all_kinds_of_trouble() {
+    let mut plan = five(1, 0.05);
+    plan.setup.shape = Shape {
+        model: Model::Earth { access: 2_000 },
+        trouble: Trouble { reorder: 0.1, reorder_by: 30_000, duplicate: 0.1, burst: Some(Burst { enter: 0.05, leave: 0.25, loss: 0.9 }) },
+        capacity: Capacity { up: 200, down: 100, queue: 2_000 },
+        mtu: 1_200,
+        classes: Classes { cone: 0.3, symmetric: 0.3, blocked: 0.1 },
+    };
+    assert_eq!(play(&plan).digest, "99d34f4c0be8704c94832f4e862ce69d");
 }
 
 #[test]
