@@ -71,8 +71,6 @@ impl Plan {
 
     /// What the run is like, in a line: its network, its nodes and how much of what happens.
     pub fn describe(&self) -> String {
-        let Link { latency, jitter, loss } = self.setup.link;
-        let millis = |micros: u64| micros as f64 / 1e3;
         let Tuning { full_mesh, active, passive, .. } = self.tuning;
         let overlay = if full_mesh { "full mesh".to_owned() } else { format!("{active} neighbors and {passive} more") };
         let mut names: Vec<&str> = self.schedule.entries().iter().map(|entry| entry.what.name()).filter(|name| *name != "calm").collect();
@@ -80,11 +78,9 @@ impl Plan {
         names.dedup();
         let counts: Vec<String> = names.into_iter().map(|name| format!("{} {name}", self.schedule.count(name))).collect();
         format!(
-            "{} nodes, {overlay}; {:.1} ms + {:.1} ms, {:.1} % lost; {}; quiet from {:.0} s",
+            "{} nodes, {overlay}; {}; {}; quiet from {:.0} s",
             self.setup.nodes,
-            millis(latency),
-            millis(jitter),
-            loss * 100.0,
+            self.setup.shape.describe(self.setup.link),
             counts.join(", "),
             self.calm_at as f64 / 1e6
         )

@@ -175,6 +175,20 @@ impl Schedule {
         &self.entries
     }
 
+    /// Lets nodes be told only of those contacts that `can` says each of them can dial, and of `otherwise` when none is left.
+    pub fn keep_contacts(&mut self, can: impl Fn(u32, u32) -> bool, otherwise: impl Fn(u32) -> u32) {
+        for entry in &mut self.entries {
+            if let Happening::Start { node, contacts } | Happening::Restart { node, contacts, .. } = &mut entry.what
+                && !contacts.is_empty()
+            {
+                contacts.retain(|contact| can(*node, *contact));
+                if contacts.is_empty() {
+                    contacts.push(otherwise(*node));
+                }
+            }
+        }
+    }
+
     /// How many entries have this name.
     pub fn count(&self, name: &str) -> u64 {
         self.entries.iter().filter(|entry| entry.what.name() == name).count() as u64

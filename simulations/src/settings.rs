@@ -1,8 +1,9 @@
 //! What people may set in a scenario: keys with a type, bounds and a sentence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::network::Model;
 use crate::plan::SECOND;
 
 /// What a value is.
@@ -31,9 +32,55 @@ pub struct Key {
 
 /// All keys. A scenario takes those to which it gives a default.
 pub const KEYS: &[Key] = &[
-    Key { name: "latency", of: Type::Time(0, 2 * SECOND), about: "mean one-way latency between two nodes" },
-    Key { name: "jitter", of: Type::Time(0, 2 * SECOND), about: "the most that one packet may take longer than that" },
+    Key {
+        name: "network",
+        of: Type::Choice(Model::WORDS),
+        about: "where latencies come from: pairs that differ, one room, a range, a log-normal distribution, a square, cities, eight regions",
+    },
+    Key {
+        name: "latency",
+        of: Type::Time(0, 2 * SECOND),
+        about: "mean one-way latency between two nodes; the median of `lognormal`, the side of the square of `euclid`",
+    },
+    Key { name: "latency-min", of: Type::Time(0, 2 * SECOND), about: "the least one-way latency of `uniform`" },
+    Key { name: "latency-max", of: Type::Time(0, 2 * SECOND), about: "the greatest one-way latency of `uniform`" },
+    Key { name: "spread", of: Type::Share(1.0), about: "the standard deviation of the logarithm of the latencies of `lognormal`" },
+    Key {
+        name: "access",
+        of: Type::Time(0, SECOND),
+        about: "mean one-way latency between a node and the network in `euclid` and `earth`, added at both ends",
+    },
+    Key {
+        name: "jitter",
+        of: Type::Time(0, 2 * SECOND),
+        about: "the most that one packet may take longer than its pair's latency; 50us in `lan` unless set",
+    },
     Key { name: "loss", of: Type::Share(0.5), about: "the share of packets that are lost until the quiet phase" },
+    Key {
+        name: "burst-enter",
+        of: Type::Share(1.0),
+        about: "the chance at each packet of a node that its line turns bad, until the quiet phase; 0 for no bursts",
+    },
+    Key { name: "burst-leave", of: Type::Share(1.0), about: "the chance at each packet that a bad line turns good again" },
+    Key { name: "burst-loss", of: Type::Share(1.0), about: "the share of packets that a bad line loses" },
+    Key { name: "reorder", of: Type::Share(1.0), about: "the share of packets that are late, so that others overtake them" },
+    Key { name: "reorder-by", of: Type::Time(0, 10 * SECOND), about: "by how much a packet is late" },
+    Key { name: "duplicate", of: Type::Share(1.0), about: "the share of datagrams that arrive twice" },
+    Key { name: "up", of: Type::Count(0, 10_000_000), about: "kilobits per second that a node can send; 0 for no limit" },
+    Key { name: "down", of: Type::Count(0, 10_000_000), about: "kilobits per second that a node can receive; 0 for no limit" },
+    Key {
+        name: "queue",
+        of: Type::Count(1_500, 1_000_000_000),
+        about: "bytes that may wait before such a line; datagrams beyond are dropped, streams wait",
+    },
+    Key {
+        name: "mtu",
+        of: Type::Count(0, 65_535),
+        about: "bytes of the largest datagram that passes, larger ones are lost; 0 for no limit",
+    },
+    Key { name: "cone", of: Type::Share(1.0), about: "the share of nodes that all but the blocked can dial" },
+    Key { name: "symmetric", of: Type::Share(1.0), about: "the share of nodes that dial, and that nobody can dial" },
+    Key { name: "blocked", of: Type::Share(1.0), about: "the share of nodes that dial public nodes alone, and that nobody can dial" },
     Key { name: "skew", of: Type::Time(0, 3_600 * SECOND), about: "how far a node's wall clock may be from the true time" },
     Key { name: "topology", of: Type::Choice(&["hyparview", "mesh"]), about: "partial views, or everybody everybody's neighbor" },
     Key { name: "active", of: Type::Count(1, 64), about: "neighbors of a node in a partial view" },
@@ -66,6 +113,12 @@ pub const KEYS: &[Key] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingError(String);
 
+impl SettingError {
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        SettingError(what.into())
+    }
+}
+
 impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -85,6 +138,7 @@ enum Value {
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     values: BTreeMap<&'static str, Value>,
+    typed: BTreeSet<&'static str>,
 }
 
 impl Settings {
@@ -107,18 +161,24 @@ impl Settings {
                 let hint = nearest(key, &keys).map_or(String::new(), |near| format!(" Did you mean `{near}`?"));
                 return Err(SettingError(format!("there is no setting `{key}` here.{hint} There are: {}.", keys.join(", "))));
             }
-            settings.set(key, value)?;
+            let name = settings.set(key, value)?;
+            settings.typed.insert(name);
         }
         Ok(settings)
     }
 
-    fn set(&mut self, name: &str, text: &str) -> Result<(), SettingError> {
+    fn set(&mut self, name: &str, text: &str) -> Result<&'static str, SettingError> {
         let Some(key) = KEYS.iter().find(|key| key.name == name) else {
             return Err(SettingError(format!("there is no setting `{name}`")));
         };
         let value = parse(key.of, text).ok_or_else(|| SettingError(format!("{name}: `{text}` is not {}", describe(key.of))))?;
         self.values.insert(key.name, value);
-        Ok(())
+        Ok(key.name)
+    }
+
+    /// Whether a key was typed, rather than left at its default.
+    pub fn is_typed(&self, key: &str) -> bool {
+        self.typed.contains(key)
     }
 
     /// A count or a duration in microseconds; 0 when the scenario does not have the key.

@@ -4,6 +4,7 @@
 //! Chen and Regehr, *Swarm testing*, ISSTA 2012). Trouble ends with the first phase; in the second all is whole and quiet, and whatever
 //! must hold in the end has to.
 
+use crate::network::Shape;
 use crate::plan::{self, Draw, Join, Plan, SECOND, Tuning};
 use crate::schedule::{Happening, Schedule};
 use crate::world::Setup;
@@ -21,6 +22,7 @@ pub fn plan(seed: u64) -> Plan {
         seed,
         nodes,
         link: plan::link(latency, jitter, loss),
+        shape: Shape::default(),
         skew: if draw.chance(50) { draw.below(SECOND / 5) } else { 0 },
         payload_bytes: draw.between(8, 2_000) as usize,
         value_bytes: draw.between(8, 200) as usize,

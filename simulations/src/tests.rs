@@ -1,6 +1,7 @@
 //! The world and the runner, with nodes of a few lines.
 
 use crate::host::{self, Host, Plant};
+use crate::network::{Burst, Capacity, Classes, Model, Shape, Trouble};
 use crate::plan::{self, Draw, Join, Plan, SECOND, Tuning};
 use crate::run::{Class, Outcome, run};
 use crate::schedule::{Happening, Schedule};
@@ -11,7 +12,7 @@ const TUNING: Tuning = Tuning { full_mesh: false, active: 5, passive: 30, retent
 
 fn setup(seed: u64, nodes: u32, loss: f64) -> Setup {
     let link = plan::link(10_000, 2_000, loss);
-    Setup { seed, nodes, link, skew: 1_000, payload_bytes: 32, value_bytes: 16, plant: None }
+    Setup { seed, nodes, link, shape: Shape::default(), skew: 1_000, payload_bytes: 32, value_bytes: 16, plant: None }
 }
 
 /// Five nodes that join, then broadcast and write for ten seconds.
@@ -97,6 +98,20 @@ fn one_seed_is_one_run_and_another_is_another() {
 #[test]
 fn the_digest_is_the_same_everywhere() {
     assert_eq!(play(&five(1, 0.1)).digest, "ad09de9ffd1e49854965010958c43551");
+}
+
+/// As above, with everything that a network can do to a packet.
+#[test]
+fn the_digest_is_the_same_everywhere_on_a_network_with_all_kinds_of_trouble() {
+    let mut plan = five(1, 0.05);
+    plan.setup.shape = Shape {
+        model: Model::Earth { access: 2_000 },
+        trouble: Trouble { reorder: 0.1, reorder_by: 30_000, duplicate: 0.1, burst: Some(Burst { enter: 0.05, leave: 0.25, loss: 0.9 }) },
+        capacity: Capacity { up: 200, down: 100, queue: 2_000 },
+        mtu: 1_200,
+        classes: Classes { cone: 0.3, symmetric: 0.3, blocked: 0.1 },
+    };
+    assert_eq!(play(&plan).digest, "99d34f4c0be8704c94832f4e862ce69d");
 }
 
 #[test]
@@ -244,4 +259,68 @@ fn frames_of_a_channel_stay_in_order_under_loss_and_jitter() {
         .collect();
     assert_eq!(order, (0..500).collect::<Vec<_>>());
     assert!(world.losses() > 50);
+}
+
+/// Two nodes, of which the first broadcasts 500 messages at once over lines of 80 kbit/s: by how much the last delivery is later than the lines alone would have it,
+/// as a part of that.
+fn late_by(capacity: Capacity) -> f64 {
+    let mut schedule = Schedule::default();
+    plan::join(&mut schedule, &mut Draw::new(1, "test"), 0..2, Join::OneByOne, 0, SECOND);
+    (0..500).for_each(|message| schedule.push(10 * SECOND, Happening::Broadcast { node: 0, message }));
+    let shape = Shape { capacity, ..Shape::default() };
+    let mut world = World::<Toy>::new(Setup { shape, ..setup(4, 2, 0.0) }, (), schedule);
+    world.run_until(10 * SECOND - 1);
+    let before = world.traffic().frame_bytes;
+    seen(&mut world);
+    world.run_until(60 * SECOND);
+    // Half of it is what the second node floods back.
+    let bytes = (world.traffic().frame_bytes - before) / 2;
+    let seen = seen(&mut world);
+    let delivered: Vec<(u32, u64)> = seen
+        .iter()
+        .filter_map(|seen| match seen.what {
+            Sight::Delivered { message, .. } => Some((message, seen.at)),
+            _ => None,
+        })
+        .collect();
+    assert!(delivered.iter().map(|(message, _)| *message).eq(0..500), "all arrive, in order");
+    let took = delivered.last().unwrap().1 - 10 * SECOND;
+    took as f64 / (bytes * 100) as f64 - 1.0
+}
+
+#[test]
+fn lines_carry_as_much_as_they_are_said_to() {
+    for (up, down) in [(80, 0), (0, 80), (80, 80)] {
+        let late = late_by(Capacity { up, down, queue: 2_000 });
+        assert!(late.abs() < 0.02, "{late} late at {up} kbit/s up, {down} down");
+    }
+}
+
+#[test]
+fn who_cannot_be_dialed_is_found_by_those_whom_it_dials() {
+    for classes in [Classes { symmetric: 1.0, ..Classes::default() }, Classes { blocked: 1.0, ..Classes::default() }] {
+        let mut schedule = Schedule::default();
+        plan::join(&mut schedule, &mut Draw::new(1, "test"), 0..4, Join::OneByOne, 0, SECOND);
+        schedule.keep_contacts(|from, to| classes.can_dial(1, from, to), |node| u32::from(node == 0));
+        let shape = Shape { classes, ..Shape::default() };
+        let mut world = World::<Toy>::new(Setup { shape, ..setup(1, 4, 0.0) }, (), schedule);
+        world.run_until(60 * SECOND);
+        assert_eq!((neighbors(&world, 0), neighbors(&world, 1)), (vec![1, 2, 3], vec![0, 2, 3]));
+        assert_eq!((neighbors(&world, 2), neighbors(&world, 3)), (vec![0, 1], vec![0, 1]));
+        assert!(world.traffic().dials_failed > 0);
+    }
+}
+
+#[test]
+fn datagrams_arrive_twice_when_told_to() {
+    let events = |duplicate| {
+        let mut schedule = Schedule::default();
+        plan::join(&mut schedule, &mut Draw::new(1, "test"), 0..3, Join::OneByOne, 0, SECOND);
+        let shape = Shape { trouble: Trouble { duplicate, ..Trouble::default() }, ..Shape::default() };
+        let mut world = World::<Toy>::new(Setup { shape, ..setup(1, 3, 0.0) }, (), schedule);
+        world.run_until(100 * SECOND);
+        (world.events(), world.traffic().datagrams)
+    };
+    let ((once, _), (twice, datagrams)) = (events(0.0), events(1.0));
+    assert!(datagrams > 250 && (twice - once).abs_diff(datagrams) <= 6, "{once}, {twice}, {datagrams}");
 }

@@ -4,8 +4,9 @@
 //! decides. Rules of the model:
 //!
 //! 1. A dial takes two round trips on the side of the dialer and one and a half on the other, as TLS 1.3 and the proof of admission do. A
-//!    dial to an address where nobody listens, or across a partition, fails after a timeout.
-//! 2. Frames arrive in order for each connection, direction and channel; a loss delays them. Datagrams are lost and overtake each other.
+//!    dial to an address where nobody listens or that cannot be reached from there, or across a partition, fails after a timeout.
+//! 2. Frames arrive in order for each connection, direction and channel; a loss delays them. Datagrams are lost and overtake each other. Both share the
+//!    lines of their nodes, where those have a limit, in the order in which they come to them; what belongs to handshakes and goodbyes is too small to count.
 //! 3. A connection that is closed is gone for the peer after one latency, and what was still under way on it is lost. A crashed process
 //!    tells nobody: its peers notice after the idle timeout.
 //! 4. Nothing crosses a partition. Connections across it break after the idle timeout; a shorter partition only delays their frames.
@@ -24,7 +25,7 @@ use serde::Serialize;
 use crate::digest::{Digest, hash_bytes};
 use crate::host::{self, Birth, Connection, DialFailure, Effect, Host, Input, Observation, Plant, Tally};
 use crate::invariants::View;
-use crate::network::{DIAL_TIMEOUT, Fate, IDLE_TIMEOUT, Link, Network};
+use crate::network::{DIAL_TIMEOUT, Fate, Full, IDLE_TIMEOUT, Link, Network, Shape};
 use crate::schedule::{Happening, SCHEDULE, Schedule};
 use crate::wheel::{Event, Wheel};
 
@@ -42,6 +43,8 @@ pub struct Setup {
     pub nodes: u32,
     /// The links between them.
     pub link: Link,
+    /// What the network is like beside that.
+    pub shape: Shape,
     /// How far the wall clock of a node may be from the true time, in microseconds; the distance is drawn for each node.
     pub skew: u64,
     /// Bytes of a broadcast, at least 8.
@@ -200,10 +203,13 @@ enum Arrival {
         connection: Connection,
         channel: ChannelId,
         bytes: Bytes,
+        /// Whether it has come through the line of the receiver.
+        through: bool,
     },
     Datagram {
         connection: Connection,
         bytes: Bytes,
+        through: bool,
     },
     /// A node that said goodbye stops.
     Stop {
@@ -349,7 +355,7 @@ impl<H: Host> World<H> {
             })
             .collect();
         World {
-            network: Network::new(setup.seed, setup.link),
+            network: Network::shaped(setup.seed, setup.nodes, setup.link, setup.shape),
             peers: (0..setup.nodes).map(|index| host::peer_id(setup.seed, index)).collect(),
             payloads: vec![None; schedule.count("broadcast") as usize],
             setup,
@@ -437,7 +443,7 @@ impl<H: Host> World<H> {
     }
 
     fn take(&mut self, event: Event<Arrival>) {
-        let Event { at, to, from, sequence, what } = event;
+        let Event { at, to, from, sequence, mut what } = event;
         if let Arrival::Entry = what {
             let entry = &self.schedule.entries()[sequence as usize].what;
             let paused_until = entry.node().map_or(0, |node| self.slots[node as usize].paused_until);
@@ -454,6 +460,22 @@ impl<H: Host> World<H> {
         if slot.host.is_none() {
             self.traffic.frames_lost += u64::from(matches!(what, Arrival::Frame { .. }));
             return;
+        }
+        let before_line = match &mut what {
+            Arrival::Frame { bytes, through, .. } => Some((through, bytes.len(), Full::Wait)),
+            Arrival::Datagram { bytes, through, .. } => Some((through, bytes.len(), Full::Drop)),
+            _ => None,
+        };
+        if let Some((through, bytes, full)) = before_line
+            && !*through
+        {
+            *through = true;
+            match self.network.enter(to, bytes, at, full) {
+                Some(0) => {}
+                // The same source and sequence, as below.
+                Some(waits) => return self.wheel.push(Event { at: at + waits, to, from, sequence, what }),
+                None => return,
+            }
         }
         if slot.paused_until > at {
             // The same source and sequence, so that whatever waits comes in the order in which it was sent.
@@ -479,14 +501,14 @@ impl<H: Host> World<H> {
                     self.traffic.connections_lost += 1;
                 }
             }
-            Arrival::Frame { connection, channel, bytes } => match slot.end(connection) {
+            Arrival::Frame { connection, channel, bytes, .. } => match slot.end(connection) {
                 Some(end) if end.stage == Stage::Open => {
                     self.note(at, to, from, 8 | u64::from(channel.0) << 8, hash_bytes(&bytes));
                     self.feed(to, Input::Frame { connection, channel, bytes });
                 }
                 _ => self.traffic.frames_lost += 1,
             },
-            Arrival::Datagram { connection, bytes } => {
+            Arrival::Datagram { connection, bytes, .. } => {
                 if slot.end(connection).is_some_and(|end| end.stage == Stage::Open) {
                     self.note(at, to, from, 9, hash_bytes(&bytes));
                     self.feed(to, Input::Datagram { connection, bytes });
@@ -754,7 +776,7 @@ impl<H: Host> World<H> {
             Some((index, moves)) if index == node && moves == peer_moves => {
                 self.push(node, node, self.now + 1, Arrival::GiveUp { connection: dial, why: DialFailure::Myself });
             }
-            Some((index, moves)) if index != node => {
+            Some((index, moves)) if index != node && self.network.can_dial(node, index) => {
                 self.send_packet(node, index, Arrival::Hello { dial, peer_moves, moves });
                 self.push(node, node, self.now + DIAL_TIMEOUT, Arrival::GiveUp { connection: dial, why: DialFailure::TimedOut });
             }
@@ -764,13 +786,13 @@ impl<H: Host> World<H> {
 
     /// Sends a packet of a handshake, which is sent again when it is lost; gives its arrival.
     fn send_packet(&mut self, from: u32, to: u32, what: Arrival) -> Option<u64> {
-        let at = self.arrival(from, to)?;
+        let at = self.arrival(from, to, 0)?;
         self.push(from, to, at, what);
         Some(at)
     }
 
-    /// When something that is sent again until it arrives does arrive; none when it never does.
-    fn arrival(&mut self, from: u32, to: u32) -> Option<u64> {
+    /// When something that is sent again until it arrives does arrive, and that first waits for its line; none when it never does.
+    fn arrival(&mut self, from: u32, to: u32, waits: u64) -> Option<u64> {
         let start = match self.network.cut_between(from, to, self.now) {
             Some((began, until)) if until - began < IDLE_TIMEOUT => until,
             Some(_) => return None,
@@ -778,7 +800,7 @@ impl<H: Host> World<H> {
         };
         let slot = &mut self.slots[from as usize];
         match self.network.stream(from, to, slot.sequence + 1) {
-            Fate::After(micros) => Some(start + micros),
+            Fate::After(micros) => Some(start.max(self.now + waits) + micros),
             Fate::Breaks => {
                 // What is lost uses up its number too, or the next packet would share its fate.
                 slot.sequence += 1;
@@ -902,7 +924,8 @@ impl<H: Host> World<H> {
             self.traffic.frames_lost += 1;
             return;
         };
-        let arrival = self.arrival(node, peer);
+        let waits = self.network.leave(node, bytes.len(), self.now, Full::Wait).unwrap_or(0);
+        let arrival = self.arrival(node, peer, waits);
         let Some(at) = arrival else {
             self.traffic.frames_lost += 1;
             if self.network.cut_between(node, peer, self.now).is_none() {
@@ -915,8 +938,9 @@ impl<H: Host> World<H> {
             return;
         };
         let at = self.delay(node, connection, channel, at.max(opened));
+        let through = !self.network.has_lines_down();
         if at < u64::MAX {
-            self.push(node, peer, at, Arrival::Frame { connection: remote, channel, bytes });
+            self.push(node, peer, at, Arrival::Frame { connection: remote, channel, bytes, through });
         } else {
             self.traffic.frames_lost += 1;
         }
@@ -945,8 +969,13 @@ impl<H: Host> World<H> {
         let Some((peer, remote)) = slot.end(connection).filter(|end| end.stage == Stage::Open).map(|end| (end.peer, end.remote)) else {
             return;
         };
-        if let Some(micros) = self.network.datagram(node, peer, sequence, self.now) {
-            self.push(node, peer, self.now + micros, Arrival::Datagram { connection: remote, bytes });
+        if let Some(micros) = self.network.datagram(node, peer, sequence, bytes.len(), self.now) {
+            let through = !self.network.has_lines_down();
+            let second = self.network.double(node, peer, sequence).map(|micros| (micros, bytes.clone()));
+            self.push(node, peer, self.now + micros, Arrival::Datagram { connection: remote, bytes, through });
+            if let Some((micros, bytes)) = second {
+                self.push(node, peer, self.now + micros, Arrival::Datagram { connection: remote, bytes, through });
+            }
         } else {
             // As above: what is lost uses up its number.
             self.slots[node as usize].sequence = sequence;

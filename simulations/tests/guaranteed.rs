@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use meshwork_channels::random::hash;
 use meshwork_simulations::host::{Host, RealNode};
-use meshwork_simulations::network::Link;
+use meshwork_simulations::network::{Link, Shape};
 use meshwork_simulations::plan::Tuning;
 use meshwork_simulations::schedule::{Happening, Schedule};
 use meshwork_simulations::world::{Seen, Setup, Sight, World};
@@ -41,7 +41,7 @@ fn play(seed: u64, messages: u32, breaks: u32, every: u64) -> Ran {
     schedule.sort();
     let tuning = Tuning { full_mesh: true, active: 5, passive: 30, retention: 60 * SECOND };
     let link = Link { latency: 20_000, jitter: 10_000, loss: 0.1 };
-    let setup = Setup { seed, nodes: NODES, link, skew: 0, payload_bytes: 64, value_bytes: 8, plant: None };
+    let setup = Setup { seed, nodes: NODES, link, shape: Shape::default(), skew: 0, payload_bytes: 64, value_bytes: 8, plant: None };
     let params = RealNode::params(&tuning).unwrap();
     let mut world = World::<RealNode>::new(setup, params, schedule);
     let mut ran = Ran { breaks: 0, losses: 0, lost_frames: 0, sent: BTreeMap::new(), received: BTreeMap::new(), blamed: Vec::new() };

@@ -1,6 +1,7 @@
 //! The presets at a small size, with real nodes.
 
 use meshwork_simulations::host::{Plant, RealNode};
+use meshwork_simulations::network::Model;
 use meshwork_simulations::plan::Plan;
 use meshwork_simulations::run::{Class, Outcome, run};
 use meshwork_simulations::scenarios::{self, Scenario};
@@ -33,6 +34,20 @@ fn broadcasts_survive_a_network_that_loses_a_fifth() {
     assert!(outcome.ok, "{:?}; replay: {}", outcome.failure, plan.replay);
     assert!(outcome.metric("losses").unwrap() > 100.0);
     assert_eq!(outcome.metric("delivery"), Some(1.0));
+}
+
+#[test]
+fn every_network_lets_messages_through() {
+    for network in Model::WORDS {
+        let trouble = ["burst-enter=2%", "reorder=5%", "duplicate=5%", "up=20000", "down=20000", "cone=30%"];
+        let set: Vec<String> = trouble.iter().map(|text| (*text).to_owned()).chain([format!("network={network}")]).collect();
+        let set: Vec<&str> = set.iter().map(String::as_str).collect();
+        let plan = plan("broadcast", 8, 3, &set);
+        let outcome = play(&plan);
+        assert!(outcome.ok, "{:?}; replay: {}", outcome.failure, plan.replay);
+        assert!(outcome.metric("losses").unwrap() > 100.0);
+        assert_eq!(outcome.metric("delivery"), Some(1.0));
+    }
 }
 
 #[test]

@@ -237,7 +237,7 @@ fn show(name: &str, size: &Size, schedule: bool) -> Result<u8, Usage> {
     let mut text = format!("{}: {}\n\nSettings (--set key=value):\n", scenario.name, scenario.about);
     for (name, default) in scenario.defaults() {
         let Some(key) = KEYS.iter().find(|key| key.name == name) else { continue };
-        let _ = writeln!(text, "  {name:<10} {default:<10} {} ({})", key.about, settings::describe(key.of));
+        let _ = writeln!(text, "  {name:<11} {default:<10} {} ({})", key.about, settings::describe(key.of));
     }
     let _ = writeln!(text, "\nWith {} nodes and seed {}:", plan.setup.nodes, plan.setup.seed);
     let mut names: Vec<&str> = plan.schedule.entries().iter().map(|entry| entry.what.name()).collect();

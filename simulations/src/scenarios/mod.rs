@@ -9,6 +9,7 @@ mod join_storm;
 mod partition;
 mod state;
 
+use crate::network::shape::{self, Shape};
 use crate::plan::{self, Draw, Join, Plan, SECOND, Tuning};
 use crate::schedule::{Happening, Schedule};
 use crate::settings::{SettingError, Settings};
@@ -49,11 +50,8 @@ const BYTES_PER_MEMBER: u64 = 200;
 /// What a node takes for each member to which it has a link.
 const BYTES_PER_LINK: u64 = 2_000;
 
-/// Settings that every preset has.
+/// Settings that every preset has, beside those of the network.
 const COMMON: &[(&str, &str)] = &[
-    ("latency", "20ms"),
-    ("jitter", "5ms"),
-    ("loss", "0%"),
     ("skew", "100ms"),
     ("topology", "hyparview"),
     ("active", "6"),
@@ -79,7 +77,7 @@ impl Scenario {
     /// Its settings with their defaults.
     pub fn defaults(&self) -> Vec<(&'static str, &'static str)> {
         let own = |key: &str| self.settings.iter().any(|(name, _)| *name == key);
-        COMMON.iter().filter(|(key, _)| !own(key)).chain(self.settings).copied().collect()
+        shape::DEFAULTS.iter().chain(COMMON).filter(|(key, _)| !own(key)).chain(self.settings).copied().collect()
     }
 
     /// The plan for a number of nodes, a seed and what was typed as `key=value`.
@@ -89,6 +87,7 @@ impl Scenario {
     /// [`SettingError`] for a setting that cannot be used.
     pub fn plan(&self, nodes: u32, seed: u64, typed: &[String]) -> Result<Plan, SettingError> {
         let settings = Settings::new(&self.defaults(), typed)?;
+        let (link, shape) = Shape::of(&settings)?;
         let mut replay = format!("meshwork-sim run {} --nodes {nodes} --seed {seed}", self.name);
         for assignment in typed {
             replay.push_str(&format!(" --set {assignment}"));
@@ -102,7 +101,8 @@ impl Scenario {
                 setup: Setup {
                     seed,
                     nodes,
-                    link: plan::link(settings.number("latency"), settings.number("jitter"), settings.share("loss")),
+                    link,
+                    shape,
                     skew: settings.number("skew"),
                     payload_bytes: settings.number("bytes") as usize,
                     value_bytes: 64,
@@ -119,13 +119,15 @@ impl Scenario {
                 quiet_min: settings.number("quiet"),
                 settle_max: settings.number("settle").max(settings.number("quiet")),
                 required: Vec::new(),
-                must_lose: settings.share("loss") >= 0.001,
+                must_lose: shape.mean_loss(link) >= 0.001,
                 expectations: Vec::new(),
             },
             settings,
         };
         (self.make)(&mut maker);
         let mut plan = maker.plan;
+        // Nobody is told of a node that it cannot dial; the first two can be dialed by all.
+        plan.schedule.keep_contacts(|from, to| shape.classes.can_dial(seed, from, to), |node| u32::from(node == 0));
         plan.schedule.push(plan.calm_at, Happening::Calm);
         plan.schedule.sort();
         Ok(plan)

@@ -1,0 +1,248 @@
+//! How long bytes take between two nodes, whether they arrive, and who cannot reach whom.
+//!
+//! Every draw is a hash of (seed, purpose, source, destination, sequence): it depends on nothing that happened elsewhere. Only the lines of the
+//! nodes have state, two moments and a count for each.
+//!
+//! - [`latency`]: how long a packet takes between two nodes; [`earth`] and [`regions`] say where nodes are.
+//! - [`packets`]: packets that are late, come twice, or are lost in bursts.
+//! - [`line`](mod@line): how fast a node sends and receives, and what waits.
+//! - [`reach`]: who can dial whom.
+//! - [`shape`]: all of that as one value, and the settings that say it.
+
+pub mod earth;
+pub mod latency;
+pub mod line;
+pub mod packets;
+pub mod reach;
+pub mod regions;
+pub mod shape;
+
+use meshwork_channels::random::{hash, unit};
+use serde::Serialize;
+
+use latency::Latency;
+pub use latency::Model;
+use line::Line;
+pub use line::{Capacity, Full};
+pub use packets::{Burst, Trouble};
+pub use reach::Classes;
+pub use shape::Shape;
+
+/// A connection is given up after this silence, in microseconds.
+pub const IDLE_TIMEOUT: u64 = meshwork_channels::limits::IDLE_TIMEOUT.as_micros() as u64;
+/// A dial is given up after this time, in microseconds: handshake and admission.
+pub const DIAL_TIMEOUT: u64 =
+    (meshwork_channels::limits::HANDSHAKE_TIMEOUT.as_micros() + meshwork_channels::limits::ADMISSION_TIMEOUT.as_micros()) as u64;
+
+/// A link, the same between every two nodes but for the share of the latency that belongs to the pair. A [`Shape`] says more.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Link {
+    /// Mean one-way latency, in microseconds. A pair has between a half and one and a half of it, the same in both directions. Some [`Model`]s
+    /// take it for something else, or do without.
+    pub latency: u64,
+    /// The most that one packet may take longer than its pair's latency, in microseconds.
+    pub jitter: u64,
+    /// The share of packets that are lost, from 0.0 to below 1.0.
+    pub loss: f64,
+}
+
+/// What becomes of a frame on a stream, where a loss is a delay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// It arrives after this many microseconds.
+    After(u64),
+    /// So many packets in a row were lost that the connection breaks.
+    Breaks,
+}
+
+const PAIR: u64 = 1;
+const JITTER: u64 = 2;
+const DATAGRAM: u64 = 3;
+const STREAM: u64 = 4;
+const PLACE: u64 = 5;
+const WAY: u64 = 6;
+const REORDER: u64 = 7;
+const DUPLICATE: u64 = 8;
+const COPY: u64 = 9;
+const BURST: u64 = 10;
+const BURST_LOSS: u64 = 11;
+const CLASS: u64 = 12;
+
+/// A cut of the cluster into two groups.
+#[derive(Clone, Debug)]
+struct Cut {
+    began: u64,
+    until: u64,
+    /// By node: whether it is on the smaller side.
+    side: Vec<bool>,
+}
+
+/// The network between the nodes.
+#[derive(Clone, Debug)]
+pub struct Network {
+    seed: u64,
+    link: Link,
+    shape: Shape,
+    latency: Latency,
+    /// By node; empty when nothing needs them.
+    lines: Vec<Line>,
+    cuts: Vec<Cut>,
+    /// Datagrams that were lost, and packets of streams that had to be sent again.
+    pub(crate) losses: u64,
+}
+
+impl Network {
+    /// A whole network of the plainest shape.
+    pub fn new(seed: u64, link: Link) -> Self {
+        Self::shaped(seed, 0, link, Shape::default())
+    }
+
+    /// A whole network for a number of nodes.
+    ///
+    /// # Panics
+    ///
+    /// If the bounds of [`Model::Uniform`] are not in order or a latency is above an hour.
+    pub fn shaped(seed: u64, nodes: u32, link: Link, shape: Shape) -> Self {
+        let has_lines = shape.capacity.up > 0 || shape.capacity.down > 0 || shape.trouble.burst.is_some();
+        Network {
+            seed,
+            link,
+            shape,
+            latency: Latency::new(seed, shape.model, link),
+            lines: vec![Line::default(); if has_lines { nodes as usize } else { 0 }],
+            cuts: Vec::new(),
+            losses: 0,
+        }
+    }
+
+    /// The latency of a pair in microseconds, at least 1.
+    pub fn latency(&self, a: u32, b: u32) -> u64 {
+        self.latency.of(self.seed, a, b)
+    }
+
+    fn once(&self, purpose: u64, from: u32, to: u32, sequence: u64) -> u64 {
+        let jitter = match self.link.jitter {
+            0 => 0,
+            jitter => hash(&[self.seed, purpose, u64::from(from), u64::from(to), sequence]) % (jitter + 1),
+        };
+        self.latency(from, to) + jitter + self.shape.trouble.late(self.seed, from, to, sequence)
+    }
+
+    fn is_lost(&self, purpose: u64, from: u32, to: u32, sequence: u64, attempt: u64) -> bool {
+        self.link.loss > 0.0 && unit(hash(&[self.seed, purpose, u64::from(from), u64::from(to), sequence, attempt])) < self.link.loss
+    }
+
+    /// Whether a burst on the line of a node takes its next packet.
+    fn burst_takes(&mut self, from: u32) -> bool {
+        let Some(burst) = self.shape.trouble.burst else { return false };
+        let line = &mut self.lines[from as usize];
+        line.packets += 1;
+        burst.loses(self.seed, from, line.packets)
+    }
+
+    /// How long a datagram of some bytes takes, with what it waits before the line of its sender; none when it is lost.
+    pub fn datagram(&mut self, from: u32, to: u32, sequence: u64, bytes: usize, now: u64) -> Option<u64> {
+        let fits = self.shape.mtu == 0 || bytes as u64 <= self.shape.mtu;
+        let waits = if fits { self.leave(from, bytes, now, Full::Drop) } else { None };
+        // Whatever left the line counts for the burst, also what is lost for another reason.
+        let taken = waits.is_some() && self.burst_takes(from);
+        match waits {
+            Some(waits) if !taken && self.cut_between(from, to, now).is_none() && !self.is_lost(DATAGRAM, from, to, sequence, 0) => {
+                Some(waits + self.once(JITTER, from, to, sequence))
+            }
+            _ => {
+                self.losses += 1;
+                None
+            }
+        }
+    }
+
+    /// How long the second copy of a datagram takes that does arrive; none when it comes once.
+    pub fn double(&self, from: u32, to: u32, sequence: u64) -> Option<u64> {
+        self.shape.trouble.is_double(self.seed, from, to, sequence).then(|| self.once(COPY, from, to, sequence))
+    }
+
+    /// Sends bytes over the line of a node; gives after how many microseconds they have left, and none when they are dropped.
+    pub fn leave(&mut self, from: u32, bytes: usize, now: u64, full: Full) -> Option<u64> {
+        let Capacity { up, queue, .. } = self.shape.capacity;
+        if up == 0 {
+            return Some(0);
+        }
+        line::pass(&mut self.lines[from as usize].up, up, queue, bytes, now, full)
+    }
+
+    /// Whether nodes receive over a line that takes time.
+    pub fn has_lines_down(&self) -> bool {
+        self.shape.capacity.down > 0
+    }
+
+    /// Receives bytes over the line of a node; as [`leave`](Self::leave), but what is dropped is counted here.
+    pub fn enter(&mut self, to: u32, bytes: usize, now: u64, full: Full) -> Option<u64> {
+        let Capacity { down, queue, .. } = self.shape.capacity;
+        if down == 0 {
+            return Some(0);
+        }
+        let waits = line::pass(&mut self.lines[to as usize].down, down, queue, bytes, now, full);
+        self.losses += u64::from(waits.is_none());
+        waits
+    }
+
+    /// Whether a dial from one node gets through to another.
+    pub fn can_dial(&self, from: u32, to: u32) -> bool {
+        self.shape.classes.can_dial(self.seed, from, to)
+    }
+
+    /// What becomes of a frame on a stream. Each lost packet is sent again after a time that doubles, as the probe timeout of QUIC does
+    /// (RFC 9002, section 6.2), and silence as long as the idle timeout breaks the connection.
+    pub fn stream(&mut self, from: u32, to: u32, sequence: u64) -> Fate {
+        let once = self.once(JITTER, from, to, sequence);
+        let burst = self.shape.trouble.burst;
+        if self.link.loss == 0.0 && burst.is_none() {
+            return Fate::After(once);
+        }
+        // A probe timeout is long beside a burst, so what is sent again meets the mean loss.
+        let again = burst.map_or(0.0, |burst| burst.mean_loss());
+        let taken = self.burst_takes(from);
+        let mut probe = 3 * self.latency(from, to) + self.link.jitter + 1_000;
+        let mut waited = 0;
+        for attempt in 0.. {
+            let in_burst = match attempt {
+                0 => taken,
+                _ => unit(hash(&[self.seed, BURST_LOSS, u64::from(from), u64::from(to), sequence, attempt])) < again,
+            };
+            if !in_burst && !self.is_lost(STREAM, from, to, sequence, attempt) {
+                break;
+            }
+            self.losses += 1;
+            waited += probe;
+            probe *= 2;
+            if waited >= IDLE_TIMEOUT {
+                return Fate::Breaks;
+            }
+        }
+        Fate::After(once + waited)
+    }
+
+    /// From now on nothing crosses between `side` and the others, until a moment.
+    pub(crate) fn cut(&mut self, nodes: usize, side: &[u32], now: u64, until: u64) {
+        self.cuts.retain(|cut| cut.until > now);
+        let mut is_in = vec![false; nodes];
+        side.iter().for_each(|node| is_in[*node as usize] = true);
+        self.cuts.push(Cut { began: now, until, side: is_in });
+    }
+
+    /// Nothing is lost from now on.
+    pub(crate) fn calm(&mut self) {
+        self.link.loss = 0.0;
+        self.shape.trouble.burst = None;
+    }
+
+    /// Since when and until when nothing passes between two nodes; none when something does.
+    pub(crate) fn cut_between(&self, a: u32, b: u32, now: u64) -> Option<(u64, u64)> {
+        let crossed = |cut: &&Cut| cut.until > now && cut.side[a as usize] != cut.side[b as usize];
+        self.cuts.iter().filter(crossed).map(|cut| (cut.began, cut.until)).max_by_key(|cut| cut.1)
+    }
+}
+
+#[cfg(test)]
+mod tests;
