@@ -54,7 +54,8 @@ fn a_run_writes_a_page_and_tables_that_agree() {
 fn a_failed_run_writes_them_too() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("failed");
     std::fs::create_dir_all(&folder).unwrap();
-    let arguments = ["run", "broadcast", "--nodes", "6", "--set", "settle=30s", "--plant", "deliver-never", "--quiet", "--report", "run.html"];
+    let arguments =
+        ["run", "broadcast", "--nodes", "6", "--set", "settle=30s", "--plant", "deliver-never", "--quiet", "--report", "run.html"];
     let done = sim(&folder, &arguments);
     let line = String::from_utf8(done.stderr).unwrap();
     assert!(line.starts_with("FAIL "), "{line}");

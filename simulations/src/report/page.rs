@@ -150,7 +150,7 @@ impl Report<'_> {
         for spread in KEY_FIGURES.iter().filter_map(|name| spreads.iter().find(|spread| spread.name == *name)) {
             let value = |value: f64| with_unit(spread.name, value, spread.unit);
             put!(page, "<div><b>{}</b>", value(spread.mean));
-            if let Some((worst, seed)) = spread.worst.filter(|_| self.runs.len() > 1) {
+            if let Some((worst, seed)) = spread.worst.filter(|(worst, _)| *worst != spread.mean) {
                 put!(page, "<span>mean; worst {}, seed {seed}</span>", value(worst));
             }
             put!(page, "<span>{}</span></div>", escape(headline(spread.name)));
@@ -485,7 +485,8 @@ fn histogram(shown: &[Shown<'_>], counts: impl Fn(&Results) -> Vec<u64>, text: T
         id: text.id,
         title: text.title,
         about: text.about,
-        x: Axis::whole(text.x, least.min(most), most),
+        // One bar alone would fill the plot.
+        x: Axis::whole(text.x, least.min(most).saturating_sub(1), most + 1),
         y: Axis::linear(text.y, share, svg::percent),
         bands: Vec::new(),
         series,
@@ -519,7 +520,7 @@ fn figure(page: &mut String, plot: &Plot) {
 /// A value for people.
 fn with_unit(name: &str, value: f64, unit: &str) -> String {
     match unit {
-        _ if name.starts_with("delivery") => format!("{} %", svg::plain((value * 1e5).floor() / 1e3)),
+        _ if name.starts_with("delivery") => format!("{} %", svg::plain((value * 1e4).floor() / 1e2)),
         "ms" => svg::millis((value * 10.0).round() / 10.0),
         "B" => svg::bytes(value.round()),
         "B/s" if value < 1e3 => format!("{value:.0} B/s"),

@@ -295,16 +295,15 @@ pub struct Dot {
 /// Draws nodes and the links between them, given as pairs of places in `dots`.
 pub fn drawing(id: &str, title: &str, about: &str, dots: &[Dot], links: &[(u32, u32)]) -> String {
     let mut svg = open(id, title, about, SIDE, SIDE);
-    let places: Vec<(f64, f64)> =
-        layout(dots.len(), links).into_iter().map(|(x, y)| (20.0 + x * (SIDE - 40.0), 20.0 + y * (SIDE - 40.0))).collect();
+    let is_numbered = dots.len() <= NUMBERED_MAX;
+    let radius = if is_numbered { 12.0 } else { 5.5 };
+    let places = arrange(dots.len(), links, radius);
     let mut path = String::new();
     for (one, other) in links {
         let ((x, y), (to_x, to_y)) = (places[*one as usize], places[*other as usize]);
         put!(path, "M{x:.1} {y:.1}L{to_x:.1} {to_y:.1}");
     }
     put!(svg, "<path class=\"links\" d=\"{path}\"/>");
-    let is_numbered = dots.len() <= NUMBERED_MAX;
-    let radius = if is_numbered { 12.0 } else { 5.5 };
     for (dot, (x, y)) in dots.iter().zip(&places) {
         let (class, what) = match dot.is_up {
             true => ("up", format!("{} neighbors", dot.degree)),
@@ -322,6 +321,38 @@ pub fn drawing(id: &str, title: &str, about: &str, dots: &[Dot], links: &[(u32, 
     }
     svg.push_str("</svg>");
     svg
+}
+
+/// Places for nodes in a drawing. Those without a link stand in rows at its foot, where they take no room from the others.
+fn arrange(len: usize, links: &[(u32, u32)], radius: f64) -> Vec<(f64, f64)> {
+    let mut place = vec![None; len];
+    let mut linked = 0;
+    for end in links.iter().flat_map(|(one, other)| [*one, *other]) {
+        place[end as usize].get_or_insert_with(|| {
+            linked += 1;
+            linked - 1
+        });
+    }
+    let moved = |end: u32| place[end as usize].unwrap_or(0) as u32;
+    let links: Vec<(u32, u32)> = links.iter().map(|(one, other)| (moved(*one), moved(*other))).collect();
+    let (edge, step) = (radius + 4.0, 2.5 * radius);
+    let in_row = ((SIDE - 2.0 * edge) / step) as usize;
+    let alone = len - linked;
+    let foot = alone.div_ceil(in_row) as f64 * step;
+    let places = layout(linked, &links);
+    let mut next = 0;
+    let spot = |place: &Option<usize>| match place {
+        Some(index) => {
+            let (x, y) = places[*index];
+            (edge + x * (SIDE - 2.0 * edge), edge + y * (SIDE - 2.0 * edge - foot))
+        }
+        None => {
+            let (row, column) = (next / in_row, next % in_row);
+            next += 1;
+            (edge + column as f64 * step, SIDE - foot + step / 2.0 + row as f64 * step)
+        }
+    };
+    place.iter().map(spot).collect()
 }
 
 /// Places for nodes in a square of side 1: links pull, nodes push each other away and all are drawn to the middle (Fruchterman and Reingold,
@@ -356,8 +387,13 @@ fn layout(len: usize, links: &[(u32, u32)]) -> Vec<(f64, f64)> {
             *place = (place.0 + x * step, place.1 + y * step);
         }
     }
-    let reach = places.iter().fold(1e-3_f64, |reach, (x, y)| reach.max(x.abs()).max(y.abs()));
-    places.into_iter().map(|(x, y)| (0.5 + x / reach / 2.0, 0.5 + y / reach / 2.0)).collect()
+    // To all four sides, where there is more than one place.
+    let ends = |values: &mut dyn Iterator<Item = f64>| {
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), value| (least.min(value), most.max(value)))
+    };
+    let (x, y) = (ends(&mut places.iter().map(|place| place.0)), ends(&mut places.iter().map(|place| place.1)));
+    let part = |value: f64, (least, most): (f64, f64)| if most > least { (value - least) / (most - least) } else { 0.5 };
+    places.iter().map(|place| (part(place.0, x), part(place.1, y))).collect()
 }
 
 #[cfg(test)]
@@ -390,6 +426,18 @@ mod tests {
                 assert!(axis.ticks.len() < 20, "{axis:?}");
             }
         }
+    }
+
+    #[test]
+    fn nodes_without_a_link_stand_at_the_foot() {
+        let places = arrange(100, &[(3, 7), (7, 9)], 12.0);
+        let lowest = [3, 7, 9].map(|node: usize| places[node].1).into_iter().fold(0.0, f64::max);
+        for (node, (x, y)) in places.iter().enumerate() {
+            assert!((12.0..=SIDE - 12.0).contains(x) && (12.0..=SIDE - 12.0).contains(y), "{node}: {x} {y}");
+            assert!([3, 7, 9].contains(&node) || *y > lowest + 12.0, "{node}: {y}");
+        }
+        assert!(arrange(0, &[], 5.0).is_empty());
+        assert_eq!(arrange(2, &[], 5.0).len(), 2);
     }
 
     #[test]
