@@ -9,7 +9,7 @@
 //! 2. [`host`], [`world`]: what a node is to the world, and the world.
 //! 3. [`record`], [`invariants`]: what was seen, and what must hold.
 //! 4. [`plan`], [`settings`], [`scenarios`], [`swarm`]: a run as data, what people may set, the presets, and runs drawn at random.
-//! 5. [`run`](mod@run): one run from its plan to its outcome.
+//! 5. [`run`](mod@run), [`report`]: one run from its plan to its outcome, and what people look at: a page with plots, and tables.
 //! 6. [`scale`](mod@scale): the overlay alone, for sizes that whole nodes do not reach.
 //! 7. `command` (a feature): the command line. It is the only module here that performs input and output.
 
@@ -21,6 +21,7 @@ pub mod invariants;
 pub mod network;
 pub mod plan;
 pub mod record;
+pub mod report;
 pub mod run;
 pub mod scale;
 pub mod scenarios;

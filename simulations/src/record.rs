@@ -1,5 +1,6 @@
 //! What was seen so far, in the form in which invariants and metrics ask for it.
 
+use crate::plan::SECOND;
 use crate::world::{Seen, Sight};
 
 /// One life of a node.
@@ -22,6 +23,46 @@ pub struct Message {
     pub life: u32,
     /// By node: the last of its lives that delivered the message; 0 for none.
     pub delivered: Vec<u32>,
+    /// How often it was delivered, not counting its sender; a node that delivers it again in a later life counts again.
+    pub deliveries: u32,
+    /// Its deliveries to other nodes that had lived since before it was sent. A life that began later gets what is still kept, which says
+    /// nothing about how fast messages are.
+    pub arrivals: Vec<Arrival>,
+    /// The most links that one of these arrivals crossed: its last hop.
+    pub hops_max: u16,
+}
+
+/// A delivery of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// To which node.
+    pub node: u32,
+    /// How long after it was sent, in microseconds, up to an hour and eleven minutes.
+    pub micros: u32,
+}
+
+/// What was moved since the start, in all lives of all nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes sent.
+    pub bytes: u64,
+    /// Payloads of broadcasts that nodes received.
+    pub payloads: u64,
+    /// Of those, the ones that the receiver had already.
+    pub copies: u64,
+}
+
+/// One second of virtual time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Second {
+    /// Nodes alive at its end.
+    pub alive: u64,
+    /// Messages sent in it.
+    pub sent: u64,
+    /// Deliveries in it, those to senders themselves not counted.
+    pub delivered: u64,
+    /// What was moved in it.
+    pub moved: Totals,
 }
 
 /// What was seen so far.
@@ -32,8 +73,12 @@ pub struct Record {
     messages: Vec<Option<Message>>,
     /// By key: the lives that wrote it, and whether anybody removed it.
     keys: Vec<(Vec<(u32, u32)>, bool)>,
-    /// From sending to delivery, in microseconds, of every delivery.
-    pub latencies: Vec<u64>,
+    /// By second since the start.
+    seconds: Vec<Second>,
+    /// At the end of the last second.
+    totals: Totals,
+    /// By node: how many messages of others it delivered.
+    deliveries: Vec<u32>,
     /// From a crash to the moment at which another node held the crashed one for dead, in microseconds.
     pub detections: Vec<u64>,
     /// How often a living node was held for dead.
@@ -47,7 +92,7 @@ pub struct Record {
 impl Record {
     /// Of a world with this many nodes in which nothing has happened.
     pub fn new(nodes: u32) -> Self {
-        Record { lives: vec![Vec::new(); nodes as usize], ..Record::default() }
+        Record { lives: vec![Vec::new(); nodes as usize], deliveries: vec![0; nodes as usize], ..Record::default() }
     }
 
     /// Takes in one more sight.
@@ -65,16 +110,24 @@ impl Record {
                     self.messages.resize(index + 1, None);
                 }
                 let delivered = vec![0; self.lives.len()];
-                self.messages[index] = Some(Message { sent_at: seen.at, sender: seen.node, life: seen.life, delivered });
+                let (sent_at, sender, life) = (seen.at, seen.node, seen.life);
+                self.messages[index] = Some(Message { sent_at, sender, life, delivered, deliveries: 0, arrivals: Vec::new(), hops_max: 0 });
+                self.second(seen.at).sent += 1;
             }
             Sight::Delivered { message, hops } => {
                 if let Some(Some(message)) = self.messages.get_mut(message as usize) {
                     message.delivered[seen.node as usize] = seen.life;
-                    // A life that began later gets what is still kept, which says nothing about how fast messages are.
-                    let was_there = self.lives[seen.node as usize].last().is_some_and(|life| life.from <= message.sent_at);
-                    if seen.node != message.sender && was_there {
-                        self.latencies.push(seen.at - message.sent_at);
-                        self.hops_max = self.hops_max.max(hops);
+                    if seen.node != message.sender {
+                        let was_there = self.lives[seen.node as usize].last().is_some_and(|life| life.from <= message.sent_at);
+                        if was_there {
+                            let micros = u32::try_from(seen.at - message.sent_at).unwrap_or(u32::MAX);
+                            message.arrivals.push(Arrival { node: seen.node, micros });
+                            message.hops_max = message.hops_max.max(hops);
+                            self.hops_max = self.hops_max.max(hops);
+                        }
+                        message.deliveries += 1;
+                        self.deliveries[seen.node as usize] += 1;
+                        self.second(seen.at).delivered += 1;
                     }
                 }
             }
@@ -87,6 +140,50 @@ impl Record {
             Sight::Suspected { .. } => self.suspicions += 1,
             Sight::Accepted { .. } | Sight::Received { .. } | Sight::Garbled | Sight::Neighbors { .. } | Sight::Blamed { .. } => {}
         }
+    }
+
+    /// Ends the second that ends at `now`, with how many nodes are alive then and what was moved so far.
+    pub fn end_second(&mut self, now: u64, alive: usize, totals: Totals) {
+        let before = std::mem::replace(&mut self.totals, totals);
+        let second = self.second(now);
+        second.alive = alive as u64;
+        second.moved = Totals {
+            bytes: totals.bytes - before.bytes,
+            payloads: totals.payloads - before.payloads,
+            copies: totals.copies - before.copies,
+        };
+    }
+
+    /// The second in which a moment lies; its last moment is a whole second, because the world runs up to those.
+    fn second(&mut self, at: u64) -> &mut Second {
+        let index = (at.saturating_sub(1) / SECOND) as usize;
+        if self.seconds.len() <= index {
+            self.seconds.resize(index + 1, Second::default());
+        }
+        &mut self.seconds[index]
+    }
+
+    /// The seconds since the start.
+    pub fn seconds(&self) -> &[Second] {
+        &self.seconds
+    }
+
+    /// How many messages of others a node delivered.
+    pub fn deliveries(&self, node: u32) -> u32 {
+        self.deliveries.get(node as usize).copied().unwrap_or(0)
+    }
+
+    /// How many lives of a node began.
+    pub fn lives(&self, node: u32) -> usize {
+        self.lives.get(node as usize).map_or(0, Vec::len)
+    }
+
+    /// From sending to arrival, in microseconds, of all arrivals, in order.
+    pub fn latencies(&self) -> Vec<u64> {
+        let mut latencies: Vec<u64> =
+            self.messages().flat_map(|(_, message)| &message.arrivals).map(|arrival| u64::from(arrival.micros)).collect();
+        latencies.sort_unstable();
+        latencies
     }
 
     fn key(&mut self, key: u32) -> &mut (Vec<(u32, u32)>, bool) {
@@ -161,6 +258,24 @@ mod tests {
         assert_eq!(record.must_have(record.message(0).unwrap()).count(), 0, "nobody alive had it");
         record.take(&Seen { at: 9, node: 1, life: 2, what: Sight::Started });
         assert!(!record.lasts(1, 1) && record.lasts(1, 2));
-        assert_eq!(record.latencies, [1]);
+        assert_eq!(record.latencies(), [1]);
+    }
+
+    #[test]
+    fn a_second_has_its_end_and_not_its_start() {
+        let mut record = Record::new(2);
+        let totals = |bytes| Totals { bytes, payloads: 2 * bytes, copies: bytes };
+        (0..2).for_each(|node| record.take(&Seen { at: 1, node, life: 1, what: Sight::Started }));
+        record.take(&Seen { at: SECOND, node: 0, life: 1, what: Sight::Sent { message: 0 } });
+        record.end_second(SECOND, 2, totals(7));
+        record.take(&Seen { at: SECOND + 1, node: 0, life: 1, what: Sight::Delivered { message: 0, hops: 0 } });
+        record.take(&Seen { at: SECOND + 1, node: 1, life: 1, what: Sight::Delivered { message: 0, hops: 3 } });
+        record.end_second(2 * SECOND, 1, totals(9));
+        let second = |alive, sent, delivered, bytes| Second { alive, sent, delivered, moved: totals(bytes) };
+        assert_eq!(record.seconds(), [second(2, 1, 0, 7), second(1, 0, 1, 2)]);
+        assert_eq!((record.deliveries(0), record.deliveries(1)), (0, 1), "its own message counts for nobody");
+        let message = record.message(0).unwrap();
+        assert_eq!((message.deliveries, message.hops_max), (1, 3));
+        assert_eq!(message.arrivals, [Arrival { node: 1, micros: 1 }]);
     }
 }

@@ -5,7 +5,8 @@ use serde::Serialize;
 use crate::host::Host;
 use crate::invariants::{self, Bounds, Invariant, Kind, Violation};
 use crate::plan::{Plan, SECOND};
-use crate::record::Record;
+use crate::record::{Record, Totals};
+use crate::report::metrics::{self, Results};
 use crate::world::{Seen, World};
 
 /// How far a run is.
@@ -147,6 +148,23 @@ impl Outcome {
 ///
 /// What is wrong with the parameters of the nodes, in words. Nothing has run then.
 pub fn run<H: Host>(plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<Outcome, String> {
+    Ok(played::<H>(plan, progress)?.outcome())
+}
+
+/// Plays a plan to its end and gives, beside the outcome, what reports show; the outcome has further metrics then, and is the same otherwise.
+///
+/// # Errors
+///
+/// Those of [`run`]; the results are as they were then.
+pub fn observe<H: Host>(plan: &Plan, results: &mut Results, progress: &mut dyn FnMut(Progress)) -> Result<Outcome, String> {
+    let run = played::<H>(plan, progress)?;
+    *results = Results::new(plan, &run.record, &run.world, run.world.moved());
+    let mut outcome = run.outcome();
+    outcome.metrics.extend(metrics::further(results));
+    Ok(outcome)
+}
+
+fn played<'a, H: Host>(plan: &'a Plan, progress: &mut dyn FnMut(Progress)) -> Result<Run<'a, H>, String> {
     let params = H::params(&plan.tuning)?;
     let bounds = Bounds { neighbors_max: H::neighbors_max(&params, plan.setup.nodes) };
     let mut run = Run {
@@ -161,7 +179,7 @@ pub fn run<H: Host>(plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<O
         failure: None,
     };
     run.play(progress);
-    Ok(run.outcome())
+    Ok(run)
 }
 
 struct Run<'a, H: Host> {
@@ -185,6 +203,10 @@ impl<H: Host> Run<'_, H> {
             self.world.run_until(now);
             self.digests.push(self.world.digest());
             self.look();
+            let (traffic, tally) = (self.world.traffic(), self.world.tally());
+            let bytes = traffic.frame_bytes + traffic.datagram_bytes;
+            let totals = Totals { bytes, payloads: tally.payloads_received, copies: tally.duplicates };
+            self.record.end_second(now, self.world.alive(), totals);
             progress(Progress { now, ends_at: self.plan.ends_at(), events: self.world.events(), alive: self.world.alive() });
             if self.failure.is_some() {
                 return;
@@ -274,10 +296,9 @@ impl<H: Host> Run<'_, H> {
         if sent > 0 {
             put("messages", sent as f64, "");
             put("delivery", if owed == 0 { 1.0 } else { had as f64 / owed as f64 }, "");
-            let latencies = &mut self.record.latencies;
-            latencies.sort_unstable();
+            let latencies = self.record.latencies();
             for (name, share) in [("latency_p50", 50), ("latency_p99", 99), ("latency_max", 100)] {
-                put(name, percentile(latencies, share) as f64 / 1e3, "ms");
+                put(name, percentile(&latencies, share) as f64 / 1e3, "ms");
             }
             put("hops_max", f64::from(self.record.hops_max), "");
             let tally = self.world.tally();
@@ -358,7 +379,7 @@ impl<H: Host> Run<'_, H> {
 }
 
 /// The smallest value that is not below `percent` of all, of values in order.
-fn percentile(sorted: &[u64], percent: usize) -> u64 {
+pub(crate) fn percentile(sorted: &[u64], percent: usize) -> u64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().unwrap_or(0)
 }

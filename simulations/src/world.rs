@@ -159,6 +159,15 @@ pub struct Traffic {
     pub frames_lost: u64,
 }
 
+/// What one node moved, in all its lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Bytes of frames and datagrams that it sent, lost ones included.
+    pub sent: u64,
+    /// Bytes that reached it.
+    pub received: u64,
+}
+
 /// What arrives at a node.
 #[derive(Debug)]
 enum Arrival {
@@ -313,6 +322,8 @@ pub struct World<H: Host> {
     digest: Digest,
     events: u64,
     traffic: Traffic,
+    /// By node.
+    moved: Vec<Moved>,
     /// Of lives that ended.
     tally: Tally,
     happened: BTreeMap<&'static str, u64>,
@@ -358,6 +369,7 @@ impl<H: Host> World<H> {
             network: Network::shaped(setup.seed, setup.nodes, setup.link, setup.shape),
             peers: (0..setup.nodes).map(|index| host::peer_id(setup.seed, index)).collect(),
             payloads: vec![None; schedule.count("broadcast") as usize],
+            moved: vec![Moved::default(); setup.nodes as usize],
             setup,
             params,
             schedule,
@@ -408,6 +420,11 @@ impl<H: Host> World<H> {
     /// What was moved.
     pub fn traffic(&self) -> Traffic {
         self.traffic
+    }
+
+    /// What each node moved.
+    pub fn moved(&self) -> &[Moved] {
+        &self.moved
     }
 
     /// Datagrams that were lost, and packets of streams that had to be sent again.
@@ -503,6 +520,7 @@ impl<H: Host> World<H> {
             }
             Arrival::Frame { connection, channel, bytes, .. } => match slot.end(connection) {
                 Some(end) if end.stage == Stage::Open => {
+                    self.moved[to as usize].received += bytes.len() as u64;
                     self.note(at, to, from, 8 | u64::from(channel.0) << 8, hash_bytes(&bytes));
                     self.feed(to, Input::Frame { connection, channel, bytes });
                 }
@@ -510,6 +528,7 @@ impl<H: Host> World<H> {
             },
             Arrival::Datagram { connection, bytes, .. } => {
                 if slot.end(connection).is_some_and(|end| end.stage == Stage::Open) {
+                    self.moved[to as usize].received += bytes.len() as u64;
                     self.note(at, to, from, 9, hash_bytes(&bytes));
                     self.feed(to, Input::Datagram { connection, bytes });
                 }
@@ -918,6 +937,7 @@ impl<H: Host> World<H> {
     fn send_frame(&mut self, node: u32, connection: Connection, channel: ChannelId, bytes: Bytes) {
         self.traffic.frames += 1;
         self.traffic.frame_bytes += bytes.len() as u64;
+        self.moved[node as usize].sent += bytes.len() as u64;
         let Some((peer, remote, opened)) =
             self.slots[node as usize].end(connection).filter(|end| end.stage == Stage::Open).map(|end| (end.peer, end.remote, end.opened))
         else {
@@ -964,6 +984,7 @@ impl<H: Host> World<H> {
     fn send_datagram(&mut self, node: u32, connection: Connection, bytes: Bytes) {
         self.traffic.datagrams += 1;
         self.traffic.datagram_bytes += bytes.len() as u64;
+        self.moved[node as usize].sent += bytes.len() as u64;
         let slot = &mut self.slots[node as usize];
         let sequence = slot.sequence + 1;
         let Some((peer, remote)) = slot.end(connection).filter(|end| end.stage == Stage::Open).map(|end| (end.peer, end.remote)) else {

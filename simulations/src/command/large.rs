@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::results::Files;
 use super::{Finished, Output, Size, Usage, compare, cpu, give, panicked, progress, report, say, verdict, weigh};
 use crate::host::Plant;
 use crate::scale::plan::{ABOUT, DEFAULTS, NODES, NODES_MAX, NODES_MIN, Plan};
@@ -36,7 +37,11 @@ fn plan(size: &Size, threads: u32) -> Result<Plan, Usage> {
     if !(NODES_MIN..=NODES_MAX).contains(&nodes) {
         return Err(Usage(format!("--nodes is {nodes}; `{NAME}` has {NODES_MIN} to {NODES_MAX} nodes")));
     }
-    Plan::new(nodes, size.seed, threads, &size.set).map_err(Usage)
+    let seed = size.seed.start;
+    if size.seed.end - seed != 1 {
+        return Err(Usage(format!("`{NAME}` takes one seed at a time")));
+    }
+    Plan::new(nodes, seed, threads, &size.set).map_err(Usage)
 }
 
 /// The plan, if it fits into the memory.
@@ -75,7 +80,12 @@ pub(super) fn show(size: &Size, schedule: bool) -> Result<u8, Usage> {
     Ok(0)
 }
 
-pub(super) fn run(size: &Size, output: &Output, threads: u32, plant: Option<Plant>) -> Result<u8, Usage> {
+pub(super) fn run(size: &Size, output: &Output, files: &Files, threads: u32, plant: Option<Plant>) -> Result<u8, Usage> {
+    if files.is_any() {
+        return Err(Usage(format!(
+            "--csv and --report are for scenarios of whole nodes, not for `{NAME}`; its figures are in the table and in --json"
+        )));
+    }
     if plant.is_some() {
         return Err(Usage(format!("--plant is for scenarios of whole nodes, not for `{NAME}`")));
     }

@@ -7,12 +7,13 @@ mod cpu;
 mod large;
 mod progress;
 mod report;
+mod results;
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::host::{Host, Plant};
 use crate::plan::Plan;
+use crate::report::metrics::Results;
 use crate::run::{self, Class, Failure, Metric, Outcome};
 use crate::scale;
 use crate::scenarios::{self, Scenario};
@@ -67,6 +69,8 @@ enum Command {
         size: Size,
         #[command(flatten)]
         output: Output,
+        #[command(flatten)]
+        files: results::Files,
         /// Threads for the one run, with the same result; `scale` only
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=scale::plan::THREADS_MAX as i64))]
         threads: u32,
@@ -104,12 +108,22 @@ struct Size {
     /// How many nodes [default: the scenario's own]
     #[arg(long, short)]
     nodes: Option<u32>,
-    /// What feeds every draw: one seed is one run
-    #[arg(long, short, default_value_t = 1)]
-    seed: u64,
+    /// What feeds every draw: one seed is one run. `run` also takes a first and an end that is not run, such as `1..21`
+    #[arg(long, short, default_value = "1", value_name = "SEED|A..B", value_parser = seeds)]
+    seed: std::ops::Range<u64>,
     /// Set one of the scenario's settings; can be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+impl Size {
+    /// The seed, where only one can be run.
+    fn one_seed(&self) -> Result<u64, Usage> {
+        match self.seed.end - self.seed.start {
+            1 => Ok(self.seed.start),
+            _ => Err(Usage("this takes one seed; `run` and `swarm` take several".to_owned())),
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -156,9 +170,9 @@ pub fn main<H: Host>() -> ExitCode {
             true => large::show(&size, schedule),
             false => show(&scenario, &size, schedule),
         },
-        Command::Run { scenario, size, output, threads, plant } => match scenario == scale::NAME {
-            true => large::run(&size, &output, threads, plant),
-            false => run_one::<H>(&scenario, &size, &output, threads, plant),
+        Command::Run { scenario, size, output, files, threads, plant } => match scenario == scale::NAME {
+            true => large::run(&size, &output, &files, threads, plant),
+            false => results::run::<H>(&scenario, &size, &output, &files, threads, plant),
         },
         Command::Swarm { seeds, threads, failures_max, output } => run_swarm::<H>(seeds, threads.max(1), failures_max.max(1), &output),
         Command::Check { scenario, size, output } => match scenario == scale::NAME {
@@ -193,7 +207,7 @@ fn scenario(name: &str) -> Result<&'static Scenario, Usage> {
     })
 }
 
-fn plan(name: &str, size: &Size) -> Result<Plan, Usage> {
+fn plan(name: &str, size: &Size, seed: u64) -> Result<Plan, Usage> {
     let scenario = scenario(name)?;
     let nodes = size.nodes.unwrap_or(scenario.nodes);
     if !(scenarios::NODES_MIN..=scenarios::NODES_MAX).contains(&nodes) {
@@ -206,7 +220,7 @@ fn plan(name: &str, size: &Size) -> Result<Plan, Usage> {
             large::gigabytes(scale::plan::bytes(nodes)),
         )));
     }
-    let plan = scenario.plan(nodes, size.seed, &size.set).map_err(|error| Usage(error.to_string()))?;
+    let plan = scenario.plan(nodes, seed, &size.set).map_err(|error| Usage(error.to_string()))?;
     let needed = scenarios::bytes(nodes, plan.tuning.full_mesh);
     let instead = match plan.tuning.full_mesh {
         true => "without `--set topology=mesh` a node has a handful of links instead of one to each",
@@ -228,7 +242,7 @@ fn list() -> Result<u8, Usage> {
 }
 
 fn show(name: &str, size: &Size, schedule: bool) -> Result<u8, Usage> {
-    let plan = plan(name, size)?;
+    let plan = plan(name, size, size.one_seed()?)?;
     let scenario = scenario(name)?;
     if schedule {
         say(&report::pretty(&plan));
@@ -281,16 +295,20 @@ fn quiet_panics() {
     }));
 }
 
-/// Plays a plan; a panic becomes a failure.
-fn play<H: Host>(plan: &Plan, watch: &mut dyn FnMut(run::Progress)) -> Result<Finished, Usage> {
+/// Plays a plan, for its results too if they are asked for; a panic becomes a failure.
+fn play<H: Host>(plan: &Plan, results: Option<&mut Results>, watch: &mut dyn FnMut(run::Progress)) -> Result<Finished, Usage> {
     let cpu = cpu::Meter::start();
     let mut last = 0;
     let mut events = 0;
     let result = catch_unwind(AssertUnwindSafe(|| {
-        run::run::<H>(plan, &mut |progress| {
+        let mut see = |progress: run::Progress| {
             (last, events) = (progress.now, progress.events);
             watch(progress);
-        })
+        };
+        match results {
+            Some(results) => run::observe::<H>(plan, results, &mut see),
+            None => run::run::<H>(plan, &mut see),
+        }
     }));
     let outcome = match result {
         Ok(outcome) => outcome.map_err(Usage)?,
@@ -315,26 +333,6 @@ fn panicked(scenario: &str, seed: u64, nodes: u32, at: u64, events: u64) -> Outc
         metrics: Vec::new(),
         digests: Vec::new(),
     }
-}
-
-fn run_one<H: Host>(name: &str, size: &Size, output: &Output, threads: u32, plant: Option<Plant>) -> Result<u8, Usage> {
-    if threads > 1 {
-        return Err(Usage(format!(
-            "--threads is for `run {}`; a run of whole nodes has one, and `swarm` has several runs at once",
-            scale::NAME
-        )));
-    }
-    let mut plan = plan(name, size)?;
-    if let Some(plant) = plant {
-        plan.plant(plant);
-        let _ = write!(plan.replay, " --plant {}", plant.name());
-    }
-    let mut bar = progress::Bar::start(output.quiet, &plan);
-    let mut finished = play::<H>(&plan, &mut |progress| bar.show(progress))?;
-    bar.finish();
-    weigh(&mut finished);
-    give(output, &report::table(&finished), &report::json(&finished))?;
-    Ok(verdict(&finished))
 }
 
 /// Adds what memory the run took, where the system tells.
@@ -371,16 +369,16 @@ fn give(output: &Output, table: &str, json: &str) -> Result<(), Usage> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a report is written to the file that was asked for")]
-fn write_file(path: &PathBuf, text: &str) -> Result<(), Usage> {
+fn write_file(path: &Path, text: &str) -> Result<(), Usage> {
     std::fs::write(path, text).map_err(|error| Usage(format!("cannot write {}: {error}", path.display())))
 }
 
 fn check<H: Host>(name: &str, size: &Size, output: &Output) -> Result<u8, Usage> {
-    let plan = plan(name, size)?;
+    let plan = plan(name, size, size.one_seed()?)?;
     let mut runs = Vec::new();
     for _ in 0..2 {
         let mut bar = progress::Bar::start(output.quiet, &plan);
-        runs.push(play::<H>(&plan, &mut |progress| bar.show(progress))?);
+        runs.push(play::<H>(&plan, None, &mut |progress| bar.show(progress))?);
         bar.finish();
     }
     compare(runs, output)
@@ -406,7 +404,7 @@ fn run_swarm<H: Host>(seeds: std::ops::Range<u64>, threads: u16, failures_max: u
     if seeds.end - seeds.start == 1 {
         let plan = swarm::plan(seeds.start);
         let mut bar = progress::Bar::start(output.quiet, &plan);
-        let finished = play::<H>(&plan, &mut |progress| bar.show(progress))?;
+        let finished = play::<H>(&plan, None, &mut |progress| bar.show(progress))?;
         bar.finish();
         give(output, &report::table(&finished), &report::json(&finished))?;
         return Ok(verdict(&finished));
@@ -427,7 +425,7 @@ fn run_swarm<H: Host>(seeds: std::ops::Range<u64>, threads: u16, failures_max: u
                     if seed >= seeds.end {
                         break;
                     }
-                    match play::<H>(&swarm::plan(seed), &mut |_| {}) {
+                    match play::<H>(&swarm::plan(seed), None, &mut |_| {}) {
                         Ok(finished) => {
                             events.fetch_add(finished.outcome.events, Ordering::Relaxed);
                             *lock(&cpu) += finished.cpu_s;
@@ -489,8 +487,8 @@ mod tests {
 
     #[test]
     fn mistakes_come_with_a_suggestion() {
-        let size = |set: &[&str], nodes| Size { nodes, seed: 1, set: set.iter().map(|text| (*text).to_owned()).collect() };
-        let mistake = |name, size| plan(name, &size).err().map(|Usage(message)| message).unwrap_or_default();
+        let size = |set: &[&str], nodes| Size { nodes, seed: 1..2, set: set.iter().map(|text| (*text).to_owned()).collect() };
+        let mistake = |name, size| plan(name, &size, 1).err().map(|Usage(message)| message).unwrap_or_default();
         assert!(mistake("brodcast", size(&[], None)).contains("Did you mean `broadcast`?"));
         assert!(mistake("broadcast", size(&["message=3"], None)).contains("Did you mean `messages`?"));
         assert!(mistake("broadcast", size(&[], Some(2))).contains("3 to 20000 nodes"));

@@ -1,10 +1,12 @@
 //! What a run gave, for people and for programs.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
 use super::Finished;
+use crate::report::metrics::{Spread, spread};
 use crate::run::{Failure, Outcome};
 
 /// The version of the JSON reports; it grows when a field changes its meaning or goes away.
@@ -95,6 +97,82 @@ pub(super) fn line(finished: &Finished, failure: &Failure) -> String {
         failure.detail,
         finished.replay
     )
+}
+
+/// Several seeds of one scenario.
+pub(super) struct Seeds<'a> {
+    pub(super) seeds: std::ops::Range<u64>,
+    pub(super) replay: &'a str,
+    pub(super) runs: Vec<&'a Finished>,
+}
+
+impl Seeds<'_> {
+    fn spreads(&self) -> Vec<Spread> {
+        spread(&self.runs.iter().map(|run| &run.outcome).collect::<Vec<_>>())
+    }
+
+    fn cost(&self) -> (u64, f64) {
+        self.runs.iter().fold((0, 0.0), |(events, cpu_s), run| (events + run.outcome.events, cpu_s + run.cpu_s))
+    }
+
+    pub(super) fn text(&self) -> String {
+        let Some(first) = self.runs.first() else { return String::new() };
+        let (events, cpu_s) = self.cost();
+        let mut text = format!("{}, seeds {}..{}: {}\n", first.outcome.scenario, self.seeds.start, self.seeds.end, first.plan);
+        let rate = rate(events, cpu_s) / 1e6;
+        let _ = writeln!(text, "  {} runs in {cpu_s:.2} s of processor time: {events} events, {rate:.2} M/s\n", self.runs.len());
+        let _ = writeln!(text, "  {:<22} {:>12} {:>12} {:>8}", "", "mean", "worst", "in seed");
+        for Spread { name, unit, mean, worst } in self.spreads() {
+            let worst = worst.map_or(format!("{:>21}", ""), |(worst, seed)| format!("{:>12} {seed:>8}", number(worst)));
+            let _ = writeln!(text, "{}", format!("  {name:<22} {:>12} {worst} {unit}", number(mean)).trim_end());
+        }
+        let failed = self.runs.iter().filter(|run| !run.outcome.ok).count();
+        let verdict = if failed == 0 { "ok".to_owned() } else { format!("FAILED: {failed} of {} seeds", self.runs.len()) };
+        let _ = writeln!(text, "\n  {verdict}");
+        text
+    }
+
+    pub(super) fn json(&self) -> String {
+        #[derive(Serialize)]
+        struct Value {
+            mean: f64,
+            worst: Option<f64>,
+            worst_seed: Option<u64>,
+        }
+        #[derive(Serialize)]
+        struct Json<'a> {
+            schema: u32,
+            version: &'static str,
+            scenario: &'a str,
+            first_seed: u64,
+            end_seed: u64,
+            ok: bool,
+            metrics: BTreeMap<&'static str, Value>,
+            events: u64,
+            cpu_s: f64,
+            events_per_cpu_s: f64,
+            replay: &'a str,
+            runs: Vec<Report<'a>>,
+        }
+        let (events, cpu_s) = self.cost();
+        let value = |Spread { name, mean, worst, .. }: Spread| {
+            (name, Value { mean, worst: worst.map(|(value, _)| value), worst_seed: worst.map(|(_, seed)| seed) })
+        };
+        pretty(&Json {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION"),
+            scenario: self.runs.first().map_or("", |run| &run.outcome.scenario),
+            first_seed: self.seeds.start,
+            end_seed: self.seeds.end,
+            ok: self.runs.iter().all(|run| run.outcome.ok),
+            metrics: self.spreads().into_iter().map(value).collect(),
+            events,
+            cpu_s,
+            events_per_cpu_s: rate(events, cpu_s),
+            replay: self.replay,
+            runs: self.runs.iter().map(|run| report(run)).collect(),
+        })
+    }
 }
 
 /// Many runs.

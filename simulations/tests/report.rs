@@ -1,0 +1,74 @@
+//! The files that `meshwork-sim run` writes, through the command.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that starts the command and reads what it wrote")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn sim(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_meshwork-sim")).current_dir(folder).args(arguments).output().unwrap()
+}
+
+/// The sum of a column of a table.
+fn sum(table: &str, column: &str) -> f64 {
+    let place = table.lines().next().unwrap().split(',').position(|name| name == column).unwrap();
+    table.lines().skip(1).map(|line| line.split(',').nth(place).unwrap().parse::<f64>().unwrap()).sum()
+}
+
+#[test]
+fn a_run_writes_a_page_and_tables_that_agree() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
+    std::fs::create_dir_all(&folder).unwrap();
+    let arguments = ["run", "crash", "--nodes", "6", "--seed", "1..4", "--set", "messages=20", "--quiet", "--json", "run.json"];
+    let done = sim(&folder, &[&arguments[..], &["--csv", "tables/deep", "--report", "run.html"]].concat());
+    let text = String::from_utf8(done.stdout).unwrap();
+    assert!(done.status.success(), "{text}{}", String::from_utf8_lossy(&done.stderr));
+    assert!(text.contains("seeds 1..4") && text.contains("in seed") && text.contains("latency_p99"), "{text}");
+
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&read("run.json")).unwrap();
+    assert_eq!((json["schema"].as_u64(), json["runs"].as_array().unwrap().len()), (Some(1), 3));
+    let mean = |name: &str| json["metrics"][name]["mean"].as_f64().unwrap();
+    assert_eq!(mean("delivery"), 1.0);
+    assert_eq!(mean("crash"), 1.0);
+    for name in ["latency_p99", "rmr", "delivery_1s", "degree_mean", "path_max", "node_sent_max", "last_hop_mean"] {
+        assert!(json["metrics"][name]["worst_seed"].is_u64() || name == "degree_mean", "{name}");
+        assert!(json["runs"][0]["metrics"][name].is_f64(), "{name}");
+    }
+
+    let (series, messages, nodes) = (read("tables/deep/series.csv"), read("tables/deep/messages.csv"), read("tables/deep/nodes.csv"));
+    assert_eq!(nodes.lines().count(), 1 + 3 * 6);
+    assert_eq!(sum(&series, "sent_messages"), mean("messages") * 3.0);
+    assert_eq!(sum(&series, "deliveries"), sum(&messages, "deliveries"));
+    assert_eq!(sum(&series, "deliveries"), sum(&nodes, "deliveries"));
+    assert_eq!(sum(&series, "sent_bytes"), sum(&nodes, "sent_bytes"));
+    assert!(sum(&series, "copies_received") > 0.0, "real nodes count copies");
+
+    let page = read("run.html");
+    assert!(page.contains("meshwork-sim run crash --nodes 6 --seed 1..4 --set messages=20"));
+    assert!(page.contains("Redundancy over time") && page.contains("class=\"band crash\"") && page.contains("(worst)"));
+    assert!(!page.contains("http") && !page.contains("<script"));
+}
+
+#[test]
+fn a_failed_run_writes_them_too() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("failed");
+    std::fs::create_dir_all(&folder).unwrap();
+    let arguments =
+        ["run", "broadcast", "--nodes", "6", "--set", "settle=30s", "--plant", "deliver-never", "--quiet", "--report", "run.html"];
+    let done = sim(&folder, &arguments);
+    let line = String::from_utf8(done.stderr).unwrap();
+    assert!(line.starts_with("FAIL "), "{line}");
+    assert!(matches!(done.status.code(), Some(3 | 4)));
+    let page = std::fs::read_to_string(folder.join("run.html")).unwrap();
+    assert!(page.contains("FAILED") && page.contains("FAILS") && page.contains("--plant deliver-never"));
+}
+
+#[test]
+fn what_takes_one_seed_says_so() {
+    for arguments in [["show", "crash", "--seed", "1..3"], ["check", "crash", "--seed", "1..3"]] {
+        let done = sim(Path::new("."), &arguments);
+        assert_eq!(done.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&done.stderr).contains("one seed"));
+    }
+}
