@@ -195,7 +195,7 @@ impl<T> Wheel<T> {
 
     fn sort_due(&mut self) {
         if self.due.len() > 1 {
-            self.due.sort_unstable_by(|one, other| other.key().cmp(&one.key()));
+            self.due.sort_unstable_by_key(|event| std::cmp::Reverse(event.key()));
         }
     }
 }

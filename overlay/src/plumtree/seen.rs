@@ -27,6 +27,7 @@ pub(crate) struct Bounds {
     pub(crate) idle: Duration,
 }
 
+#[expect(clippy::box_collection, reason = "a pointer is all that a simulated million pays for what is rarely there")]
 #[derive(Clone, Debug)]
 pub(crate) struct Seen<I> {
     streams: Sorted<Stream<I>, Track>,
@@ -46,6 +47,7 @@ struct Track {
 }
 
 /// First and last of each interval, ascending, never adjacent, never empty.
+#[expect(clippy::box_collection, reason = "a pointer is all that a simulated million pays for what is rarely there")]
 #[derive(Clone, Debug)]
 enum Ranges {
     /// Nearly always.
