@@ -37,7 +37,16 @@ fn six(seed: u64) -> Plan {
     Plan {
         scenario: "six <& \"more\">".to_owned(),
         replay: format!("meshwork-sim run six --seed {seed}"),
-        setup: Setup { seed, nodes: 6, link, skew: 1_000, payload_bytes: 32, value_bytes: 16, plant: None },
+        setup: Setup {
+            seed,
+            nodes: 6,
+            link,
+            shape: crate::network::Shape::default(),
+            skew: 1_000,
+            payload_bytes: 32,
+            value_bytes: 16,
+            plant: None,
+        },
         tuning: Tuning { full_mesh: false, active: 5, passive: 30, retention: 60 * SECOND },
         schedule,
         calm_at: 16 * SECOND,
