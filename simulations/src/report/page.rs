@@ -26,12 +26,12 @@ figcaption{font-size:.88rem}code{font:.85rem/1.5 ui-monospace,monospace;overflow
 .verdict{font-weight:650}.good{color:var(--good)}.bad{color:var(--bad)}\
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,150px),1fr));gap:10px;margin:16px 0}.tiles div{background:var(--box);border:1px solid var(--line);border-radius:6px;padding:8px 12px;min-width:0}\
 .tiles b{display:block;font-size:1.25rem;font-variant-numeric:tabular-nums}.tiles span{display:block;color:var(--soft);font-size:.82rem;overflow-wrap:anywhere}\
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:32px 36px;margin-top:12px}figure{margin:0;min-width:0}figure>svg{width:100%;height:auto;display:block}.wide{max-width:720px;margin:0 auto}\
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,360px),1fr));gap:32px 36px;margin-top:12px}figure{margin:0;min-width:0;max-width:600px}figure>svg{width:100%;height:auto;display:block}figure.wide{max-width:720px;margin:0 auto}\
 svg text{fill:var(--soft);font:13px system-ui,sans-serif}svg .label{fill:var(--text)}.grid{stroke:var(--line);stroke-width:1}.curve{fill:none;stroke-width:2.2;stroke-linejoin:round}.dashed{stroke-dasharray:6 4}\
 .dots{fill:none;stroke-width:6;stroke-linecap:round}.a{stroke:var(--a)}.b{stroke:var(--b)}.c{stroke:var(--c)}.bars{stroke:none}.bars.a{fill:var(--a)}.bars.b{fill:var(--b)}\
 .band{fill-opacity:var(--veil)}.crash{fill:var(--crash)}.leave{fill:var(--leave)}.pause{fill:var(--pause)}.break{fill:var(--break)}.partition{fill:var(--partition)}\
-.links{fill:none;stroke:var(--soft);stroke-opacity:.45;stroke-width:1.1}circle.up{fill:var(--a);stroke:var(--ground);stroke-width:1.5}circle.down{fill:var(--ground);stroke:var(--bad);stroke-width:2}.cross{stroke:var(--bad);stroke-width:2}\
-svg text.up{fill:var(--ground);font-size:11px}svg text.down{fill:var(--soft);font-size:11px}\
+.links{fill:none;stroke:var(--soft);stroke-opacity:.45;stroke-width:1.1}circle.up{fill:var(--a);stroke:var(--ground);stroke-width:1.5}circle.down{fill:var(--ground);stroke:var(--bad);stroke-width:2}.cross{stroke:var(--bad);stroke-width:2;stroke-opacity:.6}\
+svg text.up{fill:var(--ground);font-size:11px}svg text.down{fill:var(--text);font-size:11px}\
 .key{display:flex;flex-wrap:wrap;gap:2px 16px;list-style:none;padding:0;margin:4px 0;font-size:.88rem}.key svg{width:26px;height:12px;display:inline-block;vertical-align:middle;margin-right:6px}\
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}th,td{padding:4px 12px 4px 0;border-bottom:1px solid var(--line);text-align:left;white-space:nowrap}\
 th{color:var(--soft);font-weight:600}td.number,th.number{text-align:right}td.about{color:var(--soft)}";
@@ -133,14 +133,16 @@ impl Report<'_> {
             let node = failure.node.map_or(String::new(), |node| format!(" at node {node}"));
             put!(
                 page,
-                "<p class=\"bad\">Seed {}, {} <b>{}</b> at {:.3} s{node}: {}</p><code class=\"command\">{}</code>",
+                "<p class=\"bad\">Seed {}, {} <b>{}</b> at {:.3} s{node}: {}</p>",
                 run.outcome.seed,
                 failure.class.name(),
                 escape(&failure.what),
                 failure.at as f64 / 1e6,
-                escape(&failure.detail),
-                escape(run.replay)
+                escape(&failure.detail)
             );
+            if all > 1 {
+                put!(page, "<code class=\"command\">{}</code>", escape(run.replay));
+            }
         }
     }
 

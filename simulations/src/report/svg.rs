@@ -310,13 +310,13 @@ pub fn drawing(id: &str, title: &str, about: &str, dots: &[Dot], links: &[(u32, 
             false => ("down", "down".to_owned()),
         };
         put!(svg, "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\"><title>node {}: {what}</title></circle>", dot.node);
-        if is_numbered {
-            put!(svg, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>", y + 4.0, dot.node);
-        }
         if !dot.is_up {
             let arm = radius * 0.7;
             put!(svg, "<path class=\"cross\" d=\"M{:.1} {:.1}l{:.1} {:.1}", x - arm, y - arm, 2.0 * arm, 2.0 * arm);
             put!(svg, "M{:.1} {:.1}l{:.1} {:.1}\"/>", x + arm, y - arm, -2.0 * arm, 2.0 * arm);
+        }
+        if is_numbered {
+            put!(svg, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>", y + 4.0, dot.node);
         }
     }
     svg.push_str("</svg>");
