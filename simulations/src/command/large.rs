@@ -37,11 +37,7 @@ fn plan(size: &Size, threads: u32) -> Result<Plan, Usage> {
     if !(NODES_MIN..=NODES_MAX).contains(&nodes) {
         return Err(Usage(format!("--nodes is {nodes}; `{NAME}` has {NODES_MIN} to {NODES_MAX} nodes")));
     }
-    let seed = size.seed.start;
-    if size.seed.end - seed != 1 {
-        return Err(Usage(format!("`{NAME}` takes one seed at a time")));
-    }
-    Plan::new(nodes, seed, threads, &size.set).map_err(Usage)
+    Plan::new(nodes, size.one_seed()?, threads, &size.set).map_err(Usage)
 }
 
 /// The plan, if it fits into the memory.

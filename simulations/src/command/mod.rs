@@ -121,7 +121,7 @@ impl Size {
     fn one_seed(&self) -> Result<u64, Usage> {
         match self.seed.end - self.seed.start {
             1 => Ok(self.seed.start),
-            _ => Err(Usage("this takes one seed; `run` and `swarm` take several".to_owned())),
+            _ => Err(Usage("this takes one seed; `run` with whole nodes and `swarm` take several".to_owned())),
         }
     }
 }
