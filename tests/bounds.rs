@@ -10,6 +10,7 @@
 )]
 
 #[path = "support/pair.rs"]
+#[allow(dead_code, reason = "these nodes have a runtime and channels of their own")]
 mod pair;
 
 use std::time::Duration;
