@@ -45,7 +45,10 @@ const NODES_MAX: u16 = 100;
 
 The processor time of a handshake is that of the whole process, both ends together, from the first dial until all connections stood, by their number: of `meshwork-links` with \
 the certificates of both ends and the proof of the cluster secret, 16 dialed at a time; of `quinn` with the certificate of one end, one at a time. `meshwork` has none: there the \
-nodes do much else."
+nodes do much else.
+
+Before memory is read each link carries a message on each of its channels, one link after the other, as the connections of `quinn` do. Links that are used all at once lose packets in the \
+buffers of the sockets, and an end then takes some KiB more."
 )]
 pub(super) struct MemoryArgs {
     /// Peers, 1 to 1,000; of `meshwork`, which starts a node for each of them, at most 100

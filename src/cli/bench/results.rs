@@ -207,7 +207,7 @@ fn head(machine: &Machine, workers: u8) -> String {
          Written by `cargo meshwork bench results`; every figure is a median over rounds in which the subjects took turns, in one process with {} worker threads that runs both \
          ends; for memory and handshakes each subject had a process of its own. Links with a rate and a delay are in user space and count the bytes of UDP payloads. Ratios carry over to other machines, figures do not.\n\n\
          `meshwork` is a node on a thread of its own, as by default; `meshwork-shared` one on the runtime of the program, as the baselines are; `meshwork-twice` one that sends each urgent message on both connections; `meshwork-links` two endpoints without \
-         nodes on top. `quinn` is raw quinn with its \
+         nodes on top, whose links are used one after the other. `quinn` is raw quinn with its \
          defaults, `quinn-threads` the same with each endpoint on a thread of its own, `quinn-same` with our settings and messages coalesced by hand, `quinn-priority` with a stream priority for what is urgent, `quinn-one-stream` everything on one stream.\n\n\
          Machine: {}, {} cores, Linux {}, {} GiB; load before the run {:.2}. Meshwork {}, quinn {}, rustls {}.\n\n\
          ## What is promised\n\n",
