@@ -16,11 +16,13 @@
 //! | module | what |
 //! |---|---|
 //! | [`node`] | the node as a pure state machine: what can happen to it, what it decides, and how it is configured |
+//! | [`app`] | an application of your own as a state machine, which runs over QUIC and in the simulator unchanged |
 //! | [`runtime`] | the driver with sockets and clocks, and the [`Node`] handle (feature `net`, on by default) |
 //! | [`channels`], [`overlay`], [`crdt`] | the parts, for whoever replaces one or drives a node in another way |
 //!
 //! Without the feature `net` this crate depends on no runtime and touches no socket; the simulator uses it that way.
 
+pub mod app;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;

@@ -17,10 +17,12 @@ use meshwork_channels::{Bounded, ChannelId, ChannelSpec, ClusterName, ClusterSec
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use super::app::{Driven, Running, hosted};
 use super::driver::{self, Driver};
 use super::guaranteed::Inbox;
 use super::storage::{self, DataDir, StorageError};
 use super::{COMMANDS_MAX, Node, Pulse, Shared};
+use crate::app::Application;
 use crate::node::{self, Candidate, ConfigError, Identity};
 
 /// Items that a subscriber may fall behind before it loses some.
@@ -235,6 +237,27 @@ impl Builder {
     ///
     /// [`StartError`]; nothing runs then.
     pub async fn start(self) -> Result<Node, StartError> {
+        self.launch(None).await
+    }
+
+    /// Starts the node with an [`Application`] beside it, which runs where the node does. The handle passes inputs to the application and its outputs back; the node is in
+    /// it. What other nodes broadcast, send and write reaches the application and, but for messages of guaranteed delivery, the subscriptions of the node too; a channel with a
+    /// [`Node::receiver`] or a [`Node::on_message`] of its own passes the application by.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing runs then.
+    pub async fn start_with<A>(self, app: A) -> Result<Running<A>, StartError>
+    where
+        A: Application<Input: Send + 'static, Output: Clone + Send> + Send + 'static,
+    {
+        let mut seed = [0; 8];
+        quic::system_random(&mut seed).map_err(|error| StartError::System(error.to_string()))?;
+        let (app, running) = hosted(app, u64::from_le_bytes(seed));
+        self.launch(Some(app)).await.map(running)
+    }
+
+    async fn launch(self, app: Option<Box<dyn Driven>>) -> Result<Node, StartError> {
         let mut named: ClusterName = self.cluster.parse().map_err(StartError::ClusterName)?;
         let channels = agreement::with_defined(self.channels)
             .map_err(|error| StartError::Config(ConfigError { field: error.field.to_owned(), problem: error.to_string() }))?;
@@ -360,6 +383,7 @@ impl Builder {
                     data_dir,
                     candidates,
                     mdns,
+                    app,
                 };
                 let driver = Driver::new(parts, commands);
                 let _ = ready.send(Ok((identity, listening)));

@@ -21,6 +21,7 @@ use meshwork_overlay::swim::Status;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
+use super::app::Driven;
 use super::calls::{Abandoned, GivenUp};
 use super::channel::{Receiver, inbox_bytes_max};
 use super::congestion::Congestion;
@@ -85,6 +86,7 @@ pub(super) struct Parts {
     pub(super) candidates: Vec<Candidate>,
     /// The keyed tag of the cluster and the socket that listens, when mDNS is on.
     pub(super) mdns: Option<(String, SocketAddr)>,
+    pub(super) app: Option<Box<dyn Driven>>,
 }
 
 /// Runs a node on a thread of its own, with a runtime of its own. `make` is called there.
@@ -154,6 +156,7 @@ impl Waiter {
 /// The driver of one node.
 pub(super) struct Driver {
     node: Node,
+    app: Option<Box<dyn Driven>>,
     origin: Instant,
     endpoint: Endpoint,
     endpoint_events: quic::Events,
@@ -213,6 +216,7 @@ impl Driver {
             data_dir,
             candidates,
             mdns,
+            app,
         } = parts;
         let mut seed = [0; 8];
         // Without system randomness the keys could not have been made; the identity still sets nodes apart.
@@ -229,6 +233,7 @@ impl Driver {
         info!(id = %identity.peer.short(), address = %identity.address, incarnation = identity.incarnation, "node started");
         Driver {
             node: Node::new(identity, params, seed, now),
+            app,
             origin,
             endpoint,
             endpoint_events,
@@ -283,6 +288,7 @@ impl Driver {
 
     async fn turn_until_end(&mut self) -> End {
         let mut leaving: Option<(Instant, Option<oneshot::Sender<()>>)> = None;
+        self.call_app(|app, node, now, actions| app.start(node, now, actions));
         loop {
             self.pulse.turns.fetch_add(1, Ordering::Relaxed);
             self.handle_inputs();
@@ -296,6 +302,8 @@ impl Driver {
             let deadline = self.node.next_deadline().map_or(self.tick_at, |at| self.tick_at.min(self.instant(at)));
             let deadline = leaving.as_ref().map_or(deadline, |(until, _)| deadline.min(*until));
             let congested = self.is_congested();
+            let alarm = self.app.as_ref().and_then(|app| app.next_deadline()).filter(|_| !congested);
+            let deadline = alarm.map_or(deadline, |at| deadline.min(self.instant(at)));
             let deadline = if congested || !self.backlog.is_empty() { deadline.min(Instant::now() + CONGESTED_LOOK) } else { deadline };
             let (takes_commands, takes_writes) = (leaving.is_none(), leaving.is_none() && !congested);
             let command = tokio::select! {
@@ -347,6 +355,19 @@ impl Driver {
             if self.node.next_deadline().is_some_and(|at| at <= self.now().time) {
                 self.inputs.push_back(Input::DeadlineReached);
             }
+            let alarm = self.app.as_ref().and_then(|app| app.next_deadline());
+            if alarm.is_some_and(|at| at <= self.now().time) && !self.is_congested() {
+                self.call_app(|app, node, now, actions| app.on_deadline(node, now, actions));
+            }
+        }
+    }
+
+    /// Calls the application, if there is one, and carries out what it decides.
+    fn call_app(&mut self, call: impl FnOnce(&mut dyn Driven, &mut Node, Now, &mut Vec<Action>)) {
+        let now = self.now();
+        if let Some(app) = &mut self.app {
+            call(app.as_mut(), &mut self.node, now, &mut self.actions);
+            self.carry_out();
         }
     }
 
@@ -377,6 +398,12 @@ impl Driver {
 
     /// Carries out the actions in order. Nothing here waits: a full queue has its answer beside the send.
     fn carry_out(&mut self) {
+        if self.app.is_some() && !self.actions.is_empty() {
+            let now = self.now();
+            if let Some(app) = &mut self.app {
+                app.react(&mut self.node, now, &mut self.actions);
+            }
+        }
         let mut actions = std::mem::take(&mut self.actions);
         for action in actions.drain(..) {
             match action {
@@ -711,6 +738,7 @@ impl Driver {
                 let _ = reply.send(entries);
             }
             Command::Discovered { source, candidates } => self.inputs.push_back(Input::Discovered { source, candidates }),
+            Command::Tell(input) => self.call_app(|app, node, now, actions| app.tell(input, node, now, actions)),
             Command::Report { reply } => drop(reply.send(self.report())),
             Command::ChannelReport { reply } => {
                 let _ = reply.send(self.ledger.report(self.links.values(), |channel| self.endpoint.channel(channel)));

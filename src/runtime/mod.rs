@@ -1,12 +1,14 @@
 //! The driver of a node with real sockets and clocks, and the handle through which an application uses it.
 //!
-//! The protocol runs on a thread of its own with its own tokio runtime: no code of the application runs there, so a handler that blocks
-//! cannot make the node look dead. Applications use the [`Node`] handle from any thread and any async runtime that can poll a future.
+//! The protocol runs on a thread of its own with its own tokio runtime. Applications use the [`Node`] handle from any thread and any async runtime that can poll a future: what they do there
+//! cannot make the node look dead. Code of theirs runs on the thread of the node only where they ask for it: a function given to [`Node::on_message`], and an
+//! [`Application`](crate::app::Application) given to [`Builder::start_with`].
 //!
 //! | file | what |
 //! |---|---|
 //! | [`builder`](Builder) | settings, secrets and keys, the start |
 //! | `driver` | the loop: inputs in, actions out, never a wait between them |
+//! | `app` | an application that lives beside the node, and the handle of its owner |
 //! | `byte_stream` | streams of bytes between two applications |
 //! | `calls` | questions and requests that the application gives up |
 //! | `channel` | messages to one peer, past the protocol thread |
@@ -17,6 +19,7 @@
 //! | `storage` | the files of a node and of a user |
 //! | `streams` | what the application receives |
 
+mod app;
 mod builder;
 mod byte_stream;
 mod calls;
@@ -47,6 +50,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::node::{self, CallError, Connectivity, Delivery, Event, Hint, Member, SendError, Sent};
 
+pub use app::{Running, TellError};
 pub use builder::{Builder, StartError};
 pub use channel::{Receiver, Sender, TrySendError};
 pub use guaranteed::{GuaranteedMessage, GuaranteedMessages, Receipt, ReceiptError};
@@ -222,6 +226,7 @@ pub(crate) enum Command {
     Get { key: String, reply: oneshot::Sender<Option<Bytes>> },
     Entries { prefix: String, reply: oneshot::Sender<Vec<(String, Bytes, Stamp)>> },
     Discovered { source: &'static str, candidates: Vec<node::Candidate> },
+    Tell(app::AnyInput),
     Report { reply: oneshot::Sender<Report> },
     ChannelReport { reply: oneshot::Sender<ChannelsReport> },
     Leave { reply: oneshot::Sender<()> },
