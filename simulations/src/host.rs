@@ -3,6 +3,8 @@
 //! The world drives anything that is a [`Host`]: it starts it, feeds it inputs with the time, and carries out its effects. The vocabulary
 //! here is narrower than that of a real node, because the world looks at frames as bytes and at events only as far as an invariant reads them.
 
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use meshwork::node::{self, Action, Candidate, CloseReason, Event, Identity, Kind
 use meshwork_channels::dial::{self, ConnectionId, Direction};
 use meshwork_channels::frame::Decoder;
 use meshwork_channels::{ChannelId, Now, PeerId, Time, limits};
+use serde::{Deserialize, Serialize};
 
 use crate::plan::Tuning;
 
@@ -170,24 +173,61 @@ pub struct Birth {
     pub plant: Option<Plant>,
 }
 
-/// A bug that is planted on purpose, to see that the invariant that should notice it does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A bug that is planted on purpose, to see that what should notice it does. One node has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Plant {
-    /// One node ignores every frame that repairs its replica: `state_converged` fails.
+    /// It ignores every frame that repairs its replica.
     NeverRepairs,
-    /// One node hands each broadcast to its application twice: `delivered_once` fails.
+    /// It hands each broadcast to its application twice.
     DeliverTwice,
-    /// One node hands no broadcast to its application: `delivered_to_all_survivors` fails.
+    /// It hands no broadcast to its application.
     DeliverNever,
-    /// One node hides one of its neighbors: `neighbors_symmetric` fails.
+    /// It hands broadcasts to its application with a byte changed.
+    DeliverGarbled,
+    /// It hides one of its neighbors.
     HideNeighbor,
-    /// One node reports a broken rule that nobody broke: `no_misbehavior` fails.
+    /// It goes on counting neighbors that it does not have any more.
+    KeepNeighbors,
+    /// It goes on counting members that are gone.
+    KeepMembers,
+    /// It is not told of connections that end.
+    IgnoreDisconnects,
+    /// It dials nobody.
+    NeverDials,
+    /// It reports broken rules that nobody broke.
     BlameOthers,
+    /// It never wakes at its deadlines.
+    NeverWakes,
+    /// It starts again with the incarnation of its first life.
+    StaleIncarnation,
+    /// It says that it wrote a key and did not.
+    LoseWrites,
+    /// It panics when it has two neighbors.
+    Panic,
+    /// It sends to its peers in the order of a map of the standard library, which is another in each process.
+    HashOrder,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 5] = [Plant::NeverRepairs, Plant::DeliverTwice, Plant::DeliverNever, Plant::HideNeighbor, Plant::BlameOthers];
+    pub const ALL: [Plant; 15] = [
+        Plant::NeverRepairs,
+        Plant::DeliverTwice,
+        Plant::DeliverNever,
+        Plant::DeliverGarbled,
+        Plant::HideNeighbor,
+        Plant::KeepNeighbors,
+        Plant::KeepMembers,
+        Plant::IgnoreDisconnects,
+        Plant::NeverDials,
+        Plant::BlameOthers,
+        Plant::NeverWakes,
+        Plant::StaleIncarnation,
+        Plant::LoseWrites,
+        Plant::Panic,
+        Plant::HashOrder,
+    ];
 
     /// What is typed to plant it.
     pub fn name(self) -> &'static str {
@@ -195,19 +235,35 @@ impl Plant {
             Plant::NeverRepairs => "never-repairs",
             Plant::DeliverTwice => "deliver-twice",
             Plant::DeliverNever => "deliver-never",
+            Plant::DeliverGarbled => "deliver-garbled",
             Plant::HideNeighbor => "hide-neighbor",
+            Plant::KeepNeighbors => "keep-neighbors",
+            Plant::KeepMembers => "keep-members",
+            Plant::IgnoreDisconnects => "ignore-disconnects",
+            Plant::NeverDials => "never-dials",
             Plant::BlameOthers => "blame-others",
+            Plant::NeverWakes => "never-wakes",
+            Plant::StaleIncarnation => "stale-incarnation",
+            Plant::LoseWrites => "lose-writes",
+            Plant::Panic => "panic",
+            Plant::HashOrder => "hash-order",
         }
     }
 
-    /// The invariant that must notice it.
+    /// What must notice it: an invariant, `panic`, or `check`, which compares two runs.
     pub fn caught_by(self) -> &'static str {
         match self {
             Plant::NeverRepairs => "state_converged",
-            Plant::DeliverTwice => "delivered_once",
-            Plant::DeliverNever => "delivered_to_all_survivors",
-            Plant::HideNeighbor => "neighbors_symmetric",
+            Plant::DeliverTwice | Plant::DeliverGarbled => "delivered_once",
+            Plant::DeliverNever | Plant::NeverWakes | Plant::StaleIncarnation => "delivered_to_all_survivors",
+            Plant::HideNeighbor | Plant::IgnoreDisconnects => "neighbors_symmetric",
+            Plant::KeepNeighbors => "bounded_views",
+            Plant::NeverDials => "one_component",
             Plant::BlameOthers => "no_misbehavior",
+            Plant::KeepMembers => "views_complete",
+            Plant::LoseWrites => "writes_kept",
+            Plant::Panic => "panic",
+            Plant::HashOrder => "check",
         }
     }
 }
@@ -340,6 +396,8 @@ pub fn at_address(address: SocketAddr) -> Option<(u32, u16)> {
 pub struct RealNode {
     node: Node,
     plant: Option<Plant>,
+    /// Whoever was a neighbor or a member, for [`Plant::KeepNeighbors`] and [`Plant::KeepMembers`].
+    kept: BTreeSet<PeerId>,
 }
 
 /// The parameters of real nodes.
@@ -363,6 +421,7 @@ impl RealNode {
                     effects.push(Effect::Observed(Observation::Received { from, payload }));
                     taken.push(node::Input::Taken { from, incarnation, channel, sequence });
                 }
+                Action::Dial { .. } if self.has(Plant::NeverDials) => {}
                 Action::Dial { address, expected } => effects.push(Effect::Dial { address, expected }),
                 Action::Send { connection, channel, frame, call: _ } | Action::SendGuaranteed { connection, channel, frame } => {
                     effects.push(Effect::Send { connection: connection.0, channel, frame });
@@ -374,7 +433,11 @@ impl RealNode {
                 Action::Event(event) => self.translate_event(&event, effects),
                 Action::Deliver(delivery) if delivery.id.channel == ChannelId::EVENTS => {
                     let times = if self.has(Plant::DeliverNever) { 0 } else { 1 + usize::from(self.has(Plant::DeliverTwice)) };
-                    let observation = Observation::Delivered { payload: delivery.payload, hops: delivery.hops };
+                    let payload = match self.has(Plant::DeliverGarbled) {
+                        true => delivery.payload.iter().map(|byte| byte ^ 1).collect(),
+                        false => delivery.payload,
+                    };
+                    let observation = Observation::Delivered { payload, hops: delivery.hops };
                     effects.extend(std::iter::repeat_n(Effect::Observed(observation), times));
                 }
                 // Scenarios ask nothing of single nodes yet, and read the replicated state instead of following it.
@@ -418,6 +481,21 @@ impl RealNode {
     ) -> T {
         let answer = act(&mut self.node, actions);
         self.translate(now, actions, effects);
+        match self.plant {
+            Some(Plant::KeepNeighbors) => self.kept.extend(self.node.neighbors()),
+            Some(Plant::KeepMembers) => {
+                self.kept.extend(self.node.members().filter(|member| member.status.is_up()).map(|member| member.peer));
+            }
+            Some(Plant::Panic) => assert!(self.node.neighbors().len() < 2, "a planted panic"),
+            Some(Plant::HashOrder) => {
+                let order = RandomState::new();
+                effects.sort_by_cached_key(|effect| match effect {
+                    Effect::Send { connection, .. } => order.hash_one(connection),
+                    _ => 0,
+                });
+            }
+            _ => {}
+        }
         answer
     }
 }
@@ -442,11 +520,12 @@ impl Host for RealNode {
 
     fn start(birth: &Birth, params: &RealParams, now: Now) -> Self {
         let identity = Identity { peer: birth.peer, incarnation: birth.incarnation, address: birth.address };
-        RealNode { node: Node::new(identity, params.params.clone(), birth.seed, now), plant: birth.plant }
+        RealNode { node: Node::new(identity, params.params.clone(), birth.seed, now), plant: birth.plant, kept: BTreeSet::new() }
     }
 
     fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
         let input = match input {
+            Input::Disconnected { .. } if self.has(Plant::IgnoreDisconnects) => return,
             Input::Connected { connection, peer, incarnation, address, outbound } => node::Input::Connected {
                 connection: ConnectionId(connection),
                 peer,
@@ -489,7 +568,7 @@ impl Host for RealNode {
     }
 
     fn next_deadline(&self) -> Option<Time> {
-        self.node.next_deadline()
+        self.node.next_deadline().filter(|_| !self.has(Plant::NeverWakes))
     }
 
     fn broadcast(&mut self, payload: Bytes, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> bool {
@@ -501,6 +580,9 @@ impl Host for RealNode {
     }
 
     fn set(&mut self, key: &str, value: Bytes, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> bool {
+        if self.has(Plant::LoseWrites) {
+            return true;
+        }
         self.act(now, actions, effects, |node, actions| node.set(key, value, now, actions).is_ok())
     }
 
@@ -513,11 +595,17 @@ impl Host for RealNode {
     }
 
     fn visit_neighbors(&self, visit: &mut dyn FnMut(PeerId)) {
-        self.node.neighbors().iter().skip(usize::from(self.has(Plant::HideNeighbor))).copied().for_each(visit);
+        match self.plant {
+            Some(Plant::KeepNeighbors) => self.kept.iter().copied().for_each(visit),
+            plant => self.node.neighbors().iter().skip(usize::from(plant == Some(Plant::HideNeighbor))).copied().for_each(visit),
+        }
     }
 
     fn visit_members(&self, visit: &mut dyn FnMut(PeerId)) {
-        self.node.members().filter(|member| member.status.is_up()).for_each(|member| visit(member.peer));
+        match self.plant {
+            Some(Plant::KeepMembers) => self.kept.iter().copied().for_each(visit),
+            _ => self.node.members().filter(|member| member.status.is_up()).for_each(|member| visit(member.peer)),
+        }
     }
 
     fn value(&self, key: &str) -> Option<&Bytes> {

@@ -8,16 +8,21 @@
 //! 1. [`wheel`], [`network`], [`schedule`]: what happens when, what becomes of bytes, and what is done to the nodes.
 //! 2. [`host`], [`world`]: what a node is to the world, and the world.
 //! 3. [`record`], [`invariants`]: what was seen, and what must hold.
-//! 4. [`plan`], [`settings`], [`scenarios`], [`swarm`]: a run as data, what people may set, the presets, and runs drawn at random.
-//! 5. [`run`](mod@run), [`report`]: one run from its plan to its outcome, and what people look at: a page with plots, and tables.
+//! 4. [`plan`], [`settings`], [`scenarios`], `file` (a feature), [`swarm`]: a run as data, what people may set, the presets, files that change them, and runs drawn at random.
+//! 5. [`run`](mod@run), [`report`], [`minimize`](mod@minimize): one run from its plan to its outcome, what people look at, a page with plots and tables, and the search for the smallest plan
+//!    that fails in the same way.
 //! 6. [`scale`](mod@scale): the overlay alone, for sizes that whole nodes do not reach.
 //! 7. `command` (a feature): the command line. It is the only module here that performs input and output.
 
 #[cfg(feature = "command")]
 pub mod command;
 pub mod digest;
+#[cfg(feature = "command")]
+pub mod file;
+mod graph;
 pub mod host;
 pub mod invariants;
+pub mod minimize;
 pub mod network;
 pub mod plan;
 pub mod record;

@@ -1,10 +1,11 @@
 //! One run as data: its nodes, its network, everything that will be done, and what is expected of it.
 
 use meshwork_channels::random::hash;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::host::Plant;
 use crate::network::Link;
+use crate::scenarios;
 use crate::schedule::{Happening, Schedule};
 use crate::world::Setup;
 
@@ -12,7 +13,7 @@ use crate::world::Setup;
 pub const SECOND: u64 = 1_000_000;
 
 /// The parameters of the nodes that scenarios vary; the rest are the defaults of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tuning {
     /// Whether everybody is everybody's neighbor.
     pub full_mesh: bool,
@@ -25,10 +26,10 @@ pub struct Tuning {
 }
 
 /// What a run must show beyond the invariants.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Expectation {
     /// The name of a metric.
-    pub metric: &'static str,
+    pub metric: String,
     /// The least that it may be.
     pub min: Option<f64>,
     /// The most that it may be.
@@ -36,7 +37,7 @@ pub struct Expectation {
 }
 
 /// One run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// The scenario, or `swarm`.
     pub scenario: String,
@@ -56,7 +57,7 @@ pub struct Plan {
     /// How long after that everything must have come to rest, in microseconds.
     pub settle_max: u64,
     /// Kinds of entries of the schedule, and how many of each must have had an effect; else the run showed nothing.
-    pub required: Vec<(&'static str, u64)>,
+    pub required: Vec<(String, u64)>,
     /// Whether the network must have lost something.
     pub must_lose: bool,
     /// What else it must show.
@@ -67,6 +68,35 @@ impl Plan {
     /// When the run is over at the latest, in microseconds since the start.
     pub fn ends_at(&self) -> u64 {
         self.calm_at + self.settle_max
+    }
+
+    /// Whether it can be played at all, for plans that come from a file.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let Setup { nodes, link, payload_bytes, value_bytes, shape, .. } = &self.setup;
+        let must = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
+        must((1..=scenarios::NODES_MAX).contains(nodes), &format!("it has {nodes} nodes; 1 to {} can be run", scenarios::NODES_MAX))?;
+        must((0.0..1.0).contains(&link.loss), "the loss of its links is not from 0 to below 1")?;
+        let bytes = |bytes: usize| (8..=1 << 20).contains(&bytes);
+        must(bytes(*payload_bytes) && bytes(*value_bytes), "its payloads and values must have 8 bytes to a megabyte")?;
+        must(link.latency <= 3_600 * SECOND && link.jitter <= 3_600 * SECOND, "its links take more than an hour")?;
+        shape.check()?;
+        let entries = self.schedule.entries();
+        must(entries.is_sorted_by_key(|entry| entry.at), "its schedule is not in the order of time")?;
+        for (index, entry) in entries.iter().enumerate() {
+            let mut named = entry.what.clone();
+            let strangers = std::cell::Cell::new(false);
+            named.rename(&|node| {
+                strangers.set(strangers.get() || node >= *nodes);
+                Some(node)
+            });
+            must(!strangers.get(), &format!("entry {} of its schedule names a node that there is not", index + 1))?;
+        }
+        must(self.schedule.messages() <= entries.len(), "a broadcast has a number that is above that of all broadcasts")?;
+        must(self.setup.plant.is_none_or(|(node, _)| node < *nodes), "its bug is planted in a node that there is not")
     }
 
     /// What the run is like, in a line: its network, its nodes and how much of what happens.
@@ -86,13 +116,17 @@ impl Plan {
         )
     }
 
-    /// Gives a bug to one node: one that is there to the end, and the last of those, because it joins last.
+    /// Gives a bug to one node: one that is there to the end, and the last of those, because it joins last. A bug that shows when a node starts again goes to the last that
+    /// does, if one does.
     pub fn plant(&mut self, plant: Plant) {
-        let stops = |node| {
-            let ends = |what: &Happening| matches!(what, Happening::Crash { .. } | Happening::Leave { .. }) && what.node() == Some(node);
-            self.schedule.entries().iter().any(|entry| ends(&entry.what))
+        let does = |node: u32, is: &dyn Fn(&Happening) -> bool| {
+            self.schedule.entries().iter().any(|entry| is(&entry.what) && entry.what.node() == Some(node))
         };
-        let node = (0..self.setup.nodes).rev().find(|node| !stops(*node)).unwrap_or(0);
+        let mut last_first = (0..self.setup.nodes).rev();
+        let again = (plant == Plant::StaleIncarnation)
+            .then(|| last_first.clone().find(|node| does(*node, &|what| matches!(what, Happening::Restart { .. }))))
+            .flatten();
+        let node = again.or_else(|| last_first.find(|node| !does(*node, &Happening::stops))).unwrap_or(0);
         self.setup.plant = Some((node, plant));
     }
 }

@@ -138,7 +138,13 @@ impl Record {
                 _ => self.living_held_for_dead += 1,
             },
             Sight::Suspected { .. } => self.suspicions += 1,
-            Sight::Accepted { .. } | Sight::Received { .. } | Sight::Garbled | Sight::Neighbors { .. } | Sight::Blamed { .. } => {}
+            Sight::Accepted { .. }
+            | Sight::Received { .. }
+            | Sight::Garbled
+            | Sight::Attacked
+            | Sight::ClockSet
+            | Sight::Neighbors { .. }
+            | Sight::Blamed { .. } => {}
         }
     }
 

@@ -7,7 +7,8 @@ use crate::invariants::{self, Bounds, Invariant, Kind, Violation};
 use crate::plan::{Plan, SECOND};
 use crate::record::{Record, Totals};
 use crate::report::metrics::{self, Results};
-use crate::world::{Seen, World};
+use crate::schedule::Happening;
+use crate::world::{Seen, Step, World};
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug)]
@@ -164,21 +165,53 @@ pub fn observe<H: Host>(plan: &Plan, results: &mut Results, progress: &mut dyn F
     Ok(outcome)
 }
 
+/// Where two runs of one plan went apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Divergence {
+    /// The second of virtual time, from 0.
+    pub second: u64,
+    /// How many events of that second came before.
+    pub index: usize,
+    /// What the first run did next, if it did anything.
+    pub one: Option<Step>,
+    /// What the second did.
+    pub two: Option<Step>,
+}
+
+/// Plays a plan twice side by side, and gives, beside the outcome of the first run, the event at which the second went another way.
+///
+/// # Errors
+///
+/// Those of [`run`].
+pub fn twice<H: Host>(plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<(Outcome, Option<Divergence>), String> {
+    let (mut one, mut two) = (Run::<H>::new(plan)?, Run::<H>::new(plan)?);
+    one.world.trace();
+    two.world.trace();
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    let mut divergence = None;
+    for number in 0.. {
+        let goes_on = one.second(number, progress);
+        let both_go_on = two.second(number, &mut |_| {}) && goes_on;
+        one.world.take_trace(&mut first);
+        two.world.take_trace(&mut second);
+        let index = first.iter().zip(&second).take_while(|(one, two)| one == two).count();
+        let (one, two) = (first.get(index).copied(), second.get(index).copied());
+        if one.is_some() || two.is_some() {
+            divergence = Some(Divergence { second: number, index, one, two });
+        }
+        if divergence.is_some() || !both_go_on {
+            break;
+        }
+    }
+    Ok((one.outcome(), divergence))
+}
+
 fn played<'a, H: Host>(plan: &'a Plan, progress: &mut dyn FnMut(Progress)) -> Result<Run<'a, H>, String> {
-    let params = H::params(&plan.tuning)?;
-    let bounds = Bounds { neighbors_max: H::neighbors_max(&params, plan.setup.nodes) };
-    let mut run = Run {
-        plan,
-        world: World::<H>::new(plan.setup.clone(), params, plan.schedule.clone()),
-        record: Record::new(plan.setup.nodes),
-        invariants: invariants::all(bounds),
-        seen: Vec::new(),
-        digests: Vec::new(),
-        formed_at: None,
-        settled_at: None,
-        failure: None,
-    };
-    run.play(progress);
+    let mut run = Run::new(plan)?;
+    let mut second = 0;
+    while run.second(second, progress) {
+        second += 1;
+    }
     Ok(run)
 }
 
@@ -189,51 +222,72 @@ struct Run<'a, H: Host> {
     invariants: Vec<Box<dyn Invariant>>,
     seen: Vec<Seen>,
     digests: Vec<u128>,
+    /// When the last node starts for the first time.
+    last_start: Option<u64>,
     formed_at: Option<u64>,
     settled_at: Option<u64>,
     failure: Option<Failure>,
 }
 
-impl<H: Host> Run<'_, H> {
-    fn play(&mut self, progress: &mut dyn FnMut(Progress)) {
-        let last_start = self.plan.schedule.entries().iter().filter(|entry| entry.what.name() == "start").map(|entry| entry.at).max();
+impl<'a, H: Host> Run<'a, H> {
+    fn new(plan: &'a Plan) -> Result<Self, String> {
+        let params = H::params(&plan.tuning)?;
+        let bounds = Bounds { neighbors_max: H::neighbors_max(&params, plan.setup.nodes) };
+        let starts = plan.schedule.entries().iter().filter(|entry| matches!(entry.what, Happening::Start { .. }));
+        Ok(Run {
+            plan,
+            world: World::<H>::new(plan.setup.clone(), params, plan.schedule.clone()),
+            record: Record::new(plan.setup.nodes),
+            invariants: invariants::all(bounds),
+            seen: Vec::new(),
+            digests: Vec::new(),
+            last_start: starts.map(|entry| entry.at).max(),
+            formed_at: None,
+            settled_at: None,
+            failure: None,
+        })
+    }
+
+    /// Plays one second of virtual time; says whether the run goes on after it.
+    fn second(&mut self, second: u64, progress: &mut dyn FnMut(Progress)) -> bool {
+        let now = (second + 1) * SECOND;
+        self.world.run_until(now);
+        self.digests.push(self.world.digest());
+        self.look();
+        let (traffic, tally) = (self.world.traffic(), self.world.tally());
+        let bytes = traffic.frame_bytes + traffic.datagram_bytes;
+        let totals = Totals { bytes, payloads: tally.payloads_received, copies: tally.duplicates };
+        self.record.end_second(now, self.world.alive(), totals);
+        progress(Progress { now, ends_at: self.plan.ends_at(), events: self.world.events(), alive: self.world.alive() });
+        if self.failure.is_some() {
+            return false;
+        }
+        if self.formed_at.is_none() && self.last_start.is_some_and(|at| at < now) && self.is_formed() {
+            self.formed_at = Some(now);
+        }
         let done_at = self.plan.schedule.entries().last().map_or(0, |entry| entry.at).max(self.plan.calm_at);
-        for second in 1.. {
-            let now = second * SECOND;
-            self.world.run_until(now);
-            self.digests.push(self.world.digest());
-            self.look();
-            let (traffic, tally) = (self.world.traffic(), self.world.tally());
-            let bytes = traffic.frame_bytes + traffic.datagram_bytes;
-            let totals = Totals { bytes, payloads: tally.payloads_received, copies: tally.duplicates };
-            self.record.end_second(now, self.world.alive(), totals);
-            progress(Progress { now, ends_at: self.plan.ends_at(), events: self.world.events(), alive: self.world.alive() });
-            if self.failure.is_some() {
-                return;
-            }
-            if self.formed_at.is_none() && last_start.is_some_and(|at| at < now) && self.is_formed() {
-                self.formed_at = Some(now);
-            }
-            if now >= done_at {
-                match self.unsettled() {
-                    None => {
-                        self.settled_at.get_or_insert(now);
-                        if now >= self.plan.calm_at + self.plan.quiet_min {
-                            break;
-                        }
-                    }
-                    Some((what, violation)) => {
-                        self.settled_at = None;
-                        if now >= self.plan.ends_at() {
-                            let Violation { at, node, detail } = violation;
-                            self.failure = Some(Failure { class: Class::Liveness, what: what.to_owned(), at, node: Some(node), detail });
-                            return;
-                        }
-                    }
+        if now < done_at {
+            return true;
+        }
+        match self.unsettled() {
+            None => {
+                self.settled_at.get_or_insert(now);
+                if now < self.plan.calm_at + self.plan.quiet_min {
+                    return true;
                 }
+                self.failure = self.vacuous();
+                false
+            }
+            Some((what, violation)) => {
+                self.settled_at = None;
+                if now < self.plan.ends_at() {
+                    return true;
+                }
+                let Violation { at, node, detail } = violation;
+                self.failure = Some(Failure { class: Class::Liveness, what: what.to_owned(), at, node: Some(node), detail });
+                false
             }
         }
-        self.failure = self.vacuous();
     }
 
     /// Looks at everything that was seen since the last time.
@@ -322,10 +376,9 @@ impl<H: Host> Run<'_, H> {
             put("writes", self.world.happened("write") as f64, "");
             put("keys", keys as f64, "");
         }
-        for name in ["crash", "restart", "leave", "pause", "break", "partition"] {
-            let happened = self.world.happened(name);
-            if happened > 0 {
-                put(name, happened as f64, "");
+        for (name, count) in self.world.all_happened() {
+            if !matches!(name, "start" | "broadcast" | "send" | "write" | "remove" | "calm") {
+                put(name, count as f64, "");
             }
         }
         put("losses", self.world.losses() as f64, "");
@@ -350,7 +403,7 @@ impl<H: Host> Run<'_, H> {
                     (Some(value), _, Some(max)) if value > max => format!("is {value:.3}, at most {max} is expected"),
                     _ => return None,
                 };
-                let what = expectation.metric.to_owned();
+                let what = expectation.metric.clone();
                 Some(Failure { class: Class::Expectation, what, at: self.world.now(), node: None, detail })
             });
         }

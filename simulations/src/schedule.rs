@@ -3,13 +3,16 @@
 //! Nothing in the loop of the world draws a fault: a run is its schedule, its seed and the code. A failing run can therefore be replayed
 //! exactly, and made smaller by leaving entries out.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The source of scheduled events in the order of a moment: after every node.
 pub const SCHEDULE: u32 = u32::MAX;
 
+/// How long a hostile node lives, in microseconds.
+pub const ATTACK_MICROS: u64 = 1_000_000;
+
 /// One entry.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// When, in microseconds since the start.
     pub at: u64,
@@ -19,7 +22,7 @@ pub struct Entry {
 }
 
 /// What an entry does.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum Happening {
     /// A node starts for the first time.
@@ -48,24 +51,83 @@ pub enum Happening {
         /// Which.
         node: u32,
     },
-    /// A node handles nothing for a while, then everything that arrived.
+    /// The most important living nodes crash: which they are is seen when it happens.
+    Strike {
+        /// What makes a node important.
+        aim: Aim,
+        /// How many crash.
+        count: u32,
+        /// Nodes with a number below this one are spared.
+        spared: u32,
+    },
+    /// A node handles nothing for a while, then everything that arrived. Its memory is kept; when it stands still for longer than the idle timeout its connections
+    /// break, as those of a machine that was put to sleep.
     Pause {
         /// Which.
         node: u32,
         /// For how long, in microseconds.
         micros: u64,
     },
+    /// A node takes its time for whatever it handles; the rest waits.
+    Slow {
+        /// Which.
+        node: u32,
+        /// How long it takes for each input, in microseconds.
+        micros: u64,
+        /// Until when, in microseconds since the start.
+        until: u64,
+    },
     /// All connections of a node break at once; it can dial again at once.
     Break {
         /// Which.
         node: u32,
     },
-    /// The cluster is cut into two groups: nothing crosses.
+    /// The cluster is cut into groups: nothing crosses from one to another. Connections across it break after the idle timeout if it lasts longer.
     Partition {
         /// Until when, in microseconds since the start.
         until: u64,
-        /// The nodes of the smaller side.
-        side: Vec<u32>,
+        /// The groups; nodes that are in none of them are one more, the last.
+        groups: Vec<Vec<u32>>,
+        /// Nodes that reach all groups, and that all groups reach.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        bridges: Vec<u32>,
+        /// Whether only what goes from an earlier group to a later one is lost.
+        #[serde(default, skip_serializing_if = "is_false")]
+        one_way: bool,
+    },
+    /// Whatever goes to some nodes or comes from them waits, and arrives when this is over.
+    Clog {
+        /// Until when, in microseconds since the start.
+        until: u64,
+        /// Which.
+        nodes: Vec<u32>,
+    },
+    /// Packets to some nodes and from them are lost more often, or take longer.
+    Weather {
+        /// Until when, in microseconds since the start.
+        until: u64,
+        /// Which nodes; all when none is named.
+        nodes: Vec<u32>,
+        /// Packets of a thousand that are lost, beside those that always are.
+        loss: u32,
+        /// How much longer each takes, in microseconds.
+        late: u64,
+    },
+    /// The wall clock of a node jumps, and goes at another speed from then on. Its deadlines are not moved by it: they go by a clock that only counts.
+    Clock {
+        /// Which.
+        node: u32,
+        /// By how much it jumps, in microseconds.
+        jump: i64,
+        /// By how many millionths it goes too fast.
+        drift: i32,
+    },
+    /// A node turns hostile: it sends frames and datagrams of its own making to everybody it is connected to, and is gone a second later.
+    Attack {
+        /// Which.
+        node: u32,
+        /// How many to each.
+        frames: u32,
     },
     /// No link loses anything from now on: the start of the phase in which everything must come to rest.
     Calm,
@@ -103,7 +165,26 @@ pub enum Happening {
     },
 }
 
+/// What makes a node important to the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aim {
+    /// Many neighbors.
+    Degree,
+    /// Without it the overlay falls apart; in their order, and no others when there are fewer.
+    Articulation,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 impl Happening {
+    /// The cluster is cut into two groups until a moment.
+    pub fn cut(until: u64, side: Vec<u32>) -> Self {
+        Happening::Partition { until, groups: vec![side], bridges: Vec::new(), one_way: false }
+    }
+
     /// A short stable name; the kinds of faults are counted under it.
     pub fn name(&self) -> &'static str {
         match self {
@@ -111,9 +192,17 @@ impl Happening {
             Happening::Crash { .. } => "crash",
             Happening::Restart { .. } => "restart",
             Happening::Leave { .. } => "leave",
+            Happening::Strike { .. } => "strike",
             Happening::Pause { .. } => "pause",
+            Happening::Slow { .. } => "slow",
             Happening::Break { .. } => "break",
+            Happening::Partition { bridges, .. } if !bridges.is_empty() => "bridge",
+            Happening::Partition { one_way: true, .. } => "one_way",
             Happening::Partition { .. } => "partition",
+            Happening::Clog { .. } => "clog",
+            Happening::Weather { .. } => "weather",
+            Happening::Clock { .. } => "clock",
+            Happening::Attack { .. } => "attack",
             Happening::Calm => "calm",
             Happening::Broadcast { .. } => "broadcast",
             Happening::Send { .. } => "send",
@@ -142,18 +231,88 @@ impl Happening {
             | Happening::Restart { node, .. }
             | Happening::Leave { node }
             | Happening::Pause { node, .. }
+            | Happening::Slow { node, .. }
             | Happening::Break { node }
+            | Happening::Clock { node, .. }
+            | Happening::Attack { node, .. }
             | Happening::Broadcast { node, .. }
             | Happening::Send { node, .. }
             | Happening::Write { node, .. }
             | Happening::Remove { node, .. } => Some(*node),
-            Happening::Partition { .. } | Happening::Calm => None,
+            Happening::Strike { .. }
+            | Happening::Partition { .. }
+            | Happening::Clog { .. }
+            | Happening::Weather { .. }
+            | Happening::Calm => None,
+        }
+    }
+
+    /// Whether it is a fault: neither work, nor a node that comes in, nor the calm at the end.
+    pub fn is_fault(&self) -> bool {
+        !self.is_workload() && !matches!(self, Happening::Start { .. } | Happening::Restart { .. } | Happening::Calm)
+    }
+
+    /// Whether a node stops for it, at once or soon after.
+    pub fn stops(&self) -> bool {
+        matches!(self, Happening::Crash { .. } | Happening::Leave { .. } | Happening::Attack { .. })
+    }
+
+    /// When it is over that began at a moment.
+    pub fn ends_at(&self, at: u64) -> u64 {
+        match self {
+            Happening::Partition { until, .. }
+            | Happening::Clog { until, .. }
+            | Happening::Weather { until, .. }
+            | Happening::Slow { until, .. } => *until,
+            Happening::Pause { micros, .. } => at + micros,
+            Happening::Attack { .. } => at + ATTACK_MICROS,
+            _ => at,
+        }
+    }
+
+    /// The nodes that it names, for leaving some of them out: each is replaced by what `of` says, or taken off the list, and the answer is whether anything is left
+    /// to happen.
+    pub fn rename(&mut self, of: &dyn Fn(u32) -> Option<u32>) -> bool {
+        let list = |nodes: &mut Vec<u32>| *nodes = nodes.iter().filter_map(|node| of(*node)).collect();
+        let one = |node: &mut u32| of(*node).map(|named| *node = named).is_some();
+        match self {
+            Happening::Start { node, contacts } | Happening::Restart { node, contacts, .. } => {
+                list(contacts);
+                one(node)
+            }
+            Happening::Crash { node }
+            | Happening::Leave { node }
+            | Happening::Pause { node, .. }
+            | Happening::Slow { node, .. }
+            | Happening::Break { node }
+            | Happening::Clock { node, .. }
+            | Happening::Attack { node, .. }
+            | Happening::Broadcast { node, .. }
+            | Happening::Write { node, .. }
+            | Happening::Remove { node, .. } => one(node),
+            Happening::Send { node, to, .. } => one(node) && one(to),
+            Happening::Strike { .. } | Happening::Calm => true,
+            Happening::Partition { groups, bridges, .. } => {
+                groups.iter_mut().for_each(list);
+                groups.retain(|group| !group.is_empty());
+                list(bridges);
+                !groups.is_empty()
+            }
+            Happening::Clog { nodes, .. } => {
+                list(nodes);
+                !nodes.is_empty()
+            }
+            Happening::Weather { nodes, .. } => {
+                let was_all = nodes.is_empty();
+                list(nodes);
+                was_all || !nodes.is_empty()
+            }
         }
     }
 }
 
 /// Everything that will be done, in the order of time.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Schedule {
     entries: Vec<Entry>,
@@ -187,6 +346,25 @@ impl Schedule {
                 }
             }
         }
+    }
+
+    /// Keeps the entries of which `is_kept` says so, which may change them.
+    pub fn retain(&mut self, is_kept: impl FnMut(&mut Entry) -> bool) {
+        self.entries.retain_mut(is_kept);
+    }
+
+    /// How many broadcasts there must be numbers for.
+    pub fn messages(&self) -> usize {
+        let numbers = self.entries.iter().filter_map(|entry| match entry.what {
+            Happening::Broadcast { message, .. } => Some(message as usize + 1),
+            _ => None,
+        });
+        numbers.max().unwrap_or(0)
+    }
+
+    /// When the last of everything is over.
+    pub fn ends_at(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.what.ends_at(entry.at)).max().unwrap_or(0)
     }
 
     /// How many entries have this name.

@@ -135,8 +135,9 @@ enum Value {
 }
 
 /// The values of a run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Settings {
+    keys: &'static [Key],
     values: BTreeMap<&'static str, Value>,
     typed: BTreeSet<&'static str>,
 }
@@ -148,27 +149,38 @@ impl Settings {
     ///
     /// [`SettingError`] for a key that the scenario does not have, with the nearest that it has, and for a value that does not fit.
     pub fn new(defaults: &[(&str, &str)], typed: &[String]) -> Result<Self, SettingError> {
-        let mut settings = Settings::default();
-        for (key, value) in defaults {
-            settings.set(key, value)?;
-        }
+        let mut settings = Settings::defaults(KEYS, defaults)?;
         for assignment in typed {
             let Some((key, value)) = assignment.split_once('=') else {
                 return Err(SettingError(format!("`{assignment}` is not of the form key=value")));
             };
-            if !settings.values.contains_key(key) {
-                let keys: Vec<&str> = settings.values.keys().copied().collect();
-                let hint = nearest(key, &keys).map_or(String::new(), |near| format!(" Did you mean `{near}`?"));
-                return Err(SettingError(format!("there is no setting `{key}` here.{hint} There are: {}.", keys.join(", "))));
-            }
-            let name = settings.set(key, value)?;
-            settings.typed.insert(name);
+            settings.replace(key, value)?;
         }
         Ok(settings)
     }
 
+    /// Defaults alone, of some keys.
+    pub(crate) fn defaults(keys: &'static [Key], defaults: &[(&str, &str)]) -> Result<Self, SettingError> {
+        let mut settings = Settings { keys, values: BTreeMap::new(), typed: BTreeSet::new() };
+        for (key, value) in defaults {
+            settings.set(key, value)?;
+        }
+        Ok(settings)
+    }
+
+    /// Replaces the default of a key that there is.
+    pub(crate) fn replace(&mut self, key: &str, value: &str) -> Result<(), SettingError> {
+        if !self.values.contains_key(key) {
+            let keys: Vec<&str> = self.values.keys().copied().collect();
+            return Err(unknown("setting", key, &keys));
+        }
+        let name = self.set(key, value)?;
+        self.typed.insert(name);
+        Ok(())
+    }
+
     fn set(&mut self, name: &str, text: &str) -> Result<&'static str, SettingError> {
-        let Some(key) = KEYS.iter().find(|key| key.name == name) else {
+        let Some(key) = self.keys.iter().find(|key| key.name == name) else {
             return Err(SettingError(format!("there is no setting `{name}`")));
         };
         let value = parse(key.of, text).ok_or_else(|| SettingError(format!("{name}: `{text}` is not {}", describe(key.of))))?;
@@ -209,6 +221,12 @@ impl Settings {
     pub fn part(&self, key: &str, of: u32) -> u64 {
         (self.share(key) * f64::from(of)) as u64
     }
+}
+
+/// Says that there is no such thing, what was probably meant, and what there is.
+pub(crate) fn unknown(what: &str, typed: &str, there_are: &[&str]) -> SettingError {
+    let hint = nearest(typed, there_are).map_or(String::new(), |near| format!(" Did you mean `{near}`?"));
+    SettingError(format!("there is no {what} `{typed}` here.{hint} There are: {}.", there_are.join(", ")))
 }
 
 /// What may be typed, in words.

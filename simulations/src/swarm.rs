@@ -1,28 +1,272 @@
-//! Runs drawn at random from a seed: any size, any legal parameters, any faults.
+//! Runs drawn at random from a seed: any size, any network, any legal parameters, any faults.
 //!
 //! Each run draws which kinds of trouble it has at all before it draws how much of each, so that runs differ in kind (Groce, Zhang, Eide,
-//! Chen and Regehr, *Swarm testing*, ISSTA 2012). Trouble ends with the first phase; in the second all is whole and quiet, and whatever
+//! Chen and Regehr, *Swarm testing*, ISSTA 2012). Trouble ends with the first phase; in the second, for those who are left, all is whole and quiet, and whatever
 //! must hold in the end has to.
+//!
+//! The size, the network, the work and each kind of fault draw under purposes of their own, so that one more kind changes nothing of the others.
 
-use crate::network::Shape;
+use crate::network::{Burst, Capacity, Classes, Link, Model, Shape, Trouble};
 use crate::plan::{self, Draw, Join, Plan, SECOND, Tuning};
-use crate::schedule::{Happening, Schedule};
+use crate::schedule::{Aim, Happening, Schedule};
 use crate::world::Setup;
 
-/// The run of a seed.
-pub fn plan(seed: u64) -> Plan {
-    let draw = &mut Draw::new(seed, "swarm");
-    let nodes_max = if draw.chance(25) { 50 } else { 16 };
-    let nodes = draw.between(3, nodes_max) as u32;
+/// What a kind of fault puts into a run.
+type Kind = fn(&mut Maker, &mut Draw);
+
+/// The kinds, with how many runs of a hundred have each.
+const KINDS: [(&str, u64, Kind); 14] = [
+    ("crash", 45, crash),
+    ("leave", 15, leave),
+    ("churn", 10, churn),
+    ("strike", 12, strike),
+    ("pause", 25, pause),
+    ("slow", 15, slow),
+    ("break", 30, break_),
+    ("partition", 30, partition),
+    ("flap", 10, flap),
+    ("one way", 12, one_way),
+    ("bridge", 12, bridge),
+    ("swizzle", 15, swizzle),
+    ("weather", 20, weather),
+    ("clock", 20, clock),
+];
+/// And this one comes after them, because whoever does it is not needed any more.
+const ATTACK: u64 = 12;
+
+/// A run that is being drawn.
+struct Maker {
+    nodes: u32,
+    /// When the work begins, and how long it lasts.
+    from: u64,
+    work: u64,
+    schedule: Schedule,
+    required: Vec<(String, u64)>,
+    /// Nodes that nothing has stopped for good yet; never the first two, who live on at their addresses, for they are whom everybody else was told of.
+    mortal: Vec<u32>,
+}
+
+impl Maker {
+    fn moment(&self, draw: &mut Draw) -> u64 {
+        self.from + draw.below(self.work)
+    }
+
+    fn any(&self, draw: &mut Draw) -> u32 {
+        draw.below(u64::from(self.nodes)) as u32
+    }
+
+    /// Some nodes, at most a part of all, in order.
+    fn some(&self, draw: &mut Draw, part: u64) -> Vec<u32> {
+        let count = draw.between(1, (u64::from(self.nodes) / part).max(1));
+        let mut some = draw.take((0..self.nodes).collect(), count);
+        some.sort_unstable();
+        some
+    }
+
+    /// Some nodes that are not needed any more.
+    fn victims(&mut self, draw: &mut Draw, part: u64) -> Vec<u32> {
+        let count = draw.between(1, (u64::from(self.nodes) / part).max(1));
+        let victims = draw.take(self.mortal.clone(), count);
+        self.mortal.retain(|node| !victims.contains(node));
+        victims
+    }
+}
+
+fn crash(maker: &mut Maker, draw: &mut Draw) {
+    for node in maker.victims(draw, 3) {
+        let at = maker.moment(draw);
+        maker.schedule.push(at, Happening::Crash { node });
+        if draw.chance(60) {
+            let back = at + draw.between(SECOND / 10, 30 * SECOND);
+            maker.schedule.push(back, Happening::Restart { node, contacts: vec![0, 1], moved: draw.chance(40) });
+        }
+    }
+}
+
+fn leave(maker: &mut Maker, draw: &mut Draw) {
+    for node in maker.victims(draw, 4) {
+        let at = maker.moment(draw);
+        maker.schedule.push(at, Happening::Leave { node });
+    }
+}
+
+/// A node that comes and goes.
+fn churn(maker: &mut Maker, draw: &mut Draw) {
+    for node in maker.victims(draw, 8) {
+        let mut at = maker.moment(draw);
+        for _ in 0..draw.between(2, 4) {
+            let back = at + draw.between(SECOND / 10, 12 * SECOND);
+            maker.schedule.push(at, Happening::Crash { node });
+            maker.schedule.push(back, Happening::Restart { node, contacts: vec![0, 1], moved: false });
+            at = back + draw.between(SECOND / 10, 12 * SECOND);
+        }
+    }
+}
+
+fn strike(maker: &mut Maker, draw: &mut Draw) {
+    let at = maker.moment(draw);
+    let aim = if draw.chance(60) { Aim::Degree } else { Aim::Articulation };
+    let count = draw.between(1, (u64::from(maker.nodes) / 8).max(1)) as u32;
+    maker.schedule.push(at, Happening::Strike { aim, count, spared: 2 });
+}
+
+/// Up to twice the idle timeout.
+fn pause(maker: &mut Maker, draw: &mut Draw) {
+    for _ in 0..draw.between(1, 4) {
+        let (at, node) = (maker.moment(draw), maker.any(draw));
+        let micros = if draw.chance(75) { draw.between(SECOND / 10, 9 * SECOND) } else { draw.between(10 * SECOND, 20 * SECOND) };
+        maker.schedule.push(at, Happening::Pause { node, micros });
+    }
+}
+
+fn slow(maker: &mut Maker, draw: &mut Draw) {
+    for node in maker.some(draw, 6) {
+        let at = maker.moment(draw);
+        let (until, micros) = (at + draw.between(SECOND, 15 * SECOND), draw.between(100, 20_000));
+        maker.schedule.push(at, Happening::Slow { node, micros, until });
+    }
+}
+
+fn break_(maker: &mut Maker, draw: &mut Draw) {
+    for _ in 0..draw.between(1, 6) {
+        let (at, node) = (maker.moment(draw), maker.any(draw));
+        maker.schedule.push(at, Happening::Break { node });
+    }
+}
+
+/// Two or three groups, or one node alone; shorter than the idle timeout too, when connections outlive the cut.
+fn partition(maker: &mut Maker, draw: &mut Draw) {
+    for _ in 0..draw.between(1, 2) {
+        let at = maker.moment(draw);
+        let until = at + draw.between(SECOND, 40 * SECOND);
+        let groups = match draw.below(10) {
+            0..7 => vec![maker.some(draw, 2)],
+            7..9 => vec![vec![maker.any(draw)]],
+            _ => {
+                let one = maker.some(draw, 3);
+                let other = maker.some(draw, 3).into_iter().filter(|node| !one.contains(node)).collect();
+                vec![one, other]
+            }
+        };
+        maker.schedule.push(at, Happening::Partition { until, groups, bridges: Vec::new(), one_way: false });
+    }
+}
+
+fn flap(maker: &mut Maker, draw: &mut Draw) {
+    let mut at = maker.moment(draw);
+    let side = maker.some(draw, 2);
+    for _ in 0..draw.between(3, 8) {
+        let until = at + draw.between(SECOND / 5, 6 * SECOND);
+        maker.schedule.push(at, Happening::cut(until, side.clone()));
+        at = until + draw.between(SECOND / 5, 4 * SECOND);
+    }
+}
+
+fn one_way(maker: &mut Maker, draw: &mut Draw) {
+    let at = maker.moment(draw);
+    let until = at + draw.between(SECOND, 30 * SECOND);
+    let groups = vec![maker.some(draw, 2)];
+    maker.schedule.push(at, Happening::Partition { until, groups, bridges: Vec::new(), one_way: true });
+}
+
+fn bridge(maker: &mut Maker, draw: &mut Draw) {
+    let at = maker.moment(draw);
+    let until = at + draw.between(SECOND, 30 * SECOND);
+    let groups = vec![maker.some(draw, 2)];
+    let outside: Vec<u32> = (0..maker.nodes).filter(|node| !groups[0].contains(node)).collect();
+    let bridges = draw.take(outside, 1);
+    if !bridges.is_empty() {
+        maker.schedule.push(at, Happening::Partition { until, groups, bridges, one_way: false });
+    }
+}
+
+/// Nodes are clogged one after the other and freed in another order.
+fn swizzle(maker: &mut Maker, draw: &mut Draw) {
+    let at = maker.moment(draw);
+    let half = draw.between(SECOND, 7 * SECOND);
+    for node in maker.some(draw, 2) {
+        let (from, until) = (at + draw.below(half), at + half + draw.between(1, half));
+        maker.schedule.push(from, Happening::Clog { until, nodes: vec![node] });
+    }
+}
+
+fn weather(maker: &mut Maker, draw: &mut Draw) {
+    for _ in 0..draw.between(1, 2) {
+        let at = maker.moment(draw);
+        let until = at + draw.between(SECOND, 20 * SECOND);
+        let nodes = if draw.chance(50) { Vec::new() } else { maker.some(draw, 2) };
+        let loss = if draw.chance(70) { draw.between(10, 400) as u32 } else { 0 };
+        let late = if draw.chance(50) || loss == 0 { draw.between(1_000, 300_000) } else { 0 };
+        maker.schedule.push(at, Happening::Weather { until, nodes, loss, late });
+    }
+}
+
+/// Clocks jump by up to two seconds either way.
+fn clock(maker: &mut Maker, draw: &mut Draw) {
+    for node in maker.some(draw, 3) {
+        let at = maker.moment(draw);
+        let jump = draw.below(4 * SECOND) as i64 - 2 * SECOND as i64;
+        let drift = draw.below(2_000) as i32 - 1_000;
+        maker.schedule.push(at, Happening::Clock { node, jump, drift });
+    }
+}
+
+fn attack(maker: &mut Maker, draw: &mut Draw) {
+    for node in maker.victims(draw, 10) {
+        let at = maker.moment(draw);
+        let frames = draw.between(1, 60) as u32;
+        maker.schedule.push(at, Happening::Attack { node, frames });
+    }
+}
+
+/// The network of a seed.
+fn network(draw: &mut Draw) -> (Link, Shape) {
     let lossy = draw.chance(60);
     let latency = if draw.chance(20) { draw.between(0, 1_000) } else { draw.between(1_000, 120_000) };
     let jitter = if draw.chance(50) { draw.below(latency / 2 + 1) } else { 0 };
     let loss = if lossy { draw.between(5, 150) as f64 / 1_000.0 } else { 0.0 };
+    let model = match draw.below(12) {
+        0 => Model::Lan,
+        1 => {
+            let min = draw.below(60_000);
+            Model::Uniform { min, max: min + draw.below(100_000) }
+        }
+        2 => Model::LogNormal { spread: draw.below(100) as f64 / 100.0 },
+        3 => Model::Euclid { access: draw.below(20_000) },
+        4 => Model::Earth { access: draw.below(20_000) },
+        5 => Model::Regions,
+        _ => Model::Pair,
+    };
+    let percent = |draw: &mut Draw, chance, most| if draw.chance(chance) { draw.between(1, most) as f64 / 100.0 } else { 0.0 };
+    let burst = draw.chance(15).then(|| {
+        let enter = draw.between(1, 20) as f64 / 1_000.0;
+        Burst { enter, leave: draw.between(10, 60) as f64 / 100.0, loss: draw.between(30, 100) as f64 / 100.0 }
+    });
+    let trouble = Trouble { reorder: percent(draw, 20, 30), reorder_by: draw.between(1, 50_000), duplicate: percent(draw, 20, 30), burst };
+    let capacity = match draw.chance(15) {
+        true => Capacity { up: draw.between(2_000, 100_000), down: draw.between(2_000, 100_000), queue: draw.between(16_000, 256_000) },
+        false => Capacity::default(),
+    };
+    let classes = Classes { cone: percent(draw, 20, 60), symmetric: 0.0, blocked: 0.0 };
+    let mtu = if draw.chance(10) { draw.between(1_200, 9_000) } else { 0 };
+    (plan::link(latency, jitter, loss), Shape { model, trouble, capacity, mtu, classes })
+}
+
+/// The run of a seed.
+pub fn plan(seed: u64) -> Plan {
+    let draw = &mut Draw::new(seed, "swarm");
+    let nodes_max = match draw.below(100) {
+        0..2 => 200,
+        2..25 => 50,
+        _ => 16,
+    };
+    let nodes = draw.between(3, nodes_max) as u32;
+    let (link, shape) = network(&mut Draw::new(seed, "swarm network"));
     let setup = Setup {
         seed,
         nodes,
-        link: plan::link(latency, jitter, loss),
-        shape: Shape::default(),
+        link,
+        shape,
         skew: if draw.chance(50) { draw.below(SECOND / 5) } else { 0 },
         payload_bytes: draw.between(8, 2_000) as usize,
         value_bytes: draw.between(8, 200) as usize,
@@ -30,7 +274,7 @@ pub fn plan(seed: u64) -> Plan {
     };
     let active = draw.between(3, 8);
     let tuning = Tuning {
-        full_mesh: draw.chance(15),
+        full_mesh: nodes <= 50 && draw.chance(15),
         active,
         passive: if draw.chance(30) { active } else { draw.between(active, 40) },
         retention: 300 * SECOND,
@@ -54,62 +298,22 @@ pub fn plan(seed: u64) -> Plan {
         plan::writes(&mut schedule, draw, &all, keys, writes, from, work);
     }
 
-    let mut required = vec![("start", u64::from(nodes)), ("broadcast", 1)];
-    // The first two nodes live on at their addresses: they are whom everybody else was told of.
-    let mortal: Vec<u32> = (2..nodes).collect();
-    if draw.chance(50) {
-        let count = draw.between(1, (u64::from(nodes) / 3).max(1));
-        for node in draw.take(mortal.clone(), count) {
-            let at = from + draw.below(work);
-            schedule.push(at, Happening::Crash { node });
-            if draw.chance(60) {
-                let back = at + draw.between(SECOND / 10, 30 * SECOND);
-                schedule.push(back, Happening::Restart { node, contacts: vec![0, 1], moved: draw.chance(40) });
-            }
-        }
-        required.push(("crash", 1));
-    } else if draw.chance(30) {
-        let count = draw.between(1, (u64::from(nodes) / 4).max(1));
-        for node in draw.take(mortal, count) {
-            schedule.push(from + draw.below(work), Happening::Leave { node });
-        }
-        required.push(("leave", 1));
-    }
-    if draw.chance(35) {
-        for _ in 0..draw.between(1, 2) {
-            let at = from + draw.below(work);
-            // Shorter than the idle timeout too, when connections outlive the cut.
-            let until = at + draw.between(SECOND, 40 * SECOND);
-            let size = draw.between(1, u64::from(nodes) / 2);
-            let mut side = draw.take(all.clone(), size);
-            side.sort_unstable();
-            schedule.push(at, Happening::Partition { until, side });
+    let required = vec![("start".to_owned(), u64::from(nodes)), ("broadcast".to_owned(), 1)];
+    let mut maker = Maker { nodes, from, work, schedule, required, mortal: (2..nodes).collect() };
+    for (name, percent, put) in KINDS.into_iter().chain([("attack", ATTACK, attack as Kind)]) {
+        let draw = &mut Draw::new(seed, name);
+        if draw.chance(percent) {
+            put(&mut maker, draw);
         }
     }
-    if draw.chance(40) {
-        for _ in 0..draw.between(1, 6) {
-            let node = draw.pick(&all).copied().unwrap_or(0);
-            schedule.push(from + draw.below(work), Happening::Break { node });
-        }
-    }
-    if draw.chance(30) {
-        for _ in 0..draw.between(1, 4) {
-            let node = draw.pick(&all).copied().unwrap_or(0);
-            let micros = draw.between(SECOND / 10, 9 * SECOND);
-            schedule.push(from + draw.below(work), Happening::Pause { node, micros });
-        }
-    }
-    let ends = |entry: &crate::schedule::Entry| match entry.what {
-        Happening::Partition { until, .. } => until,
-        Happening::Pause { micros, .. } => entry.at + micros,
-        _ => entry.at,
-    };
-    let calm_at = schedule.entries().iter().map(ends).max().unwrap_or(0) + SECOND;
+    let Maker { mut schedule, required, .. } = maker;
+    let calm_at = schedule.ends_at() + SECOND;
+    schedule.keep_contacts(|from, to| shape.classes.can_dial(seed, from, to), |node| u32::from(node == 0));
     schedule.push(calm_at, Happening::Calm);
     schedule.sort();
     Plan {
         scenario: "swarm".to_owned(),
-        replay: format!("meshwork-sim swarm --seeds {seed}"),
+        replay: format!("meshwork-sim run swarm --seed {seed}"),
         setup,
         tuning,
         schedule,
@@ -125,15 +329,26 @@ pub fn plan(seed: u64) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariants::sometimes::FAULTS;
 
     #[test]
     fn seeds_give_runs_of_all_kinds() {
-        let plans: Vec<Plan> = (0..200).map(plan).collect();
-        for kind in ["crash", "restart", "leave", "partition", "break", "pause", "write", "remove"] {
+        let plans: Vec<Plan> = (0..400).map(plan).collect();
+        for kind in FAULTS.into_iter().chain(["write", "remove"]) {
             let with = plans.iter().filter(|plan| plan.schedule.count(kind) > 0).count();
-            assert!((10..195).contains(&with), "{with} of 200 runs have a {kind}");
+            assert!((20..390).contains(&with), "{with} of 400 runs have a {kind}");
         }
-        assert!(plans.iter().any(|plan| plan.setup.nodes == 3) && plans.iter().any(|plan| plan.setup.nodes > 40));
+        assert!(plans.iter().any(|plan| plan.setup.nodes == 3) && plans.iter().any(|plan| plan.setup.nodes > 50));
         assert_eq!(plan(7).schedule, plans[7].schedule);
+        assert!(plans.iter().all(|plan| plan.check().is_ok()));
+    }
+
+    #[test]
+    fn whoever_stops_for_good_does_nothing_after() {
+        for plan in (0..200).map(plan) {
+            for entry in plan.schedule.entries().iter().filter(|entry| entry.what.stops()) {
+                assert!(entry.what.node().is_none_or(|node| node >= 2), "the first two live on");
+            }
+        }
     }
 }

@@ -33,9 +33,9 @@ fn five(seed: u64, loss: f64) -> Plan {
         calm_at: 16 * SECOND,
         quiet_min: 2 * SECOND,
         settle_max: 30 * SECOND,
-        required: vec![("start", 5), ("broadcast", 10), ("write", 20)],
+        required: vec![("start".to_owned(), 5), ("broadcast".to_owned(), 10), ("write".to_owned(), 20)],
         must_lose: loss > 0.0,
-        expectations: vec![plan::Expectation { metric: "delivery", min: Some(1.0), max: None }],
+        expectations: vec![plan::Expectation { metric: "delivery".to_owned(), min: Some(1.0), max: None }],
     }
 }
 
@@ -116,7 +116,7 @@ fn the_digest_is_the_same_everywhere_on_a_network_with_all_kinds_of_trouble() {
 
 #[test]
 fn every_planted_bug_is_caught_by_its_invariant() {
-    for plant in Plant::ALL {
+    for plant in [Plant::NeverRepairs, Plant::DeliverTwice, Plant::DeliverNever, Plant::HideNeighbor, Plant::BlameOthers] {
         let mut plan = five(1, 0.0);
         plan.plant(plant);
         let outcome = play(&plan);
@@ -129,7 +129,7 @@ fn every_planted_bug_is_caught_by_its_invariant() {
 #[test]
 fn what_did_not_happen_makes_a_run_vacuous() {
     let mut plan = five(1, 0.0);
-    plan.required.push(("crash", 1));
+    plan.required.push(("crash".to_owned(), 1));
     assert_eq!(failed(&plan), Some((Class::Vacuous, "crash".to_owned())));
     let mut plan = five(1, 0.0);
     plan.must_lose = true;
@@ -158,7 +158,7 @@ fn an_entry_without_effect_did_not_happen() {
 #[test]
 fn an_unmet_expectation_is_named() {
     let mut plan = five(1, 0.0);
-    plan.expectations.push(plan::Expectation { metric: "latency_max", min: None, max: Some(0.1) });
+    plan.expectations.push(plan::Expectation { metric: "latency_max".to_owned(), min: None, max: Some(0.1) });
     assert_eq!(failed(&plan), Some((Class::Expectation, "latency_max".to_owned())));
 }
 
@@ -193,7 +193,7 @@ fn a_restarted_node_is_the_same_in_its_next_life_and_may_have_moved() {
 
 #[test]
 fn a_long_partition_breaks_connections_and_a_short_one_delays() {
-    let cut = |seconds: u64| Happening::Partition { until: (6 + seconds) * SECOND, side: vec![2] };
+    let cut = |seconds: u64| Happening::cut((6 + seconds) * SECOND, vec![2]);
     let flood = |message| Happening::Broadcast { node: 0, message };
     let mut world = three(&[(6 * SECOND, cut(30)), (7 * SECOND, flood(0))]);
     world.run_until(30 * SECOND);

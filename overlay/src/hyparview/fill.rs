@@ -86,10 +86,21 @@ impl<I: Identifier> State<I> {
                 self.rejoin(now, actions);
             }
         } else if self.room() > 0 && now >= self.fill_after {
+            if self.passive.len() == 0 {
+                // Whoever was lost counts as dead. When all were lost at once it may have been their links alone.
+                self.known().into_iter().for_each(|peer| {
+                    self.learn(peer, &[]);
+                });
+            }
             // A walk of our own. Whoever has a free slot answers it; so do full nodes if we miss two.
             self.send_walks(self.me, self.room(), 1, actions);
         }
         self.fill(now, actions);
+    }
+
+    /// Contacts and past neighbors.
+    pub(super) fn known(&self) -> Vec<I> {
+        self.contacts.iter().chain(&self.acquaintances).copied().collect()
     }
 
     /// Starts again from a contact or a past neighbor, each in its turn.

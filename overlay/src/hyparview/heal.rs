@@ -62,7 +62,16 @@ impl<I: Identifier> State<I> {
         origins.sort_unstable();
         origins.dedup();
         let is_closed = self.origins.len() >= ORIGINS_LEN_MIN && origins.len() * ORIGINS_LEN <= self.origins.len() * ORIGINS_FEW;
-        if is_closed && let Some(peer) = self.passive.iter().filter(|peer| origins.binary_search(peer).is_err()).choose(&mut self.random) {
+        if !is_closed {
+            return;
+        }
+        let is_beyond = |peer: &I| origins.binary_search(peer).is_err();
+        let mut beyond: Vec<I> = self.passive.iter().filter(is_beyond).collect();
+        if beyond.is_empty() {
+            // Everybody beyond was lost at once, and with that forgotten.
+            beyond = self.known().into_iter().filter(|peer| is_beyond(peer) && *peer != self.me && self.link_of(*peer).is_none()).collect();
+        }
+        if let Some(peer) = beyond.into_iter().choose(&mut self.random) {
             self.want_heal(peer, now);
         }
     }

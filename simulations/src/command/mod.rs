@@ -8,6 +8,8 @@ mod large;
 mod progress;
 mod report;
 mod results;
+mod source;
+mod variants;
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -21,16 +23,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use clap::{Args, Parser, Subcommand};
 
 use crate::host::{Host, Plant};
+use crate::invariants::sometimes::Coverage;
+use crate::minimize;
 use crate::plan::Plan;
 use crate::report::metrics::Results;
 use crate::run::{self, Class, Failure, Metric, Outcome};
 use crate::scale;
-use crate::scenarios::{self, Scenario};
+use crate::scenarios;
 use crate::settings::{self, KEYS};
 use crate::swarm;
+use source::Source;
 
 /// The exit code for a mistake on the command line.
 const USAGE: u8 = 1;
+/// From so many runs of a swarm on, whatever must happen sometimes must have happened.
+const SEEDS_FOR_COVERAGE: u64 = 200;
 /// Failing seeds of a swarm that are shown; the rest is counted.
 const SHOWN_MAX: usize = 5;
 
@@ -53,7 +60,7 @@ enum Command {
     List,
     /// Show what a scenario does and what can be set in it
     Show {
-        /// The scenario, as `list` names it
+        /// A scenario, as `list` names it; a scenario file, FILE.toml; a plan, FILE.json; or `swarm`
         scenario: String,
         #[command(flatten)]
         size: Size,
@@ -61,9 +68,10 @@ enum Command {
         #[arg(long)]
         schedule: bool,
     },
-    /// Run a scenario and report
+    /// Run a scenario, a file or a plan, and report
+    #[command(visible_alias = "replay")]
     Run {
-        /// The scenario, as `list` names it
+        /// A scenario, as `list` names it; a scenario file, FILE.toml; a plan, FILE.json; or `swarm`
         scenario: String,
         #[command(flatten)]
         size: Size,
@@ -71,7 +79,7 @@ enum Command {
         output: Output,
         #[command(flatten)]
         files: results::Files,
-        /// Threads for the one run, with the same result; `scale` only
+        /// Threads: of `scale` for its one run, with the same result; else for several runs at once
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=scale::plan::THREADS_MAX as i64))]
         threads: u32,
         /// Give one node a bug on purpose, to see that it is noticed
@@ -89,15 +97,62 @@ enum Command {
         /// Stop after this many failing seeds
         #[arg(long, value_name = "COUNT", default_value_t = SHOWN_MAX as u64)]
         failures_max: u64,
+        /// Give one node of each run a bug on purpose
+        #[arg(long, value_name = "BUG", value_parser = plant)]
+        plant: Option<Plant>,
         #[command(flatten)]
         output: Output,
     },
     /// Run a scenario twice and compare: the same seed must give the same run
     Check {
-        /// The scenario, as `list` names it
+        /// A scenario, as `list` names it; a scenario file, FILE.toml; a plan, FILE.json; or `swarm`
         scenario: String,
         #[command(flatten)]
         size: Size,
+        /// Give one node a bug on purpose
+        #[arg(long, value_name = "BUG", value_parser = plant)]
+        plant: Option<Plant>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Run two variants over the same seeds and say what differs beyond chance
+    Compare {
+        /// The scenario, file or plan that is the measure
+        base: String,
+        /// The other; the same one again, unless said
+        other: Option<String>,
+        #[command(flatten)]
+        size: Size,
+        /// A setting of the other alone; can be given several times
+        #[arg(long = "set-other", value_name = "KEY=VALUE")]
+        set_other: Vec<String>,
+        /// Fail when a metric is worse by more than this share of what it was, beyond chance; can be narrowed with --metric
+        #[arg(long, value_name = "SHARE", default_value = "5%", value_parser = share)]
+        worse: f64,
+        /// Look at this metric alone; can be given several times
+        #[arg(long = "metric", value_name = "NAME")]
+        metrics: Vec<String>,
+        /// Runs at once
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=scale::plan::THREADS_MAX as i64))]
+        threads: u32,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Make a failing run smaller: fewer nodes and faults, as long as it fails for the same reason
+    Minimize {
+        /// A scenario, as `list` names it; a scenario file, FILE.toml; a plan, FILE.json; or `swarm`
+        scenario: String,
+        #[command(flatten)]
+        size: Size,
+        /// Give one node a bug on purpose
+        #[arg(long, value_name = "BUG", value_parser = plant)]
+        plant: Option<Plant>,
+        /// Write what is left to this file, which `run` takes
+        #[arg(long, value_name = "FILE.json", default_value = "minimized.json")]
+        out: PathBuf,
+        /// Try at most this many runs
+        #[arg(long, value_name = "COUNT", default_value_t = 5_000)]
+        runs_max: u32,
         #[command(flatten)]
         output: Output,
     },
@@ -108,9 +163,10 @@ struct Size {
     /// How many nodes [default: the scenario's own]
     #[arg(long, short)]
     nodes: Option<u32>,
-    /// What feeds every draw: one seed is one run. `run` also takes a first and an end that is not run, such as `1..21`
-    #[arg(long, short, default_value = "1", value_name = "SEED|A..B", value_parser = seeds)]
-    seed: std::ops::Range<u64>,
+    /// What feeds every draw: one seed is one run. `run` and `compare` also take a first and an end that is not run, such as `1..21`
+    /// [default: 1, or what the file says]
+    #[arg(long, short, value_name = "SEED|A..B", value_parser = seeds)]
+    seed: Option<std::ops::Range<u64>>,
     /// Set one of the scenario's settings; can be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -119,10 +175,14 @@ struct Size {
 impl Size {
     /// The seed, where only one can be run.
     fn one_seed(&self) -> Result<u64, Usage> {
-        match self.seed.end - self.seed.start {
-            1 => Ok(self.seed.start),
-            _ => Err(Usage("this takes one seed; `run` with whole nodes and `swarm` take several".to_owned())),
-        }
+        one(&self.seed.clone().unwrap_or(1..2))
+    }
+}
+
+fn one(seeds: &std::ops::Range<u64>) -> Result<u64, Usage> {
+    match seeds.end - seeds.start {
+        1 => Ok(seeds.start),
+        _ => Err(Usage("this takes one seed; `run` and `compare` with whole nodes and `swarm` take several".to_owned())),
     }
 }
 
@@ -136,12 +196,21 @@ struct Output {
     quiet: bool,
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|share| share.is_finite() && *share >= 0.0);
+    match text.strip_suffix('%') {
+        Some(percent) => number(percent).map(|percent| percent / 100.0),
+        None => number(text),
+    }
+    .ok_or_else(|| "a share is written `0.05` or `5%`".to_owned())
+}
+
 fn plant(text: &str) -> Result<Plant, String> {
     let names: Vec<&str> = Plant::ALL.iter().map(|plant| plant.name()).collect();
     Plant::ALL.into_iter().find(|plant| plant.name() == text).ok_or_else(|| format!("the bugs are: {}", names.join(", ")))
 }
 
-fn seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
+pub(crate) fn seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
     let number = |text: &str| text.parse::<u64>().map_err(|_| "seeds are one number or a range such as 0..500".to_owned());
     let range = match text.split_once("..") {
         Some((first, end)) => number(first)?..number(end)?,
@@ -174,11 +243,20 @@ pub fn main<H: Host>() -> ExitCode {
             true => large::run(&size, &output, &files, threads, plant),
             false => results::run::<H>(&scenario, &size, &output, &files, threads, plant),
         },
-        Command::Swarm { seeds, threads, failures_max, output } => run_swarm::<H>(seeds, threads.max(1), failures_max.max(1), &output),
-        Command::Check { scenario, size, output } => match scenario == scale::NAME {
+        Command::Swarm { seeds, threads, failures_max, plant, output } => {
+            run_swarm::<H>(seeds, threads.max(1), failures_max.max(1), plant, &output)
+        }
+        Command::Check { scenario, size, plant, output } => match scenario == scale::NAME {
             true => large::check(&size, &output),
-            false => check::<H>(&scenario, &size, &output),
+            false => check::<H>(&scenario, &size, plant, &output),
         },
+        Command::Compare { base, other, size, set_other, worse, metrics, threads, output } => {
+            let other = variants::Other { name: other.as_deref().unwrap_or(&base), set: &set_other };
+            variants::compare::<H>(&base, other, &size, variants::Limit { worse, metrics: &metrics }, threads, &output)
+        }
+        Command::Minimize { scenario, size, plant, out, runs_max, output } => {
+            minimize::<H>(&scenario, &size, plant, &out, runs_max, &output)
+        }
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -199,60 +277,36 @@ fn complain(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-fn scenario(name: &str) -> Result<&'static Scenario, Usage> {
-    Scenario::named(name).ok_or_else(|| {
-        let names: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).chain([scale::NAME]).collect();
-        let hint = settings::nearest(name, &names).map_or(String::new(), |near| format!(" Did you mean `{near}`?"));
-        Usage(format!("there is no scenario `{name}`.{hint} There are: {}.", names.join(", ")))
-    })
-}
-
-fn plan(name: &str, size: &Size, seed: u64) -> Result<Plan, Usage> {
-    let scenario = scenario(name)?;
-    let nodes = size.nodes.unwrap_or(scenario.nodes);
-    if !(scenarios::NODES_MIN..=scenarios::NODES_MAX).contains(&nodes) {
-        return Err(Usage(format!(
-            "--nodes is {nodes}; this scenario has {} to {} nodes. Each knows every other, which takes memory with the square of their number: for {nodes} \
-             about {}. `meshwork-sim run scale --nodes {nodes}` runs the overlay without membership, for which {} are enough.",
-            scenarios::NODES_MIN,
-            scenarios::NODES_MAX,
-            large::gigabytes(scenarios::bytes(nodes, false)),
-            large::gigabytes(scale::plan::bytes(nodes)),
-        )));
-    }
-    let plan = scenario.plan(nodes, seed, &size.set).map_err(|error| Usage(error.to_string()))?;
-    let needed = scenarios::bytes(nodes, plan.tuning.full_mesh);
-    let instead = match plan.tuning.full_mesh {
-        true => "without `--set topology=mesh` a node has a handful of links instead of one to each",
-        false => "`run scale` runs the overlay without membership, up to millions of nodes",
-    };
-    large::fits(nodes, needed, instead)?;
-    Ok(plan)
-}
-
 fn list() -> Result<u8, Usage> {
     let mut text = String::new();
     for scenario in scenarios::ALL {
         let _ = writeln!(text, "{:<12} {}", scenario.name, scenario.about);
     }
     let _ = writeln!(text, "{:<12} {}", scale::NAME, scale::plan::ABOUT);
+    text.push_str("swarm        small clusters with random parameters and random faults, one for each seed\n");
     text.push_str("\nRun one with `meshwork-sim run NAME`; `meshwork-sim show NAME` tells what can be set in it.\n");
     say(&text);
     Ok(0)
 }
 
 fn show(name: &str, size: &Size, schedule: bool) -> Result<u8, Usage> {
-    let plan = plan(name, size, size.one_seed()?)?;
-    let scenario = scenario(name)?;
+    let source = Source::find(name)?;
+    let plan = source.one_plan(size)?;
     if schedule {
-        say(&report::pretty(&plan));
+        say(&report::plan(&plan));
         return Ok(0);
     }
-    let mut text = format!("{}: {}\n\nSettings (--set key=value):\n", scenario.name, scenario.about);
-    for (name, default) in scenario.defaults() {
-        let Some(key) = KEYS.iter().find(|key| key.name == name) else { continue };
-        let _ = writeln!(text, "  {name:<11} {default:<10} {} ({})", key.about, settings::describe(key.of));
-    }
+    let mut text = match &source {
+        Source::Preset(scenario) => {
+            let mut text = format!("{}: {}\n\nSettings (--set key=value):\n", scenario.name, scenario.about);
+            for (name, default) in scenario.defaults() {
+                let Some(key) = KEYS.iter().find(|key| key.name == name) else { continue };
+                let _ = writeln!(text, "  {name:<11} {default:<10} {} ({})", key.about, settings::describe(key.of));
+            }
+            text
+        }
+        _ => format!("{}: {}\n", plan.scenario, plan.describe()),
+    };
     let _ = writeln!(text, "\nWith {} nodes and seed {}:", plan.setup.nodes, plan.setup.seed);
     let mut names: Vec<&str> = plan.schedule.entries().iter().map(|entry| entry.what.name()).collect();
     names.sort_unstable();
@@ -373,15 +427,88 @@ fn write_file(path: &Path, text: &str) -> Result<(), Usage> {
     std::fs::write(path, text).map_err(|error| Usage(format!("cannot write {}: {error}", path.display())))
 }
 
-fn check<H: Host>(name: &str, size: &Size, output: &Output) -> Result<u8, Usage> {
-    let plan = plan(name, size, size.one_seed()?)?;
-    let mut runs = Vec::new();
-    for _ in 0..2 {
-        let mut bar = progress::Bar::start(output.quiet, &plan);
-        runs.push(play::<H>(&plan, None, &mut |progress| bar.show(progress))?);
-        bar.finish();
+fn check<H: Host>(name: &str, size: &Size, plant: Option<Plant>, output: &Output) -> Result<u8, Usage> {
+    let source = Source::find(name)?;
+    let mut plan = source.one_plan(size)?;
+    planted(&mut plan, plant);
+    let mut bar = progress::Bar::start(output.quiet, &plan);
+    let cpu = cpu::Meter::start();
+    let twice = catch_unwind(AssertUnwindSafe(|| run::twice::<H>(&plan, &mut |progress| bar.show(progress))));
+    bar.finish();
+    let (mut outcome, divergence) = match twice {
+        Ok(twice) => twice.map_err(Usage)?,
+        Err(_) => (panicked(&plan.scenario, plan.setup.seed, plan.setup.nodes, 0, 0), None),
+    };
+    let text = match &divergence {
+        None => format!(
+            "Both runs are the same: {} events and {} seconds compared, digest {}.\n",
+            outcome.events,
+            outcome.digests.len(),
+            outcome.digest
+        ),
+        Some(run::Divergence { second, index, one, two }) => {
+            let step = |step: &Option<crate::world::Step>| match step {
+                None => "nothing more in that second".to_owned(),
+                Some(step) => {
+                    let from =
+                        if step.from == crate::schedule::SCHEDULE { "the schedule".to_owned() } else { format!("node {}", step.from) };
+                    format!("at {:.6} s, {} at node {} from {from}", step.at as f64 / 1e6, step.what(), step.node)
+                }
+            };
+            let (first, other) = (step(one), step(two));
+            let node = one.or(*two).map(|step| step.node);
+            let detail =
+                format!("two runs of the same seed differ from event {index} of second {second} on: {first}; in the other run: {other}");
+            let at = one.or(*two).map_or(second * 1_000_000, |step| step.at);
+            outcome.ok = false;
+            outcome.failure = Some(Failure { class: Class::NonDeterminism, what: "check".to_owned(), at, node, detail: detail.clone() });
+            format!("The runs differ in second {second}, from event {index} of it on:\n  {first}\n  {other}\n")
+        }
+    };
+    let finished = Finished { outcome, cpu_s: cpu.seconds(), replay: plan.replay.clone(), plan: plan.describe() };
+    give(output, &text, &report::json(&finished))?;
+    // What the runs found is not what is asked here.
+    Ok(if divergence.is_some() || finished.outcome.failure.as_ref().is_some_and(|failure| failure.class == Class::Panic) {
+        verdict(&finished)
+    } else {
+        0
+    })
+}
+
+/// Plants a bug, if one was asked for, and says so in what repeats the run.
+fn planted(plan: &mut Plan, plant: Option<Plant>) {
+    if let Some(plant) = plant {
+        plan.plant(plant);
+        let _ = write!(plan.replay, " --plant {}", plant.name());
     }
-    compare(runs, output)
+}
+
+fn minimize<H: Host>(name: &str, size: &Size, plant: Option<Plant>, out: &Path, runs_max: u32, output: &Output) -> Result<u8, Usage> {
+    let source = Source::find(name)?;
+    let mut plan = source.one_plan(size)?;
+    planted(&mut plan, plant);
+    let cpu = cpu::Meter::start();
+    let mut bar = progress::Search::start(output.quiet, runs_max);
+    let mut trouble = None;
+    let mut fails = |plan: &Plan| match play::<H>(plan, None, &mut |_| {}) {
+        Ok(finished) => finished.outcome.failure,
+        Err(usage) => {
+            trouble.get_or_insert(usage);
+            None
+        }
+    };
+    let found = minimize::minimize(&plan, runs_max, &mut fails, &mut |progress| bar.show(progress));
+    bar.finish();
+    if let (None, Some(usage)) = (&found, trouble) {
+        return Err(usage);
+    }
+    let Some(smaller) = found else {
+        return Err(Usage(format!("{} does not fail, so there is nothing to make smaller", plan.replay)));
+    };
+    write_file(out, &report::plan(&smaller.plan))?;
+    let text = report::minimized(&plan, &smaller, out, cpu.seconds());
+    give(output, &text, &report::minimized_json(&plan, &smaller, out, cpu.seconds()))?;
+    Ok(0)
 }
 
 fn compare(mut runs: Vec<Finished>, output: &Output) -> Result<u8, Usage> {
@@ -400,9 +527,20 @@ fn compare(mut runs: Vec<Finished>, output: &Output) -> Result<u8, Usage> {
     Ok(verdict(&second))
 }
 
-fn run_swarm<H: Host>(seeds: std::ops::Range<u64>, threads: u16, failures_max: u64, output: &Output) -> Result<u8, Usage> {
+fn run_swarm<H: Host>(
+    seeds: std::ops::Range<u64>,
+    threads: u16,
+    failures_max: u64,
+    plant: Option<Plant>,
+    output: &Output,
+) -> Result<u8, Usage> {
+    let draw = |seed| {
+        let mut plan = swarm::plan(seed);
+        planted(&mut plan, plant);
+        plan
+    };
     if seeds.end - seeds.start == 1 {
-        let plan = swarm::plan(seeds.start);
+        let plan = draw(seeds.start);
         let mut bar = progress::Bar::start(output.quiet, &plan);
         let finished = play::<H>(&plan, None, &mut |progress| bar.show(progress))?;
         bar.finish();
@@ -410,9 +548,10 @@ fn run_swarm<H: Host>(seeds: std::ops::Range<u64>, threads: u16, failures_max: u
         return Ok(verdict(&finished));
     }
     let count = seeds.end - seeds.start;
-    let bar = Mutex::new(progress::Count::start(output.quiet, count));
+    let bar = Mutex::new(progress::Count::start(output.quiet, "swarm", count));
     let next = AtomicU64::new(seeds.start);
     let (events, failures) = (AtomicU64::new(0), AtomicU64::new(0));
+    let coverage = Mutex::new(Coverage::default());
     let stop = AtomicBool::new(false);
     let failed = Mutex::new(Vec::new());
     let trouble = Mutex::new(None);
@@ -425,10 +564,11 @@ fn run_swarm<H: Host>(seeds: std::ops::Range<u64>, threads: u16, failures_max: u
                     if seed >= seeds.end {
                         break;
                     }
-                    match play::<H>(&swarm::plan(seed), None, &mut |_| {}) {
+                    match play::<H>(&draw(seed), None, &mut |_| {}) {
                         Ok(finished) => {
                             events.fetch_add(finished.outcome.events, Ordering::Relaxed);
                             *lock(&cpu) += finished.cpu_s;
+                            lock(&coverage).add(&finished.outcome);
                             let line = finished.outcome.failure.as_ref().map(|failure| report::line(&finished, failure));
                             if let Some(line) = line {
                                 let before = failures.fetch_add(1, Ordering::Relaxed);
@@ -455,9 +595,16 @@ fn run_swarm<H: Host>(seeds: std::ops::Range<u64>, threads: u16, failures_max: u
     }
     let mut failed = std::mem::take(&mut *lock(&failed));
     failed.sort_by_key(|finished| finished.outcome.seed);
-    let swarm = report::Swarm { seeds, done, events: events.into_inner(), cpu_s: *lock(&cpu), failed: &failed };
+    let coverage = std::mem::take(&mut *lock(&coverage));
+    let never = coverage.never();
+    let swarm = report::Swarm { seeds, done, events: events.into_inner(), cpu_s: *lock(&cpu), failed: &failed, coverage: &coverage };
     give(output, &swarm.text(), &swarm.json())?;
-    Ok(failed.first().and_then(|finished| finished.outcome.failure.as_ref()).map_or(0, |failure| failure.class.exit_code()))
+    let failure = failed.first().and_then(|finished| finished.outcome.failure.as_ref());
+    if failure.is_none() && done >= SEEDS_FOR_COVERAGE && !never.is_empty() {
+        complain(&format!("FAIL vacuous: in {done} runs these never happened: {}", never.join(", ")));
+        return Ok(Class::Vacuous.exit_code());
+    }
+    Ok(failure.map_or(0, |failure| failure.class.exit_code()))
 }
 
 /// Locks; nothing that holds a lock here can panic, and if it did, a report is still worth more than none.
@@ -487,8 +634,9 @@ mod tests {
 
     #[test]
     fn mistakes_come_with_a_suggestion() {
-        let size = |set: &[&str], nodes| Size { nodes, seed: 1..2, set: set.iter().map(|text| (*text).to_owned()).collect() };
-        let mistake = |name, size| plan(name, &size, 1).err().map(|Usage(message)| message).unwrap_or_default();
+        let size = |set: &[&str], nodes| Size { nodes, seed: None, set: set.iter().map(|text| (*text).to_owned()).collect() };
+        let plan = |name, size: &Size| Source::find(name).and_then(|source| source.plan(size, 1, &[]));
+        let mistake = |name, size| plan(name, &size).err().map(|Usage(message)| message).unwrap_or_default();
         assert!(mistake("brodcast", size(&[], None)).contains("Did you mean `broadcast`?"));
         assert!(mistake("broadcast", size(&["message=3"], None)).contains("Did you mean `messages`?"));
         assert!(mistake("broadcast", size(&[], Some(2))).contains("3 to 20000 nodes"));

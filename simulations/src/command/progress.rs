@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::complain;
+use crate::minimize;
 use crate::plan::Plan;
 use crate::run::Progress;
 
@@ -75,8 +76,9 @@ pub(super) struct Count {
 }
 
 impl Count {
-    pub(super) fn start(quiet: bool, count: u64) -> Self {
-        let (bar, lines) = bar(quiet, count, "swarm [{bar:30}] {pos} of {len} seeds, {msg}, {eta} left");
+    pub(super) fn start(quiet: bool, what: &'static str, count: u64) -> Self {
+        let (bar, lines) = bar(quiet, count, "{prefix} [{bar:30}] {pos} of {len}, {msg}, {eta} left");
+        bar.set_prefix(what);
         bar.set_message("none failed");
         Count { bar, lines, last_line: Instant::now() }
     }
@@ -88,7 +90,7 @@ impl Count {
         }
         if self.lines && self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
-            complain(&format!("{} of {} seeds, {failures} failed", self.bar.position(), self.bar.length().unwrap_or(0)));
+            complain(&format!("{} of {}, {failures} failed", self.bar.position(), self.bar.length().unwrap_or(0)));
         }
     }
 
@@ -101,5 +103,34 @@ impl Count {
     pub(super) fn finish(&self) -> u64 {
         self.bar.finish_and_clear();
         self.bar.position()
+    }
+}
+
+/// The progress of a search for a smaller plan.
+pub(super) struct Search {
+    bar: ProgressBar,
+    lines: bool,
+    last_line: Instant,
+}
+
+impl Search {
+    pub(super) fn start(quiet: bool, runs_max: u32) -> Self {
+        let (bar, lines) = bar(quiet, u64::from(runs_max), "minimize, {pos} runs of at most {len}: {msg}");
+        Search { bar, lines, last_line: Instant::now() }
+    }
+
+    pub(super) fn show(&mut self, progress: minimize::Progress) {
+        let minimize::Progress { runs, nodes, faults, entries } = progress;
+        let message = format!("{nodes} nodes, {faults} faults, {entries} entries");
+        if self.lines && self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            complain(&format!("{runs} runs: {message}"));
+        }
+        self.bar.set_message(message);
+        self.bar.set_position(u64::from(runs));
+    }
+
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
     }
 }

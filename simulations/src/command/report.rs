@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::Finished;
+use crate::invariants::sometimes::Coverage;
+use crate::minimize::{Minimized, faults};
+use crate::plan::Plan;
 use crate::report::metrics::{Spread, spread};
 use crate::run::{Failure, Outcome};
 
 /// The version of the JSON reports; it grows when a field changes its meaning or goes away.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -81,7 +85,7 @@ pub(super) fn table(finished: &Finished) -> String {
     text
 }
 
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     if value.fract() == 0.0 && value.abs() < 1e15 { format!("{value:.0}") } else { format!("{value:.3}") }
 }
 
@@ -99,14 +103,88 @@ pub(super) fn line(finished: &Finished, failure: &Failure) -> String {
     )
 }
 
+/// A plan as JSON, with a line for each entry of its schedule.
+pub(super) fn plan(plan: &Plan) -> String {
+    let mut bare = plan.clone();
+    bare.schedule.retain(|_| false);
+    let entries: Vec<String> = plan.schedule.entries().iter().map(|entry| serde_json::to_string(entry).unwrap_or_default()).collect();
+    pretty(&bare).replacen("\"schedule\": []", &format!("\"schedule\": [\n    {}\n  ]", entries.join(",\n    ")), 1)
+}
+
+/// What is left of a plan, as a story.
+pub(super) fn minimized(before: &Plan, smaller: &Minimized, out: &Path, cpu_s: f64) -> String {
+    let size = |plan: &Plan| {
+        let (nodes, entries) = (plan.schedule.count("start"), plan.schedule.entries().len());
+        format!("{nodes} nodes, {} faults, {entries} entries", faults(plan))
+    };
+    let mut text = format!("  before  {}\n  after   {}\n", size(before), size(&smaller.plan));
+    let _ = writeln!(text, "  {} runs in {cpu_s:.1} s of processor time\n", smaller.runs);
+    let _ = writeln!(text, "  {}", smaller.plan.describe());
+    for entry in smaller.plan.schedule.entries() {
+        let what = serde_json::to_value(&entry.what).unwrap_or_default();
+        let parts = what.as_object().into_iter().flatten().filter(|(key, _)| *key != "what");
+        let parts: Vec<String> = parts.map(|(key, value)| format!("{key} {value}")).collect();
+        let _ = writeln!(text, "  {:>10.3} s  {:<10} {}", entry.at as f64 / 1e6, entry.what.name(), parts.join(", "));
+    }
+    let failure = &smaller.failure;
+    let node = failure.node.map_or(String::new(), |node| format!(" node {node}:"));
+    let _ = writeln!(text, "  {:>10.3} s  {} {}:{node} {}", failure.at as f64 / 1e6, failure.class.name(), failure.what, failure.detail);
+    let _ = writeln!(text, "\n  replay: meshwork-sim run {}", out.display());
+    text
+}
+
+/// The same for programs.
+pub(super) fn minimized_json(before: &Plan, smaller: &Minimized, out: &Path, cpu_s: f64) -> String {
+    #[derive(Serialize)]
+    struct Size {
+        nodes: u64,
+        faults: usize,
+        entries: usize,
+    }
+    #[derive(Serialize)]
+    struct Json<'a> {
+        schema: u32,
+        version: &'static str,
+        before: Size,
+        after: Size,
+        runs: u32,
+        cpu_s: f64,
+        failure: &'a Failure,
+        plan: &'a Plan,
+        replay: String,
+    }
+    let size = |plan: &Plan| Size { nodes: plan.schedule.count("start"), faults: faults(plan), entries: plan.schedule.entries().len() };
+    pretty(&Json {
+        schema: SCHEMA,
+        version: env!("CARGO_PKG_VERSION"),
+        before: size(before),
+        after: size(&smaller.plan),
+        runs: smaller.runs,
+        cpu_s,
+        failure: &smaller.failure,
+        plan: &smaller.plan,
+        replay: format!("meshwork-sim run {}", out.display()),
+    })
+}
+
 /// Several seeds of one scenario.
 pub(super) struct Seeds<'a> {
     pub(super) seeds: std::ops::Range<u64>,
-    pub(super) replay: &'a str,
+    pub(super) replay: String,
     pub(super) runs: Vec<&'a Finished>,
 }
 
 impl Seeds<'_> {
+    /// The scenario.
+    pub(super) fn name(&self) -> &str {
+        self.runs.first().map_or("", |run| &run.outcome.scenario)
+    }
+
+    /// The mean of a metric, with its unit.
+    pub(super) fn mean(&self, name: &str) -> Option<(f64, &'static str)> {
+        self.spreads().into_iter().find(|spread| spread.name == name).map(|spread| (spread.mean, spread.unit))
+    }
+
     fn spreads(&self) -> Vec<Spread> {
         spread(&self.runs.iter().map(|run| &run.outcome).collect::<Vec<_>>())
     }
@@ -133,6 +211,11 @@ impl Seeds<'_> {
     }
 
     pub(super) fn json(&self) -> String {
+        pretty(&self.value())
+    }
+
+    /// As a value that can be a part of another.
+    pub(super) fn value(&self) -> serde_json::Value {
         #[derive(Serialize)]
         struct Value {
             mean: f64,
@@ -158,10 +241,10 @@ impl Seeds<'_> {
         let value = |Spread { name, mean, worst, .. }: Spread| {
             (name, Value { mean, worst: worst.map(|(value, _)| value), worst_seed: worst.map(|(_, seed)| seed) })
         };
-        pretty(&Json {
+        serde_json::to_value(Json {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
-            scenario: self.runs.first().map_or("", |run| &run.outcome.scenario),
+            scenario: self.name(),
             first_seed: self.seeds.start,
             end_seed: self.seeds.end,
             ok: self.runs.iter().all(|run| run.outcome.ok),
@@ -169,9 +252,10 @@ impl Seeds<'_> {
             events,
             cpu_s,
             events_per_cpu_s: rate(events, cpu_s),
-            replay: self.replay,
+            replay: &self.replay,
             runs: self.runs.iter().map(|run| report(run)).collect(),
         })
+        .unwrap_or_default()
     }
 }
 
@@ -182,6 +266,7 @@ pub(super) struct Swarm<'a> {
     pub(super) events: u64,
     pub(super) cpu_s: f64,
     pub(super) failed: &'a [Finished],
+    pub(super) coverage: &'a Coverage,
 }
 
 impl Swarm<'_> {
@@ -200,6 +285,13 @@ impl Swarm<'_> {
             let what = finished.outcome.failure.as_ref().map_or("", |failure| failure.what.as_str());
             let _ = writeln!(text, "  seed {:<8} {what:<28} {}", finished.outcome.seed, finished.replay);
         }
+        text.push_str("\n  what happened          in runs    how often\n");
+        for (name, (runs, count)) in &self.coverage.faults {
+            let _ = writeln!(text, "  {name:<20} {runs:>9} {count:>12}");
+        }
+        for (name, runs) in &self.coverage.answers {
+            let _ = writeln!(text, "  {runs:>9} runs in which {name}");
+        }
         text
     }
 
@@ -216,7 +308,14 @@ impl Swarm<'_> {
             events: u64,
             cpu_s: f64,
             events_per_cpu_s: f64,
+            happened: BTreeMap<&'static str, Happened>,
+            runs_in_which: &'a BTreeMap<&'static str, u64>,
             failed: Vec<Report<'a>>,
+        }
+        #[derive(Serialize)]
+        struct Happened {
+            runs: u64,
+            times: u64,
         }
         pretty(&Json {
             schema: SCHEMA,
@@ -229,6 +328,8 @@ impl Swarm<'_> {
             events: self.events,
             cpu_s: self.cpu_s,
             events_per_cpu_s: rate(self.events, self.cpu_s),
+            happened: self.coverage.faults.iter().map(|(name, (runs, times))| (*name, Happened { runs: *runs, times: *times })).collect(),
+            runs_in_which: &self.coverage.answers,
             failed: self.failed.iter().map(report).collect(),
         })
     }

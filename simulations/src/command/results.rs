@@ -1,16 +1,15 @@
 //! Runs of whole nodes, one seed or several, and the files about them that people look at.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Finished, Output, SHOWN_MAX, Size, Usage, complain, give, plan, play, progress, report, verdict, weigh, write_file};
+use super::source::Source;
+use super::{Finished, Output, SHOWN_MAX, Size, Usage, complain, give, planted, report, variants, verdict, weigh, write_file};
 use crate::host::{Host, Plant};
 use crate::report::metrics::Results;
 use crate::report::page::Report;
 use crate::report::{Run, csv};
-use crate::scale;
 
 /// Where to write what.
 #[derive(Args, Debug)]
@@ -30,7 +29,7 @@ impl Files {
     }
 }
 
-/// Runs a scenario for each seed and reports.
+/// Runs a scenario for each seed, and for each combination of swept settings, and reports.
 pub(super) fn run<H: Host>(
     name: &str,
     size: &Size,
@@ -39,36 +38,62 @@ pub(super) fn run<H: Host>(
     threads: u32,
     plant: Option<Plant>,
 ) -> Result<u8, Usage> {
-    if threads > 1 {
-        return Err(Usage(format!(
-            "--threads is for `run {}`; a run of whole nodes has one, and `swarm` has several runs at once",
-            scale::NAME
-        )));
+    let source = Source::find(name)?;
+    let (seeds, combinations) = (source.seeds(size), source.variants(size));
+    if combinations.len() > 1 && files.is_any() {
+        return Err(Usage("--csv and --report are for one combination of what is swept: pick it with --set".to_owned()));
     }
     // Before anything runs: an hour later is a bad time to hear of it.
     if let Some(folder) = &files.csv {
         make_folder(folder)?;
     }
-    let mut played: Vec<(Finished, Results)> = Vec::new();
-    for seed in size.seed.clone() {
-        let mut plan = plan(name, size, seed)?;
-        if let Some(plant) = plant {
-            plan.plant(plant);
-            let _ = write!(plan.replay, " --plant {}", plant.name());
+    let mut plans = Vec::new();
+    for variant in &combinations {
+        for seed in seeds.clone() {
+            let mut plan = source.plan(size, seed, variant)?;
+            planted(&mut plan, plant);
+            plans.push(plan);
         }
-        let mut results = Results::default();
-        let mut bar = progress::Bar::start(output.quiet, &plan);
-        let mut finished = play::<H>(&plan, Some(&mut results), &mut |progress| bar.show(progress))?;
-        bar.finish();
-        weigh(&mut finished);
-        played.push((finished, results));
+    }
+    let mut played = variants::play_all::<H>(&plans, threads, output)?;
+    if let [(finished, _)] = &mut played[..] {
+        weigh(finished);
     }
     let Some((first, _)) = played.first() else { return Ok(0) };
-    let mut command = first.replay.clone();
-    if played.len() > 1 {
-        let range = format!("--seed {}..{}", size.seed.start, size.seed.end);
-        command = command.replacen(&format!("--seed {}", size.seed.start), &range, 1);
+    let whole = |command: &str| match seeds.end - seeds.start {
+        1 => command.to_owned(),
+        _ => command.replacen(&format!("--seed {}", seeds.start), &format!("--seed {}..{}", seeds.start, seeds.end), 1),
+    };
+    let command = whole(&first.replay);
+    if combinations.len() == 1 {
+        write_files(files, &played, &first.plan, &command)?;
     }
+    if let [(finished, _)] = &played[..] {
+        give(output, &report::table(finished), &report::json(finished))?;
+        return Ok(verdict(finished));
+    }
+    let count = (seeds.end - seeds.start) as usize;
+    let groups: Vec<report::Seeds<'_>> = played
+        .chunks(count)
+        .map(|runs| report::Seeds {
+            seeds: seeds.clone(),
+            replay: runs.first().map_or(String::new(), |(finished, _)| whole(&finished.replay)),
+            runs: runs.iter().map(|(finished, _)| finished).collect(),
+        })
+        .collect();
+    match &groups[..] {
+        [seeds] => give(output, &seeds.text(), &seeds.json())?,
+        groups => give(output, &variants::table(&combinations, groups), &variants::json(&combinations, groups))?,
+    }
+    let failed: Vec<&Finished> = played.iter().map(|(finished, _)| finished).filter(|finished| !finished.outcome.ok).collect();
+    let codes: Vec<u8> = failed.iter().take(SHOWN_MAX).map(|finished| verdict(finished)).collect();
+    if failed.len() > codes.len() {
+        complain(&format!("and {} more", failed.len() - codes.len()));
+    }
+    Ok(codes.first().copied().unwrap_or(0))
+}
+
+fn write_files(files: &Files, played: &[(Finished, Results)], plan: &str, command: &str) -> Result<(), Usage> {
     let runs: Vec<Run<'_>> =
         played.iter().map(|(finished, results)| Run { outcome: &finished.outcome, results, replay: &finished.replay }).collect();
     if let Some(folder) = &files.csv {
@@ -77,21 +102,10 @@ pub(super) fn run<H: Host>(
         write_file(&folder.join("nodes.csv"), &csv::nodes(&runs))?;
     }
     if let Some(path) = &files.report {
-        let page = Report { plan: &first.plan, command: &command, version: env!("CARGO_PKG_VERSION"), runs: &runs };
+        let page = Report { plan, command, version: env!("CARGO_PKG_VERSION"), runs: &runs };
         write_file(path, &page.render())?;
     }
-    if let [(finished, _)] = &played[..] {
-        give(output, &report::table(finished), &report::json(finished))?;
-        return Ok(verdict(finished));
-    }
-    let seeds = report::Seeds { seeds: size.seed.clone(), replay: &command, runs: played.iter().map(|(finished, _)| finished).collect() };
-    give(output, &seeds.text(), &seeds.json())?;
-    let failed: Vec<&Finished> = played.iter().map(|(finished, _)| finished).filter(|finished| !finished.outcome.ok).collect();
-    let codes: Vec<u8> = failed.iter().take(SHOWN_MAX).map(|finished| verdict(finished)).collect();
-    if failed.len() > codes.len() {
-        complain(&format!("and {} more", failed.len() - codes.len()));
-    }
-    Ok(codes.first().copied().unwrap_or(0))
+    Ok(())
 }
 
 fn make_folder(path: &Path) -> Result<(), Usage> {

@@ -8,6 +8,7 @@ mod delivered_to_all_survivors;
 mod neighbors_symmetric;
 mod no_misbehavior;
 mod one_component;
+pub mod sometimes;
 mod state_converged;
 mod views_complete;
 mod writes_kept;
@@ -66,25 +67,6 @@ pub trait View {
     fn has_key(&self, node: u32, key: u32) -> bool;
 }
 
-/// The living nodes, in order.
-pub fn living(view: &dyn View) -> Vec<u32> {
-    (0..view.nodes()).filter(|node| view.is_alive(*node)).collect()
-}
-
-/// The neighbors of every node by its number, in order; those of a dead node are none.
-fn neighbors(view: &dyn View) -> Vec<Vec<u32>> {
-    (0..view.nodes())
-        .map(|node| {
-            let mut neighbors = Vec::new();
-            if view.is_alive(node) {
-                view.visit_neighbors(node, &mut |peer| neighbors.push(peer));
-            }
-            neighbors.sort_unstable();
-            neighbors
-        })
-        .collect()
-}
-
 /// Something that must hold.
 pub trait Invariant {
     /// Its name in reports.
@@ -124,9 +106,9 @@ pub struct Bounds {
 /// All invariants.
 pub fn all(bounds: Bounds) -> Vec<Box<dyn Invariant>> {
     vec![
-        Box::new(delivered_once::DeliveredOnce),
+        Box::<delivered_once::DeliveredOnce>::default(),
         Box::new(bounded_views::BoundedViews { neighbors_max: bounds.neighbors_max }),
-        Box::new(no_misbehavior::NoMisbehavior),
+        Box::<no_misbehavior::NoMisbehavior>::default(),
         Box::new(neighbors_symmetric::NeighborsSymmetric),
         Box::new(one_component::OneComponent),
         Box::new(views_complete::ViewsComplete),

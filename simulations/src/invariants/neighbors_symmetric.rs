@@ -1,6 +1,7 @@
 //! Whoever has a living neighbor is its neighbor too, and nobody has a dead one.
 
-use super::{Invariant, Kind, View, Violation, neighbors};
+use super::{Invariant, Kind, View, Violation};
+use crate::graph::neighbors;
 use crate::record::Record;
 
 pub(super) struct NeighborsSymmetric;

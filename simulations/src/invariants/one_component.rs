@@ -1,6 +1,7 @@
 //! The living nodes and their neighbor relation are one connected graph.
 
-use super::{Invariant, Kind, View, Violation, living, neighbors};
+use super::{Invariant, Kind, View, Violation};
+use crate::graph::{living, neighbors};
 use crate::record::Record;
 
 pub(super) struct OneComponent;

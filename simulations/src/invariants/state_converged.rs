@@ -1,6 +1,7 @@
 //! All living nodes hold the same replicated state.
 
-use super::{Invariant, Kind, View, Violation, living};
+use super::{Invariant, Kind, View, Violation};
+use crate::graph::living;
 use crate::record::Record;
 
 pub(super) struct StateConverged;

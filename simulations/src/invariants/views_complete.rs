@@ -1,6 +1,7 @@
 //! Every living node knows exactly the living nodes.
 
-use super::{Invariant, Kind, View, Violation, living};
+use super::{Invariant, Kind, View, Violation};
+use crate::graph::living;
 use crate::record::Record;
 
 pub(super) struct ViewsComplete;

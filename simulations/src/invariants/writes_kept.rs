@@ -2,7 +2,8 @@
 //!
 //! Replicas that agree on having lost a write would satisfy `state_converged`; they do not satisfy this.
 
-use super::{Invariant, Kind, View, Violation, living};
+use super::{Invariant, Kind, View, Violation};
+use crate::graph::living;
 use crate::record::Record;
 
 pub(super) struct WritesKept;

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use meshwork_channels::link;
 use meshwork_channels::random::hash;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Link, PAIR, PLACE, earth, regions};
 
 /// What the latencies of the pairs are like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "model")]
 pub enum Model {
     /// Between a half and one and a half of the latency of the link, all alike.

@@ -3,10 +3,10 @@
 //! `channels::link::bottleneck` is the same rule with loss and delay behind it. Here a million nodes may have lines, so a line is two moments and a count, and what it
 //! is like is said once for all of them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What the lines of the nodes carry. Headers are not counted.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Capacity {
     /// Kilobits per second from a node to the network; 0 for no limit.
     pub up: u64,

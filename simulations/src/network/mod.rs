@@ -3,12 +3,14 @@
 //! Every draw is a hash of (seed, purpose, source, destination, sequence): it depends on nothing that happened elsewhere. Only the lines of the
 //! nodes have state, two moments and a count for each.
 //!
+//! - [`cuts`]: what keeps nodes apart for a time, or makes their links worse.
 //! - [`latency`]: how long a packet takes between two nodes; [`earth`] and [`regions`] say where nodes are.
 //! - [`packets`]: packets that are late, come twice, or are lost in bursts.
 //! - [`line`](mod@line): how fast a node sends and receives, and what waits.
 //! - [`reach`]: who can dial whom.
 //! - [`shape`]: all of that as one value, and the settings that say it.
 
+mod cuts;
 pub mod earth;
 pub mod latency;
 pub mod line;
@@ -18,8 +20,9 @@ pub mod regions;
 pub mod shape;
 
 use meshwork_channels::random::{hash, unit};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+pub use cuts::{Cut, Weather};
 use latency::Latency;
 pub use latency::Model;
 use line::Line;
@@ -35,7 +38,7 @@ pub const DIAL_TIMEOUT: u64 =
     (meshwork_channels::limits::HANDSHAKE_TIMEOUT.as_micros() + meshwork_channels::limits::ADMISSION_TIMEOUT.as_micros()) as u64;
 
 /// A link, the same between every two nodes but for the share of the latency that belongs to the pair. A [`Shape`] says more.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Link {
     /// Mean one-way latency, in microseconds. A pair has between a half and one and a half of it, the same in both directions. Some [`Model`]s
     /// take it for something else, or do without.
@@ -55,6 +58,9 @@ pub enum Fate {
     Breaks,
 }
 
+/// The largest share of packets that weather makes the network lose.
+const LOSS_MAX: f64 = 0.95;
+
 const PAIR: u64 = 1;
 const JITTER: u64 = 2;
 const DATAGRAM: u64 = 3;
@@ -68,15 +74,6 @@ const BURST: u64 = 10;
 const BURST_LOSS: u64 = 11;
 const CLASS: u64 = 12;
 
-/// A cut of the cluster into two groups.
-#[derive(Clone, Debug)]
-struct Cut {
-    began: u64,
-    until: u64,
-    /// By node: whether it is on the smaller side.
-    side: Vec<bool>,
-}
-
 /// The network between the nodes.
 #[derive(Clone, Debug)]
 pub struct Network {
@@ -87,6 +84,7 @@ pub struct Network {
     /// By node; empty when nothing needs them.
     lines: Vec<Line>,
     cuts: Vec<Cut>,
+    weather: Vec<Weather>,
     /// Datagrams that were lost, and packets of streams that had to be sent again.
     pub(crate) losses: u64,
 }
@@ -111,6 +109,7 @@ impl Network {
             latency: Latency::new(seed, shape.model, link),
             lines: vec![Line::default(); if has_lines { nodes as usize } else { 0 }],
             cuts: Vec::new(),
+            weather: Vec::new(),
             losses: 0,
         }
     }
@@ -120,16 +119,27 @@ impl Network {
         self.latency.of(self.seed, a, b)
     }
 
-    fn once(&self, purpose: u64, from: u32, to: u32, sequence: u64) -> u64 {
+    fn once(&self, purpose: u64, from: u32, to: u32, sequence: u64, now: u64) -> u64 {
         let jitter = match self.link.jitter {
             0 => 0,
             jitter => hash(&[self.seed, purpose, u64::from(from), u64::from(to), sequence]) % (jitter + 1),
         };
-        self.latency(from, to) + jitter + self.shape.trouble.late(self.seed, from, to, sequence)
+        let late: u64 = self.weather_between(from, to, now).map(|weather| weather.late).sum();
+        self.latency(from, to) + jitter + late + self.shape.trouble.late(self.seed, from, to, sequence)
     }
 
-    fn is_lost(&self, purpose: u64, from: u32, to: u32, sequence: u64, attempt: u64) -> bool {
-        self.link.loss > 0.0 && unit(hash(&[self.seed, purpose, u64::from(from), u64::from(to), sequence, attempt])) < self.link.loss
+    /// The share of packets that are lost between two nodes outside of bursts.
+    fn loss(&self, from: u32, to: u32, now: u64) -> f64 {
+        let weather: f64 = self.weather_between(from, to, now).map(|weather| weather.loss).sum();
+        if weather > 0.0 { (self.link.loss + weather).min(LOSS_MAX) } else { self.link.loss }
+    }
+
+    fn weather_between(&self, from: u32, to: u32, now: u64) -> impl Iterator<Item = &Weather> {
+        self.weather.iter().filter(move |weather| weather.reaches(from, to, now))
+    }
+
+    fn is_lost(&self, purpose: u64, loss: f64, from: u32, to: u32, sequence: u64, attempt: u64) -> bool {
+        loss > 0.0 && unit(hash(&[self.seed, purpose, u64::from(from), u64::from(to), sequence, attempt])) < loss
     }
 
     /// Whether a burst on the line of a node takes its next packet.
@@ -146,9 +156,16 @@ impl Network {
         let waits = if fits { self.leave(from, bytes, now, Full::Drop) } else { None };
         // Whatever left the line counts for the burst, also what is lost for another reason.
         let taken = waits.is_some() && self.burst_takes(from);
+        let loss = self.loss(from, to, now);
+        let mut held = 0;
+        let mut is_cut = false;
+        for cut in self.cuts.iter().filter(|cut| cut.parts(from, to, now)) {
+            held = held.max(cut.until - now);
+            is_cut |= !cut.holds;
+        }
         match waits {
-            Some(waits) if !taken && self.cut_between(from, to, now).is_none() && !self.is_lost(DATAGRAM, from, to, sequence, 0) => {
-                Some(waits + self.once(JITTER, from, to, sequence))
+            Some(waits) if !taken && !is_cut && !self.is_lost(DATAGRAM, loss, from, to, sequence, 0) => {
+                Some(waits.max(held) + self.once(JITTER, from, to, sequence, now))
             }
             _ => {
                 self.losses += 1;
@@ -158,8 +175,8 @@ impl Network {
     }
 
     /// How long the second copy of a datagram takes that does arrive; none when it comes once.
-    pub fn double(&self, from: u32, to: u32, sequence: u64) -> Option<u64> {
-        self.shape.trouble.is_double(self.seed, from, to, sequence).then(|| self.once(COPY, from, to, sequence))
+    pub fn double(&self, from: u32, to: u32, sequence: u64, now: u64) -> Option<u64> {
+        self.shape.trouble.is_double(self.seed, from, to, sequence).then(|| self.once(COPY, from, to, sequence, now))
     }
 
     /// Sends bytes over the line of a node; gives after how many microseconds they have left, and none when they are dropped.
@@ -194,10 +211,11 @@ impl Network {
 
     /// What becomes of a frame on a stream. Each lost packet is sent again after a time that doubles, as the probe timeout of QUIC does
     /// (RFC 9002, section 6.2), and silence as long as the idle timeout breaks the connection.
-    pub fn stream(&mut self, from: u32, to: u32, sequence: u64) -> Fate {
-        let once = self.once(JITTER, from, to, sequence);
+    pub fn stream(&mut self, from: u32, to: u32, sequence: u64, now: u64) -> Fate {
+        let once = self.once(JITTER, from, to, sequence, now);
+        let loss = self.loss(from, to, now);
         let burst = self.shape.trouble.burst;
-        if self.link.loss == 0.0 && burst.is_none() {
+        if loss == 0.0 && burst.is_none() {
             return Fate::After(once);
         }
         // A probe timeout is long beside a burst, so what is sent again meets the mean loss.
@@ -210,7 +228,7 @@ impl Network {
                 0 => taken,
                 _ => unit(hash(&[self.seed, BURST_LOSS, u64::from(from), u64::from(to), sequence, attempt])) < again,
             };
-            if !in_burst && !self.is_lost(STREAM, from, to, sequence, attempt) {
+            if !in_burst && !self.is_lost(STREAM, loss, from, to, sequence, attempt) {
                 break;
             }
             self.losses += 1;
@@ -223,24 +241,30 @@ impl Network {
         Fate::After(once + waited)
     }
 
-    /// From now on nothing crosses between `side` and the others, until a moment.
-    pub(crate) fn cut(&mut self, nodes: usize, side: &[u32], now: u64, until: u64) {
+    /// Keeps nodes apart.
+    pub(crate) fn cut(&mut self, cut: Cut, now: u64) {
         self.cuts.retain(|cut| cut.until > now);
-        let mut is_in = vec![false; nodes];
-        side.iter().for_each(|node| is_in[*node as usize] = true);
-        self.cuts.push(Cut { began: now, until, side: is_in });
+        self.cuts.push(cut);
     }
 
-    /// Nothing is lost from now on.
+    /// Makes links worse.
+    pub(crate) fn worsen(&mut self, weather: Weather, now: u64) {
+        self.weather.retain(|weather| weather.until > now);
+        self.weather.push(weather);
+    }
+
+    /// Nothing is lost from now on, and nothing keeps nodes apart.
     pub(crate) fn calm(&mut self) {
         self.link.loss = 0.0;
         self.shape.trouble.burst = None;
+        self.cuts.clear();
+        self.weather.clear();
     }
 
-    /// Since when and until when nothing passes between two nodes; none when something does.
-    pub(crate) fn cut_between(&self, a: u32, b: u32, now: u64) -> Option<(u64, u64)> {
-        let crossed = |cut: &&Cut| cut.until > now && cut.side[a as usize] != cut.side[b as usize];
-        self.cuts.iter().filter(crossed).map(|cut| (cut.began, cut.until)).max_by_key(|cut| cut.1)
+    /// Since when and until when nothing passes from one node to another; none when something does.
+    pub(crate) fn cut_between(&self, from: u32, to: u32, now: u64) -> Option<(u64, u64)> {
+        let parting = self.cuts.iter().filter(|cut| cut.parts(from, to, now));
+        parting.map(|cut| (cut.began, cut.until)).max_by_key(|cut| cut.1)
     }
 }
 

@@ -1,12 +1,12 @@
 //! What becomes of single packets, beside the time that their pair takes: some are late, some come twice, and losses come in bursts.
 
 use meshwork_channels::random::{hash, unit};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{BURST, BURST_LOSS, DUPLICATE, REORDER};
 
 /// What may happen to a packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Trouble {
     /// The share of packets that are late, so that others overtake them. On a stream the frame is late.
     pub reorder: f64,
@@ -35,7 +35,7 @@ impl Trouble {
 /// *Estimates of error rates for codes on burst-noise channels*, 1963).
 ///
 /// It is the line of the sender: what a node sends in a row, to whomever, shares a burst. Bursts are `1 / leave` packets long in the mean.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Burst {
     /// The chance that a good line is bad at the next packet.
     pub enter: f64,

@@ -8,7 +8,7 @@
 //! Once a dial has got through, its connection carries in both directions.
 
 use meshwork_channels::random::{hash, unit};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::CLASS;
 
@@ -27,7 +27,7 @@ pub enum Class {
 }
 
 /// The shares of the classes; all others are public.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Classes {
     /// The share of nodes of class [`Class::Cone`].
     pub cone: f64,

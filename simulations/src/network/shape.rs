@@ -1,12 +1,12 @@
 //! What a network is like beside its links' latency, jitter and loss, and the settings that say so.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Burst, Capacity, Classes, Link, Model, Trouble};
 use crate::settings::{SettingError, Settings};
 
 /// What a network is like. By default it is the plainest: latencies of pairs, and nothing else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Shape {
     /// The latencies.
     pub model: Model,
@@ -60,10 +60,31 @@ const NEEDS: &[(&str, &[&str])] =
 
 /// The least `burst-leave`: the state of a line is looked for as many packets back as a burst is long.
 const LEAVE_MIN: f64 = 0.01;
+/// No latency is longer, in microseconds.
+const HOUR: u64 = 3_600_000_000;
 /// The jitter of the model `lan` unless one is set, in microseconds.
 const LAN_JITTER: u64 = 50;
 
 impl Shape {
+    /// Whether a network can have this shape, for one that comes from a file.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let Trouble { reorder, reorder_by, duplicate, burst } = self.trouble;
+        let Classes { cone, symmetric, blocked } = self.classes;
+        let burst = burst.map_or([0.0; 3], |burst| [burst.enter, burst.leave, burst.loss]);
+        let shares = [reorder, duplicate, cone, symmetric, blocked, cone + symmetric + blocked, burst[0], burst[1], burst[2]];
+        let uniform = match self.model {
+            Model::Uniform { min, max } => min <= max && max <= HOUR,
+            Model::Euclid { access } | Model::Earth { access } => access <= HOUR,
+            Model::LogNormal { spread } => (0.0..=10.0).contains(&spread),
+            _ => true,
+        };
+        let is_burst = self.trouble.burst.is_none() || (burst[1] >= LEAVE_MIN && burst[0] + burst[1] <= 1.0);
+        match shares.iter().all(|share| (0.0..=1.0).contains(share)) && uniform && is_burst && reorder_by <= HOUR {
+            true => Ok(()),
+            false => Err("its network has shares or times that cannot be".to_owned()),
+        }
+    }
+
     /// The links and the shape that settings say.
     ///
     /// # Errors

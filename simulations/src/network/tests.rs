@@ -19,7 +19,7 @@ fn losses_drop_datagrams_and_delay_streams() {
     let lost = (0..10_000).filter(|sequence| network.datagram(1, 2, *sequence, 100, 0).is_none()).count();
     assert!((1_800..2_200).contains(&lost), "{lost} of 10,000 lost at 20 %");
     let latest = network.latency(1, 2) + LINK.jitter;
-    let late = (0..10_000).filter(|sequence| network.stream(1, 2, *sequence) > Fate::After(latest)).count();
+    let late = (0..10_000).filter(|sequence| network.stream(1, 2, *sequence, 0) > Fate::After(latest)).count();
     assert!((1_800..2_200).contains(&late), "{late} of 10,000 late at 20 %");
     network.calm();
     assert!((0..10_000).all(|sequence| network.datagram(1, 2, sequence, 100, 0).is_some()));
@@ -28,18 +28,64 @@ fn losses_drop_datagrams_and_delay_streams() {
 #[test]
 fn a_long_silence_breaks_a_stream() {
     let mut network = Network::new(1, Link { loss: 0.999, ..LINK });
-    assert!((0..100).any(|sequence| network.stream(1, 2, sequence) == Fate::Breaks));
+    assert!((0..100).any(|sequence| network.stream(1, 2, sequence, 0) == Fate::Breaks));
 }
 
 #[test]
 fn a_cut_separates_its_side_until_it_heals() {
     let mut network = Network::new(1, Link { loss: 0.0, ..LINK });
-    network.cut(4, &[1, 2], 10, 20);
+    network.cut(Cut::new(4, &[vec![1, 2]], &[], false, 10, 20), 10);
     assert_eq!(network.cut_between(1, 3, 15), Some((10, 20)));
     assert_eq!(network.cut_between(1, 2, 15), None);
     assert!(network.datagram(0, 1, 0, 100, 19).is_none());
     assert!(network.datagram(0, 1, 0, 100, 20).is_some());
     assert_eq!(network.cut_between(1, 3, 20), None);
+}
+
+#[test]
+fn cuts_have_groups_bridges_and_a_direction() {
+    let parted = |cut: &Cut| -> Vec<(u32, u32)> {
+        let pairs = (0..5).flat_map(|from| (0..5).map(move |to| (from, to)));
+        pairs.filter(|(from, to)| cut.parts(*from, *to, 5)).collect()
+    };
+    let both = |pairs: &[(u32, u32)]| {
+        let mut all: Vec<(u32, u32)> = pairs.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).collect();
+        all.sort_unstable();
+        all
+    };
+    let three = Cut::new(5, &[vec![0], vec![1, 2]], &[], false, 0, 10);
+    assert_eq!(parted(&three), both(&[(0, 1), (0, 2), (0, 3), (0, 4), (1, 3), (1, 4), (2, 3), (2, 4)]));
+    let bridge = Cut::new(5, &[vec![0, 1]], &[2], false, 0, 10);
+    assert_eq!(parted(&bridge), both(&[(0, 3), (0, 4), (1, 3), (1, 4)]));
+    let one_way = Cut::new(5, &[vec![0], vec![1]], &[2, 3, 4], true, 0, 10);
+    assert_eq!(parted(&one_way), [(0, 1)]);
+    assert!(parted(&Cut::new(5, &[vec![0]], &[], false, 0, 5)).is_empty(), "it is over");
+}
+
+#[test]
+fn a_clog_delays_what_a_cut_would_lose() {
+    let mut network = Network::new(1, Link { loss: 0.0, jitter: 0, ..LINK });
+    let latency = network.latency(0, 1);
+    network.cut(Cut::clog(3, &[1], 0, 1_000_000), 0);
+    assert_eq!(network.datagram(0, 1, 0, 100, 400_000), Some(600_000 + latency));
+    assert_eq!(network.datagram(0, 2, 0, 100, 400_000), Some(network.latency(0, 2)));
+    assert_eq!(network.cut_between(1, 0, 400_000), Some((0, 1_000_000)));
+}
+
+#[test]
+fn weather_loses_and_delays_where_it_is_told_to() {
+    let mut network = Network::new(1, Link { loss: 0.0, jitter: 0, ..LINK });
+    network.worsen(Weather { until: 100, loss: 0.5, late: 70, nodes: vec![1] }, 0);
+    let lost = (0..10_000).filter(|sequence| network.datagram(1, 2, *sequence, 100, 0).is_none()).count();
+    assert!((4_700..5_300).contains(&lost), "{lost}");
+    let latency = network.latency(2, 1);
+    assert_eq!((0..50).find_map(|sequence| network.datagram(2, 1, sequence, 100, 99)), Some(latency + 70));
+    let base = network.latency(2, 3);
+    assert!((0..100).all(|sequence| network.datagram(2, 3, sequence, 100, 0) == Some(base)));
+    assert!((0..100).all(|sequence| network.datagram(2, 1, sequence, 100, 100) == Some(latency)), "it is over");
+    network.worsen(Weather { until: 100, loss: 0.2, late: 1, nodes: Vec::new() }, 0);
+    network.calm();
+    assert!((0..100).all(|sequence| network.stream(2, 1, sequence, 0) == Fate::After(latency)));
 }
 
 /// Latencies of 50,000 pairs of nodes that have nothing to do with one another, in microseconds, in both directions.
@@ -142,8 +188,8 @@ fn packets_fare_the_same_everywhere() {
     let mut fates = [0_u64; 3];
     for sequence in 0..1_000 {
         fates[0] += network.datagram(1, 2, sequence, 100, 0).unwrap_or(1_000_000);
-        fates[1] += network.double(1, 2, sequence).unwrap_or(1_000_000);
-        if let Fate::After(micros) = network.stream(2, 1, sequence) {
+        fates[1] += network.double(1, 2, sequence, 0).unwrap_or(1_000_000);
+        if let Fate::After(micros) = network.stream(2, 1, sequence, 0) {
             fates[2] += micros;
         }
     }
@@ -168,7 +214,7 @@ fn bursts_take_datagrams_and_delay_streams_until_it_is_calm() {
     let lost = (0..200_000).filter(|sequence| network.datagram(1, 2, *sequence, 100, 0).is_none()).count();
     near("loss of datagrams", lost as f64 / 2e5, shape.mean_loss(link));
     let latest = Fate::After(network.latency(2, 1) + link.jitter);
-    let late = (0..200_000).filter(|sequence| network.stream(2, 1, *sequence) > latest).count();
+    let late = (0..200_000).filter(|sequence| network.stream(2, 1, *sequence, 0) > latest).count();
     near("loss of streams", late as f64 / 2e5, shape.mean_loss(link));
     network.calm();
     assert!((0..10_000).all(|sequence| network.datagram(1, 2, sequence, 100, 0).is_some()));

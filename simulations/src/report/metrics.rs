@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 
-use crate::invariants::{View, living};
+use crate::graph::{living, neighbors};
+use crate::invariants::View;
 use crate::plan::{Plan, SECOND};
 use crate::record::{Message, Record, Second};
 use crate::run::{Metric, Outcome, percentile};
-use crate::schedule::Happening;
 use crate::world::Moved;
 
 /// A delivery within this many microseconds is one in time.
@@ -127,16 +127,7 @@ impl Results {
     /// Of a run that is over.
     pub fn new(plan: &Plan, record: &Record, view: &dyn View, moved: &[Moved]) -> Self {
         let alive = living(view);
-        let neighbors: Vec<Vec<u32>> = (0..view.nodes())
-            .map(|node| {
-                let mut neighbors = Vec::new();
-                if view.is_alive(node) {
-                    view.visit_neighbors(node, &mut |peer| neighbors.push(peer));
-                }
-                neighbors.sort_unstable();
-                neighbors
-            })
-            .collect();
+        let neighbors = neighbors(view);
         let nodes: Vec<NodeRow> = (0..view.nodes())
             .map(|node| NodeRow {
                 state: match (view.is_alive(node), record.lives(node)) {
@@ -245,12 +236,10 @@ fn messages(record: &Record, nodes: u32) -> Vec<MessageRow> {
 fn faults(plan: &Plan, end: u64) -> Vec<Fault> {
     let mut faults: Vec<Fault> = Vec::new();
     for entry in plan.schedule.entries().iter().filter(|entry| entry.at < end) {
-        let until = match entry.what {
-            Happening::Crash { .. } | Happening::Leave { .. } | Happening::Break { .. } => entry.at + SECOND,
-            Happening::Pause { micros, .. } => entry.at + micros,
-            Happening::Partition { until, .. } => until,
-            _ => continue,
-        };
+        if !entry.what.is_fault() && !entry.what.stops() {
+            continue;
+        }
+        let until = entry.what.ends_at(entry.at).max(entry.at + SECOND);
         let (name, from, until) = (entry.what.name(), entry.at, until.min(end));
         match faults.iter_mut().rev().find(|fault| fault.name == name) {
             Some(fault) if fault.until >= from => fault.until = fault.until.max(until),
@@ -456,6 +445,11 @@ pub fn spread(outcomes: &[&Outcome]) -> Vec<Spread> {
         });
     }
     spreads
+}
+
+/// Which way a metric is worse.
+pub(super) fn worse_of(name: &'static str) -> Worse {
+    figure_of(name).worse
 }
 
 fn is_worse(worse: Worse, one: f64, other: f64) -> bool {

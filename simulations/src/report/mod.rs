@@ -8,6 +8,7 @@ macro_rules! put {
     ($text:expr, $($part:tt)*) => {{ let _ = write!($text, $($part)*); }};
 }
 
+pub mod compare;
 pub mod csv;
 pub mod metrics;
 pub mod page;

@@ -29,7 +29,7 @@ fn six(seed: u64) -> Plan {
     let mut draw = plan::Draw::new(seed, "test");
     plan::join(&mut schedule, &mut draw, 0..6, plan::Join::Staggered, 0, 2 * SECOND);
     plan::broadcasts(&mut schedule, &mut draw, &[0, 3], 20, 5 * SECOND, 10 * SECOND);
-    schedule.push(8 * SECOND, Happening::Partition { until: 10 * SECOND, side: vec![1, 2] });
+    schedule.push(8 * SECOND, Happening::cut(10 * SECOND, vec![1, 2]));
     schedule.push(12 * SECOND, Happening::Crash { node: 5 });
     schedule.push(16 * SECOND, Happening::Calm);
     schedule.sort();
@@ -52,7 +52,7 @@ fn six(seed: u64) -> Plan {
         calm_at: 16 * SECOND,
         quiet_min: 12 * SECOND,
         settle_max: 30 * SECOND,
-        required: vec![("crash", 1), ("partition", 1)],
+        required: vec![("crash".to_owned(), 1), ("partition".to_owned(), 1)],
         must_lose: true,
         expectations: Vec::new(),
     }

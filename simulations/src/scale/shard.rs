@@ -218,7 +218,7 @@ impl Shard {
 
     fn send(&mut self, from: u32, place: usize, to: u32, parcel: Parcel) {
         let sequence = self.next_sequence(place);
-        let Fate::After(latency) = self.network.stream(from, to, sequence) else { return };
+        let Fate::After(latency) = self.network.stream(from, to, sequence, 0) else { return };
         let event = Event { at: self.now + latency, to, from, sequence, what: What::Parcel(parcel) };
         let shard = to as usize % self.shards();
         if shard == self.index as usize {

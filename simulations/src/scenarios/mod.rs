@@ -180,11 +180,11 @@ impl Maker {
     }
 
     fn require(&mut self, name: &'static str, count: u64) {
-        self.plan.required.push((name, count));
+        self.plan.required.push((name.to_owned(), count));
     }
 
     fn expect(&mut self, metric: &'static str, min: Option<f64>, max: Option<f64>) {
-        self.plan.expectations.push(plan::Expectation { metric, min, max });
+        self.plan.expectations.push(plan::Expectation { metric: metric.to_owned(), min, max });
     }
 
     /// The quiet phase begins a second after a moment and after everything that is done.

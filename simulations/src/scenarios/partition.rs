@@ -30,7 +30,7 @@ fn make(maker: &mut Maker) {
     among.truncate(maker.settings.number("senders").max(2) as usize);
     maker.broadcasts(among, from);
     maker.writes(&all, from);
-    maker.push(cut_at, Happening::Partition { until, side });
+    maker.push(cut_at, Happening::cut(until, side));
     maker.require("partition", 1);
     let work = maker.settings.number("work");
     maker.calm((from + work).max(until));

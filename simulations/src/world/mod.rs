@@ -14,19 +14,23 @@
 //!
 //! All memory of a connection lies with its two nodes, and each has its own number for it, so no number depends on what other nodes do.
 
+mod connections;
+mod entries;
+mod faults;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use meshwork_channels::random::hash;
 use meshwork_channels::{ChannelId, Now, PeerId, Time, WallTime};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, hash_bytes};
-use crate::host::{self, Birth, Connection, DialFailure, Effect, Host, Input, Observation, Plant, Tally};
+use crate::host::{self, Connection, DialFailure, Effect, Host, Input, Observation, Plant, Tally};
 use crate::invariants::View;
-use crate::network::{DIAL_TIMEOUT, Fate, Full, IDLE_TIMEOUT, Link, Network, Shape};
-use crate::schedule::{Happening, SCHEDULE, Schedule};
+use crate::network::{Full, Link, Network, Shape};
+use crate::schedule::{SCHEDULE, Schedule};
 use crate::wheel::{Event, Wheel};
 
 /// The wall clock at the start of every run: 2026-01-01, in microseconds since the Unix epoch.
@@ -35,7 +39,7 @@ const EPOCH: u64 = 1_767_225_600_000_000;
 const SPINS_MAX: u32 = 10_000;
 
 /// What a world is made of.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Setup {
     /// Feeds every draw.
     pub seed: u64,
@@ -52,7 +56,7 @@ pub struct Setup {
     /// Bytes of a written value, at least 8.
     pub value_bytes: usize,
     /// A bug for one node.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plant: Option<(u32, Plant)>,
 }
 
@@ -129,6 +133,10 @@ pub enum Sight {
         /// Which.
         node: u32,
     },
+    /// The node turned hostile.
+    Attacked,
+    /// The wall clock of the node was set.
+    ClockSet,
     /// The node says that another broke a rule.
     Blamed {
         /// Which.
@@ -290,12 +298,22 @@ struct Slot<H> {
     wake: u64,
     spins: u32,
     paused_until: u64,
-    /// What the wall clock is ahead of the true time, in microseconds.
+    /// Until when the node is slow, and what it takes for an input, in microseconds.
+    slow_until: u64,
+    slow_by: u64,
+    /// What the wall clock was ahead of the true time at `drift_since`, in microseconds, and by how many millionths it goes too fast since.
     skew: i64,
+    drift: i32,
+    drift_since: u64,
     leaving: bool,
 }
 
 impl<H> Slot<H> {
+    /// What the wall clock is ahead of the true time, in microseconds.
+    fn skew_at(&self, now: u64) -> i64 {
+        self.skew.saturating_add(now.saturating_sub(self.drift_since) as i64 * i64::from(self.drift) / 1_000_000)
+    }
+
     fn end(&mut self, id: Connection) -> Option<&mut End> {
         let index = self.ends.binary_search_by_key(&id, |end| end.id).ok()?;
         Some(&mut self.ends[index])
@@ -329,6 +347,43 @@ pub struct World<H: Host> {
     happened: BTreeMap<&'static str, u64>,
     scratch: H::Scratch,
     effects: Vec<Effect>,
+    /// The steps since they were taken last, when somebody wants them.
+    trace: Option<Vec<Step>>,
+}
+
+/// One event that a node handled, as it goes into the digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// When, in microseconds since the start.
+    pub at: u64,
+    /// At which node.
+    pub node: u32,
+    /// From which node; [`SCHEDULE`] for the schedule.
+    pub from: u32,
+    code: u64,
+    detail: u64,
+}
+
+impl Step {
+    /// What it was, in a word.
+    pub fn what(&self) -> &'static str {
+        match self.code & 0xff {
+            0 => "deadline",
+            1 => "dial",
+            2 => "answer to a dial",
+            3 => "proof of admission",
+            4 => "admission",
+            5 => "failed handshake",
+            6 => "end of a connection",
+            7 => "silence on a connection",
+            8 => "frame",
+            9 => "datagram",
+            10 => "stop",
+            11 => "entry of the schedule",
+            12 => "delivery of a broadcast",
+            _ => "delivery of a message",
+        }
+    }
 }
 
 impl<H: Host> World<H> {
@@ -361,14 +416,18 @@ impl<H: Host> World<H> {
                 wake: u64::MAX,
                 spins: 0,
                 paused_until: 0,
+                slow_until: 0,
+                slow_by: 0,
                 skew: skew(index),
+                drift: 0,
+                drift_since: 0,
                 leaving: false,
             })
             .collect();
         World {
             network: Network::shaped(setup.seed, setup.nodes, setup.link, setup.shape),
             peers: (0..setup.nodes).map(|index| host::peer_id(setup.seed, index)).collect(),
-            payloads: vec![None; schedule.count("broadcast") as usize],
+            payloads: vec![None; schedule.messages()],
             moved: vec![Moved::default(); setup.nodes as usize],
             setup,
             params,
@@ -384,6 +443,20 @@ impl<H: Host> World<H> {
             happened: BTreeMap::new(),
             scratch: H::Scratch::default(),
             effects: Vec::new(),
+            trace: None,
+        }
+    }
+
+    /// From now on every event is kept for [`take_trace`](Self::take_trace).
+    pub fn trace(&mut self) {
+        self.trace = Some(Vec::new());
+    }
+
+    /// Takes the events since the last time, in order; none unless they are traced.
+    pub fn take_trace(&mut self, into: &mut Vec<Step>) {
+        into.clear();
+        if let Some(trace) = &mut self.trace {
+            std::mem::swap(trace, into);
         }
     }
 
@@ -437,6 +510,11 @@ impl<H: Host> World<H> {
         self.happened.get(name).copied().unwrap_or(0)
     }
 
+    /// How many entries of the schedule had an effect, of each name that had one.
+    pub fn all_happened(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.happened.iter().map(|(name, count)| (*name, *count))
+    }
+
     /// The counters of all nodes and lives.
     pub fn tally(&self) -> Tally {
         let mut tally = self.tally;
@@ -455,7 +533,7 @@ impl<H: Host> World<H> {
     }
 
     fn clock(&self, node: u32) -> Now {
-        let wall = (EPOCH + self.now).saturating_add_signed(self.slots[node as usize].skew);
+        let wall = (EPOCH + self.now).saturating_add_signed(self.slots[node as usize].skew_at(self.now));
         Now { time: Time::from_micros(self.now), wall: WallTime::from_micros(wall) }
     }
 
@@ -503,6 +581,9 @@ impl<H: Host> World<H> {
             self.wheel.push(Event { at, to, from, sequence, what });
             return;
         }
+        if slot.slow_until > at {
+            slot.paused_until = at + slot.slow_by;
+        }
         match what {
             Arrival::Wake => self.on_wake(to),
             Arrival::Hello { dial, peer_moves, moves } => self.on_hello(to, from, dial, peer_moves, moves),
@@ -548,6 +629,9 @@ impl<H: Host> World<H> {
     /// Takes an event that has an effect into the digest.
     fn note(&mut self, at: u64, to: u32, from: u32, code: u64, detail: u64) {
         self.events += 1;
+        if let Some(trace) = &mut self.trace {
+            trace.push(Step { at, node: to, from, code, detail });
+        }
         self.digest.number(at);
         self.digest.number(u64::from(to) << 32 | u64::from(from));
         self.digest.number(code.rotate_left(48) ^ detail);
@@ -563,190 +647,6 @@ impl<H: Host> World<H> {
         slot.sequence += 1;
         self.wheel.push(Event { at: at.max(self.now + 1), to, from, sequence: slot.sequence, what });
     }
-
-    // ---- The schedule ----
-
-    fn on_entry(&mut self, index: usize) {
-        let what = self.schedule.entries()[index].what.clone();
-        let name = what.name();
-        let effective = match what {
-            Happening::Start { node, contacts } => self.start(node, &contacts, false),
-            Happening::Restart { node, contacts, moved } => self.slots[node as usize].life > 0 && self.start(node, &contacts, moved),
-            Happening::Crash { node } => self.stop(node),
-            Happening::Leave { node } => self.leave(node),
-            Happening::Pause { node, micros } => {
-                let slot = &mut self.slots[node as usize];
-                slot.paused_until = slot.paused_until.max(self.now + micros);
-                slot.host.is_some()
-            }
-            Happening::Break { node } => self.break_all(node),
-            Happening::Partition { until, side } => self.partition(&side, until),
-            Happening::Calm => {
-                self.network.calm();
-                true
-            }
-            Happening::Broadcast { node, message } => self.broadcast(node, message),
-            Happening::Send { node, to, message } => self.send(node, to, message),
-            Happening::Write { node, key, write } => self.write(node, key, write),
-            Happening::Remove { node, key } => self.remove(node, key),
-        };
-        if effective {
-            *self.happened.entry(name).or_default() += 1;
-        }
-    }
-
-    fn start(&mut self, node: u32, contacts: &[u32], moved: bool) -> bool {
-        let now = self.now;
-        let clock = self.clock(node);
-        let slot = &mut self.slots[node as usize];
-        if slot.host.is_some() {
-            return false;
-        }
-        slot.life += 1;
-        slot.moves += u16::from(moved);
-        slot.wake = u64::MAX;
-        slot.paused_until = now;
-        slot.leaving = false;
-        let birth = Birth {
-            index: node,
-            peer: self.peers[node as usize],
-            incarnation: u64::from(slot.life),
-            address: host::address(node, slot.moves),
-            seed: hash(&[self.setup.seed, 0x6e6f_6465, u64::from(node), u64::from(slot.life)]),
-            plant: self.setup.plant.filter(|(planted, _)| *planted == node).map(|(_, plant)| plant),
-        };
-        slot.host = Some(H::start(&birth, &self.params, clock));
-        self.see(node, Sight::Started);
-        // What people configure is an address, so a contact that moved is looked for where it was first.
-        let contacts: Vec<SocketAddr> = contacts.iter().map(|contact| host::address(*contact, 0)).collect();
-        if contacts.is_empty() {
-            self.arm(node);
-        } else {
-            self.feed(node, Input::Discovered(contacts));
-        }
-        true
-    }
-
-    /// A process ends without a word.
-    fn stop(&mut self, node: u32) -> bool {
-        let slot = &mut self.slots[node as usize];
-        let Some(host) = slot.host.take() else { return false };
-        let ends = std::mem::take(&mut slot.ends);
-        self.tally.add(&host.tally());
-        for end in ends.into_iter().filter(|end| end.remote != 0) {
-            self.push(node, end.peer, self.now + IDLE_TIMEOUT, Arrival::Silence { connection: end.remote });
-        }
-        self.see(node, Sight::Stopped);
-        true
-    }
-
-    fn leave(&mut self, node: u32) -> bool {
-        let slot = &mut self.slots[node as usize];
-        if slot.host.is_none() || slot.leaving {
-            return false;
-        }
-        slot.leaving = true;
-        let life = slot.life;
-        self.call(node, |host, now, scratch, effects| host.leave(now, scratch, effects));
-        self.push(node, node, self.now + 1_000_000, Arrival::Stop { life });
-        true
-    }
-
-    fn break_all(&mut self, node: u32) -> bool {
-        let slot = &self.slots[node as usize];
-        let open: Vec<(Connection, u32, Connection)> =
-            slot.ends.iter().filter(|end| end.stage == Stage::Open).map(|end| (end.id, end.peer, end.remote)).collect();
-        for (id, peer, remote) in &open {
-            self.push(node, node, self.now + 1, Arrival::Silence { connection: *id });
-            self.push(node, *peer, self.now + self.network.latency(node, *peer), Arrival::Silence { connection: *remote });
-        }
-        !open.is_empty()
-    }
-
-    fn partition(&mut self, side: &[u32], until: u64) -> bool {
-        self.network.cut(self.slots.len(), side, self.now, until);
-        let mut crossing = 0;
-        for node in 0..self.setup.nodes {
-            for index in 0..self.slots[node as usize].ends.len() {
-                let end = &self.slots[node as usize].ends[index];
-                let (id, peer) = (end.id, end.peer);
-                if end.stage == Stage::Open && self.network.cut_between(node, peer, self.now).is_some() {
-                    crossing += 1;
-                    self.fear_silence(node, peer, id);
-                }
-            }
-        }
-        crossing > 0
-    }
-
-    /// Breaks an open connection across a partition when the partition outlasts the idle timeout.
-    fn fear_silence(&mut self, node: u32, peer: u32, connection: Connection) {
-        if let Some((began, until)) = self.network.cut_between(node, peer, self.now)
-            && until - began >= IDLE_TIMEOUT
-        {
-            self.push(node, node, began + IDLE_TIMEOUT, Arrival::Silence { connection });
-        }
-    }
-
-    fn broadcast(&mut self, node: u32, message: u32) -> bool {
-        if self.slots[node as usize].host.is_none() || self.slots[node as usize].leaving {
-            return false;
-        }
-        let payload = numbered(self.setup.seed, u64::from(message), self.setup.payload_bytes);
-        if let Some(place) = self.payloads.get_mut(message as usize) {
-            *place = Some(payload.clone());
-        }
-        // Before the node acts, so that its own delivery, if it makes one, comes after.
-        self.see(node, Sight::Sent { message });
-        let accepted = self.call(node, |host, now, scratch, effects| host.broadcast(payload, now, scratch, effects));
-        if !accepted {
-            self.seen.retain(|seen| seen.what != Sight::Sent { message });
-        }
-        accepted
-    }
-
-    fn send(&mut self, node: u32, to: u32, message: u32) -> bool {
-        if self.slots[node as usize].host.is_none() || self.slots[node as usize].leaving {
-            return false;
-        }
-        let payload = self.direct(message);
-        let to = self.peers[to as usize];
-        let accepted = self.call(node, |host, now, scratch, effects| host.send_guaranteed(to, payload, now, scratch, effects));
-        if accepted {
-            self.see(node, Sight::Accepted { message });
-        }
-        accepted
-    }
-
-    /// The payload of a message to one node.
-    fn direct(&self, message: u32) -> Bytes {
-        numbered(self.setup.seed ^ 2, u64::from(message), self.setup.payload_bytes)
-    }
-
-    fn write(&mut self, node: u32, key: u32, write: u32) -> bool {
-        if self.slots[node as usize].host.is_none() || self.slots[node as usize].leaving {
-            return false;
-        }
-        let value = numbered(self.setup.seed ^ 1, u64::from(write), self.setup.value_bytes);
-        let accepted = self.call(node, |host, now, scratch, effects| host.set(&key_name(key), value, now, scratch, effects));
-        if accepted {
-            self.see(node, Sight::Wrote { key, write });
-        }
-        accepted
-    }
-
-    fn remove(&mut self, node: u32, key: u32) -> bool {
-        if self.slots[node as usize].host.is_none() || self.slots[node as usize].leaving {
-            return false;
-        }
-        let removed = self.call(node, |host, now, scratch, effects| host.remove(&key_name(key), now, scratch, effects));
-        if removed {
-            self.see(node, Sight::Removed { key });
-        }
-        removed
-    }
-
-    // ---- Connections ----
 
     fn on_wake(&mut self, node: u32) {
         let slot = &mut self.slots[node as usize];
@@ -779,243 +679,6 @@ impl<H: Host> World<H> {
             self.push(node, node, at, Arrival::Wake);
         }
     }
-
-    fn dial(&mut self, node: u32, address: SocketAddr, expected: Option<PeerId>) {
-        self.traffic.dials += 1;
-        let slot = &mut self.slots[node as usize];
-        slot.last_connection += 1;
-        let dial = slot.last_connection;
-        let peer_moves = slot.moves;
-        let target = host::at_address(address).filter(|(index, _)| (*index as usize) < self.peers.len());
-        let peer = target.map_or(node, |(index, _)| index);
-        let end =
-            End { id: dial, peer, remote: 0, incarnation: 0, address, stage: Stage::Dialing { expected }, clocks: Vec::new(), opened: 0 };
-        slot.ends.push(end);
-        match target {
-            Some((index, moves)) if index == node && moves == peer_moves => {
-                self.push(node, node, self.now + 1, Arrival::GiveUp { connection: dial, why: DialFailure::Myself });
-            }
-            Some((index, moves)) if index != node && self.network.can_dial(node, index) => {
-                self.send_packet(node, index, Arrival::Hello { dial, peer_moves, moves });
-                self.push(node, node, self.now + DIAL_TIMEOUT, Arrival::GiveUp { connection: dial, why: DialFailure::TimedOut });
-            }
-            _ => self.push(node, node, self.now + DIAL_TIMEOUT, Arrival::GiveUp { connection: dial, why: DialFailure::TimedOut }),
-        }
-    }
-
-    /// Sends a packet of a handshake, which is sent again when it is lost; gives its arrival.
-    fn send_packet(&mut self, from: u32, to: u32, what: Arrival) -> Option<u64> {
-        let at = self.arrival(from, to, 0)?;
-        self.push(from, to, at, what);
-        Some(at)
-    }
-
-    /// When something that is sent again until it arrives does arrive, and that first waits for its line; none when it never does.
-    fn arrival(&mut self, from: u32, to: u32, waits: u64) -> Option<u64> {
-        let start = match self.network.cut_between(from, to, self.now) {
-            Some((began, until)) if until - began < IDLE_TIMEOUT => until,
-            Some(_) => return None,
-            None => self.now,
-        };
-        let slot = &mut self.slots[from as usize];
-        match self.network.stream(from, to, slot.sequence + 1) {
-            Fate::After(micros) => Some(start.max(self.now + waits) + micros),
-            Fate::Breaks => {
-                // What is lost uses up its number too, or the next packet would share its fate.
-                slot.sequence += 1;
-                None
-            }
-        }
-    }
-
-    fn on_hello(&mut self, node: u32, from: u32, dial: Connection, peer_moves: u16, moves: u16) {
-        let slot = &mut self.slots[node as usize];
-        if slot.moves != moves {
-            return;
-        }
-        slot.last_connection += 1;
-        let accept = slot.last_connection;
-        let incarnation = u64::from(slot.life);
-        let end = End {
-            id: accept,
-            peer: from,
-            remote: dial,
-            incarnation: 0,
-            address: host::address(from, peer_moves),
-            stage: Stage::Answering,
-            clocks: Vec::new(),
-            opened: 0,
-        };
-        slot.ends.push(end);
-        self.note(self.now, node, from, 1, dial);
-        self.send_packet(node, from, Arrival::Welcome { dial, accept, incarnation });
-        self.push(node, node, self.now + DIAL_TIMEOUT, Arrival::GiveUp { connection: accept, why: DialFailure::TimedOut });
-    }
-
-    fn on_welcome(&mut self, node: u32, from: u32, dial: Connection, accept: Connection, incarnation: u64) {
-        let found = self.peers[from as usize];
-        let slot = &mut self.slots[node as usize];
-        let life = u64::from(slot.life);
-        let Some(end) = slot.end(dial) else { return };
-        let Stage::Dialing { expected } = end.stage else { return };
-        end.remote = accept;
-        end.incarnation = incarnation;
-        self.note(self.now, node, from, 2, dial);
-        if expected.is_some_and(|expected| expected != found) {
-            self.on_give_up(node, dial, DialFailure::WrongPeer(found));
-        } else {
-            self.send_packet(node, from, Arrival::Proof { accept, incarnation: life });
-        }
-    }
-
-    fn on_proof(&mut self, node: u32, from: u32, accept: Connection, incarnation: u64) {
-        let slot = &mut self.slots[node as usize];
-        let Some(end) = slot.end(accept) else { return };
-        if end.stage != Stage::Answering {
-            return;
-        }
-        end.stage = Stage::Open;
-        end.incarnation = incarnation;
-        let (remote, address) = (end.remote, end.address);
-        self.note(self.now, node, from, 3, accept);
-        let opened = self.send_packet(node, from, Arrival::Admitted { dial: remote });
-        if let Some(end) = self.slots[node as usize].end(accept) {
-            end.opened = opened.unwrap_or(u64::MAX);
-        }
-        self.fear_silence(node, from, accept);
-        let peer = self.peers[from as usize];
-        self.feed(node, Input::Connected { connection: accept, peer, incarnation, address, outbound: false });
-    }
-
-    fn on_admitted(&mut self, node: u32, from: u32, dial: Connection) {
-        let Some(end) = self.slots[node as usize].end(dial) else { return };
-        if !matches!(end.stage, Stage::Dialing { .. }) {
-            return;
-        }
-        end.stage = Stage::Open;
-        let (incarnation, address) = (end.incarnation, end.address);
-        self.note(self.now, node, from, 4, dial);
-        self.fear_silence(node, from, dial);
-        let peer = self.peers[from as usize];
-        self.feed(node, Input::Connected { connection: dial, peer, incarnation, address, outbound: true });
-    }
-
-    fn on_give_up(&mut self, node: u32, connection: Connection, why: DialFailure) {
-        let slot = &mut self.slots[node as usize];
-        if slot.end(connection).is_none_or(|end| matches!(end.stage, Stage::Open | Stage::Closing)) {
-            return;
-        }
-        let Some(end) = slot.take_end(connection) else { return };
-        self.note(self.now, node, end.peer, 5, connection);
-        if end.remote != 0 {
-            self.send_packet(node, end.peer, Arrival::Closed { connection: end.remote, unneeded: false });
-        }
-        if let Stage::Dialing { .. } = end.stage {
-            self.traffic.dials_failed += 1;
-            self.feed(node, Input::DialFailed { address: end.address, why });
-        }
-    }
-
-    /// A connection is gone; says whether it stood.
-    fn on_gone(&mut self, node: u32, connection: Connection, code: u64, unneeded: bool) -> bool {
-        let Some(end) = self.slots[node as usize].take_end(connection) else { return false };
-        self.note(self.now, node, end.peer, code, connection);
-        match end.stage {
-            Stage::Open | Stage::Closing => {
-                let peer = self.peers[end.peer as usize];
-                self.feed(node, Input::Disconnected { connection, peer, unneeded });
-            }
-            Stage::Dialing { .. } => {
-                self.traffic.dials_failed += 1;
-                self.feed(node, Input::DialFailed { address: end.address, why: DialFailure::Lost });
-            }
-            Stage::Answering => {}
-        }
-        end.stage == Stage::Open
-    }
-
-    fn send_frame(&mut self, node: u32, connection: Connection, channel: ChannelId, bytes: Bytes) {
-        self.traffic.frames += 1;
-        self.traffic.frame_bytes += bytes.len() as u64;
-        self.moved[node as usize].sent += bytes.len() as u64;
-        let Some((peer, remote, opened)) =
-            self.slots[node as usize].end(connection).filter(|end| end.stage == Stage::Open).map(|end| (end.peer, end.remote, end.opened))
-        else {
-            self.traffic.frames_lost += 1;
-            return;
-        };
-        let waits = self.network.leave(node, bytes.len(), self.now, Full::Wait).unwrap_or(0);
-        let arrival = self.arrival(node, peer, waits);
-        let Some(at) = arrival else {
-            self.traffic.frames_lost += 1;
-            if self.network.cut_between(node, peer, self.now).is_none() {
-                let silence = self.now + IDLE_TIMEOUT;
-                self.push(node, node, silence, Arrival::Silence { connection });
-                self.push(node, peer, silence, Arrival::Silence { connection: remote });
-            }
-            // Whatever follows on this channel waits behind the lost frame for ever.
-            self.delay(node, connection, channel, u64::MAX);
-            return;
-        };
-        let at = self.delay(node, connection, channel, at.max(opened));
-        let through = !self.network.has_lines_down();
-        if at < u64::MAX {
-            self.push(node, peer, at, Arrival::Frame { connection: remote, channel, bytes, through });
-        } else {
-            self.traffic.frames_lost += 1;
-        }
-    }
-
-    /// The arrival of a frame behind those that were sent before it.
-    fn delay(&mut self, node: u32, connection: Connection, channel: ChannelId, at: u64) -> u64 {
-        let Some(end) = self.slots[node as usize].end(connection) else { return at };
-        match end.clocks.iter_mut().find(|(known, _)| *known == channel) {
-            Some((_, clock)) => {
-                *clock = (*clock).max(at);
-                *clock
-            }
-            None => {
-                end.clocks.push((channel, at));
-                at
-            }
-        }
-    }
-
-    fn send_datagram(&mut self, node: u32, connection: Connection, bytes: Bytes) {
-        self.traffic.datagrams += 1;
-        self.traffic.datagram_bytes += bytes.len() as u64;
-        self.moved[node as usize].sent += bytes.len() as u64;
-        let slot = &mut self.slots[node as usize];
-        let sequence = slot.sequence + 1;
-        let Some((peer, remote)) = slot.end(connection).filter(|end| end.stage == Stage::Open).map(|end| (end.peer, end.remote)) else {
-            return;
-        };
-        if let Some(micros) = self.network.datagram(node, peer, sequence, bytes.len(), self.now) {
-            let through = !self.network.has_lines_down();
-            let second = self.network.double(node, peer, sequence).map(|micros| (micros, bytes.clone()));
-            self.push(node, peer, self.now + micros, Arrival::Datagram { connection: remote, bytes, through });
-            if let Some((micros, bytes)) = second {
-                self.push(node, peer, self.now + micros, Arrival::Datagram { connection: remote, bytes, through });
-            }
-        } else {
-            // As above: what is lost uses up its number.
-            self.slots[node as usize].sequence = sequence;
-        }
-    }
-
-    fn close(&mut self, node: u32, connection: Connection, unneeded: bool) {
-        let slot = &mut self.slots[node as usize];
-        let Some(end) = slot.end(connection).filter(|end| end.stage == Stage::Open) else { return };
-        end.stage = Stage::Closing;
-        let (peer, remote) = (end.peer, end.remote);
-        if self.send_packet(node, peer, Arrival::Closed { connection: remote, unneeded }).is_none() {
-            self.push(node, peer, self.now + IDLE_TIMEOUT, Arrival::Silence { connection: remote });
-        }
-        // The node hears of the end like of any other, after it has decided everything else that belongs to this input.
-        self.push(node, node, self.now + 1, Arrival::Closed { connection, unneeded });
-    }
-
-    // ---- Nodes ----
 
     fn feed(&mut self, node: u32, input: Input) {
         self.call(node, |host, now, scratch, effects| host.handle(input, now, scratch, effects));

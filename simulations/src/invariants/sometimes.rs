@@ -1,0 +1,64 @@
+//! What must happen in some of many runs: faults of every kind, and what the protocols have for them. If one never does, the runs do not try what they are for.
+
+use std::collections::BTreeMap;
+
+use crate::run::Outcome;
+
+/// Faults, as the schedule names them. They are counted by how often they had an effect.
+pub const FAULTS: [&str; 14] = [
+    "crash",
+    "restart",
+    "leave",
+    "strike",
+    "pause",
+    "slow",
+    "break",
+    "partition",
+    "one_way",
+    "bridge",
+    "clog",
+    "weather",
+    "clock",
+    "attack",
+];
+
+/// What the protocols do about them, and the metric that says how often.
+const ANSWERS: [(&str, &str); 8] = [
+    ("a link of the tree is cut after a duplicate", "prunes"),
+    ("a missing payload is asked for", "grafts"),
+    ("a member is suspected", "suspicions"),
+    ("a living member is held for dead, and comes back", "living_held_for_dead"),
+    ("a dead member is found out", "detection_max"),
+    ("a dial fails", "dials_failed"),
+    ("a packet is lost", "losses"),
+    ("a frame is lost with its connection", "frames_lost"),
+];
+
+/// How often what must happen sometimes did.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    /// By fault: in how many runs it had an effect, and how often altogether.
+    pub faults: BTreeMap<&'static str, (u64, u64)>,
+    /// By answer: in how many runs it was seen.
+    pub answers: BTreeMap<&'static str, u64>,
+}
+
+impl Coverage {
+    /// Adds a run.
+    pub fn add(&mut self, outcome: &Outcome) {
+        for fault in FAULTS {
+            let count = outcome.metric(fault).unwrap_or(0.0) as u64;
+            let (runs, sum) = self.faults.entry(fault).or_default();
+            (*runs, *sum) = (*runs + u64::from(count > 0), *sum + count);
+        }
+        for (answer, metric) in ANSWERS {
+            *self.answers.entry(answer).or_default() += u64::from(outcome.metric(metric).is_some_and(|value| value > 0.0));
+        }
+    }
+
+    /// What never happened.
+    pub fn never(&self) -> Vec<&'static str> {
+        let faults = self.faults.iter().filter(|(_, (runs, _))| *runs == 0).map(|(name, _)| *name);
+        faults.chain(self.answers.iter().filter(|(_, runs)| **runs == 0).map(|(name, _)| *name)).collect()
+    }
+}
