@@ -337,6 +337,10 @@ pub trait Host: Sized {
     fn set(&mut self, key: &str, value: Bytes, now: Now, scratch: &mut Self::Scratch, effects: &mut Vec<Effect>) -> bool;
     /// Removes a key; says whether there was one.
     fn remove(&mut self, key: &str, now: Now, scratch: &mut Self::Scratch, effects: &mut Vec<Effect>) -> bool;
+    /// Tells its application the input with this number; says whether it was told. A host without an application tells nobody.
+    fn tell(&mut self, _input: u32, _now: Now, _scratch: &mut Self::Scratch, _effects: &mut Vec<Effect>) -> bool {
+        false
+    }
     /// Says goodbye.
     fn leave(&mut self, now: Now, scratch: &mut Self::Scratch, effects: &mut Vec<Effect>);
 
@@ -472,7 +476,52 @@ impl RealNode {
         }
     }
 
-    fn act<T>(
+    /// What an input is to the node itself; none when nothing of it arrives.
+    pub(crate) fn input_of(&self, input: Input, effects: &mut Vec<Effect>) -> Option<node::Input> {
+        Some(match input {
+            Input::Disconnected { .. } if self.has(Plant::IgnoreDisconnects) => return None,
+            Input::Connected { connection, peer, incarnation, address, outbound } => node::Input::Connected {
+                connection: ConnectionId(connection),
+                peer,
+                incarnation,
+                address,
+                direction: if outbound { Direction::Outbound } else { Direction::Inbound },
+            },
+            Input::Disconnected { connection, peer, unneeded } => {
+                node::Input::Disconnected { connection: ConnectionId(connection), peer, unneeded }
+            }
+            Input::DialFailed { address, why } => {
+                let failure = match why {
+                    DialFailure::TimedOut => dial::DialFailure::TimedOut,
+                    DialFailure::WrongPeer(_) => dial::DialFailure::NotExpected,
+                    DialFailure::Myself => dial::DialFailure::Myself,
+                    DialFailure::Lost => dial::DialFailure::Broken,
+                };
+                node::Input::DialFailed { address, failure }
+            }
+            Input::Frame { channel: ChannelId::STATE, .. } if self.has(Plant::NeverRepairs) => return None,
+            Input::Frame { connection, channel, bytes } => {
+                // The frame goes through the decoder of a real stream: what does not survive that does not arrive.
+                let mut decoder = Decoder::new(limits::FRAME_BYTES_MAX);
+                decoder.push(bytes);
+                let Ok(Some(frame)) = decoder.next() else {
+                    let me = self.node.id();
+                    effects.push(Effect::Observed(Observation::Misbehaved { peer: me, rule: "undecodable frame" }));
+                    return None;
+                };
+                node::Input::Frame { connection: ConnectionId(connection), channel, frame }
+            }
+            Input::Datagram { connection, bytes } => node::Input::Datagram { connection: ConnectionId(connection), bytes },
+            Input::Discovered(addresses) => {
+                let candidates = addresses.into_iter().map(|address| Candidate { address, peer: None, keep: true }).collect();
+                node::Input::Discovered { source: "static", candidates }
+            }
+            Input::DeadlineReached => node::Input::DeadlineReached,
+        })
+    }
+
+    /// Lets the node act, and turns what it decided into effects.
+    pub(crate) fn act<T>(
         &mut self,
         now: Now,
         actions: &mut Vec<Action>,
@@ -524,47 +573,9 @@ impl Host for RealNode {
     }
 
     fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
-        let input = match input {
-            Input::Disconnected { .. } if self.has(Plant::IgnoreDisconnects) => return,
-            Input::Connected { connection, peer, incarnation, address, outbound } => node::Input::Connected {
-                connection: ConnectionId(connection),
-                peer,
-                incarnation,
-                address,
-                direction: if outbound { Direction::Outbound } else { Direction::Inbound },
-            },
-            Input::Disconnected { connection, peer, unneeded } => {
-                node::Input::Disconnected { connection: ConnectionId(connection), peer, unneeded }
-            }
-            Input::DialFailed { address, why } => {
-                let failure = match why {
-                    DialFailure::TimedOut => dial::DialFailure::TimedOut,
-                    DialFailure::WrongPeer(_) => dial::DialFailure::NotExpected,
-                    DialFailure::Myself => dial::DialFailure::Myself,
-                    DialFailure::Lost => dial::DialFailure::Broken,
-                };
-                node::Input::DialFailed { address, failure }
-            }
-            Input::Frame { channel: ChannelId::STATE, .. } if self.has(Plant::NeverRepairs) => return,
-            Input::Frame { connection, channel, bytes } => {
-                // The frame goes through the decoder of a real stream: what does not survive that does not arrive.
-                let mut decoder = Decoder::new(limits::FRAME_BYTES_MAX);
-                decoder.push(bytes);
-                let Ok(Some(frame)) = decoder.next() else {
-                    let me = self.node.id();
-                    effects.push(Effect::Observed(Observation::Misbehaved { peer: me, rule: "undecodable frame" }));
-                    return;
-                };
-                node::Input::Frame { connection: ConnectionId(connection), channel, frame }
-            }
-            Input::Datagram { connection, bytes } => node::Input::Datagram { connection: ConnectionId(connection), bytes },
-            Input::Discovered(addresses) => {
-                let candidates = addresses.into_iter().map(|address| Candidate { address, peer: None, keep: true }).collect();
-                node::Input::Discovered { source: "static", candidates }
-            }
-            Input::DeadlineReached => node::Input::DeadlineReached,
-        };
-        self.act(now, actions, effects, |node, actions| node.handle(input, now, actions));
+        if let Some(input) = self.input_of(input, effects) {
+            self.act(now, actions, effects, |node, actions| node.handle(input, now, actions));
+        }
     }
 
     fn next_deadline(&self) -> Option<Time> {

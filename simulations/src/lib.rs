@@ -11,9 +11,11 @@
 //! 4. [`plan`], [`settings`], [`scenarios`], `file` (a feature), [`swarm`]: a run as data, what people may set, the presets, files that change them, and runs drawn at random.
 //! 5. [`run`](mod@run), [`report`], [`minimize`](mod@minimize): one run from its plan to its outcome, what people look at, a page with plots and tables, and the search for the smallest plan
 //!    that fails in the same way.
-//! 6. [`scale`](mod@scale): the overlay alone, for sizes that whole nodes do not reach.
-//! 7. `command` (a feature): the command line. It is the only module here that performs input and output.
+//! 6. [`app`]: an application of your own on every node of a run.
+//! 7. [`scale`](mod@scale): the overlay alone, for sizes that whole nodes do not reach.
+//! 8. `command` (a feature): the command line. It is the only module here that performs input and output.
 
+pub mod app;
 #[cfg(feature = "command")]
 pub mod command;
 pub mod digest;

@@ -215,9 +215,10 @@ fn played<'a, H: Host>(plan: &'a Plan, progress: &mut dyn FnMut(Progress)) -> Re
     Ok(run)
 }
 
-struct Run<'a, H: Host> {
+/// A run under way.
+pub(crate) struct Run<'a, H: Host> {
     plan: &'a Plan,
-    world: World<H>,
+    pub(crate) world: World<H>,
     record: Record,
     invariants: Vec<Box<dyn Invariant>>,
     seen: Vec<Seen>,
@@ -226,15 +227,19 @@ struct Run<'a, H: Host> {
     last_start: Option<u64>,
     formed_at: Option<u64>,
     settled_at: Option<u64>,
-    failure: Option<Failure>,
+    pub(crate) failure: Option<Failure>,
 }
 
 impl<'a, H: Host> Run<'a, H> {
     fn new(plan: &'a Plan) -> Result<Self, String> {
-        let params = H::params(&plan.tuning)?;
+        Ok(Self::with(plan, H::params(&plan.tuning)?))
+    }
+
+    /// A run whose nodes have these parameters, whatever the plan says.
+    pub(crate) fn with(plan: &'a Plan, params: H::Params) -> Self {
         let bounds = Bounds { neighbors_max: H::neighbors_max(&params, plan.setup.nodes) };
         let starts = plan.schedule.entries().iter().filter(|entry| matches!(entry.what, Happening::Start { .. }));
-        Ok(Run {
+        Run {
             plan,
             world: World::<H>::new(plan.setup.clone(), params, plan.schedule.clone()),
             record: Record::new(plan.setup.nodes),
@@ -245,11 +250,11 @@ impl<'a, H: Host> Run<'a, H> {
             formed_at: None,
             settled_at: None,
             failure: None,
-        })
+        }
     }
 
     /// Plays one second of virtual time; says whether the run goes on after it.
-    fn second(&mut self, second: u64, progress: &mut dyn FnMut(Progress)) -> bool {
+    pub(crate) fn second(&mut self, second: u64, progress: &mut dyn FnMut(Progress)) -> bool {
         let now = (second + 1) * SECOND;
         self.world.run_until(now);
         self.digests.push(self.world.digest());
@@ -392,7 +397,12 @@ impl<'a, H: Host> Run<'a, H> {
         metrics
     }
 
-    fn outcome(mut self) -> Outcome {
+    fn outcome(self) -> Outcome {
+        self.end().0
+    }
+
+    /// What the run gave, and the world as it is in the end.
+    pub(crate) fn end(mut self) -> (Outcome, World<H>) {
         let metrics = self.metrics();
         if self.failure.is_none() {
             self.failure = self.plan.expectations.iter().find_map(|expectation| {
@@ -415,7 +425,7 @@ impl<'a, H: Host> Run<'a, H> {
                 Kind::Eventually => invariant.check(&self.world, &self.record).is_ok(),
             },
         };
-        Outcome {
+        let outcome = Outcome {
             scenario: self.plan.scenario.clone(),
             seed: self.plan.setup.seed,
             nodes: self.plan.setup.nodes,
@@ -427,7 +437,8 @@ impl<'a, H: Host> Run<'a, H> {
             metrics,
             failure: self.failure,
             digests: self.digests,
-        }
+        };
+        (outcome, self.world)
     }
 }
 

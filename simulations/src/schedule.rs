@@ -163,6 +163,13 @@ pub enum Happening {
         /// The number of the key.
         key: u32,
     },
+    /// The application of a node is told something by its owner.
+    Tell {
+        /// Which.
+        node: u32,
+        /// The number of the input, counted from 0 over the whole schedule.
+        input: u32,
+    },
 }
 
 /// What makes a node important to the others.
@@ -208,6 +215,7 @@ impl Happening {
             Happening::Send { .. } => "send",
             Happening::Write { .. } => "write",
             Happening::Remove { .. } => "remove",
+            Happening::Tell { .. } => "tell",
         }
     }
 
@@ -219,6 +227,7 @@ impl Happening {
                 | Happening::Send { .. }
                 | Happening::Write { .. }
                 | Happening::Remove { .. }
+                | Happening::Tell { .. }
                 | Happening::Leave { .. }
         )
     }
@@ -238,7 +247,8 @@ impl Happening {
             | Happening::Broadcast { node, .. }
             | Happening::Send { node, .. }
             | Happening::Write { node, .. }
-            | Happening::Remove { node, .. } => Some(*node),
+            | Happening::Remove { node, .. }
+            | Happening::Tell { node, .. } => Some(*node),
             Happening::Strike { .. }
             | Happening::Partition { .. }
             | Happening::Clog { .. }
@@ -289,7 +299,8 @@ impl Happening {
             | Happening::Attack { node, .. }
             | Happening::Broadcast { node, .. }
             | Happening::Write { node, .. }
-            | Happening::Remove { node, .. } => one(node),
+            | Happening::Remove { node, .. }
+            | Happening::Tell { node, .. } => one(node),
             Happening::Send { node, to, .. } => one(node) && one(to),
             Happening::Strike { .. } | Happening::Calm => true,
             Happening::Partition { groups, bridges, .. } => {

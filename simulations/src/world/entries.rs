@@ -42,6 +42,7 @@ impl<H: Host> World<H> {
             Happening::Send { node, to, message } => self.send(node, to, message),
             Happening::Write { node, key, write } => self.write(node, key, write),
             Happening::Remove { node, key } => self.remove(node, key),
+            Happening::Tell { node, input } => self.tell(node, input),
         };
         if effective {
             *self.happened.entry(name).or_default() += 1;
@@ -150,5 +151,9 @@ impl<H: Host> World<H> {
             self.see(node, Sight::Removed { key });
         }
         removed
+    }
+
+    fn tell(&mut self, node: u32, input: u32) -> bool {
+        !self.slots[node as usize].leaving && self.call(node, |host, now, scratch, effects| host.tell(input, now, scratch, effects))
     }
 }

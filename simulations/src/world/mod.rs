@@ -527,6 +527,11 @@ impl<H: Host> World<H> {
         self.slots.iter().filter(|slot| slot.host.is_some()).count()
     }
 
+    /// What the nodes share.
+    pub(crate) fn scratch(&self) -> &H::Scratch {
+        &self.scratch
+    }
+
     /// A living node.
     pub fn host(&self, node: u32) -> Option<&H> {
         self.slots.get(node as usize)?.host.as_ref()
