@@ -104,6 +104,7 @@ enum Do {
     Greet,
     SendTo(PeerId),
     Wait(Duration),
+    Count(u64),
     Panic,
 }
 
@@ -133,6 +134,7 @@ impl Application for Everything {
                 context.send_guaranteed(to, ChannelId::DATA, "for sure").unwrap();
             }
             Do::Wait(time) => context.set_alarm(7, time),
+            Do::Count(count) => (0..count).for_each(|number| context.output(Saw::Alarm(number))),
             Do::Panic => panic!("as I was told"),
         }
     }
@@ -197,5 +199,21 @@ fn callbacks_come_and_a_panic_ends_the_application_alone() {
         let mut watch = a.node().state().watch("still").await.unwrap();
         assert_eq!(watch.next().await.unwrap().value, Some(Bytes::from_static(b"there")));
         assert_eq!(b.node().neighbors().await.unwrap(), [at_a]);
+    });
+}
+
+#[test]
+fn an_owner_that_falls_behind_is_told_how_much_it_lost() {
+    run(async {
+        let mut a = on_loopback().start_with(Everything).await.unwrap();
+        assert_eq!(a.next().await, Some(Saw::Start));
+        a.tell(Do::Count(16_400)).await.unwrap();
+        // Answered after it.
+        a.tell(Do::Wait(Duration::ZERO)).await.unwrap();
+        a.node().state().set("told", "both").await.unwrap();
+        let first = a.next().await;
+        assert!(matches!(first, Some(Saw::Alarm(number)) if number >= 16), "{first:?}");
+        assert!(a.lost() >= 16);
+        wait_for(&mut a, |saw| *saw == Saw::Alarm(7)).await;
     });
 }
