@@ -227,6 +227,7 @@ mod tests {
         assert_eq!(faults(&smaller.plan), 1);
         assert!(smaller.plan.schedule.count("start") <= 2, "the victim and the writer, who may be the same");
         assert_eq!(smaller.failure.what, "both");
+        assert_eq!(smaller.plan.check(), Ok(()), "it can be read again");
     }
 
     #[test]

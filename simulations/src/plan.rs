@@ -9,6 +9,9 @@ use crate::scenarios;
 use crate::schedule::{Happening, Schedule};
 use crate::world::Setup;
 
+/// Numbers of broadcasts are below this: there is a place for each.
+const MESSAGES_MAX: usize = 1_000_000;
+
 /// Microseconds in a second.
 pub const SECOND: u64 = 1_000_000;
 
@@ -95,7 +98,7 @@ impl Plan {
             });
             must(!strangers.get(), &format!("entry {} of its schedule names a node that there is not", index + 1))?;
         }
-        must(self.schedule.messages() <= entries.len(), "a broadcast has a number that is above that of all broadcasts")?;
+        must(self.schedule.messages() <= MESSAGES_MAX, &format!("a broadcast has a number above {MESSAGES_MAX}"))?;
         must(self.setup.plant.is_none_or(|(node, _)| node < *nodes), "its bug is planted in a node that there is not")
     }
 

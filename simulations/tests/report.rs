@@ -72,3 +72,45 @@ fn what_takes_one_seed_says_so() {
         assert!(String::from_utf8_lossy(&done.stderr).contains("one seed"));
     }
 }
+
+/// A bug that shows after a restart, in a run that is made small, written, and run again: the same failure, with the exit code of its class.
+#[test]
+fn what_minimize_writes_fails_in_the_same_way() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("minimize");
+    std::fs::create_dir_all(&folder).unwrap();
+    let made = sim(
+        &folder,
+        &["minimize", "swarm", "--seed", "64", "--plant", "stale-incarnation", "--out", "small.json", "--quiet", "--json", "-"],
+    );
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+    let (nodes, faults) = (json["after"]["nodes"].as_u64().unwrap(), json["after"]["faults"].as_u64().unwrap());
+    assert!(nodes <= 4 && faults <= 3, "{}", json["after"]);
+    let again = sim(&folder, &["replay", "small.json", "--quiet"]);
+    assert_eq!(again.status.code(), Some(4), "{}", String::from_utf8_lossy(&again.stderr));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("delivered_to_all_survivors"));
+}
+
+#[test]
+fn a_file_is_swept_and_two_variants_are_compared() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("variants");
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = "scenario = \"broadcast\"\nnodes = 8\nseeds = \"1..4\"\n[set]\nmessages = 5\n[sweep]\nlatency = [\"10ms\", \"80ms\"]\n";
+    std::fs::write(folder.join("a.toml"), file).unwrap();
+    let swept = sim(&folder, &["run", "a.toml", "--threads", "2", "--quiet", "--json", "-"]);
+    assert!(swept.status.success(), "{}", String::from_utf8_lossy(&swept.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&swept.stdout).unwrap();
+    let p50 = |index: usize| json["combinations"][index]["metrics"]["latency_p50"]["mean"].as_f64().unwrap();
+    assert!(json["combinations"][1]["set"][0] == "latency=80ms" && p50(1) > 3.0 * p50(0), "{json}");
+
+    let compare = |more: &[&str]| sim(&folder, &[&["compare", "a.toml", "--set", "latency=10ms", "--quiet"], more].concat());
+    let same = compare(&[]);
+    assert!(same.status.success(), "{}", String::from_utf8_lossy(&same.stderr));
+    let worse = compare(&["--set-other", "latency=80ms", "--metric", "latency_p50"]);
+    assert_eq!(worse.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&worse.stderr).contains("latency_p50"));
+    let better = compare(&["--set-other", "latency=5ms", "--metric", "latency_p50"]);
+    assert!(better.status.success(), "{}", String::from_utf8_lossy(&better.stderr));
+    let mistake = sim(&folder, &["compare", "a.toml", "--quiet"]);
+    assert_eq!(mistake.status.code(), Some(1), "it sweeps");
+}

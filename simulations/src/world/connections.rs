@@ -178,7 +178,9 @@ impl<H: Host> World<H> {
         let arrival = self.arrival(node, peer, waits);
         let Some(at) = arrival else {
             self.traffic.frames_lost += 1;
-            if self.network.cut_between(node, peer, self.now).is_none() {
+            // A cut that outlasts the idle timeout ends the connection by itself; under a shorter one it was the losses.
+            let is_cut = self.network.cut_between(node, peer, self.now).is_some_and(|(began, until)| until - began >= IDLE_TIMEOUT);
+            if !is_cut {
                 let silence = self.now + IDLE_TIMEOUT;
                 self.push(node, node, silence, Arrival::Silence { connection });
                 self.push(node, peer, silence, Arrival::Silence { connection: remote });
