@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::host::Host;
 use crate::invariants::{self, Bounds, Invariant, Kind, Violation};
+use crate::network::Measured;
 use crate::plan::{Plan, SECOND};
 use crate::record::{Record, Totals};
 use crate::report::metrics::{self, Results};
@@ -390,6 +391,17 @@ impl<'a, H: Host> Run<'a, H> {
         put("frames", traffic.frames as f64, "");
         put("frames_lost", traffic.frames_lost as f64, "");
         put("datagrams", traffic.datagrams as f64, "");
+        let Measured { sent, lost, arrived, micros, micros_model, up_max, down_max } = self.world.measured();
+        if arrived > 0 {
+            put("datagram_loss", lost as f64 / sent as f64, "");
+            put("datagram_latency", micros as f64 / arrived as f64 / 1e3, "ms");
+            put("datagram_latency_model", micros_model / arrived as f64 / 1e3, "ms");
+        }
+        for (name, bytes) in [("line_up_max", up_max), ("line_down_max", down_max)] {
+            if bytes > 0 {
+                put(name, bytes as f64 * 8.0 / 1e3, "kbit/s");
+            }
+        }
         put("dials", traffic.dials as f64, "");
         put("dials_failed", traffic.dials_failed as f64, "");
         let node_seconds = seconds(self.world.now()) * f64::from(self.plan.setup.nodes);

@@ -50,6 +50,26 @@ fn every_network_lets_messages_through() {
     }
 }
 
+/// What the report says of the network is what was configured, within 2 %.
+#[test]
+fn the_network_is_measured_to_be_what_the_model_says() {
+    let near = |what: &str, found: f64, expected: f64| assert!((found / expected - 1.0).abs() < 0.02, "{what}: {found}, not {expected}");
+    for (network, loss) in [("pair", 0.2), ("regions", 0.1), ("lan", 0.3)] {
+        let set = [format!("network={network}"), format!("loss={loss}"), "work=60s".to_owned(), "retention=30s".to_owned()];
+        let plan = Scenario::named("broadcast").expect("a preset").plan(16, 1, &set).expect("settings that fit");
+        let outcome = play(&plan);
+        let metric = |name| outcome.metric(name).expect("it was measured");
+        near("loss", metric("datagram_loss"), loss);
+        near("latency", metric("datagram_latency"), metric("datagram_latency_model"));
+    }
+    // More than lines of 300 kbit/s carry, in payloads that are small beside a second of them.
+    let plan = plan("broadcast", 8, 1, &["bytes=300", "messages=1500", "work=10s", "up=300", "down=300", "queue=200000", "settle=300s"]);
+    let outcome = play(&plan);
+    for name in ["line_up_max", "line_down_max"] {
+        near(name, outcome.metric(name).expect("there are lines"), 300.0);
+    }
+}
+
 #[test]
 fn a_full_mesh_does_the_same() {
     let plan = plan("partition", 8, 4, &["topology=mesh"]);

@@ -40,6 +40,27 @@ pub(super) struct Line {
     pub(super) down: u64,
     /// Packets that the node has sent.
     pub(super) packets: u64,
+    pub(super) up_meter: Meter,
+    pub(super) down_meter: Meter,
+}
+
+/// The bytes of a second.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Meter {
+    second: u64,
+    bytes: u64,
+}
+
+impl Meter {
+    /// Adds bytes that are through at a moment in microseconds; gives those of its second so far. Must be told in the order of time.
+    pub(super) fn add(&mut self, at: u64, bytes: usize) -> u64 {
+        let second = at / 1_000_000;
+        if second != self.second {
+            *self = Meter { second, bytes: 0 };
+        }
+        self.bytes += bytes as u64;
+        self.bytes
+    }
 }
 
 /// Lets bytes through one direction of a line at a moment in microseconds; gives after how many more they are through, and none when they are dropped.

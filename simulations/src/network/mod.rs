@@ -74,6 +74,25 @@ const BURST: u64 = 10;
 const BURST_LOSS: u64 = 11;
 const CLASS: u64 = 12;
 
+/// What became of the datagrams of a run until its quiet phase, and how fast the lines were.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// Datagrams that were sent.
+    pub sent: u64,
+    /// Those of them that were lost, for whatever reason.
+    pub lost: u64,
+    /// Those that nodes had received by then.
+    pub arrived: u64,
+    /// How long these took altogether, from node to node, in microseconds.
+    pub micros: u64,
+    /// How long they would have taken by the model alone: the latency of their pairs, and the mean of what is drawn for each packet.
+    pub micros_model: f64,
+    /// The most that any line carried to the network in a second, in bytes.
+    pub up_max: u64,
+    /// The same from the network.
+    pub down_max: u64,
+}
+
 /// The network between the nodes.
 #[derive(Clone, Debug)]
 pub struct Network {
@@ -87,6 +106,8 @@ pub struct Network {
     weather: Vec<Weather>,
     /// Datagrams that were lost, and packets of streams that had to be sent again.
     pub(crate) losses: u64,
+    measured: Measured,
+    is_calm: bool,
 }
 
 impl Network {
@@ -111,6 +132,23 @@ impl Network {
             cuts: Vec::new(),
             weather: Vec::new(),
             losses: 0,
+            measured: Measured::default(),
+            is_calm: false,
+        }
+    }
+
+    /// What was measured until the quiet phase.
+    pub fn measured(&self) -> Measured {
+        self.measured
+    }
+
+    /// Takes note of a datagram that a node received, and how long it was under way.
+    pub(crate) fn arrived(&mut self, from: u32, to: u32, micros: u64) {
+        if !self.is_calm {
+            let Trouble { reorder, reorder_by, .. } = self.shape.trouble;
+            self.measured.arrived += 1;
+            self.measured.micros += micros;
+            self.measured.micros_model += self.latency(from, to) as f64 + self.link.jitter as f64 / 2.0 + reorder * reorder_by as f64;
         }
     }
 
@@ -163,12 +201,14 @@ impl Network {
             held = held.max(cut.until - now);
             is_cut |= !cut.holds;
         }
+        self.measured.sent += u64::from(!self.is_calm);
         match waits {
             Some(waits) if !taken && !is_cut && !self.is_lost(DATAGRAM, loss, from, to, sequence, 0) => {
                 Some(waits.max(held) + self.once(JITTER, from, to, sequence, now))
             }
             _ => {
                 self.losses += 1;
+                self.measured.lost += u64::from(!self.is_calm);
                 None
             }
         }
@@ -185,7 +225,10 @@ impl Network {
         if up == 0 {
             return Some(0);
         }
-        line::pass(&mut self.lines[from as usize].up, up, queue, bytes, now, full)
+        let line = &mut self.lines[from as usize];
+        let waits = line::pass(&mut line.up, up, queue, bytes, now, full)?;
+        self.measured.up_max = self.measured.up_max.max(line.up_meter.add(now + waits, bytes));
+        Some(waits)
     }
 
     /// Whether nodes receive over a line that takes time.
@@ -199,9 +242,13 @@ impl Network {
         if down == 0 {
             return Some(0);
         }
-        let waits = line::pass(&mut self.lines[to as usize].down, down, queue, bytes, now, full);
-        self.losses += u64::from(waits.is_none());
-        waits
+        let line = &mut self.lines[to as usize];
+        let Some(waits) = line::pass(&mut line.down, down, queue, bytes, now, full) else {
+            self.losses += 1;
+            return None;
+        };
+        self.measured.down_max = self.measured.down_max.max(line.down_meter.add(now + waits, bytes));
+        Some(waits)
     }
 
     /// Whether a dial from one node gets through to another.
@@ -255,6 +302,7 @@ impl Network {
 
     /// Nothing is lost from now on, and nothing keeps nodes apart.
     pub(crate) fn calm(&mut self) {
+        self.is_calm = true;
         self.link.loss = 0.0;
         self.shape.trouble.burst = None;
         self.cuts.clear();

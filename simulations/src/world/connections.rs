@@ -225,9 +225,9 @@ impl<H: Host> World<H> {
         if let Some(micros) = self.network.datagram(node, peer, sequence, bytes.len(), self.now) {
             let through = !self.network.has_lines_down();
             let second = self.network.double(node, peer, sequence, self.now).map(|micros| (micros, bytes.clone()));
-            self.push(node, peer, self.now + micros, Arrival::Datagram { connection: remote, bytes, through });
+            self.push(node, peer, self.now + micros, Arrival::Datagram { connection: remote, bytes, sent: self.now, through });
             if let Some((micros, bytes)) = second {
-                self.push(node, peer, self.now + micros, Arrival::Datagram { connection: remote, bytes, through });
+                self.push(node, peer, self.now + micros, Arrival::Datagram { connection: remote, bytes, sent: self.now, through });
             }
         } else {
             // As above: what is lost uses up its number.

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Digest, hash_bytes};
 use crate::host::{self, Connection, DialFailure, Effect, Host, Input, Observation, Plant, Tally};
 use crate::invariants::View;
-use crate::network::{Full, Link, Network, Shape};
+use crate::network::{Full, Link, Measured, Network, Shape};
 use crate::schedule::{SCHEDULE, Schedule};
 use crate::wheel::{Event, Wheel};
 
@@ -182,40 +182,19 @@ enum Arrival {
     /// A deadline of the node itself.
     Wake,
     /// The first packet of a dial.
-    Hello {
-        dial: Connection,
-        peer_moves: u16,
-        moves: u16,
-    },
+    Hello { dial: Connection, peer_moves: u16, moves: u16 },
     /// Its answer.
-    Welcome {
-        dial: Connection,
-        accept: Connection,
-        incarnation: u64,
-    },
+    Welcome { dial: Connection, accept: Connection, incarnation: u64 },
     /// The dialer's proof of admission.
-    Proof {
-        accept: Connection,
-        incarnation: u64,
-    },
+    Proof { accept: Connection, incarnation: u64 },
     /// The proof of the other side.
-    Admitted {
-        dial: Connection,
-    },
+    Admitted { dial: Connection },
     /// A handshake took too long, or cannot succeed.
-    GiveUp {
-        connection: Connection,
-        why: DialFailure,
-    },
+    GiveUp { connection: Connection, why: DialFailure },
     /// The other side closed the connection.
-    Closed {
-        connection: Connection,
-        unneeded: bool,
-    },
+    Closed { connection: Connection, unneeded: bool },
     /// Nothing was heard of the other side for the idle timeout.
-    Silence {
-        connection: Connection,
-    },
+    Silence { connection: Connection },
     Frame {
         connection: Connection,
         channel: ChannelId,
@@ -226,12 +205,12 @@ enum Arrival {
     Datagram {
         connection: Connection,
         bytes: Bytes,
+        /// When it was sent.
+        sent: u64,
         through: bool,
     },
     /// A node that said goodbye stops.
-    Stop {
-        life: u32,
-    },
+    Stop { life: u32 },
     /// An entry of the schedule.
     Entry,
 }
@@ -505,6 +484,11 @@ impl<H: Host> World<H> {
         self.network.losses
     }
 
+    /// What was measured of the network.
+    pub fn measured(&self) -> Measured {
+        self.network.measured()
+    }
+
     /// How many entries of the schedule had an effect, by name.
     pub fn happened(&self, name: &str) -> u64 {
         self.happened.get(name).copied().unwrap_or(0)
@@ -612,7 +596,8 @@ impl<H: Host> World<H> {
                 }
                 _ => self.traffic.frames_lost += 1,
             },
-            Arrival::Datagram { connection, bytes, .. } => {
+            Arrival::Datagram { connection, bytes, sent, .. } => {
+                self.network.arrived(from, to, at - sent);
                 if slot.end(connection).is_some_and(|end| end.stage == Stage::Open) {
                     self.moved[to as usize].received += bytes.len() as u64;
                     self.note(at, to, from, 9, hash_bytes(&bytes));
