@@ -23,6 +23,7 @@ fn the_first_seeds_hold() {
 ///   or nobody has room, so the overlay stays in pieces although all know all.
 /// - When a node loses all its links at once, and another right after, all of them forget one another as dead. Two pairs found together again and had nobody else to try.
 /// - Of the simulator: losses that break a connection while a short cut delays it were taken for the cut, and the connection stood for ever and carried nothing.
+/// - A slow node put its probes off once more with each input that had piled up, until it probed nobody for minutes, and held a dead member for alive.
 #[test]
 fn what_once_failed_holds() {
     for (name, text) in [
@@ -31,6 +32,7 @@ fn what_once_failed_holds() {
         ("small-views-1287", include_str!("plans/small-views-1287.json")),
         ("all-links-lost-110", include_str!("plans/all-links-lost-110.json")),
         ("losses-under-a-short-cut-1295", include_str!("plans/losses-under-a-short-cut-1295.json")),
+        ("slow-and-cut-off-4864", include_str!("plans/slow-and-cut-off-4864.json")),
     ] {
         let plan: Plan = serde_json::from_str(text).expect("a plan");
         assert_eq!(plan.check(), Ok(()));

@@ -223,6 +223,8 @@ pub struct State<I: Identifier + Serialize + DeserializeOwned> {
     suspicions: BTreeMap<I, Suspicion<I>>,
     hints: BTreeMap<I, Hint<I>>,
     hints_left: Bucket,
+    /// Up to when lateness has been allowed for.
+    allowed: Time,
 
     links: BTreeMap<I, Link<I>>,
     asked: VecDeque<Asked<I>>,
@@ -257,6 +259,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             suspicions: BTreeMap::new(),
             hints: BTreeMap::new(),
             hints_left: Bucket::full(now),
+            allowed: now,
             links: BTreeMap::new(),
             asked: VecDeque::new(),
             tables_left: Bucket::full(now),
@@ -713,10 +716,12 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     /// the time that the answers that wait to be read may take.
     fn allow_for_lateness(&mut self, now: Time) {
         let Some(due) = self.timers.next_deadline() else { return };
-        let late = now.since(due);
+        // What was allowed for is allowed for once: inputs that have piled up come before the deadline that is late, and each would put everything off again.
+        let late = now.since(due.max(self.allowed));
         if late <= self.params.lateness_max() {
             return;
         }
+        self.allowed = now;
         self.counters.freezes += 1;
         let shift = late + self.params.config().probe_rtt;
         let foca = Kind::ALL.into_iter().map(Key::Foca);

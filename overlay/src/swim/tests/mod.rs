@@ -110,6 +110,22 @@ fn a_process_that_stood_still_for_two_seconds_is_no_failure() {
     assert!(suspected > 0, "the freeze was noticed in some run");
 }
 
+/// What has piled up comes before the deadline that is late. Were everything put off again with each of those inputs, a node that is slow for some seconds would probe nobody for minutes.
+#[test]
+fn lateness_is_allowed_for_once() {
+    let mut net = Network::formed(5, 1);
+    let state = &mut net.hosts.get_mut(&2).unwrap().state;
+    let due = state.timers.get(&Key::Foca(Kind::ProbeRandomMember)).unwrap();
+    let late = state.next_deadline().unwrap() + secs(1);
+    let mut actions = Vec::new();
+    for input in 0..200 {
+        state.handle(Input::Disconnected(99), late + ms(input), &mut actions);
+    }
+    let put_off = state.timers.get(&Key::Foca(Kind::ProbeRandomMember)).unwrap().since(due);
+    assert!((secs(1)..secs(2)).contains(&put_off), "{put_off:?}");
+    assert_eq!(state.counters().freezes, 1);
+}
+
 #[test]
 fn a_process_that_stood_still_for_long_comes_back() {
     let mut net = Network::formed(5, 3);
