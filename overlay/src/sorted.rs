@@ -16,7 +16,8 @@ const MANY_MIN: usize = 16;
 #[derive(Clone, Debug)]
 pub(crate) enum Sorted<K, V> {
     Few(Vec<(K, V)>),
-    Many(BTreeMap<K, V>),
+    /// Boxed, so that the form that is usual is all that the map takes.
+    Many(Box<BTreeMap<K, V>>),
 }
 
 /// A set in order.
@@ -93,7 +94,7 @@ impl<K: Copy + Ord, V> Sorted<K, V> {
             Err(_) if few.len() == FEW_MAX => {
                 let mut many: BTreeMap<K, V> = std::mem::take(few).into_iter().collect();
                 many.insert(key, value);
-                *self = Sorted::Many(many);
+                *self = Sorted::Many(Box::new(many));
             }
             Err(at) => {
                 reserve(few);
@@ -114,7 +115,7 @@ impl<K: Copy + Ord, V> Sorted<K, V> {
             Sorted::Many(many) => {
                 let value = many.remove(key)?;
                 if many.len() < MANY_MIN {
-                    *self = Sorted::Few(std::mem::take(many).into_iter().collect());
+                    *self = Sorted::Few(std::mem::take(&mut **many).into_iter().collect());
                 }
                 Some(value)
             }

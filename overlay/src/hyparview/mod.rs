@@ -46,6 +46,7 @@ use rand::seq::{IteratorRandom, SliceRandom};
 
 use crate::identifier::Identifier;
 use crate::sorted::reserve;
+use crate::tally::Tally;
 use crate::topology::{Action, DownReason, Input, Message as TopologyMessage};
 
 mod config;
@@ -206,7 +207,7 @@ pub struct State<I> {
     /// Where the last shuffles that came by began.
     origins: VecDeque<I>,
     has_left: bool,
-    counters: Counters,
+    counters: Tally<Counters>,
     timers: Deadlines,
 }
 
@@ -236,7 +237,7 @@ impl<I: Identifier> State<I> {
             heals_granted: Rate::default(),
             origins: VecDeque::new(),
             has_left: false,
-            counters: Counters::default(),
+            counters: Tally::new(),
             timers: Deadlines::new(),
             params,
         }
@@ -268,6 +269,11 @@ impl<I: Identifier> State<I> {
         &self.active
     }
 
+    /// The number of the link to a neighbor; both sides hold the same.
+    pub fn link(&self, peer: I) -> Option<u32> {
+        self.link_of(peer)
+    }
+
     /// The passive view, in order.
     pub fn passive(&self) -> impl Iterator<Item = I> + '_ {
         self.passive.iter()
@@ -287,12 +293,18 @@ impl<I: Identifier> State<I> {
             + self.storm.len()
             + usize::from(self.requests_left)
             + usize::from(self.has_left);
-        (lens + cold) as u64 + self.timers.warm() + self.counters.refusals + self.counters.unasked + self.fill_after.as_nanos()
+        (lens + cold) as u64 ^ self.timers.warm() ^ self.fill_after.as_nanos()
     }
 
-    /// What has happened so far.
+    /// What has happened so far; zeros in a node that [counts nothing](Self::uncounted).
     pub fn counters(&self) -> Counters {
-        self.counters
+        self.counters.read().copied().unwrap_or_default()
+    }
+
+    /// The same node without counters, for a driver of so many nodes that nobody looks at one.
+    pub fn uncounted(mut self) -> Self {
+        self.counters = Tally::nothing();
+        self
     }
 
     fn on_received(&mut self, from: I, message: TopologyMessage<I>, now: Time, actions: &mut Vec<Action<I>>) {

@@ -46,7 +46,7 @@ impl<I: Identifier> State<I> {
                 self.fill(now, actions);
             }
             // Of a shuffle that was given up on, or of an earlier life of this node: no fault, and nothing is learned from it.
-            None => self.counters.unasked += 1,
+            None => self.counters.count(|counters| counters.unasked += 1),
         }
     }
 

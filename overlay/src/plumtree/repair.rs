@@ -65,7 +65,7 @@ impl<I: Identifier> State<I> {
     pub(super) fn on_ihave(&mut self, from: I, link: LinkNews, groups: &[Group<I>], now: Time, actions: &mut Vec<Action<I>>) {
         if self.find(&from).is_err() {
             // The two sides of a link do not come up in the same instant. Once it is our neighbor, we ask it to say this again.
-            self.counters.strangers_ignored += 1;
+            self.counters.count(|counters| counters.strangers_ignored += 1);
             self.early.retain(|(early, _)| *early != from);
             if self.early.len() == EARLY_MAX {
                 self.early.remove(0);
@@ -89,7 +89,7 @@ impl<I: Identifier> State<I> {
                 continue;
             }
             if self.seen.is_impossible(&first, now, self.params.seen()) || self.seen.is_impossible(&last, now, self.params.seen()) {
-                self.counters.sequences_refused += 1;
+                self.counters.count(|counters| counters.sequences_refused += 1);
                 misbehavior = Some(Misbehavior::SequenceAhead);
                 continue;
             }
@@ -104,7 +104,7 @@ impl<I: Identifier> State<I> {
             while let Some((first, last)) = self.seen.next_unseen(&stream, next, range.last()) {
                 for sequence in first..=last {
                     if budget == 0 || !self.note_announcement(stream.message(sequence), from, range.hops, now) {
-                        self.counters.announcements_dropped += 1;
+                        self.counters.count(|counters| counters.announcements_dropped += 1);
                         break 'frame;
                     }
                     budget -= 1;
@@ -139,7 +139,7 @@ impl<I: Identifier> State<I> {
                     return false;
                 }
                 if missing.announcers.len() >= config.announcers_max {
-                    self.counters.announcers_dropped += 1;
+                    self.counters.count(|counters| counters.announcers_dropped += 1);
                     return true;
                 }
                 missing.announcers.push(announcer);
@@ -190,7 +190,10 @@ impl<I: Identifier> State<I> {
         if eager && let Some(at) = at {
             self.neighbors[at].eager = true;
         }
-        let quota = at.map_or(self.strangers_quota, |at| self.neighbors[at].serve_quota);
+        let quota = match at {
+            Some(at) => self.neighbors[at].serve_quota,
+            None => self.aside().strangers_quota,
+        };
         let available = quota.available(now, per_second, burst);
         let asked = ranges(groups).fold(0_u64, |sum, (_, range)| sum.saturating_add(range.len()));
         let mut gone = Packer::new();
@@ -200,22 +203,25 @@ impl<I: Identifier> State<I> {
                 gone.add(id, 0);
                 continue;
             };
-            self.counters.grafts_served += 1;
-            self.counters.payload_bytes_sent += held.payload.len() as u64;
+            self.counters.count(|counters| counters.grafts_served += 1);
+            self.counters.count(|counters| counters.payload_bytes_sent += held.payload.len() as u64);
             let (hops, payload) = (held.hops.saturating_add(1), held.payload.clone());
             actions.push(Action::Send { to: from, message: Message::Gossip { id, hops, push: Push::Answer, payload } });
             if let Some(at) = at {
                 self.neighbors[at].announce.remove(&id);
             }
         }
-        self.counters.grafts_missed += gone.ids();
+        self.counters.count(|counters| counters.grafts_missed += gone.ids());
         for groups in gone.finish() {
             actions.push(Action::Send { to: from, message: Message::Gone { groups } });
         }
-        let quota = at.map_or(&mut self.strangers_quota, |at| &mut self.neighbors[at].serve_quota);
+        let quota = match at {
+            Some(at) => &mut self.neighbors[at].serve_quota,
+            None => &mut self.aside().strangers_quota,
+        };
         quota.take(asked.min(available), now, per_second);
         if asked > available {
-            self.counters.grafts_refused += asked - available;
+            self.counters.count(|counters| counters.grafts_refused += asked - available);
             actions.push(Action::Misbehaved { peer: from, what: Misbehavior::TooManyRequests });
         }
     }
@@ -234,7 +240,7 @@ impl<I: Identifier> State<I> {
                 }
             }
             for id in gone {
-                self.counters.grafts_gone += 1;
+                self.counters.count(|counters| counters.grafts_gone += 1);
                 self.remove_announcer(id, from, now);
             }
         }
@@ -246,7 +252,7 @@ impl<I: Identifier> State<I> {
         match missing.phase {
             Phase::Waiting { .. } => self.make_ready(id, now),
             Phase::Asked { peer, .. } => {
-                self.counters.grafts_timed_out += 1;
+                self.counters.count(|counters| counters.grafts_timed_out += 1);
                 let attempts = missing.position(peer).map_or(0, |at| missing.announcers[at].attempts);
                 if attempts >= self.params.config().attempts_max {
                     self.remove_announcer(id, peer, now);
@@ -285,7 +291,7 @@ impl<I: Identifier> State<I> {
         while let Some(id) = self.missing.range(first..=last).next().map(|(id, _)| *id)
             && let Some(missing) = self.missing.remove(&id)
         {
-            self.counters.missing_given_up += 1;
+            self.counters.count(|counters| counters.missing_given_up += 1);
             self.forget_announcers(&id, &missing);
         }
     }
@@ -333,7 +339,7 @@ impl<I: Identifier> State<I> {
             if !neighbor.is_asking_empty() {
                 let (to, eager) = (neighbor.peer, std::mem::take(&mut neighbor.asking_eager));
                 for groups in Packer::pack(neighbor.take_asking().iter().map(|(id, ())| (*id, 0))) {
-                    self.counters.graft_frames_sent += 1;
+                    self.counters.count(|counters| counters.graft_frames_sent += 1);
                     actions.push(Action::Send { to, message: Message::Graft { eager, groups } });
                 }
             }
@@ -352,7 +358,7 @@ impl<I: Identifier> State<I> {
         }
         let count = (burst / 4).clamp(1, u32::try_from(config.asked_max).unwrap_or(u32::MAX));
         let wake = neighbor.ask_quota.available_at(count, per_second, burst);
-        self.ask_at = Some(self.ask_at.map_or(wake, |at| at.min(wake)));
+        self.ask_at = self.ask_at.min(wake);
     }
 
     fn has_room(&self, at: usize, now: Time) -> bool {
@@ -411,7 +417,7 @@ impl<I: Identifier> State<I> {
             neighbor.eager = true;
             neighbor.asking_eager = true;
         }
-        self.counters.grafts_sent += 1;
+        self.counters.count(|counters| counters.grafts_sent += 1);
     }
 
     /// Asks an announcer that was not asked in this round. After the last one, a new round begins after a pause that grows.
@@ -420,7 +426,7 @@ impl<I: Identifier> State<I> {
         let Some(missing) = self.missing.get_mut(&id) else { return };
         if missing.announcers.is_empty() {
             self.missing.remove(&id);
-            self.counters.missing_given_up += 1;
+            self.counters.count(|counters| counters.missing_given_up += 1);
         } else if missing.announcers.iter().any(|announcer| !announcer.asked) {
             self.make_ready(id, now);
         } else {

@@ -15,6 +15,7 @@ use meshwork_channels::Time;
 use super::{Counters, MessageId, Stream};
 use crate::identifier::Identifier;
 use crate::sorted::Sorted;
+use crate::tally::Tally;
 
 /// What is bounded, see the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +58,10 @@ enum Ranges {
 
 impl Ranges {
     fn of(sequence: u64) -> Self {
-        Ranges::Many(Box::new(vec![(sequence, sequence)])).packed()
+        match u32::try_from(sequence) {
+            Ok(sequence) => Ranges::One(sequence, sequence),
+            Err(_) => Ranges::Many(Box::new(vec![(sequence, sequence)])),
+        }
     }
 
     fn read<T>(&self, read: impl FnOnce(&[(u64, u64)]) -> T) -> T {
@@ -185,7 +189,7 @@ impl<I: Identifier> Seen<I> {
     }
 
     /// Records a message. The gap that was closed for it, if any, holds messages that count as seen from now on.
-    pub(crate) fn insert(&mut self, id: &MessageId<I>, now: Time, bounds: &Bounds, counters: &mut Counters) -> Option<(u64, u64)> {
+    pub(crate) fn insert(&mut self, id: &MessageId<I>, now: Time, bounds: &Bounds, counters: &mut Tally<Counters>) -> Option<(u64, u64)> {
         if self.contains(id) {
             return None;
         }
@@ -218,20 +222,20 @@ impl<I: Identifier> Seen<I> {
             // The lowest gap is the oldest, so it is the one that is least likely to be filled.
             let gap = track.ranges.close_lowest();
             self.ranges_len -= 1;
-            counters.gaps_closed += 1;
+            counters.count(|counters| counters.gaps_closed += 1);
             return Some(gap);
         }
         None
     }
 
-    fn evict(&mut self, counters: &mut Counters) {
+    fn evict(&mut self, counters: &mut Tally<Counters>) {
         let streams = &self.streams;
         let by_use = self.by_use.get_or_insert_with(|| Box::new(streams.iter().map(|(stream, track)| (track.used, *stream)).collect()));
         if let Some((_, stream)) = by_use.pop_first()
             && let Some(track) = self.streams.remove(&stream)
         {
             self.ranges_len -= track.ranges.len();
-            counters.streams_evicted += 1;
+            counters.count(|counters| counters.streams_evicted += 1);
         }
     }
 

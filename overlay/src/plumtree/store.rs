@@ -8,6 +8,7 @@ use meshwork_channels::Time;
 
 use super::{Counters, MessageId};
 use crate::identifier::Identifier;
+use crate::tally::Tally;
 
 /// Above so many payloads there is an index; fewer are found by looking at each, the latest first.
 const UNINDEXED_MAX: usize = 64;
@@ -152,7 +153,7 @@ impl<I: Identifier> Store<I> {
     }
 
     /// Keeps a payload that is not kept yet, at the cost of the oldest ones.
-    pub(crate) fn insert(&mut self, id: MessageId<I>, held: Held<I>, now: Time, bounds: &Bounds, counters: &mut Counters) {
+    pub(crate) fn insert(&mut self, id: MessageId<I>, held: Held<I>, now: Time, bounds: &Bounds, counters: &mut Tally<Counters>) {
         self.bytes += held.payload.len();
         self.oldest_at = self.oldest_at.min(now);
         let number = self.removed + self.entries.len as u64;
@@ -168,7 +169,7 @@ impl<I: Identifier> Store<I> {
             None => {}
         }
         while self.entries.len > bounds.payloads_max || self.bytes > bounds.bytes_max {
-            counters.payloads_evicted += 1;
+            counters.count(|counters| counters.payloads_evicted += 1);
             if !self.remove_oldest() {
                 return;
             }
@@ -176,9 +177,9 @@ impl<I: Identifier> Store<I> {
     }
 
     /// Drops what has been kept for long enough.
-    pub(crate) fn expire(&mut self, now: Time, bounds: &Bounds, counters: &mut Counters) {
+    pub(crate) fn expire(&mut self, now: Time, bounds: &Bounds, counters: &mut Tally<Counters>) {
         while now - self.oldest_at >= bounds.retention && self.entries.len > 0 {
-            counters.payloads_expired += 1;
+            counters.count(|counters| counters.payloads_expired += 1);
             self.remove_oldest();
         }
     }
@@ -212,7 +213,7 @@ mod tests {
     #[test]
     fn agrees_with_a_list_whatever_comes_and_goes() {
         let bounds = Bounds { retention: Duration::from_secs(50), bytes_max: 900, payloads_max: 90 };
-        let (mut store, mut counters) = (Store::new(), Counters::default());
+        let (mut store, mut counters) = (Store::new(), Tally::new());
         let mut model: VecDeque<(Time, MessageId<u32>, Bytes)> = VecDeque::new();
         let mut longest = 0;
         for step in 1..3_000_u64 {
@@ -240,6 +241,7 @@ mod tests {
             assert!(store.ids_from(Some(asked)).eq(ids));
         }
         assert!(longest > UNINDEXED_MAX, "{longest} at most");
+        let counters: &Counters = counters.read().unwrap();
         assert!(counters.payloads_evicted > 100 && counters.payloads_expired > 100);
     }
 }

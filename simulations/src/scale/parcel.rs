@@ -3,7 +3,8 @@
 //! Packing loses nothing. A message that does not fit is boxed as it is.
 
 use bytes::Bytes;
-use meshwork_channels::{Bounded, ChannelId};
+use meshwork_channels::ChannelId;
+use meshwork_overlay::few::Few;
 use meshwork_overlay::hyparview::{self, Farewell, Peers, Priority};
 use meshwork_overlay::plumtree::message::{Group, Groups, LinkNews, Push, Range};
 use meshwork_overlay::plumtree::{self, Stream};
@@ -209,7 +210,7 @@ fn only(groups: &[Group<u32>]) -> Option<(u32, Range)> {
 
 fn one(origin: u32, range: Range) -> Groups<u32> {
     let stream = Stream { origin, incarnation: INCARNATION, channel: CHANNEL };
-    Groups::first_of([Group { stream, ranges: Bounded::first_of([range]) }])
+    Groups::one(Group { stream, ranges: Few::one(range) })
 }
 
 #[cfg(test)]
