@@ -171,6 +171,17 @@ impl Key {
     const ALL: [Key; 7] = [Key::Alive, Key::Fill, Key::Heal, Key::Requests, Key::Rewire, Key::Shuffle, Key::Storm];
 }
 
+/// A part of the state of a node, for [`State::warm`], each in front of what it points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The state itself.
+    State,
+    /// The links to the neighbors.
+    Links,
+    /// The passive view.
+    Passive,
+}
+
 /// The views of one node.
 #[derive(Clone, Debug)]
 pub struct State<I> {
@@ -279,21 +290,21 @@ impl<I: Identifier> State<I> {
         self.passive.iter()
     }
 
-    /// Reads what the next input will read; the number means nothing. A driver of very many nodes, whose state is in no cache, calls this some
-    /// inputs ahead, so that the memory answers to many reads at once instead of to one after the other: first the state itself, and
-    /// nearer to the input, with `is_near`, what the state points to.
-    pub fn warm(&self, is_near: bool) -> u64 {
-        if is_near {
-            let first = self.links.first().map_or(0, |link| u64::from(link.number));
-            return first + self.links.last().map_or(0, |link| u64::from(link.number)) + self.active.len() as u64 + self.passive.warm();
+    /// Reads a part of what an input will read; the number means nothing. A driver of very many nodes, whose state is in no cache, calls this for
+    /// several nodes before their inputs, part by part, so that the memory answers to many reads at once instead of to one after the other.
+    pub fn warm(&self, part: Part) -> u64 {
+        match part {
+            Part::State => {
+                let lens = self.active.len() + self.links.len() + self.requests.len() + self.passive.len();
+                lens as u64 ^ self.timers.warm() ^ self.fill_after.as_nanos() ^ u64::from(self.has_left)
+            }
+            Part::Links => {
+                let number = |link: Option<&Link>| link.map_or(0, |link| u64::from(link.number));
+                let me = self.active.first().map_or(0, |peer| u64::from(*peer == self.me));
+                number(self.links.first()) ^ number(self.links.last()) ^ me
+            }
+            Part::Passive => self.passive.warm(),
         }
-        let lens = self.active.len() + self.links.len() + self.requests.len() + self.passive.len() + self.origins.len();
-        let cold = self.acquaintances.len()
-            + self.contacts.len()
-            + self.storm.len()
-            + usize::from(self.requests_left)
-            + usize::from(self.has_left);
-        (lens + cold) as u64 ^ self.timers.warm() ^ self.fill_after.as_nanos()
     }
 
     /// What has happened so far; zeros in a node that [counts nothing](Self::uncounted).

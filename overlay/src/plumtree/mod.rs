@@ -177,6 +177,19 @@ impl fmt::Display for BroadcastError {
 
 impl std::error::Error for BroadcastError {}
 
+/// A part of the state of a node, for [`State::warm`], each in front of what it points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<I> {
+    /// The state itself.
+    State,
+    /// What every message needs of that to which the state points.
+    Lists,
+    /// Beyond the lists: what a message of a neighbor needs that is no payload.
+    Neighbor(I),
+    /// Beyond the lists: what a payload needs, or a deadline.
+    Neighbors,
+}
+
 /// The broadcast of one node.
 #[derive(Clone, Debug)]
 pub struct State<I> {
@@ -310,15 +323,18 @@ impl<I: Identifier> State<I> {
         Some(self.announce_at.min(self.summary_at).min(self.ask_at).min(missing)).filter(|at| *at < Time::MAX)
     }
 
-    /// Reads what the next input will read, as [`hyparview::State::warm`](crate::hyparview::State::warm) does.
-    pub fn warm(&self, is_near: bool) -> u64 {
-        if is_near {
-            let neighbors = self.neighbors.iter().map(|neighbor| u64::from(neighbor.eager) + neighbor.answers.warm()).sum::<u64>();
-            return neighbors + self.peers.first().map_or(0, |peer| u64::from(*peer == self.me)) + self.store.warm() + self.seen.warm();
+    /// Reads a part of what an input will read, as [`hyparview::State::warm`](crate::hyparview::State::warm) does.
+    pub fn warm(&self, part: Part<I>) -> u64 {
+        match part {
+            Part::State => {
+                let lens = self.neighbors.len() + self.peers.len() + self.store.len() + self.seen.streams_len() + self.missing.len();
+                let times = self.announce_at.as_nanos() ^ self.ask_at.as_nanos() ^ self.summary_at.as_nanos();
+                (lens + self.missing_due.len()) as u64 ^ times ^ self.passed_at.as_nanos() ^ self.tree_lag.warm()
+            }
+            Part::Lists => self.peers.first().map_or(0, |peer| u64::from(*peer == self.me)) ^ self.store.warm() ^ self.seen.warm(),
+            Part::Neighbor(peer) => self.find(&peer).map_or(0, |at| self.neighbors[at].warm()),
+            Part::Neighbors => self.neighbors.iter().fold(self.store.warm_newest(), |read, neighbor| read ^ neighbor.warm()),
         }
-        let lens = self.neighbors.len() + self.peers.len() + self.store.len() + self.seen.streams_len() + self.missing.len();
-        let times = self.announce_at.as_nanos() ^ self.ask_at.as_nanos() ^ self.summary_at.as_nanos();
-        (lens + self.missing_due.len() + self.early.len()) as u64 ^ times ^ self.passed_at.as_nanos() ^ self.tree_lag.warm()
     }
 
     /// What happened so far; zeros in a node that [counts nothing](Self::uncounted).
@@ -443,7 +459,7 @@ impl<I: Identifier> State<I> {
     fn on_duplicate(&mut self, from: I, id: MessageId<I>, push: Push, now: Time, actions: &mut Vec<Action<I>>) {
         self.counters.count(|counters| counters.duplicates += 1);
         let is_eager = |peer: &I| self.find(peer).is_ok_and(|at| self.neighbors[at].eager);
-        let other_way = match self.store.get(&id).map(|held| held.from) {
+        let other_way = match self.store.way(&id).map(|(from, _)| from) {
             Some(first) if first != self.me => first != from && is_eager(&first),
             // Our own, or too old to know who brought it: any other eager link will do.
             Some(_) | None => self.neighbors.iter().any(|neighbor| neighbor.eager && neighbor.peer != from),

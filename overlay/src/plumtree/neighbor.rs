@@ -118,6 +118,11 @@ impl<I: Copy + Ord> Neighbor<I> {
         }
     }
 
+    /// Reads it; see [`super::State::warm`].
+    pub(crate) fn warm(&self) -> u64 {
+        u64::from(self.eager) ^ self.answers.warm()
+    }
+
     /// Takes the link out of the tree.
     pub(crate) fn prune(&mut self, now: Time) {
         self.eager = false;

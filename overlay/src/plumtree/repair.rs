@@ -63,7 +63,7 @@ impl<I: Copy + Ord> Missing<I> {
 impl<I: Identifier> State<I> {
     /// Section 3.5: what is announced and not here is expected from the tree for a while.
     pub(super) fn on_ihave(&mut self, from: I, link: LinkNews, groups: &[Group<I>], now: Time, actions: &mut Vec<Action<I>>) {
-        if self.find(&from).is_err() {
+        let Ok(at) = self.find(&from) else {
             // The two sides of a link do not come up in the same instant. Once it is our neighbor, we ask it to say this again.
             self.counters.count(|counters| counters.strangers_ignored += 1);
             self.early.retain(|(early, _)| *early != from);
@@ -73,35 +73,34 @@ impl<I: Identifier> State<I> {
             reserve(&mut self.early);
             self.early.push((from, now));
             return;
-        }
+        };
         let mut budget = self.params.config().missing_per_neighbor_max.saturating_mul(2);
         let mut misbehavior = None;
         'frame: for (stream, range) in ranges(groups) {
             let (first, last) = (stream.message(range.first), stream.message(range.last()));
-            if let Some(neighbor) = self.neighbor_mut(&from) {
-                // It has them, so it need not be told of them.
-                neighbor.announce.remove_range(first, last);
-            }
+            // It has them, so it need not be told of them.
+            self.neighbors[at].announce.remove_range(first, last);
             if self.is_own(&stream) {
                 if range.first == 0 || range.last() > self.sequence(stream.channel) {
                     misbehavior = Some(Misbehavior::OwnName);
                 }
                 continue;
             }
-            if self.seen.is_impossible(&first, now, self.params.seen()) || self.seen.is_impossible(&last, now, self.params.seen()) {
+            let Ok(mut unseen) = self.seen.first_unseen(&stream, range.first, range.last(), now, self.params.seen()) else {
                 self.counters.count(|counters| counters.sequences_refused += 1);
                 misbehavior = Some(Misbehavior::SequenceAhead);
                 continue;
-            }
+            };
+            let is_held = unseen.is_none_or(|(_, unseen)| unseen < range.last()) || self.seen.has_forgotten();
             if range.hops > 0
-                && let Some((pusher, hops)) = self.store.get(&last).map(|held| (held.from, held.hops))
+                && is_held
+                && let Some((pusher, hops)) = self.store.way(&last)
                 && pusher != self.me
                 && self.neighbor_mut(&pusher).is_some_and(|neighbor| neighbor.eager)
             {
                 self.optimize((from, range.hops), pusher, hops, now, actions);
             }
-            let mut next = range.first;
-            while let Some((first, last)) = self.seen.next_unseen(&stream, next, range.last()) {
+            while let Some((first, last)) = unseen {
                 for sequence in first..=last {
                     if budget == 0 || !self.note_announcement(stream.message(sequence), from, range.hops, now) {
                         self.counters.count(|counters| counters.announcements_dropped += 1);
@@ -109,14 +108,16 @@ impl<I: Identifier> State<I> {
                     }
                     budget -= 1;
                 }
-                let Some(after) = last.checked_add(1) else { break };
-                next = after;
+                let Some(next) = last.checked_add(1) else { break };
+                unseen = self.seen.next_unseen(&stream, next, range.last());
             }
         }
         if let Some(what) = misbehavior {
             actions.push(Action::Misbehaved { peer: from, what });
         }
-        self.on_link_news(from, link, now, actions);
+        if link != LinkNews::Same {
+            self.on_link_news(from, link, now, actions);
+        }
     }
 
     /// Notes that `peer` holds a message that is not here; `false` when there is no room for that.

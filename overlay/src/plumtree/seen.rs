@@ -47,6 +47,16 @@ struct Track {
     moved: Time,
 }
 
+impl Track {
+    fn is_impossible(&self, sequence: u64, now: Time, bounds: &Bounds) -> bool {
+        sequence > self.ranges.highest().saturating_add(bounds.ahead_max) && now - self.moved <= bounds.idle
+    }
+}
+
+/// A number that no node can honestly have reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Impossible;
+
 /// First and last of each interval, ascending, never adjacent, never empty.
 #[expect(clippy::box_collection, reason = "a pointer is all that a simulated million pays for what is rarely there")]
 #[derive(Clone, Debug)]
@@ -103,6 +113,10 @@ impl Ranges {
         self.read(|ranges| ranges.get(ranges.partition_point(|(_, last)| *last < sequence)).copied())
     }
 
+    fn contains(&self, sequence: u64) -> bool {
+        self.at_or_above(sequence).is_some_and(|(first, _)| first <= sequence)
+    }
+
     fn highest(&self) -> u64 {
         self.read(|ranges| ranges.last().map_or(0, |(_, last)| *last))
     }
@@ -149,10 +163,7 @@ impl<I: Identifier> Seen<I> {
     }
 
     pub(crate) fn contains(&self, id: &MessageId<I>) -> bool {
-        self.track(&id.stream()).is_some_and(|track| {
-            let range = track.ranges.at_or_above(id.sequence);
-            range.is_some_and(|(first, _)| first <= id.sequence)
-        })
+        self.track(&id.stream()).is_some_and(|track| track.ranges.contains(id.sequence))
     }
 
     fn track(&self, stream: &Stream<I>) -> Option<&Track> {
@@ -166,19 +177,35 @@ impl<I: Identifier> Seen<I> {
 
     /// Whether no node can honestly have reached this number: 0 is none, and a stream that we follow does not jump.
     pub(crate) fn is_impossible(&self, id: &MessageId<I>, now: Time, bounds: &Bounds) -> bool {
-        if id.sequence == 0 {
-            return true;
+        id.sequence == 0 || self.track(&id.stream()).is_some_and(|track| track.is_impossible(id.sequence, now, bounds))
+    }
+
+    /// The first interval of unseen numbers of a stream inside `first..=last`; an error when one of these is [impossible](Self::is_impossible).
+    pub(crate) fn first_unseen(
+        &self,
+        stream: &Stream<I>,
+        first: u64,
+        last: u64,
+        now: Time,
+        bounds: &Bounds,
+    ) -> Result<Option<(u64, u64)>, Impossible> {
+        let track = self.track(stream);
+        if first == 0 || track.is_some_and(|track| track.is_impossible(last, now, bounds)) {
+            return Err(Impossible);
         }
-        self.track(&id.stream())
-            .is_some_and(|track| id.sequence > track.ranges.highest().saturating_add(bounds.ahead_max) && now - track.moved <= bounds.idle)
+        Ok(Self::unseen_of(track, first, last))
     }
 
     /// The first interval of unseen numbers of a stream inside `first..=last`.
     pub(crate) fn next_unseen(&self, stream: &Stream<I>, first: u64, last: u64) -> Option<(u64, u64)> {
+        Self::unseen_of(self.track(stream), first, last)
+    }
+
+    fn unseen_of(track: Option<&Track>, first: u64, last: u64) -> Option<(u64, u64)> {
         if first > last {
             return None;
         }
-        let Some(track) = self.track(stream) else { return Some((first, last)) };
+        let Some(track) = track else { return Some((first, last)) };
         let Some((seen_first, seen_last)) = track.ranges.at_or_above(first) else { return Some((first, last)) };
         if seen_first > first {
             return Some((first, last.min(seen_first - 1)));
@@ -190,14 +217,10 @@ impl<I: Identifier> Seen<I> {
 
     /// Records a message. The gap that was closed for it, if any, holds messages that count as seen from now on.
     pub(crate) fn insert(&mut self, id: &MessageId<I>, now: Time, bounds: &Bounds, counters: &mut Tally<Counters>) -> Option<(u64, u64)> {
-        if self.contains(id) {
-            return None;
-        }
         let stream = id.stream();
-        self.uses += 1;
-        let used = self.uses;
-        self.last_place = self.streams.place(&stream);
-        let Some(track) = self.streams.get_mut(&stream) else {
+        let used = self.uses + 1;
+        let Some(track) = self.streams.get_mut_near(&mut self.last_place, &stream) else {
+            self.uses = used;
             if self.streams.len() >= bounds.streams_max {
                 self.evict(counters);
             }
@@ -209,6 +232,10 @@ impl<I: Identifier> Seen<I> {
             }
             return None;
         };
+        if track.ranges.contains(id.sequence) {
+            return None;
+        }
+        self.uses = used;
         if let Some(by_use) = &mut self.by_use {
             by_use.remove(&track.used);
             by_use.insert(used, stream);

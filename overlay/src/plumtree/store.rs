@@ -100,6 +100,8 @@ impl<I: Identifier> Queue<I> {
 pub(crate) struct Store<I> {
     /// In the order of arrival.
     entries: Queue<I>,
+    /// Which of them came last, from whom, and over how many links: what is asked for is mostly that.
+    newest: Option<(MessageId<I>, I, u16)>,
     /// When the first of them came.
     oldest_at: Time,
     /// How many entries were removed: the number of an entry is its place plus this.
@@ -111,7 +113,7 @@ pub(crate) struct Store<I> {
 
 impl<I: Identifier> Store<I> {
     pub(crate) const fn new() -> Self {
-        Store { entries: Queue::new(), oldest_at: Time::MAX, removed: 0, index: None, bytes: 0 }
+        Store { entries: Queue::new(), newest: None, oldest_at: Time::MAX, removed: 0, index: None, bytes: 0 }
     }
 
     pub(crate) fn get(&self, id: &MessageId<I>) -> Option<&Held<I>> {
@@ -123,8 +125,21 @@ impl<I: Identifier> Store<I> {
         entry.map(|entry| &entry.held)
     }
 
-    /// Reads what came last; see [`super::State::warm`].
+    /// Who sent what is kept, and how many links it had crossed.
+    pub(crate) fn way(&self, id: &MessageId<I>) -> Option<(I, u16)> {
+        match self.newest {
+            Some((newest, from, hops)) if newest == *id => Some((from, hops)),
+            _ => self.get(id).map(|held| (held.from, held.hops)),
+        }
+    }
+
+    /// Reads where the pieces lie; see [`super::State::warm`].
     pub(crate) fn warm(&self) -> u64 {
+        self.entries.pieces.back().map_or(0, |piece| piece.len() as u64)
+    }
+
+    /// Reads what came last.
+    pub(crate) fn warm_newest(&self) -> u64 {
         self.entries.get(self.entries.len.wrapping_sub(1)).map_or(0, |entry| entry.at.as_nanos() ^ u64::from(entry.held.hops))
     }
 
@@ -156,6 +171,7 @@ impl<I: Identifier> Store<I> {
     pub(crate) fn insert(&mut self, id: MessageId<I>, held: Held<I>, now: Time, bounds: &Bounds, counters: &mut Tally<Counters>) {
         self.bytes += held.payload.len();
         self.oldest_at = self.oldest_at.min(now);
+        self.newest = Some((id, held.from, held.hops));
         let number = self.removed + self.entries.len as u64;
         self.entries.push_back(Entry { at: now, id, held });
         match &mut self.index {
@@ -189,6 +205,9 @@ impl<I: Identifier> Store<I> {
         self.oldest_at = self.entries.get(0).map_or(Time::MAX, |entry| entry.at);
         self.removed += 1;
         self.bytes -= len;
+        if self.entries.len == 0 {
+            self.newest = None;
+        }
         if let Some(index) = &mut self.index {
             index.remove(&id);
             if self.entries.len == 0 {
@@ -236,6 +255,7 @@ mod tests {
             let asked = id((hash(&[step, 3]) % 9) as u32, step - hash(&[step, 4]) % step.min(120));
             assert_eq!(store.contains(&asked), model.iter().any(|(_, id, _)| *id == asked));
             assert_eq!(store.get(&new).map(|held| held.hops), Some(step as u16));
+            assert_eq!((store.way(&new), store.way(&asked).is_some()), (Some((7, step as u16)), store.contains(&asked)));
             let mut ids: Vec<MessageId<u32>> = model.iter().map(|(_, id, _)| *id).filter(|id| *id >= asked).collect();
             ids.sort_unstable();
             assert!(store.ids_from(Some(asked)).eq(ids));

@@ -2,6 +2,7 @@
 
 use meshwork_channels::Time;
 use std::hint::black_box;
+use std::iter;
 
 use meshwork_channels::histogram::Histogram;
 use meshwork_overlay::{MessageId, hyparview, plumtree, topology};
@@ -14,7 +15,7 @@ use crate::wheel::{Event, Wheel};
 
 /// So many events are looked at together: what they will read is read for all of them before the first happens. The memory answers to many
 /// reads at once as fast as to one, and the state of a million nodes is in no cache.
-const BATCH: usize = 8;
+const BATCH: usize = 16;
 /// The longest window of the wheel, in microseconds: what is put in order at once should not take much of the memory.
 const WINDOW_MAX: u64 = 10_000;
 /// No wake-up is queued.
@@ -33,14 +34,41 @@ pub(super) fn latency_max(link: &Link) -> u64 {
 /// What arrives at a node.
 #[derive(Debug)]
 pub(super) enum What {
-    /// A deadline of its own.
-    Wake,
+    /// A deadline of its own, most likely of its views or of its broadcast.
+    Wake { is_of_topology: bool },
     /// It is its turn to join.
     Join,
     /// It is its turn to broadcast.
     Broadcast(u32),
     /// A message.
     Parcel(Parcel),
+}
+
+/// What an event will read of a node, most likely.
+#[derive(Clone, Copy, Debug)]
+enum Touch {
+    Nothing,
+    /// Its neighbors in the overlay.
+    Links,
+    /// Them, and the other peers that it knows.
+    Views,
+    /// One neighbor of its broadcast.
+    Neighbor(u32),
+    /// All neighbors of its broadcast.
+    Neighbors,
+}
+
+impl What {
+    fn touches(&self, from: u32) -> Touch {
+        match self {
+            What::Join | What::Broadcast(_) => Touch::Nothing,
+            What::Wake { is_of_topology: true } => Touch::Views,
+            What::Wake { is_of_topology: false } | What::Parcel(Parcel::Gossip { .. } | Parcel::Other(_)) => Touch::Neighbors,
+            What::Parcel(Parcel::Alive { .. }) => Touch::Links,
+            What::Parcel(parcel) if parcel.is_of_topology() => Touch::Views,
+            What::Parcel(_) => Touch::Neighbor(from),
+        }
+    }
 }
 
 /// A node.
@@ -197,44 +225,41 @@ impl Shard {
         Some(event)
     }
 
-    /// Reads what an event and those after it will read; gives for how many events.
+    /// Reads what an event and those after it will read, first of all the nodes and then what they point to; gives for how many events.
     fn warm(&self, event: &Event<What>) -> usize {
-        let mut batch = [event; BATCH];
-        let mut len = 1;
-        while len < BATCH
-            && let Some(event) = self.wheel.ahead(len - 1)
-        {
-            batch[len] = event;
+        let ahead = (0..BATCH - 1).map_while(|count| self.wheel.ahead(count));
+        let mut batch = [(&self.nodes[0], Touch::Nothing); BATCH];
+        let mut len = 0;
+        for (place, event) in batch.iter_mut().zip(iter::once(event).chain(ahead)) {
+            *place = (&self.nodes[self.place(event.to)], event.what.touches(event.from));
             len += 1;
         }
-        // First the nodes, then what they point to.
         let mut read = 0;
-        for event in &batch[..len] {
-            read ^= self.warm_node(event);
+        for (node, touch) in &batch[..len] {
+            read ^= node.wakes[0] ^ node.topology_due.as_nanos() ^ u64::from(node.sequence);
+            read ^= match touch {
+                Touch::Nothing => 0,
+                Touch::Links | Touch::Views => node.topology.warm(hyparview::Part::State),
+                Touch::Neighbor(_) | Touch::Neighbors => node.plumtree.warm(plumtree::Part::State),
+            };
         }
-        for event in &batch[..len] {
-            read ^= self.warm_state(event, false);
+        for (node, touch) in &batch[..len] {
+            read ^= match touch {
+                Touch::Nothing => 0,
+                Touch::Links => node.topology.warm(hyparview::Part::Links),
+                Touch::Views => node.topology.warm(hyparview::Part::Links) ^ node.topology.warm(hyparview::Part::Passive),
+                Touch::Neighbor(_) | Touch::Neighbors => node.plumtree.warm(plumtree::Part::Lists),
+            };
         }
-        for event in &batch[..len] {
-            read ^= self.warm_state(event, true);
+        for (node, touch) in &batch[..len] {
+            read ^= match touch {
+                Touch::Nothing | Touch::Links | Touch::Views => 0,
+                Touch::Neighbor(peer) => node.plumtree.warm(plumtree::Part::Neighbor(*peer)),
+                Touch::Neighbors => node.plumtree.warm(plumtree::Part::Neighbors),
+            };
         }
         black_box(read);
         len
-    }
-
-    fn warm_node(&self, event: &Event<What>) -> u64 {
-        let node = &self.nodes[self.place(event.to)];
-        node.wakes[0] ^ node.topology_due.as_nanos() ^ u64::from(node.sequence)
-    }
-
-    fn warm_state(&self, event: &Event<What>, is_near: bool) -> u64 {
-        let node = &self.nodes[self.place(event.to)];
-        let is_of_topology = match &event.what {
-            What::Parcel(parcel) => parcel.is_of_topology(),
-            What::Wake if node.wakes[0] == event.at => node.topology_due < node.plumtree_due,
-            What::Wake | What::Join | What::Broadcast(_) => return 0,
-        };
-        if is_of_topology { node.topology.warm(is_near) } else { node.plumtree.warm(is_near) }
     }
 
     /// Takes in what other shards sent to it.
@@ -247,7 +272,9 @@ impl Shard {
     }
 
     fn place(&self, node: u32) -> usize {
-        node as usize / self.shards()
+        let shards = self.shards() as u32;
+        // A division costs as much as a small event, and most runs have one shard.
+        (if shards == 1 { node } else { node / shards }) as usize
     }
 
     fn words(&self) -> usize {
@@ -285,7 +312,7 @@ impl Shard {
         let now = Time::from_micros(self.now);
         let place = self.place(node);
         let told = match what {
-            What::Wake => match self.wake(place) {
+            What::Wake { .. } => match self.wake(place) {
                 true => 1,
                 false => return false,
             },
@@ -459,7 +486,8 @@ impl Shard {
         if at < slot.wakes[0] {
             // What was second is forgotten, and nothing happens when its moment comes.
             slot.wakes = [at, slot.wakes[0]];
-            self.push(node, at, What::Wake);
+            let is_of_topology = slot.topology_due < slot.plumtree_due;
+            self.push(node, at, What::Wake { is_of_topology });
         }
     }
 }
