@@ -182,11 +182,13 @@ impl std::error::Error for BroadcastError {}
 pub enum Part<I> {
     /// The state itself.
     State,
-    /// What every message needs of that to which the state points.
-    Lists,
-    /// Beyond the lists: what a message of a neighbor needs that is no payload.
+    /// Who the neighbors are, and what was seen of the stream that a message names.
+    Peers(Option<Stream<I>>),
+    /// Where payloads are kept.
+    Pieces,
+    /// One neighbor, behind `Peers`.
     Neighbor(I),
-    /// Beyond the lists: what a payload needs, or a deadline.
+    /// All neighbors and the newest payload, behind `Pieces`.
     Neighbors,
 }
 
@@ -331,7 +333,11 @@ impl<I: Identifier> State<I> {
                 let times = self.announce_at.as_nanos() ^ self.ask_at.as_nanos() ^ self.summary_at.as_nanos();
                 (lens + self.missing_due.len()) as u64 ^ times ^ self.passed_at.as_nanos() ^ self.tree_lag.warm()
             }
-            Part::Lists => self.peers.first().map_or(0, |peer| u64::from(*peer == self.me)) ^ self.store.warm() ^ self.seen.warm(),
+            Part::Peers(stream) => {
+                let peers = self.peers.first().map_or(0, |peer| u64::from(*peer == self.me));
+                peers ^ stream.map_or(0, |stream| self.seen.warm(&stream))
+            }
+            Part::Pieces => self.store.warm(),
             Part::Neighbor(peer) => self.find(&peer).map_or(0, |at| self.neighbors[at].warm()),
             Part::Neighbors => self.neighbors.iter().fold(self.store.warm_newest(), |read, neighbor| read ^ neighbor.warm()),
         }

@@ -266,12 +266,9 @@ impl<I: Identifier> Seen<I> {
         }
     }
 
-    /// Reads what was used last; see [`super::State::warm`].
-    pub(crate) fn warm(&self) -> u64 {
-        match &self.streams {
-            Sorted::Few(few) => few.get(self.last_place as usize).map_or(0, |(_, track)| track.used),
-            Sorted::Many(_) => 0,
-        }
+    /// Reads what is known of a stream; see [`super::State::warm`].
+    pub(crate) fn warm(&self, stream: &Stream<I>) -> u64 {
+        self.track(stream).map_or(0, |track| track.used)
     }
 
     pub(crate) fn streams_len(&self) -> usize {

@@ -208,8 +208,13 @@ fn only(groups: &[Group<u32>]) -> Option<(u32, Range)> {
     is_usual(&group.stream).then_some((group.stream.origin, range))
 }
 
+/// All broadcasts of a node.
+pub(super) fn stream(origin: u32) -> Stream<u32> {
+    Stream { origin, incarnation: INCARNATION, channel: CHANNEL }
+}
+
 fn one(origin: u32, range: Range) -> Groups<u32> {
-    let stream = Stream { origin, incarnation: INCARNATION, channel: CHANNEL };
+    let stream = stream(origin);
     Groups::one(Group { stream, ranges: Few::one(range) })
 }
 

@@ -5,9 +5,10 @@ use std::hint::black_box;
 use std::iter;
 
 use meshwork_channels::histogram::Histogram;
+use meshwork_overlay::plumtree::Stream;
 use meshwork_overlay::{MessageId, hyparview, plumtree, topology};
 
-use super::parcel::{CHANNEL, INCARNATION, Message, Parcel};
+use super::parcel::{CHANNEL, INCARNATION, Message, Parcel, stream};
 use super::{Events, Setup, Spread, ZEROS, micros};
 use crate::digest::Sum;
 use crate::network::{Link, Network};
@@ -52,10 +53,10 @@ enum Touch {
     Links,
     /// Them, and the other peers that it knows.
     Views,
-    /// One neighbor of its broadcast.
-    Neighbor(u32),
-    /// All neighbors of its broadcast.
-    Neighbors,
+    /// One neighbor of its broadcast, and what it has seen of a stream.
+    Neighbor(u32, Option<Stream<u32>>),
+    /// All neighbors of its broadcast, and what it has seen of a stream.
+    Neighbors(Option<Stream<u32>>),
 }
 
 impl What {
@@ -63,10 +64,12 @@ impl What {
         match self {
             What::Join | What::Broadcast(_) => Touch::Nothing,
             What::Wake { is_of_topology: true } => Touch::Views,
-            What::Wake { is_of_topology: false } | What::Parcel(Parcel::Gossip { .. } | Parcel::Other(_)) => Touch::Neighbors,
+            What::Wake { is_of_topology: false } | What::Parcel(Parcel::Other(_)) => Touch::Neighbors(None),
+            What::Parcel(Parcel::Gossip { origin, .. }) => Touch::Neighbors(Some(stream(*origin))),
+            What::Parcel(Parcel::IHave { origin, .. }) => Touch::Neighbor(from, Some(stream(*origin))),
             What::Parcel(Parcel::Alive { .. }) => Touch::Links,
             What::Parcel(parcel) if parcel.is_of_topology() => Touch::Views,
-            What::Parcel(_) => Touch::Neighbor(from),
+            What::Parcel(_) => Touch::Neighbor(from, None),
         }
     }
 }
@@ -240,7 +243,7 @@ impl Shard {
             read ^= match touch {
                 Touch::Nothing => 0,
                 Touch::Links | Touch::Views => node.topology.warm(hyparview::Part::State),
-                Touch::Neighbor(_) | Touch::Neighbors => node.plumtree.warm(plumtree::Part::State),
+                Touch::Neighbor(..) | Touch::Neighbors(_) => node.plumtree.warm(plumtree::Part::State),
             };
         }
         for (node, touch) in &batch[..len] {
@@ -248,14 +251,15 @@ impl Shard {
                 Touch::Nothing => 0,
                 Touch::Links => node.topology.warm(hyparview::Part::Links),
                 Touch::Views => node.topology.warm(hyparview::Part::Links) ^ node.topology.warm(hyparview::Part::Passive),
-                Touch::Neighbor(_) | Touch::Neighbors => node.plumtree.warm(plumtree::Part::Lists),
+                Touch::Neighbor(_, stream) => node.plumtree.warm(plumtree::Part::Peers(*stream)),
+                Touch::Neighbors(stream) => node.plumtree.warm(plumtree::Part::Peers(*stream)) ^ node.plumtree.warm(plumtree::Part::Pieces),
             };
         }
         for (node, touch) in &batch[..len] {
             read ^= match touch {
                 Touch::Nothing | Touch::Links | Touch::Views => 0,
-                Touch::Neighbor(peer) => node.plumtree.warm(plumtree::Part::Neighbor(*peer)),
-                Touch::Neighbors => node.plumtree.warm(plumtree::Part::Neighbors),
+                Touch::Neighbor(peer, _) => node.plumtree.warm(plumtree::Part::Neighbor(*peer)),
+                Touch::Neighbors(_) => node.plumtree.warm(plumtree::Part::Neighbors),
             };
         }
         black_box(read);
