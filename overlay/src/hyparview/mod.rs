@@ -183,17 +183,32 @@ pub enum Part {
 }
 
 /// The views of one node.
+///
+/// The fields lie in the memory as they stand here: what the check of a link reads comes first, then what a shuffle reads, then the rest.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct State<I> {
-    me: I,
-    params: Params,
-    random: Generator,
     /// In order; `links` has the same order.
     active: Vec<I>,
     links: Vec<Link>,
-    passive: Passive<I>,
+    me: I,
+    has_left: bool,
+    requests_left: u8,
+    timers: Deadlines,
+    params: Params,
     requests: Vec<Request<I>>,
+    /// Where the last shuffles that came by began.
+    origins: VecDeque<I>,
+    random: Generator,
+    passive: Passive<I>,
+    /// Retries since anything changed.
+    fruitless: u32,
+    /// A joiner asks nobody by itself before this moment: its walks are under way.
+    fill_after: Time,
     shuffling: Option<Shuffling<I>>,
+    /// Past and present neighbors, the latest last.
+    acquaintances: Vec<I>,
+    counters: Tally<Counters>,
     /// Joiners of a storm, with the link that each asked for.
     storm: Vec<(I, u32)>,
     /// Peers from beyond a healed partition, in no order.
@@ -202,24 +217,12 @@ pub struct State<I> {
     favored: Vec<(I, Time)>,
     /// Given by the caller, the latest last.
     contacts: Vec<I>,
-    /// Past and present neighbors, the latest last.
-    acquaintances: Vec<I>,
     /// Counts through contacts and acquaintances.
     contact_turn: usize,
-    /// Retries since anything changed.
-    fruitless: u32,
-    requests_left: u8,
-    /// A joiner asks nobody by itself before this moment: its walks are under way.
-    fill_after: Time,
     joins: Rate,
     evictions: Rate,
     heals_asked: Rate,
     heals_granted: Rate,
-    /// Where the last shuffles that came by began.
-    origins: VecDeque<I>,
-    has_left: bool,
-    counters: Tally<Counters>,
-    timers: Deadlines,
 }
 
 impl<I: Identifier> State<I> {

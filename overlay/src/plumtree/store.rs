@@ -40,11 +40,12 @@ struct Entry<I> {
 
 /// Entries in the order of arrival, in pieces of one size: they never move, and a piece that is given back is just what the next one needs.
 #[derive(Clone, Debug)]
+#[repr(C)]
 struct Queue<I> {
-    pieces: VecDeque<Vec<Entry<I>>>,
+    len: usize,
     /// Entries of the first piece that are gone.
     gone: usize,
-    len: usize,
+    pieces: VecDeque<Vec<Entry<I>>>,
 }
 
 /// Entries in a piece.
@@ -97,18 +98,19 @@ impl<I: Identifier> Queue<I> {
 
 #[expect(clippy::box_collection, reason = "a pointer is all that a simulated million pays for what is rarely there")]
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(crate) struct Store<I> {
-    /// In the order of arrival.
-    entries: Queue<I>,
-    /// Which of them came last, from whom, and over how many links: what is asked for is mostly that.
-    newest: Option<(MessageId<I>, I, u16)>,
     /// When the first of them came.
     oldest_at: Time,
+    /// Which of them came last, from whom, and over how many links: what is asked for is mostly that.
+    newest: Option<(MessageId<I>, I, u16)>,
+    bytes: usize,
+    /// In the order of arrival.
+    entries: Queue<I>,
     /// How many entries were removed: the number of an entry is its place plus this.
     removed: u64,
     /// The numbers of the entries, once there are many.
     index: Option<Box<BTreeMap<MessageId<I>, u64>>>,
-    bytes: usize,
 }
 
 impl<I: Identifier> Store<I> {

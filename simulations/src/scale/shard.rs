@@ -74,11 +74,10 @@ impl What {
     }
 }
 
-/// A node.
+/// A node, in whole cache lines. The fields lie in the memory as they stand here.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Node {
-    topology: hyparview::State<u32>,
-    plumtree: plumtree::State<u32>,
     /// The wake-ups that are queued and wanted, the nearest first. A near one often comes in front of a far one, which need not be queued
     /// again afterwards.
     wakes: [u64; 2],
@@ -87,6 +86,8 @@ struct Node {
     plumtree_due: Time,
     /// Counts the events that it has caused.
     sequence: u32,
+    topology: hyparview::State<u32>,
+    plumtree: plumtree::State<u32>,
 }
 
 /// Some of the nodes: those whose number leaves the same rest when divided by the number of shards.
