@@ -67,7 +67,7 @@ mod tests;
 pub use config::{Config, Params};
 use deadlines::Deadlines;
 pub use message::{CANDIDATES_LEN_MAX, Farewell, Message, Peers, Priority, SHUFFLE_LEN_MAX};
-use passive::Passive;
+use passive::{Passive, Spare};
 use rate::Rate;
 
 /// Contacts, and as many past neighbors, kept for the day on which no neighbor is left.

@@ -182,9 +182,9 @@ impl std::error::Error for BroadcastError {}
 pub enum Part<I> {
     /// The state itself.
     State,
-    /// Who the neighbors are, and what was seen of the stream that a message names.
-    Peers(Option<Stream<I>>),
-    /// Where payloads are kept.
+    /// Who the neighbors are, and what was seen of the stream that was used last.
+    Peers,
+    /// Where payloads are kept, and what was seen of other streams.
     Pieces,
     /// One neighbor, behind `Peers`.
     Neighbor(I),
@@ -332,11 +332,8 @@ impl<I: Identifier> State<I> {
                 let times = self.announce_at.as_nanos() ^ self.ask_at.as_nanos() ^ self.summary_at.as_nanos();
                 (lens + self.missing_due.len()) as u64 ^ times ^ self.passed_at.as_nanos() ^ self.tree_lag.warm()
             }
-            Part::Peers(stream) => {
-                let peers = self.peers.first().map_or(0, |peer| u64::from(*peer == self.me));
-                peers ^ stream.map_or(0, |stream| self.seen.warm(&stream))
-            }
-            Part::Pieces => self.store.warm(),
+            Part::Peers => self.peers.first().map_or(0, |peer| u64::from(*peer == self.me)) ^ self.seen.warm(false),
+            Part::Pieces => self.store.warm() ^ self.seen.warm(true),
             Part::Neighbor(peer) => self.find(&peer).map_or(0, |at| self.neighbors[at].warm()),
             Part::Neighbors => self.neighbors.iter().fold(self.store.warm_newest(), |read, neighbor| read ^ neighbor.warm()),
         }

@@ -266,9 +266,13 @@ impl<I: Identifier> Seen<I> {
         }
     }
 
-    /// Reads what is known of a stream; see [`super::State::warm`].
-    pub(crate) fn warm(&self, stream: &Stream<I>) -> u64 {
-        self.track(stream).map_or(0, |track| track.used)
+    /// Reads what is known of the stream that was used last, or of more of them; see [`super::State::warm`].
+    pub(crate) fn warm(&self, is_new: bool) -> u64 {
+        let Sorted::Few(few) = &self.streams else { return 0 };
+        let read = |at: usize| few.get(at).map_or(0, |(stream, track)| stream.incarnation ^ track.used);
+        let last = read(self.last_place as usize);
+        // Where a search looks first.
+        if is_new { last ^ read(few.len() / 4) ^ read(few.len() / 2) ^ read(few.len() / 4 * 3) } else { last }
     }
 
     pub(crate) fn streams_len(&self) -> usize {

@@ -209,7 +209,7 @@ fn only(groups: &[Group<u32>]) -> Option<(u32, Range)> {
 }
 
 /// All broadcasts of a node.
-pub(super) fn stream(origin: u32) -> Stream<u32> {
+fn stream(origin: u32) -> Stream<u32> {
     Stream { origin, incarnation: INCARNATION, channel: CHANNEL }
 }
 

@@ -5,10 +5,9 @@ use std::hint::black_box;
 use std::iter;
 
 use meshwork_channels::histogram::Histogram;
-use meshwork_overlay::plumtree::Stream;
 use meshwork_overlay::{MessageId, hyparview, plumtree, topology};
 
-use super::parcel::{CHANNEL, INCARNATION, Message, Parcel, stream};
+use super::parcel::{CHANNEL, INCARNATION, Message, Parcel};
 use super::{Events, Setup, Spread, ZEROS, micros};
 use crate::digest::Sum;
 use crate::network::{Link, Network};
@@ -53,10 +52,10 @@ enum Touch {
     Links,
     /// Them, and the other peers that it knows.
     Views,
-    /// One neighbor of its broadcast, and what it has seen of a stream.
-    Neighbor(u32, Option<Stream<u32>>),
-    /// All neighbors of its broadcast, and what it has seen of a stream.
-    Neighbors(Option<Stream<u32>>),
+    /// One neighbor of its broadcast.
+    Neighbor(u32),
+    /// All neighbors of its broadcast, and what it holds.
+    Neighbors,
 }
 
 impl What {
@@ -64,12 +63,10 @@ impl What {
         match self {
             What::Join | What::Broadcast(_) => Touch::Nothing,
             What::Wake { is_of_topology: true } => Touch::Views,
-            What::Wake { is_of_topology: false } | What::Parcel(Parcel::Other(_)) => Touch::Neighbors(None),
-            What::Parcel(Parcel::Gossip { origin, .. }) => Touch::Neighbors(Some(stream(*origin))),
-            What::Parcel(Parcel::IHave { origin, .. }) => Touch::Neighbor(from, Some(stream(*origin))),
+            What::Wake { is_of_topology: false } | What::Parcel(Parcel::Gossip { .. } | Parcel::Other(_)) => Touch::Neighbors,
             What::Parcel(Parcel::Alive { .. }) => Touch::Links,
             What::Parcel(parcel) if parcel.is_of_topology() => Touch::Views,
-            What::Parcel(_) => Touch::Neighbor(from, None),
+            What::Parcel(_) => Touch::Neighbor(from),
         }
     }
 }
@@ -233,18 +230,21 @@ impl Shard {
     fn warm(&self, event: &Event<What>) -> usize {
         let ahead = (0..BATCH - 1).map_while(|count| self.wheel.ahead(count));
         let mut batch = [(&self.nodes[0], Touch::Nothing); BATCH];
-        let mut len = 0;
+        let (mut len, mut read) = (0, 0);
         for (place, event) in batch.iter_mut().zip(iter::once(event).chain(ahead)) {
-            *place = (&self.nodes[self.place(event.to)], event.what.touches(event.from));
+            let at = self.place(event.to);
+            *place = (&self.nodes[at], event.what.touches(event.from));
             len += 1;
+            if let What::Parcel(Parcel::Gossip { .. }) = event.what {
+                read ^= self.delivered.get(at * self.words()).copied().unwrap_or(0);
+            }
         }
-        let mut read = 0;
         for (node, touch) in &batch[..len] {
             read ^= node.wakes[0] ^ node.topology_due.as_nanos() ^ u64::from(node.sequence);
             read ^= match touch {
                 Touch::Nothing => 0,
                 Touch::Links | Touch::Views => node.topology.warm(hyparview::Part::State),
-                Touch::Neighbor(..) | Touch::Neighbors(_) => node.plumtree.warm(plumtree::Part::State),
+                Touch::Neighbor(_) | Touch::Neighbors => node.plumtree.warm(plumtree::Part::State),
             };
         }
         for (node, touch) in &batch[..len] {
@@ -252,15 +252,15 @@ impl Shard {
                 Touch::Nothing => 0,
                 Touch::Links => node.topology.warm(hyparview::Part::Links),
                 Touch::Views => node.topology.warm(hyparview::Part::Links) ^ node.topology.warm(hyparview::Part::Passive),
-                Touch::Neighbor(_, stream) => node.plumtree.warm(plumtree::Part::Peers(*stream)),
-                Touch::Neighbors(stream) => node.plumtree.warm(plumtree::Part::Peers(*stream)) ^ node.plumtree.warm(plumtree::Part::Pieces),
+                Touch::Neighbor(_) => node.plumtree.warm(plumtree::Part::Peers),
+                Touch::Neighbors => node.plumtree.warm(plumtree::Part::Peers) ^ node.plumtree.warm(plumtree::Part::Pieces),
             };
         }
         for (node, touch) in &batch[..len] {
             read ^= match touch {
                 Touch::Nothing | Touch::Links | Touch::Views => 0,
-                Touch::Neighbor(peer, _) => node.plumtree.warm(plumtree::Part::Neighbor(*peer)),
-                Touch::Neighbors(_) => node.plumtree.warm(plumtree::Part::Neighbors),
+                Touch::Neighbor(peer) => node.plumtree.warm(plumtree::Part::Neighbor(*peer)),
+                Touch::Neighbors => node.plumtree.warm(plumtree::Part::Neighbors),
             };
         }
         black_box(read);
