@@ -86,7 +86,12 @@ struct Piece<T> {
     next: u32,
 }
 
-/// An event of the current window.
+/// An event of the current window, until it is taken. It begins with a cache line, so that a small one lies in one.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+struct Place<T>(Option<Event<T>>);
+
+/// When an event of the current window comes.
 #[derive(Clone, Copy, Debug)]
 struct Turn {
     /// Its moment within the window and its destination, which settle the order but for few events.
@@ -107,8 +112,8 @@ pub struct Wheel<T> {
     /// Whether the events of a window are ordered by node first.
     is_by_node: bool,
     len: usize,
-    /// The events of the current window, each until it is taken.
-    due: Vec<Option<Event<T>>>,
+    /// The events of the current window.
+    due: Vec<Place<T>>,
     /// The order of those up to `settled`, the next one last.
     turns: Vec<Turn>,
     /// The last moment of the window up to which there is an order.
@@ -190,7 +195,7 @@ impl<T> Wheel<T> {
             } else {
                 self.held += 1;
             }
-            self.due.push(Some(event));
+            self.due.push(Place(Some(event)));
             return;
         }
         let level = (63 - differing.leading_zeros() as usize) / 8;
@@ -243,7 +248,7 @@ impl<T> Wheel<T> {
             return None;
         }
         let place = self.turns.last()?.place as usize;
-        let event = self.due[place].take_if(|event| event.at <= limit)?;
+        let event = self.due[place].0.take_if(|event| event.at <= limit)?;
         self.turns.pop();
         self.len -= 1;
         self.now = event.at;
@@ -263,7 +268,7 @@ impl<T> Wheel<T> {
     /// The event that will be taken after `count` others, if it lies in the current window and nothing comes in between.
     pub fn ahead(&self, count: usize) -> Option<&Event<T>> {
         let turn = self.turns.get(self.turns.len().checked_sub(count + 1)?)?;
-        self.due[turn.place as usize].as_ref()
+        self.due[turn.place as usize].0.as_ref()
     }
 
     /// Moves to the next window that has events; says whether there is one that begins up to `limit`.
@@ -302,7 +307,7 @@ impl<T> Wheel<T> {
             for event in events.drain(..) {
                 // The slots of the lowest level are one window each.
                 match level == 0 || event.at >> self.window_bits == self.window {
-                    true => self.due.push(Some(event)),
+                    true => self.due.push(Place(Some(event))),
                     false => self.place(event),
                 }
             }
@@ -318,7 +323,7 @@ impl<T> Wheel<T> {
         self.settled = if self.is_by_node { limit.min(end) } else { end };
         self.held = 0;
         for (event, place) in self.due.iter().zip(0..) {
-            match event {
+            match &event.0 {
                 Some(event) if event.at <= self.settled => self.turns.push(Turn { key: self.key(event), place }),
                 Some(_) => self.held += 1,
                 None => {}
@@ -333,8 +338,8 @@ impl<T> Wheel<T> {
 }
 
 /// Whose event lies at a place, and which of its events it is.
-fn cause_at<T>(due: &[Option<Event<T>>], place: u32) -> (u32, u64) {
-    due[place as usize].as_ref().map_or((0, 0), |event| (event.from, event.sequence))
+fn cause_at<T>(due: &[Place<T>], place: u32) -> (u32, u64) {
+    due[place as usize].0.as_ref().map_or((0, 0), |event| (event.from, event.sequence))
 }
 
 #[cfg(test)]

@@ -10,8 +10,10 @@
 //! 1. Connections are taken to stand: a message takes the latency of its pair ([`Network`](crate::network::Network)), in order, and none is
 //!    lost. Messages are values; nothing is encoded.
 //! 2. Payloads are one static piece of zeros: what is passed on is a pointer and a length, never a copy and never a count of references.
-//! 3. Nodes belong to shards. A shard runs by itself for as long as no message of another can reach it, which is the smallest latency. The
-//!    order of events does not depend on the shards ([`wheel`](crate::wheel)), so neither does the digest.
+//! 3. A node runs by itself for as long as no message of another can reach it, which is the smallest latency. So what happens within such a
+//!    time happens node by node, in the order in which nodes lie in the memory, and each node sees its events in the order of their moments
+//!    ([`wheel`](crate::wheel)). In the same way shards of nodes run by themselves, each on a thread. Digests are sums over events, so they
+//!    depend on neither.
 //!
 //! Invariants, looked at in the end: every broadcast was delivered once by every node of the largest component; a link stands on both sides;
 //! no view is larger than it may be; nobody broke a rule. Links come and go to the end, and one that is about to stands on one side for a

@@ -228,9 +228,11 @@ impl Shard {
 
     /// Reads what an event and those after it will read, first of all the nodes and then what they point to; gives for how many events.
     fn warm(&self, event: &Event<What>) -> usize {
+        // The events themselves were read with those before them, and without a branch that would wait for what is read.
+        let mut read = (BATCH..2 * BATCH).map_while(|count| self.wheel.ahead(count)).fold(0, |read, event| read ^ event.sequence);
         let ahead = (0..BATCH - 1).map_while(|count| self.wheel.ahead(count));
         let mut batch = [(&self.nodes[0], Touch::Nothing); BATCH];
-        let (mut len, mut read) = (0, 0);
+        let mut len = 0;
         for (place, event) in batch.iter_mut().zip(iter::once(event).chain(ahead)) {
             let at = self.place(event.to);
             *place = (&self.nodes[at], event.what.touches(event.from));
