@@ -25,6 +25,7 @@ use meshwork::channels::reliable::{self, Position, Sequence};
 use meshwork::channels::{Bounded, decode, encode, limits};
 use meshwork::crdt::{self, Stamp};
 use meshwork::node::{Config, Event, Kind};
+use meshwork::overlay::few::Few;
 use meshwork::overlay::mesh::Message as MeshMessage;
 use meshwork::overlay::plumtree::message::{Group, LinkNews, Push, Range};
 use meshwork::overlay::plumtree::{self, MessageId, Stream};
@@ -272,15 +273,14 @@ fn nasty(random: &mut Generator, kind: &str, number: u64, wall: u64) -> Said {
         })),
         "announcements" => {
             let range = |random: &mut Generator| Range { first: random.random_range(1..1 << 20), more: u16::MAX, hops: 1 };
-            let group =
-                |random: &mut Generator| Group { stream: stream(random), ranges: Bounded::first_of((0..64).map(|_| range(random))) };
-            let groups = Bounded::first_of((0..64).map(|_| group(random)));
+            let group = |random: &mut Generator| Group { stream: stream(random), ranges: Few::first_of((0..64).map(|_| range(random))) };
+            let groups = Few::first_of((0..64).map(|_| group(random)));
             Message::Plumtree(plumtree::Message::IHave { link: LinkNews::OpenedUnheard, groups })
         }
         "grafts" => {
             let range = Range { first: 1, more: u16::MAX, hops: 0 };
             let stream = Stream { origin: peer(1), incarnation: 1, channel: ChannelId::EVENTS };
-            let groups = Bounded::first_of((0..128).map(|_| Group { stream, ranges: Bounded::first_of([range; 64]) }));
+            let groups = Few::first_of((0..128).map(|_| Group { stream, ranges: Few::first_of([range; 64]) }));
             Message::Plumtree(plumtree::Message::Graft { eager: true, groups })
         }
         "origins" => gossip(stream(random).message(1)),

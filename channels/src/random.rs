@@ -15,6 +15,7 @@ pub const fn mix(value: u64) -> u64 {
 }
 
 /// A hash of numbers that depends on their order: the counter-based source of draws that need no state.
+#[inline]
 pub fn hash(parts: &[u64]) -> u64 {
     parts.iter().fold(0x6d65_7368_776f_726b, |hash, part| mix(hash ^ mix(*part)))
 }

@@ -11,6 +11,7 @@
 //! The package knows no socket and no address beyond passing them on, and never looks inside a payload. It is generic over the identifier
 //! of a peer alone: `PeerId` in a node, `u32` in a simulation of a million nodes.
 
+pub mod few;
 pub mod hyparview;
 pub mod identifier;
 pub mod mesh;
@@ -18,6 +19,7 @@ pub mod plumtree;
 mod sorted;
 pub mod state;
 pub mod swim;
+mod tally;
 pub mod topology;
 
 pub use identifier::Identifier;

@@ -148,7 +148,7 @@ impl<I: Identifier> State<I> {
             }
             waits
         });
-        self.counters.timeouts += (before - self.requests.len()) as u64;
+        self.counters.count(|counters| counters.timeouts += (before - self.requests.len()) as u64);
         if let Some(until) = self.requests.iter().map(|request| request.until).min() {
             self.timers.set(Key::Requests, until);
         }

@@ -48,7 +48,7 @@ impl<I: Identifier> State<I> {
         if self.storm.iter().any(|(joiner, _)| *joiner == from) {
             return misbehaved(from, Misbehavior::TooManyRequests, actions);
         }
-        self.counters.storm_joiners += 1;
+        self.counters.count(|counters| counters.storm_joiners += 1);
         self.storm.push((from, link));
         self.send_walks(from, self.params.active_len_max, 1, actions);
         if self.storm.len() >= self.params.storm_len_max {
@@ -71,7 +71,7 @@ impl<I: Identifier> State<I> {
                     peers.push(other);
                 }
             }
-            self.counters.refusals += 1;
+            self.counters.count(|counters| counters.refusals += 1);
             send(*joiner, Message::NeighborReply { link: *link, accepted: false, peers: Peers::first_of(peers) }, actions);
         }
         // Only now, and only some: what we knew before ties the storm to the older overlay.
@@ -110,7 +110,7 @@ impl<I: Identifier> State<I> {
             _ if !is_known && missing >= 2 && self.active.len() == self.params.active_len_max && self.may_evict(now) => {
                 self.send_request(joiner, Purpose::Splice, now, actions);
             }
-            _ => self.counters.walks_lost += 1,
+            _ => self.counters.count(|counters| counters.walks_lost += 1),
         }
     }
 

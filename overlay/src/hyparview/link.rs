@@ -36,7 +36,7 @@ impl<I: Identifier> State<I> {
             if accepted && held != Some(link) {
                 // The request was given up before the answer came, so the link stands on the other side only. It also took the place of
                 // a link that we still hold, if there is one.
-                self.counters.one_way_links += 1;
+                self.counters.count(|counters| counters.one_way_links += 1);
                 send(from, Message::Disconnect { link, reason: Farewell::NoLink, peers: Peers::new() }, actions);
                 if held.is_some() {
                     self.drop_link(from, DownReason::Disconnected, actions);
@@ -49,7 +49,7 @@ impl<I: Identifier> State<I> {
         if accepted {
             self.on_accepted(request, now, actions);
         } else {
-            self.counters.refused += 1;
+            self.counters.count(|counters| counters.refused += 1);
             self.on_refused(request, now);
         }
         self.fill(now, actions);
@@ -59,7 +59,7 @@ impl<I: Identifier> State<I> {
     pub(super) fn on_accepted(&mut self, request: Request<I>, now: Time, actions: &mut Vec<Action<I>>) {
         match request.purpose {
             Purpose::Join => self.wait_for_walks(now),
-            Purpose::Heal => self.counters.healed += 1,
+            Purpose::Heal => self.counters.count(|counters| counters.healed += 1),
             Purpose::Fill(_) | Purpose::Splice => {}
         }
         self.make_room(request.peer, now, actions);
@@ -117,7 +117,7 @@ impl<I: Identifier> State<I> {
             self.fill(now, actions);
             return;
         }
-        self.counters.one_way_links += 1;
+        self.counters.count(|counters| counters.one_way_links += 1);
         send(from, Message::Disconnect { link, reason: Farewell::NoLink, peers: Peers::new() }, actions);
     }
 
@@ -183,7 +183,7 @@ impl<I: Identifier> State<I> {
     }
 
     pub(super) fn refuse(&mut self, peer: I, link: u32, now: Time, actions: &mut Vec<Action<I>>) {
-        self.counters.refusals += 1;
+        self.counters.count(|counters| counters.refusals += 1);
         self.send_reply(peer, link, false, CANDIDATES_LEN_MAX, actions);
         // Neither does it have a place for us, or not for long.
         self.passive.pause(peer, now + self.params.refusal_pause);
@@ -222,7 +222,7 @@ impl<I: Identifier> State<I> {
         self.drop_link(evicted, DownReason::Evicted, actions);
         self.learn(evicted, &[]);
         self.passive.pause(evicted, now + self.params.refusal_pause);
-        self.counters.evictions += 1;
+        self.counters.count(|counters| counters.evictions += 1);
         if self.favored.len() >= FAVORED_LEN_MAX {
             self.favored.remove(0);
         }

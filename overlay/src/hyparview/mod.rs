@@ -46,6 +46,7 @@ use rand::seq::{IteratorRandom, SliceRandom};
 
 use crate::identifier::Identifier;
 use crate::sorted::reserve;
+use crate::tally::Tally;
 use crate::topology::{Action, DownReason, Input, Message as TopologyMessage};
 
 mod config;
@@ -66,7 +67,7 @@ mod tests;
 pub use config::{Config, Params};
 use deadlines::Deadlines;
 pub use message::{CANDIDATES_LEN_MAX, Farewell, Message, Peers, Priority, SHUFFLE_LEN_MAX};
-use passive::Passive;
+use passive::{Passive, Spare};
 use rate::Rate;
 
 /// Contacts, and as many past neighbors, kept for the day on which no neighbor is left.
@@ -170,18 +171,44 @@ impl Key {
     const ALL: [Key; 7] = [Key::Alive, Key::Fill, Key::Heal, Key::Requests, Key::Rewire, Key::Shuffle, Key::Storm];
 }
 
+/// A part of the state of a node, for [`State::warm`], each in front of what it points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The state itself.
+    State,
+    /// The links to the neighbors.
+    Links,
+    /// The passive view.
+    Passive,
+}
+
 /// The views of one node.
+///
+/// The fields lie in the memory as they stand here: what the check of a link reads comes first, then what a shuffle reads, then the rest.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct State<I> {
-    me: I,
-    params: Params,
-    random: Generator,
     /// In order; `links` has the same order.
     active: Vec<I>,
     links: Vec<Link>,
-    passive: Passive<I>,
+    me: I,
+    has_left: bool,
+    requests_left: u8,
+    timers: Deadlines,
+    params: Params,
     requests: Vec<Request<I>>,
+    /// Where the last shuffles that came by began.
+    origins: VecDeque<I>,
+    random: Generator,
+    passive: Passive<I>,
+    /// Retries since anything changed.
+    fruitless: u32,
+    /// A joiner asks nobody by itself before this moment: its walks are under way.
+    fill_after: Time,
     shuffling: Option<Shuffling<I>>,
+    /// Past and present neighbors, the latest last.
+    acquaintances: Vec<I>,
+    counters: Tally<Counters>,
     /// Joiners of a storm, with the link that each asked for.
     storm: Vec<(I, u32)>,
     /// Peers from beyond a healed partition, in no order.
@@ -190,24 +217,12 @@ pub struct State<I> {
     favored: Vec<(I, Time)>,
     /// Given by the caller, the latest last.
     contacts: Vec<I>,
-    /// Past and present neighbors, the latest last.
-    acquaintances: Vec<I>,
     /// Counts through contacts and acquaintances.
     contact_turn: usize,
-    /// Retries since anything changed.
-    fruitless: u32,
-    requests_left: u8,
-    /// A joiner asks nobody by itself before this moment: its walks are under way.
-    fill_after: Time,
     joins: Rate,
     evictions: Rate,
     heals_asked: Rate,
     heals_granted: Rate,
-    /// Where the last shuffles that came by began.
-    origins: VecDeque<I>,
-    has_left: bool,
-    counters: Counters,
-    timers: Deadlines,
 }
 
 impl<I: Identifier> State<I> {
@@ -236,7 +251,7 @@ impl<I: Identifier> State<I> {
             heals_granted: Rate::default(),
             origins: VecDeque::new(),
             has_left: false,
-            counters: Counters::default(),
+            counters: Tally::new(),
             timers: Deadlines::new(),
             params,
         }
@@ -268,31 +283,42 @@ impl<I: Identifier> State<I> {
         &self.active
     }
 
+    /// The number of the link to a neighbor; both sides hold the same.
+    pub fn link(&self, peer: I) -> Option<u32> {
+        self.link_of(peer)
+    }
+
     /// The passive view, in order.
     pub fn passive(&self) -> impl Iterator<Item = I> + '_ {
         self.passive.iter()
     }
 
-    /// Reads what the next input will read; the number means nothing. A driver of very many nodes, whose state is in no cache, calls this some
-    /// inputs ahead, so that the memory answers to many reads at once instead of to one after the other: first the state itself, and
-    /// nearer to the input, with `is_near`, what the state points to.
-    pub fn warm(&self, is_near: bool) -> u64 {
-        if is_near {
-            let first = self.links.first().map_or(0, |link| u64::from(link.number));
-            return first + self.links.last().map_or(0, |link| u64::from(link.number)) + self.active.len() as u64 + self.passive.warm();
+    /// Reads a part of what an input will read; the number means nothing. A driver of very many nodes, whose state is in no cache, calls this for
+    /// several nodes before their inputs, part by part, so that the memory answers to many reads at once instead of to one after the other.
+    pub fn warm(&self, part: Part) -> u64 {
+        match part {
+            Part::State => {
+                let lens = self.active.len() + self.links.len() + self.requests.len() + self.passive.len();
+                lens as u64 ^ self.timers.warm() ^ self.fill_after.as_nanos() ^ u64::from(self.has_left)
+            }
+            Part::Links => {
+                let number = |link: Option<&Link>| link.map_or(0, |link| u64::from(link.number));
+                let me = self.active.first().map_or(0, |peer| u64::from(*peer == self.me));
+                number(self.links.first()) ^ number(self.links.last()) ^ me
+            }
+            Part::Passive => self.passive.warm(),
         }
-        let lens = self.active.len() + self.links.len() + self.requests.len() + self.passive.len() + self.origins.len();
-        let cold = self.acquaintances.len()
-            + self.contacts.len()
-            + self.storm.len()
-            + usize::from(self.requests_left)
-            + usize::from(self.has_left);
-        (lens + cold) as u64 + self.timers.warm() + self.counters.refusals + self.counters.unasked + self.fill_after.as_nanos()
     }
 
-    /// What has happened so far.
+    /// What has happened so far; zeros in a node that [counts nothing](Self::uncounted).
     pub fn counters(&self) -> Counters {
-        self.counters
+        self.counters.read().copied().unwrap_or_default()
+    }
+
+    /// The same node without counters, for a driver of so many nodes that nobody looks at one.
+    pub fn uncounted(mut self) -> Self {
+        self.counters = Tally::nothing();
+        self
     }
 
     fn on_received(&mut self, from: I, message: TopologyMessage<I>, now: Time, actions: &mut Vec<Action<I>>) {

@@ -8,6 +8,38 @@ use rand::seq::IteratorRandom;
 use crate::identifier::Identifier;
 use crate::sorted::{Sorted, reserve};
 
+/// Peers that others may take the place of, the first first.
+#[derive(Debug)]
+pub(super) struct Spare<'a, I> {
+    peers: &'a [I],
+    /// So many of them, from the first on, were looked for and are not there.
+    gone: usize,
+}
+
+impl<'a, I: Identifier> Spare<'a, I> {
+    pub(super) const fn new(peers: &'a [I]) -> Self {
+        Spare { peers, gone: 0 }
+    }
+
+    /// Where the first one that is there lies.
+    fn find(&mut self, passive: &Passive<I>) -> Option<usize> {
+        while let Some(peer) = self.peers.get(self.gone) {
+            if let Ok(index) = passive.find(*peer) {
+                return Some(index);
+            }
+            self.gone += 1;
+        }
+        None
+    }
+
+    /// A peer is there from now on.
+    fn came(&mut self, peer: I) {
+        if let Some(at) = self.peers[..self.gone].iter().position(|other| *other == peer) {
+            self.gone = at;
+        }
+    }
+}
+
 /// A bounded set of candidates, in order of their names.
 #[derive(Clone, Debug)]
 pub(super) struct Passive<I> {
@@ -49,14 +81,15 @@ impl<I: Identifier> Passive<I> {
     }
 
     /// Adds a peer; says whether it is new. In a full view it takes the place of one of `spare` if there is one, else of a random one.
-    pub(super) fn insert(&mut self, peer: I, len_max: usize, spare: &[I], random: &mut Generator) -> bool {
+    pub(super) fn insert(&mut self, peer: I, len_max: usize, spare: &mut Spare<'_, I>, random: &mut Generator) -> bool {
         if self.contains(peer) {
             return false;
         }
         if self.peers.len() >= len_max {
-            let index = spare.iter().find_map(|spare| self.find(*spare).ok()).unwrap_or_else(|| random.random_range(0..self.peers.len()));
+            let index = spare.find(self).unwrap_or_else(|| random.random_range(0..self.peers.len()));
             self.remove_at(index);
         }
+        spare.came(peer);
         let index = self.find(peer).unwrap_or_else(|index| index);
         reserve(&mut self.peers);
         self.peers.insert(index, peer);
@@ -93,7 +126,12 @@ impl<I: Identifier> Passive<I> {
 
     /// A random peer that may be asked now and is none of those that `skip` names.
     pub(super) fn pick(&self, now: Time, skip: impl Fn(I) -> bool, random: &mut Generator) -> Option<I> {
-        let may_be_asked = |peer: &I| self.ask_after.get(peer).is_none_or(|after| *after <= now);
-        self.peers.iter().copied().filter(|peer| may_be_asked(peer) && !skip(*peer)).choose(random)
+        // Both are in the order of names.
+        let mut pauses = self.ask_after.iter().peekable();
+        let mut may_be_asked = |peer: I| {
+            while pauses.next_if(|(paused, _)| **paused < peer).is_some() {}
+            pauses.peek().is_none_or(|(paused, after)| **paused != peer || **after <= now)
+        };
+        self.peers.iter().copied().filter(|peer| may_be_asked(*peer) && !skip(*peer)).choose(random)
     }
 }

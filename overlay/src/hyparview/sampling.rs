@@ -46,18 +46,23 @@ impl<I: Identifier> State<I> {
                 self.fill(now, actions);
             }
             // Of a shuffle that was given up on, or of an earlier life of this node: no fault, and nothing is learned from it.
-            None => self.counters.unasked += 1,
+            None => self.counters.count(|counters| counters.unasked += 1),
         }
     }
 
     pub(super) fn learn_all(&mut self, peers: &[I], spare: &[I]) {
+        let mut spare = Spare::new(spare);
         for peer in peers {
-            self.learn(*peer, spare);
+            self.learn_for(*peer, &mut spare);
         }
     }
 
     /// Takes a peer into the passive view; in a full one, `spare` goes first (section 4.5). Says whether it is new.
     pub(super) fn learn(&mut self, peer: I, spare: &[I]) -> bool {
+        self.learn_for(peer, &mut Spare::new(spare))
+    }
+
+    fn learn_for(&mut self, peer: I, spare: &mut Spare<'_, I>) -> bool {
         peer != self.me && self.link_of(peer).is_none() && self.passive.insert(peer, self.params.passive_len_max, spare, &mut self.random)
     }
 

@@ -9,6 +9,11 @@ macro_rules! counters {
         }
 
         impl Counters {
+            /// All at zero.
+            pub(crate) const fn new() -> Self {
+                Counters { $($name: 0,)+ }
+            }
+
             /// Every counter with its name, in a stable order.
             pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name),)+].into_iter()

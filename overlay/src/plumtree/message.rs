@@ -9,6 +9,7 @@ use meshwork_channels::{Bounded, ChannelId, PeerId};
 use serde::{Deserialize, Serialize};
 
 use super::{MessageId, Stream};
+use crate::few::Few;
 
 /// Groups in one frame.
 pub const GROUPS_MAX: usize = 128;
@@ -21,7 +22,7 @@ pub const LIST_BYTES_MAX: usize = 16 * 1_024;
 const _: () = assert!(GROUPS_MAX * (size_of::<Group<PeerId>>() + RANGES_MAX * size_of::<Range>()) < 4 * CONTROL_BYTES_MAX);
 
 /// A list of identities.
-pub type Groups<I> = Bounded<Group<I>, GROUPS_MAX>;
+pub type Groups<I> = Few<Group<I>, GROUPS_MAX>;
 
 /// What one neighbor says to another. The wire enum only grows at its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,7 +100,7 @@ pub struct Group<I> {
     /// The stream.
     pub stream: Stream<I>,
     /// The sequence numbers, ascending when an honest node wrote them.
-    pub ranges: Bounded<Range, RANGES_MAX>,
+    pub ranges: Few<Range, RANGES_MAX>,
 }
 
 /// Consecutive sequence numbers.
@@ -134,7 +135,7 @@ impl Range {
 /// A list of one identity.
 pub(crate) fn one<I: Copy>(id: MessageId<I>, hops: u16) -> Groups<I> {
     let range = Range { first: id.sequence, more: 0, hops };
-    Bounded::first_of([Group { stream: id.stream(), ranges: Bounded::first_of([range]) }])
+    Few::one(Group { stream: id.stream(), ranges: Few::one(range) })
 }
 
 /// Packs identities, given in order, into lists that fit into frames.
@@ -216,14 +217,14 @@ impl<I: Copy + Ord> Packer<I> {
 
     fn close_group(&mut self) {
         if let Some(stream) = self.stream.take() {
-            self.groups.push(Group { stream, ranges: Bounded::first_of(std::mem::take(&mut self.ranges)) });
+            self.groups.push(Group { stream, ranges: Bounded::first_of(std::mem::take(&mut self.ranges)).into() });
         }
     }
 
     fn close_list(&mut self) {
         self.full_bytes += std::mem::take(&mut self.list_bytes);
         if !self.groups.is_empty() {
-            self.full.push(Bounded::first_of(std::mem::take(&mut self.groups)));
+            self.full.push(Bounded::first_of(std::mem::take(&mut self.groups)).into());
         }
     }
 }

@@ -58,6 +58,7 @@ use self::seen::Seen;
 use self::store::{Held, Store};
 use crate::identifier::Identifier;
 use crate::sorted::{Sorted, SortedSet, reserve};
+use crate::tally::Tally;
 
 /// How long a prune is given to arrive before a further duplicate repeats it, and the least time between two repeated backlogs.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -176,48 +177,67 @@ impl fmt::Display for BroadcastError {
 
 impl std::error::Error for BroadcastError {}
 
+/// A part of the state of a node, for [`State::warm`], each in front of what it points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<I> {
+    /// The state itself.
+    State,
+    /// Who the neighbors are, and what was seen of the stream that was used last.
+    Peers,
+    /// Where payloads are kept, and what was seen of other streams.
+    Pieces,
+    /// One neighbor, behind `Peers`.
+    Neighbor(I),
+    /// All neighbors and the newest payload, behind `Pieces`.
+    Neighbors,
+}
+
 /// The broadcast of one node.
+///
+/// The fields lie in the memory as they stand here: what an announcement reads comes first, in as few cache lines as it needs.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct State<I> {
+    /// In order; `neighbors` has the same order.
+    peers: Vec<I>,
+    neighbors: Vec<Neighbor<I>>,
+    seen: Seen<I>,
     me: I,
+    /// Whether a neighbor may be wanted for something.
+    is_wanting: bool,
     incarnation: u64,
     params: Params,
-    generator: Generator,
-    counters: Counters,
-
-    /// In order; `peers` has the same order, to be searched.
-    neighbors: Vec<Neighbor<I>>,
-    peers: Vec<I>,
-    /// Peers that announced something before they were neighbors, and when; in the order of arrival.
-    early: Vec<(I, Time)>,
-    /// What peers that are no neighbors may ask of us, together.
-    strangers_quota: Quota,
-
-    /// The last sequence number of each channel that we broadcast on.
-    sequences: Sorted<ChannelId, u64>,
-    seen: Seen<I>,
-    store: Store<I>,
-
-    /// When the waiting announcements go out.
-    announce_at: Option<Time>,
-    /// When a message last went through, and the mean interval between such moments.
-    passed_at: Time,
-    passed_interval: Duration,
-
+    /// When the waiting announcements go out; [`Time::MAX`] when none wait, as for the other two moments.
+    announce_at: Time,
     /// When the next summary goes out: set while payloads are held.
-    summary_at: Option<Time>,
-    /// Where the next summary starts, when the last one had no room for everything.
-    summary_from: Option<MessageId<I>>,
-
+    summary_at: Time,
+    /// When a neighbor that may not be asked for more now may be asked again.
+    ask_at: Time,
     missing: Sorted<MessageId<I>, Missing<I>>,
     /// The deadlines of missing messages.
     missing_due: SortedSet<(Time, MessageId<I>)>,
-    /// Whether a neighbor may be wanted for something.
-    is_wanting: bool,
-    /// When a neighbor that may not be asked for more now may be asked again.
-    ask_at: Option<Time>,
+    store: Store<I>,
+    /// When a message last went through, and the mean interval between such moments.
+    passed_at: Time,
+    passed_interval: Duration,
     /// How long the tree lags behind announcements.
     tree_lag: Estimate,
+    counters: Tally<Counters>,
+    generator: Generator,
+    /// Peers that announced something before they were neighbors, and when; in the order of arrival.
+    early: Vec<(I, Time)>,
+    aside: Option<Box<Aside<I>>>,
+}
+
+/// What most nodes of a simulated million never need.
+#[derive(Clone, Debug)]
+struct Aside<I> {
+    /// What peers that are no neighbors may ask of us, together.
+    strangers_quota: Quota,
+    /// The last sequence number of each channel that we broadcast on.
+    sequences: Sorted<ChannelId, u64>,
+    /// Where the next summary starts, when the last one had no room for everything.
+    summary_from: Option<MessageId<I>>,
 }
 
 impl<I: Identifier> State<I> {
@@ -228,24 +248,22 @@ impl<I: Identifier> State<I> {
             incarnation,
             params,
             generator: generator(seed, "plumtree", 0),
-            counters: Counters::default(),
+            counters: Tally::new(),
             neighbors: Vec::new(),
             peers: Vec::new(),
             early: Vec::new(),
-            strangers_quota: Quota::default(),
-            sequences: Sorted::new(),
             seen: Seen::new(),
             store: Store::new(),
-            announce_at: None,
+            announce_at: Time::MAX,
             passed_at: Time::ZERO,
             passed_interval: SETTLE,
-            summary_at: None,
-            summary_from: None,
+            summary_at: Time::MAX,
             missing: Sorted::new(),
             missing_due: Sorted::new(),
             is_wanting: false,
-            ask_at: None,
+            ask_at: Time::MAX,
             tree_lag: Estimate::default(),
+            aside: None,
         }
     }
 
@@ -286,15 +304,15 @@ impl<I: Identifier> State<I> {
         }
         self.store.expire(now, self.params.store(), &mut self.counters);
         let sequence = self.sequence(channel) + 1;
-        self.sequences.insert(channel, sequence);
+        self.aside().sequences.insert(channel, sequence);
         let id = MessageId { origin: self.me, incarnation: self.incarnation, channel, sequence };
-        self.counters.broadcasts += 1;
+        self.counters.count(|counters| counters.broadcasts += 1);
         if !self.neighbors.is_empty() && self.neighbors.iter().all(|neighbor| !neighbor.eager) {
             // Without an eager link the payload would wait to be pulled. The receiver makes the link eager too, or prunes it again.
             let chosen = self.generator.random_range(0..self.neighbors.len());
             self.neighbors[chosen].eager = true;
         }
-        self.pass_on(id, &payload, 0, Push::Eager, &[], now, actions);
+        self.pass_on(id, &payload, 0, Push::Eager, self.me, &[], now, actions);
         self.keep(id, Held { payload, hops: 0, from: self.me }, now);
         self.finish(now, actions);
         Ok(id)
@@ -302,27 +320,35 @@ impl<I: Identifier> State<I> {
 
     /// When [`Input::DeadlineReached`] is due.
     pub fn next_deadline(&self) -> Option<Time> {
-        let missing = self.missing_due.first().map(|((at, _), ())| *at);
-        [self.announce_at, self.summary_at, self.ask_at, missing].into_iter().flatten().min()
+        let missing = self.missing_due.first().map_or(Time::MAX, |((at, _), ())| *at);
+        Some(self.announce_at.min(self.summary_at).min(self.ask_at).min(missing)).filter(|at| *at < Time::MAX)
     }
 
-    /// Reads what the next input will read, as [`hyparview::State::warm`](crate::hyparview::State::warm) does.
-    pub fn warm(&self, is_near: bool) -> u64 {
-        if is_near {
-            let neighbors = self.neighbors.iter().map(|neighbor| u64::from(neighbor.eager) + neighbor.answers.warm()).sum::<u64>();
-            return neighbors + self.peers.first().map_or(0, |peer| u64::from(*peer == self.me)) + self.store.warm() + self.seen.warm();
+    /// Reads a part of what an input will read, as [`hyparview::State::warm`](crate::hyparview::State::warm) does.
+    pub fn warm(&self, part: Part<I>) -> u64 {
+        match part {
+            Part::State => {
+                let lens = self.neighbors.len() + self.peers.len() + self.store.len() + self.seen.streams_len() + self.missing.len();
+                let times = self.announce_at.as_nanos() ^ self.ask_at.as_nanos() ^ self.summary_at.as_nanos();
+                (lens + self.missing_due.len()) as u64 ^ times ^ self.passed_at.as_nanos() ^ self.tree_lag.warm()
+            }
+            Part::Peers => self.peers.first().map_or(0, |peer| u64::from(*peer == self.me)) ^ self.seen.warm(false),
+            Part::Pieces => self.store.warm() ^ self.seen.warm(true),
+            Part::Neighbor(peer) => self.find(&peer).map_or(0, |at| self.neighbors[at].warm()),
+            Part::Neighbors => self.neighbors.iter().fold(self.store.warm_newest(), |read, neighbor| read ^ neighbor.warm()),
         }
-        let lens = self.neighbors.len() + self.peers.len() + self.store.len() + self.seen.streams_len() + self.missing.len();
-        let times =
-            [self.announce_at, self.ask_at, self.summary_at].into_iter().flatten().count() + self.missing_due.len() + self.early.len();
-        let counters =
-            self.counters.broadcasts + self.counters.ihave_ids_sent + self.counters.prunes_received + self.counters.strangers_ignored;
-        (lens + times) as u64 + counters + self.passed_at.as_nanos() + self.tree_lag.warm()
     }
 
-    /// What happened so far.
+    /// What happened so far; zeros in a node that [counts nothing](Self::uncounted).
     pub fn counters(&self) -> &Counters {
-        &self.counters
+        static ZEROS: Counters = Counters::new();
+        self.counters.read().unwrap_or(&ZEROS)
+    }
+
+    /// The same node without counters, for a driver of so many nodes that nobody looks at one.
+    pub fn uncounted(mut self) -> Self {
+        self.counters = Tally::nothing();
+        self
     }
 
     /// The neighbors, in order, each with whether payloads are pushed to it.
@@ -388,7 +414,7 @@ impl<I: Identifier> State<I> {
             actions.push(Action::Misbehaved { peer: from, what: Misbehavior::TooMany });
             return;
         }
-        self.counters.payload_bytes_received += payload.len() as u64;
+        self.counters.count(|counters| counters.payload_bytes_received += payload.len() as u64);
         if self.is_own(&id.stream()) && !self.is_seen(&id) {
             // Nobody but us numbers our messages.
             actions.push(Action::Misbehaved { peer: from, what: Misbehavior::OwnName });
@@ -399,7 +425,7 @@ impl<I: Identifier> State<I> {
             return;
         }
         if self.seen.is_impossible(&id, now, self.params.seen()) {
-            self.counters.sequences_refused += 1;
+            self.counters.count(|counters| counters.sequences_refused += 1);
             actions.push(Action::Misbehaved { peer: from, what: Misbehavior::SequenceAhead });
             return;
         }
@@ -424,25 +450,24 @@ impl<I: Identifier> State<I> {
                 self.optimize(nearest, from, hops, now, actions);
             }
         }
-        self.counters.delivered += 1;
+        self.counters.count(|counters| counters.delivered += 1);
         actions.push(Action::Deliver { id, payload: payload.clone(), from, hops });
-        let mut have = missing.map_or(Vec::new(), Missing::into_announcers);
-        have.push(from);
-        self.pass_on(id, &payload, hops, push, &have, now, actions);
+        let have = missing.map_or(Vec::new(), Missing::into_announcers);
+        self.pass_on(id, &payload, hops, push, from, &have, now, actions);
         self.keep(id, Held { payload, hops, from }, now);
     }
 
     /// Section 3.5: a duplicate shows that the link closes a circle, so the link leaves the tree on both sides.
     fn on_duplicate(&mut self, from: I, id: MessageId<I>, push: Push, now: Time, actions: &mut Vec<Action<I>>) {
-        self.counters.duplicates += 1;
+        self.counters.count(|counters| counters.duplicates += 1);
         let is_eager = |peer: &I| self.find(peer).is_ok_and(|at| self.neighbors[at].eager);
-        let other_way = match self.store.get(&id).map(|held| held.from) {
+        let other_way = match self.store.way(&id).map(|(from, _)| from) {
             Some(first) if first != self.me => first != from && is_eager(&first),
             // Our own, or too old to know who brought it: any other eager link will do.
             Some(_) | None => self.neighbors.iter().any(|neighbor| neighbor.eager && neighbor.peer != from),
         };
         let Some(neighbor) = self.neighbor_mut(&from) else {
-            self.counters.strangers_ignored += 1;
+            self.counters.count(|counters| counters.strangers_ignored += 1);
             return;
         };
         neighbor.announce.remove(&id);
@@ -455,13 +480,13 @@ impl<I: Identifier> State<I> {
 
     /// Section 3.5: the neighbor gets this payload over another link.
     fn on_prune(&mut self, from: I, now: Time) {
-        self.counters.prunes_received += 1;
+        self.counters.count(|counters| counters.prunes_received += 1);
         match self.neighbor_mut(&from) {
             Some(neighbor) => {
                 // Its side is lazy too, so what still comes was on its way.
                 neighbor.prune(now);
             }
-            None => self.counters.strangers_ignored += 1,
+            None => self.counters.count(|counters| counters.strangers_ignored += 1),
         }
     }
 
@@ -472,10 +497,10 @@ impl<I: Identifier> State<I> {
             self.missing_due.remove(&(at, id));
             self.on_missing_due(id, now);
         }
-        if self.ask_at.is_some_and(|at| at <= now) {
-            self.ask_at = None;
+        if self.ask_at <= now {
+            self.ask_at = Time::MAX;
         }
-        if self.summary_at.is_some_and(|at| at <= now) {
+        if self.summary_at <= now {
             self.send_summary(now, actions);
         }
     }
@@ -483,8 +508,8 @@ impl<I: Identifier> State<I> {
     /// What ends every input: requests and announcements that came together go out together.
     fn finish(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
         self.send_grafts(now, actions);
-        if self.announce_at.is_some_and(|at| at <= now) {
-            self.announce_at = None;
+        if self.announce_at <= now {
+            self.announce_at = Time::MAX;
             for at in 0..self.neighbors.len() {
                 self.announce_to(at, actions);
             }
@@ -492,43 +517,54 @@ impl<I: Identifier> State<I> {
         self.check();
     }
 
-    /// Pushes a payload over eager links and notes it for the next announcement over lazy ones, except to those that `have` it.
+    /// Pushes a payload over eager links and notes it for the next announcement over lazy ones, except to `from`, who brought it, and to those
+    /// that `have` it.
     #[allow(clippy::too_many_arguments)]
-    fn pass_on(&mut self, id: MessageId<I>, payload: &Bytes, hops: u16, push: Push, have: &[I], now: Time, actions: &mut Vec<Action<I>>) {
+    fn pass_on(
+        &mut self,
+        id: MessageId<I>,
+        payload: &Bytes,
+        hops: u16,
+        push: Push,
+        from: I,
+        have: &[I],
+        now: Time,
+        actions: &mut Vec<Action<I>>,
+    ) {
         let hops = hops.saturating_add(1);
         let interval = (now - self.passed_at).min(SETTLE);
         self.passed_at = now;
         self.passed_interval = (self.passed_interval * 7 + interval) / 8;
         let mut full = false;
-        for neighbor in self.neighbors.iter_mut().filter(|neighbor| !have.contains(&neighbor.peer)) {
+        for neighbor in self.neighbors.iter_mut().filter(|neighbor| neighbor.peer != from && !have.contains(&neighbor.peer)) {
             if neighbor.eager {
-                self.counters.pushes_sent += 1;
-                self.counters.payload_bytes_sent += payload.len() as u64;
+                self.counters.count(|counters| counters.pushes_sent += 1);
+                self.counters.count(|counters| counters.payload_bytes_sent += payload.len() as u64);
                 actions.push(Action::Send { to: neighbor.peer, message: Message::Gossip { id, hops, push, payload: payload.clone() } });
             } else {
                 neighbor.announce.insert(id, if push == Push::Eager { hops } else { 0 });
                 full |= neighbor.announce.len() >= ANNOUNCE_IDS_MAX;
-                if self.announce_at.is_none() {
+                if self.announce_at == Time::MAX {
                     let config = self.params.config();
                     // Waiting pays where company is near: on a quiet node it would only delay.
                     let (least, most) = (config.announce_delay_min, config.announce_delay_max);
                     let delay = if self.passed_interval >= most { least } else { (self.passed_interval * ANNOUNCE_IDS).clamp(least, most) };
-                    self.announce_at = Some(now + delay);
+                    self.announce_at = now + delay;
                 }
             }
         }
         if full {
-            self.announce_at = Some(now);
+            self.announce_at = now;
         }
     }
 
     /// Keeps a payload for those who missed it, and makes sure that a summary tells of it.
     fn keep(&mut self, id: MessageId<I>, held: Held<I>, now: Time) {
         self.store.insert(id, held, now, self.params.store(), &mut self.counters);
-        if self.summary_at.is_none() {
+        if self.summary_at == Time::MAX {
             // At a random phase, or all nodes would send theirs in the same moment after a broadcast.
             let period = self.params.config().summary_period;
-            self.summary_at = Some(now + period.mul_f64(self.generator.random_range(0.0..1.0)));
+            self.summary_at = now + period.mul_f64(self.generator.random_range(0.0..1.0));
         }
     }
 
@@ -538,8 +574,8 @@ impl<I: Identifier> State<I> {
         match std::mem::replace(&mut neighbor.announce, Announce::Nothing) {
             Announce::Nothing => {}
             Announce::One(id, hops) => {
-                self.counters.ihave_ids_sent += 1;
-                self.counters.ihave_frames_sent += 1;
+                self.counters.count(|counters| counters.ihave_ids_sent += 1);
+                self.counters.count(|counters| counters.ihave_frames_sent += 1);
                 actions.push(Action::Send { to, message: Message::IHave { link: LinkNews::Same, groups: message::one(id, hops) } });
             }
             Announce::Several(several) => {
@@ -553,11 +589,11 @@ impl<I: Identifier> State<I> {
     /// Tells one neighbor at random what is held. Lazy links are twice as likely: over eager ones little can be missing.
     fn send_summary(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
         if self.store.len() == 0 {
-            self.summary_at = None;
+            self.summary_at = Time::MAX;
             return;
         }
         let config = self.params.config();
-        self.summary_at = Some(now + config.summary_period);
+        self.summary_at = now + config.summary_period;
         let weight = |neighbor: &Neighbor<I>| if neighbor.eager { 1 } else { 2 };
         let total: usize = self.neighbors.iter().map(weight).sum();
         if total == 0 {
@@ -574,15 +610,19 @@ impl<I: Identifier> State<I> {
         };
         let (to, bytes_max) = (chosen.peer, config.summary_bytes_max);
         let mut packer = Packer::new();
-        let start = self.summary_from.take();
+        let start = self.aside.as_mut().and_then(|aside| aside.summary_from.take());
+        let mut left = None;
         for id in self.store.ids_from(start) {
             if packer.bytes() >= bytes_max {
-                self.summary_from = Some(id);
+                left = Some(id);
                 break;
             }
             packer.add(id, 0);
         }
-        self.counters.summaries_sent += 1;
+        if left.is_some() {
+            self.aside().summary_from = left;
+        }
+        self.counters.count(|counters| counters.summaries_sent += 1);
         self.send_ihave(to, LinkNews::Same, packer, actions);
     }
 
@@ -592,12 +632,12 @@ impl<I: Identifier> State<I> {
         for id in self.store.ids_from(None) {
             packer.add(id, 0);
         }
-        self.counters.backlogs_sent += 1;
+        self.counters.count(|counters| counters.backlogs_sent += 1);
         self.send_ihave(to, link, packer, actions);
     }
 
     fn send_ihave(&mut self, to: I, link: LinkNews, packer: Packer<I>, actions: &mut Vec<Action<I>>) {
-        self.counters.ihave_ids_sent += packer.ids();
+        self.counters.count(|counters| counters.ihave_ids_sent += packer.ids());
         let mut lists = packer.finish();
         if lists.is_empty() && link != LinkNews::Same {
             lists.push(message::Groups::new());
@@ -605,7 +645,7 @@ impl<I: Identifier> State<I> {
         let len = lists.len();
         for (at, groups) in lists.into_iter().enumerate() {
             let link = if at + 1 == len { link } else { LinkNews::Same };
-            self.counters.ihave_frames_sent += 1;
+            self.counters.count(|counters| counters.ihave_frames_sent += 1);
             actions.push(Action::Send { to, message: Message::IHave { link, groups } });
         }
     }
@@ -614,7 +654,7 @@ impl<I: Identifier> State<I> {
     fn prune(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
         if let Some(neighbor) = self.neighbor_mut(&peer) {
             neighbor.prune(now);
-            self.counters.prunes_sent += 1;
+            self.counters.count(|counters| counters.prunes_sent += 1);
             actions.push(Action::Send { to: peer, message: Message::Prune });
         }
     }
@@ -630,9 +670,14 @@ impl<I: Identifier> State<I> {
             return;
         }
         neighbor.eager = true;
-        self.counters.optimizations += 1;
+        self.counters.count(|counters| counters.optimizations += 1);
         actions.push(Action::Send { to: announcer, message: Message::Graft { eager: true, groups: message::Groups::new() } });
         self.prune(pusher, now, actions);
+    }
+
+    fn aside(&mut self) -> &mut Aside<I> {
+        self.aside
+            .get_or_insert_with(|| Box::new(Aside { strangers_quota: Quota::default(), sequences: Sorted::new(), summary_from: None }))
     }
 
     fn is_own(&self, stream: &Stream<I>) -> bool {
@@ -640,7 +685,7 @@ impl<I: Identifier> State<I> {
     }
 
     fn sequence(&self, channel: ChannelId) -> u64 {
-        self.sequences.get(&channel).copied().unwrap_or(0)
+        self.aside.as_ref().and_then(|aside| aside.sequences.get(&channel).copied()).unwrap_or(0)
     }
 
     fn find(&self, peer: &I) -> Result<usize, usize> {
@@ -668,7 +713,7 @@ impl<I: Identifier> State<I> {
             );
             debug_assert!(neighbor.is_asking_empty(), "what is asked for is sent");
             debug_assert!(
-                neighbor.is_ready_empty() || neighbor.asked_len > 0 || self.ask_at.is_some(),
+                neighbor.is_ready_empty() || neighbor.asked_len > 0 || self.ask_at < Time::MAX,
                 "what is ready to be asked for is asked for, or something will free the room for it"
             );
         }

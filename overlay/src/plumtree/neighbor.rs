@@ -21,8 +21,8 @@ pub(crate) struct Neighbor<I> {
     pub(crate) announced_len: u32,
     /// When we last sent it everything that we hold, unasked or asked.
     pub(crate) backlog_at: Time,
-    /// From when on it gets that again for asking.
-    backlog_again_at: Time,
+    /// Whether it was asked.
+    backlog_was_asked: bool,
     /// Until when a duplicate from it may have been on its way before it knew of the prune.
     settled_at: Time,
     /// What to announce with the next batch, with the hops, 0 for what is not on its first way through the tree.
@@ -108,7 +108,7 @@ impl<I: Copy + Ord> Neighbor<I> {
             asked_len: 0,
             announced_len: 0,
             backlog_at: now,
-            backlog_again_at: Time::ZERO,
+            backlog_was_asked: false,
             settled_at: Time::ZERO,
             announce: Announce::Nothing,
             wanted: None,
@@ -116,6 +116,11 @@ impl<I: Copy + Ord> Neighbor<I> {
             serve_quota: Quota::default(),
             answers: Estimate::default(),
         }
+    }
+
+    /// Reads it, without a branch that would wait for what is read; see [`super::State::warm`].
+    pub(crate) fn warm(&self) -> u64 {
+        u64::from(self.eager) ^ u64::from(matches!(self.announce, Announce::Nothing))
     }
 
     /// Takes the link out of the tree.
@@ -131,13 +136,13 @@ impl<I: Copy + Ord> Neighbor<I> {
 
     /// Whether it may ask for everything that we hold.
     pub(crate) fn may_ask_backlog(&self, now: Time) -> bool {
-        now >= self.backlog_again_at
+        !self.backlog_was_asked || now > self.backlog_at + SETTLE
     }
 
     /// It gets everything that we hold because it asked.
     pub(crate) fn backlog_asked(&mut self, now: Time) {
         self.backlog_at = now;
-        self.backlog_again_at = now + SETTLE + Duration::from_nanos(1);
+        self.backlog_was_asked = true;
     }
 
     pub(crate) fn is_ready_empty(&self) -> bool {
@@ -250,7 +255,7 @@ impl Estimate {
 
     /// Reads it; see [`super::State::warm`].
     pub(crate) fn warm(&self) -> u64 {
-        self.deviation
+        self.deviation ^ self.mean
     }
 
     /// A duration that few samples exceed, between two limits; `unknown` before the first sample.

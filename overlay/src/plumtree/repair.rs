@@ -63,9 +63,9 @@ impl<I: Copy + Ord> Missing<I> {
 impl<I: Identifier> State<I> {
     /// Section 3.5: what is announced and not here is expected from the tree for a while.
     pub(super) fn on_ihave(&mut self, from: I, link: LinkNews, groups: &[Group<I>], now: Time, actions: &mut Vec<Action<I>>) {
-        if self.find(&from).is_err() {
+        let Ok(at) = self.find(&from) else {
             // The two sides of a link do not come up in the same instant. Once it is our neighbor, we ask it to say this again.
-            self.counters.strangers_ignored += 1;
+            self.counters.count(|counters| counters.strangers_ignored += 1);
             self.early.retain(|(early, _)| *early != from);
             if self.early.len() == EARLY_MAX {
                 self.early.remove(0);
@@ -73,50 +73,51 @@ impl<I: Identifier> State<I> {
             reserve(&mut self.early);
             self.early.push((from, now));
             return;
-        }
+        };
         let mut budget = self.params.config().missing_per_neighbor_max.saturating_mul(2);
         let mut misbehavior = None;
         'frame: for (stream, range) in ranges(groups) {
             let (first, last) = (stream.message(range.first), stream.message(range.last()));
-            if let Some(neighbor) = self.neighbor_mut(&from) {
-                // It has them, so it need not be told of them.
-                neighbor.announce.remove_range(first, last);
-            }
+            // It has them, so it need not be told of them.
+            self.neighbors[at].announce.remove_range(first, last);
             if self.is_own(&stream) {
                 if range.first == 0 || range.last() > self.sequence(stream.channel) {
                     misbehavior = Some(Misbehavior::OwnName);
                 }
                 continue;
             }
-            if self.seen.is_impossible(&first, now, self.params.seen()) || self.seen.is_impossible(&last, now, self.params.seen()) {
-                self.counters.sequences_refused += 1;
+            let Ok(mut unseen) = self.seen.first_unseen(&stream, range.first, range.last(), now, self.params.seen()) else {
+                self.counters.count(|counters| counters.sequences_refused += 1);
                 misbehavior = Some(Misbehavior::SequenceAhead);
                 continue;
-            }
+            };
+            let is_held = unseen.is_none_or(|(_, unseen)| unseen < range.last()) || self.seen.has_forgotten();
             if range.hops > 0
-                && let Some((pusher, hops)) = self.store.get(&last).map(|held| (held.from, held.hops))
+                && is_held
+                && let Some((pusher, hops)) = self.store.way(&last)
                 && pusher != self.me
                 && self.neighbor_mut(&pusher).is_some_and(|neighbor| neighbor.eager)
             {
                 self.optimize((from, range.hops), pusher, hops, now, actions);
             }
-            let mut next = range.first;
-            while let Some((first, last)) = self.seen.next_unseen(&stream, next, range.last()) {
+            while let Some((first, last)) = unseen {
                 for sequence in first..=last {
                     if budget == 0 || !self.note_announcement(stream.message(sequence), from, range.hops, now) {
-                        self.counters.announcements_dropped += 1;
+                        self.counters.count(|counters| counters.announcements_dropped += 1);
                         break 'frame;
                     }
                     budget -= 1;
                 }
-                let Some(after) = last.checked_add(1) else { break };
-                next = after;
+                let Some(next) = last.checked_add(1) else { break };
+                unseen = self.seen.next_unseen(&stream, next, range.last());
             }
         }
         if let Some(what) = misbehavior {
             actions.push(Action::Misbehaved { peer: from, what });
         }
-        self.on_link_news(from, link, now, actions);
+        if link != LinkNews::Same {
+            self.on_link_news(from, link, now, actions);
+        }
     }
 
     /// Notes that `peer` holds a message that is not here; `false` when there is no room for that.
@@ -139,7 +140,7 @@ impl<I: Identifier> State<I> {
                     return false;
                 }
                 if missing.announcers.len() >= config.announcers_max {
-                    self.counters.announcers_dropped += 1;
+                    self.counters.count(|counters| counters.announcers_dropped += 1);
                     return true;
                 }
                 missing.announcers.push(announcer);
@@ -190,7 +191,10 @@ impl<I: Identifier> State<I> {
         if eager && let Some(at) = at {
             self.neighbors[at].eager = true;
         }
-        let quota = at.map_or(self.strangers_quota, |at| self.neighbors[at].serve_quota);
+        let quota = match at {
+            Some(at) => self.neighbors[at].serve_quota,
+            None => self.aside().strangers_quota,
+        };
         let available = quota.available(now, per_second, burst);
         let asked = ranges(groups).fold(0_u64, |sum, (_, range)| sum.saturating_add(range.len()));
         let mut gone = Packer::new();
@@ -200,22 +204,25 @@ impl<I: Identifier> State<I> {
                 gone.add(id, 0);
                 continue;
             };
-            self.counters.grafts_served += 1;
-            self.counters.payload_bytes_sent += held.payload.len() as u64;
+            self.counters.count(|counters| counters.grafts_served += 1);
+            self.counters.count(|counters| counters.payload_bytes_sent += held.payload.len() as u64);
             let (hops, payload) = (held.hops.saturating_add(1), held.payload.clone());
             actions.push(Action::Send { to: from, message: Message::Gossip { id, hops, push: Push::Answer, payload } });
             if let Some(at) = at {
                 self.neighbors[at].announce.remove(&id);
             }
         }
-        self.counters.grafts_missed += gone.ids();
+        self.counters.count(|counters| counters.grafts_missed += gone.ids());
         for groups in gone.finish() {
             actions.push(Action::Send { to: from, message: Message::Gone { groups } });
         }
-        let quota = at.map_or(&mut self.strangers_quota, |at| &mut self.neighbors[at].serve_quota);
+        let quota = match at {
+            Some(at) => &mut self.neighbors[at].serve_quota,
+            None => &mut self.aside().strangers_quota,
+        };
         quota.take(asked.min(available), now, per_second);
         if asked > available {
-            self.counters.grafts_refused += asked - available;
+            self.counters.count(|counters| counters.grafts_refused += asked - available);
             actions.push(Action::Misbehaved { peer: from, what: Misbehavior::TooManyRequests });
         }
     }
@@ -234,7 +241,7 @@ impl<I: Identifier> State<I> {
                 }
             }
             for id in gone {
-                self.counters.grafts_gone += 1;
+                self.counters.count(|counters| counters.grafts_gone += 1);
                 self.remove_announcer(id, from, now);
             }
         }
@@ -246,7 +253,7 @@ impl<I: Identifier> State<I> {
         match missing.phase {
             Phase::Waiting { .. } => self.make_ready(id, now),
             Phase::Asked { peer, .. } => {
-                self.counters.grafts_timed_out += 1;
+                self.counters.count(|counters| counters.grafts_timed_out += 1);
                 let attempts = missing.position(peer).map_or(0, |at| missing.announcers[at].attempts);
                 if attempts >= self.params.config().attempts_max {
                     self.remove_announcer(id, peer, now);
@@ -285,7 +292,7 @@ impl<I: Identifier> State<I> {
         while let Some(id) = self.missing.range(first..=last).next().map(|(id, _)| *id)
             && let Some(missing) = self.missing.remove(&id)
         {
-            self.counters.missing_given_up += 1;
+            self.counters.count(|counters| counters.missing_given_up += 1);
             self.forget_announcers(&id, &missing);
         }
     }
@@ -333,7 +340,7 @@ impl<I: Identifier> State<I> {
             if !neighbor.is_asking_empty() {
                 let (to, eager) = (neighbor.peer, std::mem::take(&mut neighbor.asking_eager));
                 for groups in Packer::pack(neighbor.take_asking().iter().map(|(id, ())| (*id, 0))) {
-                    self.counters.graft_frames_sent += 1;
+                    self.counters.count(|counters| counters.graft_frames_sent += 1);
                     actions.push(Action::Send { to, message: Message::Graft { eager, groups } });
                 }
             }
@@ -352,7 +359,7 @@ impl<I: Identifier> State<I> {
         }
         let count = (burst / 4).clamp(1, u32::try_from(config.asked_max).unwrap_or(u32::MAX));
         let wake = neighbor.ask_quota.available_at(count, per_second, burst);
-        self.ask_at = Some(self.ask_at.map_or(wake, |at| at.min(wake)));
+        self.ask_at = self.ask_at.min(wake);
     }
 
     fn has_room(&self, at: usize, now: Time) -> bool {
@@ -411,7 +418,7 @@ impl<I: Identifier> State<I> {
             neighbor.eager = true;
             neighbor.asking_eager = true;
         }
-        self.counters.grafts_sent += 1;
+        self.counters.count(|counters| counters.grafts_sent += 1);
     }
 
     /// Asks an announcer that was not asked in this round. After the last one, a new round begins after a pause that grows.
@@ -420,7 +427,7 @@ impl<I: Identifier> State<I> {
         let Some(missing) = self.missing.get_mut(&id) else { return };
         if missing.announcers.is_empty() {
             self.missing.remove(&id);
-            self.counters.missing_given_up += 1;
+            self.counters.count(|counters| counters.missing_given_up += 1);
         } else if missing.announcers.iter().any(|announcer| !announcer.asked) {
             self.make_ready(id, now);
         } else {

@@ -15,6 +15,7 @@ use meshwork_channels::Time;
 use super::{Counters, MessageId, Stream};
 use crate::identifier::Identifier;
 use crate::sorted::Sorted;
+use crate::tally::Tally;
 
 /// What is bounded, see the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,16 @@ struct Track {
     moved: Time,
 }
 
+impl Track {
+    fn is_impossible(&self, sequence: u64, now: Time, bounds: &Bounds) -> bool {
+        sequence > self.ranges.highest().saturating_add(bounds.ahead_max) && now - self.moved <= bounds.idle
+    }
+}
+
+/// A number that no node can honestly have reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Impossible;
+
 /// First and last of each interval, ascending, never adjacent, never empty.
 #[expect(clippy::box_collection, reason = "a pointer is all that a simulated million pays for what is rarely there")]
 #[derive(Clone, Debug)]
@@ -57,7 +68,10 @@ enum Ranges {
 
 impl Ranges {
     fn of(sequence: u64) -> Self {
-        Ranges::Many(Box::new(vec![(sequence, sequence)])).packed()
+        match u32::try_from(sequence) {
+            Ok(sequence) => Ranges::One(sequence, sequence),
+            Err(_) => Ranges::Many(Box::new(vec![(sequence, sequence)])),
+        }
     }
 
     fn read<T>(&self, read: impl FnOnce(&[(u64, u64)]) -> T) -> T {
@@ -97,6 +111,10 @@ impl Ranges {
     /// The interval that holds a number, or the first one above it.
     fn at_or_above(&self, sequence: u64) -> Option<(u64, u64)> {
         self.read(|ranges| ranges.get(ranges.partition_point(|(_, last)| *last < sequence)).copied())
+    }
+
+    fn contains(&self, sequence: u64) -> bool {
+        self.at_or_above(sequence).is_some_and(|(first, _)| first <= sequence)
     }
 
     fn highest(&self) -> u64 {
@@ -145,10 +163,7 @@ impl<I: Identifier> Seen<I> {
     }
 
     pub(crate) fn contains(&self, id: &MessageId<I>) -> bool {
-        self.track(&id.stream()).is_some_and(|track| {
-            let range = track.ranges.at_or_above(id.sequence);
-            range.is_some_and(|(first, _)| first <= id.sequence)
-        })
+        self.track(&id.stream()).is_some_and(|track| track.ranges.contains(id.sequence))
     }
 
     fn track(&self, stream: &Stream<I>) -> Option<&Track> {
@@ -162,19 +177,35 @@ impl<I: Identifier> Seen<I> {
 
     /// Whether no node can honestly have reached this number: 0 is none, and a stream that we follow does not jump.
     pub(crate) fn is_impossible(&self, id: &MessageId<I>, now: Time, bounds: &Bounds) -> bool {
-        if id.sequence == 0 {
-            return true;
+        id.sequence == 0 || self.track(&id.stream()).is_some_and(|track| track.is_impossible(id.sequence, now, bounds))
+    }
+
+    /// The first interval of unseen numbers of a stream inside `first..=last`; an error when one of these is [impossible](Self::is_impossible).
+    pub(crate) fn first_unseen(
+        &self,
+        stream: &Stream<I>,
+        first: u64,
+        last: u64,
+        now: Time,
+        bounds: &Bounds,
+    ) -> Result<Option<(u64, u64)>, Impossible> {
+        let track = self.track(stream);
+        if first == 0 || track.is_some_and(|track| track.is_impossible(last, now, bounds)) {
+            return Err(Impossible);
         }
-        self.track(&id.stream())
-            .is_some_and(|track| id.sequence > track.ranges.highest().saturating_add(bounds.ahead_max) && now - track.moved <= bounds.idle)
+        Ok(Self::unseen_of(track, first, last))
     }
 
     /// The first interval of unseen numbers of a stream inside `first..=last`.
     pub(crate) fn next_unseen(&self, stream: &Stream<I>, first: u64, last: u64) -> Option<(u64, u64)> {
+        Self::unseen_of(self.track(stream), first, last)
+    }
+
+    fn unseen_of(track: Option<&Track>, first: u64, last: u64) -> Option<(u64, u64)> {
         if first > last {
             return None;
         }
-        let Some(track) = self.track(stream) else { return Some((first, last)) };
+        let Some(track) = track else { return Some((first, last)) };
         let Some((seen_first, seen_last)) = track.ranges.at_or_above(first) else { return Some((first, last)) };
         if seen_first > first {
             return Some((first, last.min(seen_first - 1)));
@@ -185,15 +216,11 @@ impl<I: Identifier> Seen<I> {
     }
 
     /// Records a message. The gap that was closed for it, if any, holds messages that count as seen from now on.
-    pub(crate) fn insert(&mut self, id: &MessageId<I>, now: Time, bounds: &Bounds, counters: &mut Counters) -> Option<(u64, u64)> {
-        if self.contains(id) {
-            return None;
-        }
+    pub(crate) fn insert(&mut self, id: &MessageId<I>, now: Time, bounds: &Bounds, counters: &mut Tally<Counters>) -> Option<(u64, u64)> {
         let stream = id.stream();
-        self.uses += 1;
-        let used = self.uses;
-        self.last_place = self.streams.place(&stream);
-        let Some(track) = self.streams.get_mut(&stream) else {
+        let used = self.uses + 1;
+        let Some(track) = self.streams.get_mut_near(&mut self.last_place, &stream) else {
+            self.uses = used;
             if self.streams.len() >= bounds.streams_max {
                 self.evict(counters);
             }
@@ -205,6 +232,10 @@ impl<I: Identifier> Seen<I> {
             }
             return None;
         };
+        if track.ranges.contains(id.sequence) {
+            return None;
+        }
+        self.uses = used;
         if let Some(by_use) = &mut self.by_use {
             by_use.remove(&track.used);
             by_use.insert(used, stream);
@@ -218,29 +249,30 @@ impl<I: Identifier> Seen<I> {
             // The lowest gap is the oldest, so it is the one that is least likely to be filled.
             let gap = track.ranges.close_lowest();
             self.ranges_len -= 1;
-            counters.gaps_closed += 1;
+            counters.count(|counters| counters.gaps_closed += 1);
             return Some(gap);
         }
         None
     }
 
-    fn evict(&mut self, counters: &mut Counters) {
+    fn evict(&mut self, counters: &mut Tally<Counters>) {
         let streams = &self.streams;
         let by_use = self.by_use.get_or_insert_with(|| Box::new(streams.iter().map(|(stream, track)| (track.used, *stream)).collect()));
         if let Some((_, stream)) = by_use.pop_first()
             && let Some(track) = self.streams.remove(&stream)
         {
             self.ranges_len -= track.ranges.len();
-            counters.streams_evicted += 1;
+            counters.count(|counters| counters.streams_evicted += 1);
         }
     }
 
-    /// Reads what was used last; see [`super::State::warm`].
-    pub(crate) fn warm(&self) -> u64 {
-        match &self.streams {
-            Sorted::Few(few) => few.get(self.last_place as usize).map_or(0, |(_, track)| track.used),
-            Sorted::Many(_) => 0,
-        }
+    /// Reads what is known of the stream that was used last, or of more of them; see [`super::State::warm`].
+    pub(crate) fn warm(&self, is_new: bool) -> u64 {
+        let Sorted::Few(few) = &self.streams else { return 0 };
+        let read = |at: usize| few.get(at).map_or(0, |(stream, track)| stream.incarnation ^ track.used);
+        let last = read(self.last_place as usize);
+        // Where a search looks first.
+        if is_new { last ^ read(few.len() / 4) ^ read(few.len() / 2) ^ read(few.len() / 4 * 3) } else { last }
     }
 
     pub(crate) fn streams_len(&self) -> usize {

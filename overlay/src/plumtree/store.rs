@@ -8,6 +8,7 @@ use meshwork_channels::Time;
 
 use super::{Counters, MessageId};
 use crate::identifier::Identifier;
+use crate::tally::Tally;
 
 /// Above so many payloads there is an index; fewer are found by looking at each, the latest first.
 const UNINDEXED_MAX: usize = 64;
@@ -39,11 +40,12 @@ struct Entry<I> {
 
 /// Entries in the order of arrival, in pieces of one size: they never move, and a piece that is given back is just what the next one needs.
 #[derive(Clone, Debug)]
+#[repr(C)]
 struct Queue<I> {
-    pieces: VecDeque<Vec<Entry<I>>>,
+    len: usize,
     /// Entries of the first piece that are gone.
     gone: usize,
-    len: usize,
+    pieces: VecDeque<Vec<Entry<I>>>,
 }
 
 /// Entries in a piece.
@@ -96,21 +98,24 @@ impl<I: Identifier> Queue<I> {
 
 #[expect(clippy::box_collection, reason = "a pointer is all that a simulated million pays for what is rarely there")]
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(crate) struct Store<I> {
-    /// In the order of arrival.
-    entries: Queue<I>,
     /// When the first of them came.
     oldest_at: Time,
+    /// Which of them came last, from whom, and over how many links: what is asked for is mostly that.
+    newest: Option<(MessageId<I>, I, u16)>,
+    bytes: usize,
+    /// In the order of arrival.
+    entries: Queue<I>,
     /// How many entries were removed: the number of an entry is its place plus this.
     removed: u64,
     /// The numbers of the entries, once there are many.
     index: Option<Box<BTreeMap<MessageId<I>, u64>>>,
-    bytes: usize,
 }
 
 impl<I: Identifier> Store<I> {
     pub(crate) const fn new() -> Self {
-        Store { entries: Queue::new(), oldest_at: Time::MAX, removed: 0, index: None, bytes: 0 }
+        Store { entries: Queue::new(), newest: None, oldest_at: Time::MAX, removed: 0, index: None, bytes: 0 }
     }
 
     pub(crate) fn get(&self, id: &MessageId<I>) -> Option<&Held<I>> {
@@ -122,8 +127,21 @@ impl<I: Identifier> Store<I> {
         entry.map(|entry| &entry.held)
     }
 
-    /// Reads what came last; see [`super::State::warm`].
+    /// Who sent what is kept, and how many links it had crossed.
+    pub(crate) fn way(&self, id: &MessageId<I>) -> Option<(I, u16)> {
+        match self.newest {
+            Some((newest, from, hops)) if newest == *id => Some((from, hops)),
+            _ => self.get(id).map(|held| (held.from, held.hops)),
+        }
+    }
+
+    /// Reads where the pieces lie; see [`super::State::warm`].
     pub(crate) fn warm(&self) -> u64 {
+        self.entries.pieces.back().map_or(0, |piece| piece.len() as u64)
+    }
+
+    /// Reads what came last.
+    pub(crate) fn warm_newest(&self) -> u64 {
         self.entries.get(self.entries.len.wrapping_sub(1)).map_or(0, |entry| entry.at.as_nanos() ^ u64::from(entry.held.hops))
     }
 
@@ -152,9 +170,10 @@ impl<I: Identifier> Store<I> {
     }
 
     /// Keeps a payload that is not kept yet, at the cost of the oldest ones.
-    pub(crate) fn insert(&mut self, id: MessageId<I>, held: Held<I>, now: Time, bounds: &Bounds, counters: &mut Counters) {
+    pub(crate) fn insert(&mut self, id: MessageId<I>, held: Held<I>, now: Time, bounds: &Bounds, counters: &mut Tally<Counters>) {
         self.bytes += held.payload.len();
         self.oldest_at = self.oldest_at.min(now);
+        self.newest = Some((id, held.from, held.hops));
         let number = self.removed + self.entries.len as u64;
         self.entries.push_back(Entry { at: now, id, held });
         match &mut self.index {
@@ -168,7 +187,7 @@ impl<I: Identifier> Store<I> {
             None => {}
         }
         while self.entries.len > bounds.payloads_max || self.bytes > bounds.bytes_max {
-            counters.payloads_evicted += 1;
+            counters.count(|counters| counters.payloads_evicted += 1);
             if !self.remove_oldest() {
                 return;
             }
@@ -176,9 +195,9 @@ impl<I: Identifier> Store<I> {
     }
 
     /// Drops what has been kept for long enough.
-    pub(crate) fn expire(&mut self, now: Time, bounds: &Bounds, counters: &mut Counters) {
+    pub(crate) fn expire(&mut self, now: Time, bounds: &Bounds, counters: &mut Tally<Counters>) {
         while now - self.oldest_at >= bounds.retention && self.entries.len > 0 {
-            counters.payloads_expired += 1;
+            counters.count(|counters| counters.payloads_expired += 1);
             self.remove_oldest();
         }
     }
@@ -188,6 +207,9 @@ impl<I: Identifier> Store<I> {
         self.oldest_at = self.entries.get(0).map_or(Time::MAX, |entry| entry.at);
         self.removed += 1;
         self.bytes -= len;
+        if self.entries.len == 0 {
+            self.newest = None;
+        }
         if let Some(index) = &mut self.index {
             index.remove(&id);
             if self.entries.len == 0 {
@@ -212,7 +234,7 @@ mod tests {
     #[test]
     fn agrees_with_a_list_whatever_comes_and_goes() {
         let bounds = Bounds { retention: Duration::from_secs(50), bytes_max: 900, payloads_max: 90 };
-        let (mut store, mut counters) = (Store::new(), Counters::default());
+        let (mut store, mut counters) = (Store::new(), Tally::new());
         let mut model: VecDeque<(Time, MessageId<u32>, Bytes)> = VecDeque::new();
         let mut longest = 0;
         for step in 1..3_000_u64 {
@@ -235,11 +257,13 @@ mod tests {
             let asked = id((hash(&[step, 3]) % 9) as u32, step - hash(&[step, 4]) % step.min(120));
             assert_eq!(store.contains(&asked), model.iter().any(|(_, id, _)| *id == asked));
             assert_eq!(store.get(&new).map(|held| held.hops), Some(step as u16));
+            assert_eq!((store.way(&new), store.way(&asked).is_some()), (Some((7, step as u16)), store.contains(&asked)));
             let mut ids: Vec<MessageId<u32>> = model.iter().map(|(_, id, _)| *id).filter(|id| *id >= asked).collect();
             ids.sort_unstable();
             assert!(store.ids_from(Some(asked)).eq(ids));
         }
         assert!(longest > UNINDEXED_MAX, "{longest} at most");
+        let counters: &Counters = counters.read().unwrap();
         assert!(counters.payloads_evicted > 100 && counters.payloads_expired > 100);
     }
 }

@@ -72,7 +72,7 @@ pub(super) fn table(finished: &Finished) -> String {
     let _ = writeln!(text, "  digest {}\n", outcome.digest);
     // Two columns, filled downwards.
     let half = outcome.metrics.len().div_ceil(2);
-    let cell = |metric: &crate::run::Metric| format!("{:<22} {:>12} {:<4}", metric.name, number(metric.value), metric.unit);
+    let cell = |metric: &crate::run::Metric| format!("{:<22} {:>12} {:<4}", metric.name, short(metric.value), metric.unit);
     for (index, metric) in outcome.metrics.iter().take(half).enumerate() {
         let right = outcome.metrics.get(index + half).map(cell).unwrap_or_default();
         let _ = writeln!(text, "{}", format!("  {}  {right}", cell(metric)).trim_end());
@@ -87,6 +87,11 @@ pub(super) fn table(finished: &Finished) -> String {
 
 pub(super) fn number(value: f64) -> String {
     if value.fract() == 0.0 && value.abs() < 1e15 { format!("{value:.0}") } else { format!("{value:.3}") }
+}
+
+/// As [`number`], with enough digits to tell a small one from nothing.
+fn short(value: f64) -> String {
+    if value != 0.0 && value.abs() < 0.05 { format!("{value:.6}") } else { number(value) }
 }
 
 /// A failure in one line, with what shows it again.

@@ -19,8 +19,8 @@ pub struct Graph {
     pub components: u32,
     /// Nodes of the largest.
     pub largest: u32,
-    /// Links that stand on one side only.
-    pub one_way: u64,
+    /// Links that stand on one side only: who holds it, and whom it leads to.
+    pub one_way: Vec<(u32, u32)>,
     /// By number of neighbors: how many nodes have so many.
     pub degrees: Vec<u32>,
     /// Nodes with more neighbors than a view may have.
@@ -58,7 +58,8 @@ impl Graph {
         starts.push(links.len());
         let of = |node: u32| &links[starts[node as usize]..starts[node as usize + 1]];
 
-        let one_way = (0..nodes).map(|node| of(node).iter().filter(|peer| of(**peer).binary_search(&node).is_err()).count() as u64).sum();
+        let both = (0..nodes).flat_map(|node| of(node).iter().map(move |peer| (node, *peer)));
+        let one_way = both.filter(|(node, peer)| of(*peer).binary_search(node).is_err()).collect();
         let (component, sizes) = components(nodes, of);
         let (largest_name, largest) =
             (0_u32..).zip(&sizes).max_by_key(|(name, size)| (**size, u32::MAX - *name)).map_or((0, 0), |(name, size)| (name, *size));

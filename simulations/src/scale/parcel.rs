@@ -3,7 +3,8 @@
 //! Packing loses nothing. A message that does not fit is boxed as it is.
 
 use bytes::Bytes;
-use meshwork_channels::{Bounded, ChannelId};
+use meshwork_channels::ChannelId;
+use meshwork_overlay::few::Few;
 use meshwork_overlay::hyparview::{self, Farewell, Peers, Priority};
 use meshwork_overlay::plumtree::message::{Group, Groups, LinkNews, Push, Range};
 use meshwork_overlay::plumtree::{self, Stream};
@@ -207,9 +208,14 @@ fn only(groups: &[Group<u32>]) -> Option<(u32, Range)> {
     is_usual(&group.stream).then_some((group.stream.origin, range))
 }
 
+/// All broadcasts of a node.
+fn stream(origin: u32) -> Stream<u32> {
+    Stream { origin, incarnation: INCARNATION, channel: CHANNEL }
+}
+
 fn one(origin: u32, range: Range) -> Groups<u32> {
-    let stream = Stream { origin, incarnation: INCARNATION, channel: CHANNEL };
-    Groups::first_of([Group { stream, ranges: Bounded::first_of([range]) }])
+    let stream = stream(origin);
+    Groups::one(Group { stream, ranges: Few::one(range) })
 }
 
 #[cfg(test)]

@@ -100,9 +100,9 @@ impl Plan {
         let retention = plumtree.config().payload_retention.as_micros() as u64;
         let held = u64::from(*messages) * retention.min(*work) / work.max(&1);
         let streams = u64::from(*senders.min(messages));
-        let views = 160 * hyparview.active_len_max as u64 + 4 * hyparview.passive_len_max as u64;
+        let views = 252 * hyparview.active_len_max as u64 + 7 * hyparview.passive_len_max as u64;
         let delivered = u64::from(*messages).div_ceil(64) * 8;
-        u64::from(*nodes) * (BYTES_PER_NODE + delivered + views + BYTES_PER_HELD * held + BYTES_PER_STREAM * streams)
+        BYTES_OF_PROCESS + u64::from(*nodes) * (BYTES_PER_NODE + delivered + views + BYTES_PER_HELD * held + BYTES_PER_STREAM * streams)
     }
 }
 
@@ -111,9 +111,11 @@ pub fn bytes(nodes: u32) -> u64 {
     Plan::new(nodes, 0, 1, &[]).map_or(0, |plan| plan.bytes())
 }
 
+/// What a run takes without nodes.
+const BYTES_OF_PROCESS: u64 = 18_000_000;
 /// What a node takes without its views and without messages, events under way included.
-const BYTES_PER_NODE: u64 = 2_100;
+const BYTES_PER_NODE: u64 = 1_200;
 /// What a payload that a node holds takes of it.
-const BYTES_PER_HELD: u64 = 90;
+const BYTES_PER_HELD: u64 = 80;
 /// What a node remembers of each origin.
-const BYTES_PER_STREAM: u64 = 60;
+const BYTES_PER_STREAM: u64 = 85;

@@ -2,6 +2,7 @@
 
 use meshwork_channels::Time;
 use std::hint::black_box;
+use std::iter;
 
 use meshwork_channels::histogram::Histogram;
 use meshwork_overlay::{MessageId, hyparview, plumtree, topology};
@@ -9,12 +10,14 @@ use meshwork_overlay::{MessageId, hyparview, plumtree, topology};
 use super::parcel::{CHANNEL, INCARNATION, Message, Parcel};
 use super::{Events, Setup, Spread, ZEROS, micros};
 use crate::digest::Sum;
-use crate::network::{Fate, Link, Network};
+use crate::network::{Link, Network};
 use crate::wheel::{Event, Wheel};
 
-/// So many events before it is its turn, the state of a node is read; and so many, what its state points to.
-const AHEAD_FAR: usize = 7;
-const AHEAD_NEAR: usize = 3;
+/// So many events are looked at together: what they will read is read for all of them before the first happens. The memory answers to many
+/// reads at once as fast as to one, and the state of a million nodes is in no cache.
+const BATCH: usize = 16;
+/// The longest window of the wheel, in microseconds: what is put in order at once should not take much of the memory.
+const WINDOW_MAX: u64 = 10_000;
 /// No wake-up is queued.
 const NEVER: u64 = u64::MAX;
 
@@ -23,11 +26,16 @@ pub(super) fn latency_min(link: &Link) -> u64 {
     (link.latency / 2).max(1)
 }
 
+/// The most that a message takes.
+pub(super) fn latency_max(link: &Link) -> u64 {
+    link.latency / 2 + link.latency + 1
+}
+
 /// What arrives at a node.
 #[derive(Debug)]
 pub(super) enum What {
-    /// A deadline of its own.
-    Wake,
+    /// A deadline of its own, most likely of its views or of its broadcast.
+    Wake { is_of_topology: bool },
     /// It is its turn to join.
     Join,
     /// It is its turn to broadcast.
@@ -36,11 +44,37 @@ pub(super) enum What {
     Parcel(Parcel),
 }
 
-/// A node.
+/// What an event will read of a node, most likely.
+#[derive(Clone, Copy, Debug)]
+enum Touch {
+    Nothing,
+    /// Its neighbors in the overlay.
+    Links,
+    /// Them, and the other peers that it knows.
+    Views,
+    /// One neighbor of its broadcast.
+    Neighbor(u32),
+    /// All neighbors of its broadcast, and what it holds.
+    Neighbors,
+}
+
+impl What {
+    fn touches(&self, from: u32) -> Touch {
+        match self {
+            What::Join | What::Broadcast(_) => Touch::Nothing,
+            What::Wake { is_of_topology: true } => Touch::Views,
+            What::Wake { is_of_topology: false } | What::Parcel(Parcel::Gossip { .. } | Parcel::Other(_)) => Touch::Neighbors,
+            What::Parcel(Parcel::Alive { .. }) => Touch::Links,
+            What::Parcel(parcel) if parcel.is_of_topology() => Touch::Views,
+            What::Parcel(_) => Touch::Neighbor(from),
+        }
+    }
+}
+
+/// A node, in whole cache lines. The fields lie in the memory as they stand here.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Node {
-    topology: hyparview::State<u32>,
-    plumtree: plumtree::State<u32>,
     /// The wake-ups that are queued and wanted, the nearest first. A near one often comes in front of a far one, which need not be queued
     /// again afterwards.
     wakes: [u64; 2],
@@ -49,6 +83,8 @@ struct Node {
     plumtree_due: Time,
     /// Counts the events that it has caused.
     sequence: u32,
+    topology: hyparview::State<u32>,
+    plumtree: plumtree::State<u32>,
 }
 
 /// Some of the nodes: those whose number leaves the same rest when divided by the number of shards.
@@ -60,6 +96,8 @@ pub struct Shard {
     now: u64,
     nodes: Vec<Node>,
     wheel: Wheel<What>,
+    /// How many of the next events have been looked at.
+    warmed: usize,
     /// Messages to nodes of the other shards.
     pub(super) out: Vec<Vec<Event<What>>>,
     /// Which messages a node has delivered, one bit each.
@@ -95,7 +133,8 @@ impl Shard {
             network: Network::new(setup.seed, setup.link),
             now: 0,
             nodes: Vec::with_capacity((setup.nodes / shards + 1) as usize),
-            wheel: Wheel::new(),
+            wheel: Wheel::by_node(latency_min(&setup.link).min(WINDOW_MAX)),
+            warmed: 0,
             out: (0..shards).map(|_| Vec::new()).collect(),
             delivered: Vec::new(),
             numbers,
@@ -113,8 +152,8 @@ impl Shard {
         for number in (index..setup.nodes).step_by(shards as usize) {
             let seed = setup.node_seed(number);
             shard.nodes.push(Node {
-                topology: hyparview::State::new(number, setup.hyparview.clone(), seed),
-                plumtree: plumtree::State::new(number, INCARNATION, setup.plumtree.clone(), seed),
+                topology: hyparview::State::new(number, setup.hyparview.clone(), seed).uncounted(),
+                plumtree: plumtree::State::new(number, INCARNATION, setup.plumtree.clone(), seed).uncounted(),
                 wakes: [NEVER; 2],
                 topology_due: Time::MAX,
                 plumtree_due: Time::MAX,
@@ -137,6 +176,22 @@ impl Shard {
         self.nodes[self.place(node)].topology.neighbors()
     }
 
+    /// The number of the link that a node holds to a peer.
+    pub(super) fn link(&self, node: u32, peer: u32) -> Option<u32> {
+        self.nodes[self.place(node)].topology.link(peer)
+    }
+
+    /// A node loses its connection to a peer, which does not notice.
+    #[cfg(test)]
+    pub(super) fn lose(&mut self, node: u32, peer: u32) {
+        let place = self.place(node);
+        let now = Time::from_micros(self.now);
+        self.nodes[place].topology.handle(topology::Input::Unreachable(peer), now, &mut self.topology_actions);
+        self.route_topology(node, place);
+        self.route_plumtree(node, place);
+        self.arm(node, place);
+    }
+
     /// How many messages a node has delivered or sent.
     pub(super) fn delivered_len(&self, node: u32) -> u32 {
         let start = self.place(node) * self.words();
@@ -147,43 +202,71 @@ impl Shard {
     pub(super) fn run_events(&mut self, count: u64) {
         let mut left = count;
         while left > 0
-            && let Some(event) = self.wheel.pop(u64::MAX)
+            && let Some(event) = self.next(u64::MAX)
         {
-            self.now = event.at;
-            self.warm(AHEAD_FAR, false);
-            self.warm(AHEAD_NEAR, true);
             left -= u64::from(self.happen(event));
         }
     }
 
     /// Everything up to a moment happens.
     pub(super) fn run_until(&mut self, until: u64) {
-        while let Some(event) = self.wheel.pop(until) {
-            self.now = event.at;
-            self.warm(AHEAD_FAR, false);
-            self.warm(AHEAD_NEAR, true);
+        while let Some(event) = self.next(until) {
             self.happen(event);
         }
     }
 
-    /// Reads the state of a node some events before it is needed: the state of a million lies in no cache.
-    fn warm(&self, ahead: usize, is_near: bool) {
-        let Some(event) = self.wheel.ahead(ahead) else { return };
-        let node = &self.nodes[self.place(event.to)];
-        let is_of_topology = match &event.what {
-            What::Parcel(parcel) => parcel.is_of_topology(),
-            What::Wake if is_near => node.topology_due < node.plumtree_due,
-            What::Wake => {
-                black_box(node.wakes[0]);
-                return;
+    /// The next event up to a moment.
+    fn next(&mut self, until: u64) -> Option<Event<What>> {
+        let event = self.wheel.pop(until)?;
+        self.now = event.at;
+        self.warmed = match self.warmed {
+            0 => self.warm(&event),
+            warmed => warmed,
+        } - 1;
+        Some(event)
+    }
+
+    /// Reads what an event and those after it will read, first of all the nodes and then what they point to; gives for how many events.
+    fn warm(&self, event: &Event<What>) -> usize {
+        // The events themselves were read with those before them, and without a branch that would wait for what is read.
+        let mut read = (BATCH..2 * BATCH).map_while(|count| self.wheel.ahead(count)).fold(0, |read, event| read ^ event.sequence);
+        let ahead = (0..BATCH - 1).map_while(|count| self.wheel.ahead(count));
+        let mut batch = [(&self.nodes[0], Touch::Nothing); BATCH];
+        let mut len = 0;
+        for (place, event) in batch.iter_mut().zip(iter::once(event).chain(ahead)) {
+            let at = self.place(event.to);
+            *place = (&self.nodes[at], event.what.touches(event.from));
+            len += 1;
+            if let What::Parcel(Parcel::Gossip { .. }) = event.what {
+                read ^= self.delivered.get(at * self.words()).copied().unwrap_or(0);
             }
-            What::Join | What::Broadcast(_) => return,
-        };
-        black_box(
-            node.wakes[0]
-                + u64::from(node.sequence)
-                + if is_of_topology { node.topology.warm(is_near) } else { node.plumtree.warm(is_near) },
-        );
+        }
+        for (node, touch) in &batch[..len] {
+            read ^= node.wakes[0] ^ node.topology_due.as_nanos() ^ u64::from(node.sequence);
+            read ^= match touch {
+                Touch::Nothing => 0,
+                Touch::Links | Touch::Views => node.topology.warm(hyparview::Part::State),
+                Touch::Neighbor(_) | Touch::Neighbors => node.plumtree.warm(plumtree::Part::State),
+            };
+        }
+        for (node, touch) in &batch[..len] {
+            read ^= match touch {
+                Touch::Nothing => 0,
+                Touch::Links => node.topology.warm(hyparview::Part::Links),
+                Touch::Views => node.topology.warm(hyparview::Part::Links) ^ node.topology.warm(hyparview::Part::Passive),
+                Touch::Neighbor(_) => node.plumtree.warm(plumtree::Part::Peers),
+                Touch::Neighbors => node.plumtree.warm(plumtree::Part::Peers) ^ node.plumtree.warm(plumtree::Part::Pieces),
+            };
+        }
+        for (node, touch) in &batch[..len] {
+            read ^= match touch {
+                Touch::Nothing | Touch::Links | Touch::Views => 0,
+                Touch::Neighbor(peer) => node.plumtree.warm(plumtree::Part::Neighbor(*peer)),
+                Touch::Neighbors => node.plumtree.warm(plumtree::Part::Neighbors),
+            };
+        }
+        black_box(read);
+        len
     }
 
     /// Takes in what other shards sent to it.
@@ -196,7 +279,9 @@ impl Shard {
     }
 
     fn place(&self, node: u32) -> usize {
-        node as usize / self.shards()
+        let shards = self.shards() as u32;
+        // A division costs as much as a small event, and most runs have one shard.
+        (if shards == 1 { node } else { node / shards }) as usize
     }
 
     fn words(&self) -> usize {
@@ -218,7 +303,7 @@ impl Shard {
 
     fn send(&mut self, from: u32, place: usize, to: u32, parcel: Parcel) {
         let sequence = self.next_sequence(place);
-        let Fate::After(latency) = self.network.stream(from, to, sequence, 0) else { return };
+        let latency = self.network.latency(from, to);
         let event = Event { at: self.now + latency, to, from, sequence, what: What::Parcel(parcel) };
         let shard = to as usize % self.shards();
         if shard == self.index as usize {
@@ -234,7 +319,7 @@ impl Shard {
         let now = Time::from_micros(self.now);
         let place = self.place(node);
         let told = match what {
-            What::Wake => match self.wake(place) {
+            What::Wake { .. } => match self.wake(place) {
                 true => 1,
                 false => return false,
             },
@@ -408,7 +493,8 @@ impl Shard {
         if at < slot.wakes[0] {
             // What was second is forgotten, and nothing happens when its moment comes.
             slot.wakes = [at, slot.wakes[0]];
-            self.push(node, at, What::Wake);
+            let is_of_topology = slot.topology_due < slot.plumtree_due;
+            self.push(node, at, What::Wake { is_of_topology });
         }
     }
 }

@@ -52,6 +52,27 @@ fn a_run_without_messages_only_joins() {
 }
 
 #[test]
+fn a_link_in_transition_is_given_the_time_to_end_and_no_more() {
+    let set = ["messages=0", "join-over=5s", "form=10s", "work=1s"].map(str::to_owned);
+    let broken = |threads| {
+        let mut world = World::new(Plan::new(100, 1, threads, &set).expect("settings that fit").setup);
+        world.run_until(16 * SECOND, &mut in_turn);
+        // Both sides hold each link until one of them loses its connection.
+        let (node, peer) = (7, world.shard_of(7).neighbors(7)[0]);
+        assert_eq!(world.shard_of(7).link(node, peer), world.shard_of(peer).link(peer, node));
+        let shard = peer as usize % world.shards.len();
+        world.shards[shard].lose(peer, node);
+        (world, [(node, peer)])
+    };
+    for threads in [1, 2] {
+        let (mut world, lost) = broken(threads);
+        assert_eq!(world.still_one_way(&lost, &mut in_turn), 0, "the next check of the neighbors ends it");
+        let (mut world, lost) = broken(threads);
+        assert_eq!(world.still_one_way(&lost, &mut |_, _| {}), 1, "where nothing happens any more it stays");
+    }
+}
+
+#[test]
 fn the_digest_of_a_run_is_on_record() {
     // The same in debug and release builds. A change of what the overlay decides changes it, and the new one is part of that change.
     assert_eq!(play(100, 7, 1, &["messages=5"]).digest, "f5b229e9f13a7635ab3773ca599504c2");

@@ -5,12 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use meshwork_channels::limits::BROADCAST_BYTES_MAX;
 use meshwork_channels::random::generator;
-use meshwork_channels::{Bounded, ChannelId, Misbehavior};
+use meshwork_channels::{ChannelId, Misbehavior};
 use rand::RngExt;
 
 use super::super::message::{Group, Groups, LinkNews, Message, Push, Range};
 use super::super::{Action, Config, Input, MessageId, Stream};
 use super::by_hand::{ME, Node, fresh, gone, gossip, graft, held, id, quiet, send};
+use crate::few::Few;
 
 const BAD: u32 = 66;
 
@@ -20,9 +21,9 @@ fn blamed(what: Misbehavior) -> Action<u32> {
 
 /// The widest list that decodes: every group of every stream claims as much as it can.
 fn widest(incarnation: impl Fn(u64) -> u64, first: impl Fn(u64) -> u64) -> Groups<u32> {
-    Bounded::first_of((0..128).map(|group| Group {
+    Groups::first_of((0..128).map(|group| Group {
         stream: Stream { origin: 9, incarnation: incarnation(group), channel: ChannelId::EVENTS },
-        ranges: Bounded::first_of((0..64).map(|range| Range { first: first(group * 64 + range), more: u16::MAX, hops: 1 })),
+        ranges: Few::first_of((0..64).map(|range| Range { first: first(group * 64 + range), more: u16::MAX, hops: 1 })),
     }))
 }
 
@@ -209,7 +210,7 @@ fn anything_in_any_order_leaves_the_core_sound() {
                 let first = [0, 1, 2, 3, 5, 9, 1 << 21, u64::MAX][chance.random_range(0..8)];
                 let range = Range { first, more: chance.random_range(0..4), hops: chance.random_range(0..4) };
                 let stream = Stream { origin: chance.random_range(1..4), incarnation: 1, channel: ChannelId(chance.random_range(0..2)) };
-                let ranges = Bounded::first_of([range, Range { first: first.saturating_add(2), ..range }]);
+                let ranges = Few::first_of([range, Range { first: first.saturating_add(2), ..range }]);
                 Groups::first_of([Group { stream, ranges }])
             };
             let (groups, single) = (list(), list());

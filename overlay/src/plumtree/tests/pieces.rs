@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork_channels::random::generator;
-use meshwork_channels::{Bounded, ChannelId, DecodeError, PeerId, Time, decode, encode, limits};
+use meshwork_channels::{ChannelId, DecodeError, PeerId, Time, decode, encode, limits};
 use rand::RngExt;
 
 use super::super::message::{GROUPS_MAX, Group, Groups, LIST_BYTES_MAX, LinkNews, Message, Packer, Push, RANGES_MAX, Range};
 use super::super::neighbor::{Estimate, Quota};
 use super::super::seen::{Bounds, Seen};
 use super::super::{Config, Counters, MessageId, Stream};
+use crate::few::Few;
+use crate::tally::Tally;
 
 fn peer(byte: u8) -> PeerId {
     PeerId::from_bytes([byte; 32])
@@ -71,8 +73,8 @@ fn no_frame_costs_more_than_four_of_its_kind() {
     }
     assert_eq!(decode::<Message<u32>>(&bomb), Err(DecodeError::TooLong));
     // The most that is accepted, in memory, where lists grow to the next power of two.
-    let ranges: Bounded<Range, RANGES_MAX> = Bounded::first_of(vec![Range { first: 0, more: 0, hops: 0 }; RANGES_MAX]);
-    let groups: Groups<u32> = Bounded::first_of(vec![Group { stream, ranges }; GROUPS_MAX]);
+    let ranges: Few<Range, RANGES_MAX> = Few::first_of(vec![Range { first: 0, more: 0, hops: 0 }; RANGES_MAX]);
+    let groups: Groups<u32> = Groups::first_of(vec![Group { stream, ranges }; GROUPS_MAX]);
     let most = encode(&Message::Gone { groups });
     assert!(most.len() < limits::CONTROL_BYTES_MAX);
     let Ok(Message::Gone { groups }) = decode::<Message<u32>>(&most) else { panic!("the most that is accepted") };
@@ -145,7 +147,7 @@ const BOUNDS: Bounds =
 #[test]
 fn what_was_seen_agrees_with_a_set() {
     let mut chance = generator(3, "seen", 0);
-    let (mut seen, mut model, mut counters) = (Seen::new(), BTreeSet::new(), Counters::default());
+    let (mut seen, mut model, mut counters) = (Seen::new(), BTreeSet::new(), Tally::new());
     for _ in 0..5_000 {
         let id = MessageId { origin: chance.random_range(0..3_u32), ..super::by_hand::id(0, chance.random_range(1..400)) };
         assert_eq!(seen.contains(&id), !model.insert(id));
@@ -168,12 +170,12 @@ fn what_was_seen_agrees_with_a_set() {
         3 + model.iter().filter(|id| id.sequence > 1 && !model.contains(&id.stream().message(id.sequence - 1))).count()
             - (0..3).filter(|origin| !model.contains(&super::by_hand::id(*origin, 1))).count()
     );
-    assert_eq!(counters, Counters::default());
+    assert_eq!(counters.read(), Some(&Counters::default()));
 }
 
 #[test]
 fn the_ends_of_the_numbers_are_no_trap() {
-    let (mut seen, mut counters) = (Seen::new(), Counters::default());
+    let (mut seen, mut counters) = (Seen::new(), Tally::new());
     for sequence in [u64::MAX, u64::MAX - 1, 1, 3, 2] {
         assert_eq!(seen.insert(&super::by_hand::id(9, sequence), Time::ZERO, &BOUNDS, &mut counters), None);
     }
