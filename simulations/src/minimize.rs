@@ -98,7 +98,7 @@ impl Search<'_> {
     }
 
     /// Leaves out what it can of some items, in ever smaller pieces.
-    fn without<T: Clone + PartialEq>(&mut self, mut items: Vec<T>, leave_out: impl Fn(&mut Plan, &[T])) {
+    fn without<T: Clone>(&mut self, mut items: Vec<T>, leave_out: impl Fn(&mut Plan, &[T])) {
         let mut size = items.len().div_ceil(2);
         while size > 0 && self.runs < self.runs_max {
             let mut from = 0;
