@@ -44,19 +44,21 @@
 //! Whoever sends asks once for its lane ([`State::lane_for`]) and keeps it. Senders without a key get one of few lanes, whose number grows while that brings more and
 //! is on record ([`ChannelMetrics::lane_changes`]); lanes that are blocked are given to nobody. The clock for this is [`State::turn`], one comparison for each turn of the driver.
 
+mod frames;
 mod growth;
 mod measure;
 mod pace;
 mod spread;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
+use self::frames::Frames;
+pub use self::frames::{BLOCK_BYTES, SHARED_FRAME_BYTES_MAX};
 use self::measure::{Busy, Stamps, Waits};
 use self::pace::Pace;
 use self::spread::{Seen, Spread, Totals};
@@ -75,14 +77,6 @@ pub(crate) const FLOOR_ONE_IN: u64 = 63;
 
 /// Queues that grew beyond this many frames give their memory back when they are empty.
 const KEPT_FRAMES: usize = 64;
-
-/// Frames up to this size share blocks; larger ones keep their own memory, and are not copied.
-pub const SHARED_FRAME_BYTES_MAX: usize = 4 * 1_024;
-
-/// The largest block for small frames.
-pub const BLOCK_BYTES: usize = 32 * 1_024;
-/// The first block of a lane that was idle.
-const BLOCK_BYTES_MIN: usize = 256;
 
 /// Lanes of one channel.
 pub const LANES_MAX: u8 = 16;
@@ -380,36 +374,10 @@ pub struct Popped {
     pub bytes: Bytes,
 }
 
-/// Marks the length of a part that does not end its frame.
-const CONTINUES: u32 = 1 << 31;
-
-/// The frames of one lane in their order.
-#[derive(Default)]
-struct Frames {
-    /// The length of each part: of a whole frame, or of a part of one that ends with the next part without [`CONTINUES`].
-    lens: VecDeque<u32>,
-    /// How many of them end a frame.
-    count: usize,
-    /// How many of them have left.
-    left: u64,
-    /// The frames that have a deadline, by number since the first.
-    deadlines: VecDeque<(u64, Time)>,
-    /// Whether the start of the next frame has left.
-    is_cut: bool,
-    /// Their bytes; no part lies in two blocks.
-    blocks: VecDeque<Bytes>,
-    /// The block that small frames are appended to.
-    tail: BytesMut,
-    /// How large the last full block was: the next one will be.
-    block_len: usize,
-    /// On a channel that keeps the latest of each key: the frames, each its own block.
-    latest: Latest,
-}
-
 impl Queue {
     /// Takes what is next, and follows it until it is settled.
     fn pop(&mut self, max: usize) -> Option<(usize, Bytes)> {
-        let kept = self.frames.latest.slots.front().map(|(.., at)| *at);
+        let kept = self.frames.kept_since();
         let (frames, bytes) = self.frames.pop(max)?;
         match kept {
             Some(at) => self.waits.pop_kept(at, bytes.len()),
@@ -417,138 +385,6 @@ impl Queue {
         }
         Some((frames, bytes))
     }
-}
-
-/// Frames of which a later one of the same key takes the place.
-#[derive(Default)]
-struct Latest {
-    /// The key, the frame, and when it came.
-    slots: VecDeque<(Bytes, Bytes, Time)>,
-    /// The number of the slot of each key; the first slot has the number `first`.
-    places: BTreeMap<Bytes, u64>,
-    first: u64,
-}
-
-impl Frames {
-    fn len(&self) -> usize {
-        self.count + self.latest.slots.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.lens.is_empty() && self.latest.slots.is_empty()
-    }
-
-    /// All their bytes; looks at every block.
-    fn bytes(&self) -> usize {
-        let latest: usize = self.latest.slots.iter().map(|(_, frame, _)| frame.len()).sum();
-        self.blocks.iter().map(Bytes::len).sum::<usize>() + self.tail.len() + latest
-    }
-
-    /// The length of the next frame. An empty frame is not free, or it could go first for ever.
-    fn next_cost(&self) -> u64 {
-        let latest = self.latest.slots.front().map(|(_, frame, _)| frame.len() as u64);
-        latest.or(self.lens.front().map(|len| u64::from(*len & !CONTINUES))).unwrap_or(1).max(1)
-    }
-
-    /// Whether the next frame, of which nothing has left, has a deadline that is over.
-    fn is_expired(&self, now: Time) -> bool {
-        !self.is_cut && self.deadlines.front().is_some_and(|(number, deadline)| *number == self.left && *deadline <= now)
-    }
-
-    fn seal(&mut self) {
-        if !self.tail.is_empty() {
-            self.block_len = self.tail.len();
-            self.blocks.push_back(std::mem::take(&mut self.tail).freeze());
-        }
-    }
-
-    fn push(&mut self, frame: Bytes) {
-        self.lens.push_back(part_len(frame.len()));
-        self.count += 1;
-        if frame.len() <= SHARED_FRAME_BYTES_MAX {
-            self.room(frame.len()).extend_from_slice(&frame);
-        } else {
-            self.seal();
-            self.blocks.push_back(frame);
-        }
-    }
-
-    fn push_message(&mut self, kind: u16, body: &[u8], len: usize) {
-        self.lens.push_back(part_len(len));
-        self.count += 1;
-        frame::encode_into(kind, body, self.room(len));
-    }
-
-    /// A large message without a copy: its head goes with the small frames, its body is a block.
-    fn push_shared(&mut self, kind: u16, body: Bytes, len: usize) {
-        let head = len - body.len();
-        self.lens.push_back(part_len(head) | CONTINUES);
-        frame::encode_head_into(kind, body.len(), self.room(head));
-        self.seal();
-        self.lens.push_back(part_len(body.len()));
-        self.count += 1;
-        self.blocks.push_back(body);
-    }
-
-    /// The block at the end with room for so many bytes.
-    fn room(&mut self, len: usize) -> &mut BytesMut {
-        if self.tail.capacity() - self.tail.len() < len {
-            // A full block leaves as it is; growing it would copy it.
-            let is_first = self.tail.is_empty();
-            self.seal();
-            let next = if is_first { self.block_len * 5 / 4 } else { self.block_len * 2 };
-            self.tail = BytesMut::with_capacity(next.clamp(BLOCK_BYTES_MIN, BLOCK_BYTES).max(len));
-        }
-        &mut self.tail
-    }
-
-    /// Takes the next part and those behind it that lie in the same block and fit in `max` bytes together; how many frames end there.
-    fn pop(&mut self, max: usize) -> Option<(usize, Bytes)> {
-        if let Some((key, frame, _)) = self.latest.slots.pop_front() {
-            self.latest.places.remove(&key);
-            self.latest.first += 1;
-            return Some((1, frame));
-        }
-        if self.blocks.is_empty() {
-            self.seal();
-        }
-        let mut last = self.lens.pop_front()?;
-        let mut len = (last & !CONTINUES) as usize;
-        let mut frames = usize::from(last & CONTINUES == 0);
-        let Some(block) = self.blocks.front_mut() else {
-            debug_assert!(false, "a part has its bytes");
-            return None;
-        };
-        let max = max.min(block.len());
-        // Up to a frame with a deadline: whether it is over is asked when it is the next.
-        let stop = self.deadlines.iter().map(|(number, _)| *number).find(|number| *number > self.left);
-        while let Some(next) = self.lens.front()
-            && len + (*next & !CONTINUES) as usize <= max
-            && stop.is_none_or(|stop| self.left + (frames as u64) < stop)
-        {
-            last = *next;
-            len += (last & !CONTINUES) as usize;
-            frames += usize::from(last & CONTINUES == 0);
-            self.lens.pop_front();
-        }
-        let bytes = block.split_to(len);
-        if block.is_empty() {
-            self.blocks.pop_front();
-        }
-        self.count -= frames;
-        self.left += frames as u64;
-        while self.deadlines.pop_front_if(|(number, _)| *number < self.left).is_some() {}
-        self.is_cut = last & CONTINUES != 0;
-        if self.lens.is_empty() && self.lens.capacity() > KEPT_FRAMES {
-            self.lens = VecDeque::new();
-        }
-        Some((frames, bytes))
-    }
-}
-
-fn part_len(len: usize) -> u32 {
-    debug_assert!(len < CONTINUES as usize, "no frame is nearly that large");
-    u32::try_from(len).unwrap_or(u32::MAX) & !CONTINUES
 }
 
 /// Whose turn it is, for one class.
@@ -737,9 +573,7 @@ impl State {
         let waited = self.push_message(channel, lane, kind, body, || now)?;
         if let Some(index) = self.params.index(channel) {
             let lane = usize::from(lane % self.params.channels[index].lanes);
-            let frames = &mut self.queues[self.params.lanes[index] + lane].frames;
-            let number = (frames.left + frames.count as u64).saturating_sub(1);
-            frames.deadlines.push_back((number, deadline));
+            self.queues[self.params.lanes[index] + lane].frames.set_deadline(deadline);
             self.has_deadlines = true;
         }
         Ok(waited)
@@ -779,13 +613,10 @@ impl State {
     pub fn push_latest(&mut self, channel: ChannelId, key: Bytes, frame: Bytes, now: Time) -> Result<(), Refused> {
         self.set_now(now);
         let body_len = frame::body_len(&frame);
-        let place = self.params.index(channel).and_then(|index| {
-            let latest = &self.queues[self.params.lanes[index]].frames.latest;
-            latest.places.get(&key).map(|number| (index, (number - latest.first) as usize))
-        });
+        let place = self.params.index(channel).and_then(|index| Some((index, self.queues[self.params.lanes[index]].frames.place(&key)?)));
         if let Some((index, at)) = place {
             let queue = self.params.lanes[index];
-            let before = self.queues[queue].frames.latest.slots[at].1.len();
+            let before = self.queues[queue].frames.len_at(at);
             // As if the old one had left, so that limits and counters see one of them.
             self.release(index, 1, before);
             let admitted = self.admit(channel, 0, frame.len(), body_len, || now);
@@ -793,8 +624,7 @@ impl State {
                 Ok(_) => {
                     self.channels[index].counters.superseded += 1;
                     self.queues[queue].waits.dropped += 1;
-                    let slot = &mut self.queues[queue].frames.latest.slots[at];
-                    (slot.1, slot.2) = (frame, self.stamps.now());
+                    self.queues[queue].frames.replace(at, frame, self.stamps.now());
                     self.check();
                     Ok(())
                 }
@@ -807,9 +637,7 @@ impl State {
         }
         match self.admit(channel, 0, frame.len(), body_len, || now) {
             Ok(queue) => {
-                let latest = &mut self.queues[queue].frames.latest;
-                latest.places.insert(key.clone(), latest.first + latest.slots.len() as u64);
-                latest.slots.push_back((key, frame, self.stamps.now()));
+                self.queues[queue].frames.push_latest(key, frame, self.stamps.now());
                 self.check();
                 Ok(())
             }
@@ -878,7 +706,9 @@ impl State {
     fn drop_oldest(&mut self, index: usize, queue: usize) -> bool {
         let mut lanes = std::iter::once(queue).chain(self.params.lanes[index]..self.params.lanes[index + 1]);
         // Of a frame whose start has left the rest must follow.
-        let Some(at) = lanes.find(|lane| !self.queues[*lane].frames.is_empty() && !self.queues[*lane].frames.is_cut) else { return false };
+        let Some(at) = lanes.find(|lane| !self.queues[*lane].frames.is_empty() && !self.queues[*lane].frames.is_cut()) else {
+            return false;
+        };
         let dropped = self.drop_next(index, at);
         self.channels[index].counters.superseded += dropped;
         self.channels[index].counters.oldest += dropped;
@@ -892,7 +722,7 @@ impl State {
             dropped += frames as u64;
             self.queues[at].waits.drop_queued(frames, bytes.len());
             self.release(index, frames, bytes.len());
-            if !self.queues[at].frames.is_cut {
+            if !self.queues[at].frames.is_cut() {
                 break;
             }
         }
@@ -907,7 +737,7 @@ impl State {
                 while self.queues[at].frames.is_expired(self.stamps.now()) {
                     self.channels[index].counters.expired += self.drop_next(index, at);
                 }
-                self.has_deadlines |= !self.queues[at].frames.deadlines.is_empty();
+                self.has_deadlines |= self.queues[at].frames.has_deadlines();
             }
             // What was dropped may have been the last that anybody waited for.
             self.settle(index, 0, 0);
