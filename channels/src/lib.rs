@@ -13,6 +13,7 @@
 //!
 //! Everything but `quic` is pure: no clock, no system randomness, no task, no input or output.
 
+mod address;
 pub mod agreement;
 pub mod channel;
 pub mod codec;

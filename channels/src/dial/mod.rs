@@ -32,11 +32,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand::RngExt;
 
+use crate::address::{canonical, is_dialable};
 use crate::error::ConfigError;
 use crate::identity::PeerId;
 use crate::random::{self, Generator};
@@ -450,7 +451,7 @@ impl State {
     }
 
     fn on_want(&mut self, peer: Option<PeerId>, address: SocketAddr, keep: bool, now: Time, actions: &mut Vec<Action>) {
-        if peer == Some(self.myself) || !is_dialable(&address) {
+        if peer == Some(self.myself) || !is_dialable(address) {
             actions.push(Action::GaveUp { peer, address });
             return;
         }
@@ -819,24 +820,6 @@ impl Target {
     fn is_pending(&self) -> bool {
         matches!(self.phase, Phase::Waiting | Phase::Due(_) | Phase::Dialing)
     }
-}
-
-/// One form for each address: IPv4 inside IPv6 is IPv4.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
-            Some(ip) => SocketAddr::new(ip.into(), address.port()),
-            None => address,
-        },
-        IpAddr::V4(_) => address,
-    }
-}
-
-/// Whether one host can stand behind the address.
-fn is_dialable(address: &SocketAddr) -> bool {
-    let ip = address.ip();
-    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 
 use super::close::{CloseCode, Refusal};
+use crate::address::canonical;
 use crate::agreement::{Table, WireTable};
 use crate::codec;
 use crate::error::DecodeError;
@@ -256,7 +257,7 @@ impl Channel {
         let mut exporter = [0; 32];
         let label = exporter_context(context.own, context.peer, context.cluster);
         connection.export_keying_material(&mut exporter, EXPORTER_LABEL, &label).map_err(|_| Failure::BadProof)?;
-        let observed = super::canonical(connection.remote_address());
+        let observed = canonical(connection.remote_address());
         Ok(Channel { key: proof_key(context.secret), exporter, incarnation: context.incarnation, observed, table: context.table.clone() })
     }
 
@@ -282,7 +283,7 @@ impl Channel {
         let message = [side.label(), &self.exporter].concat();
         // In constant time.
         hmac::verify(&self.key, &message, &body.proof).map_err(|_| Failure::BadProof)?;
-        Ok(Admitted { incarnation: body.incarnation, version, observed: super::canonical(body.observed), attach: body.attach, table })
+        Ok(Admitted { incarnation: body.incarnation, version, observed: canonical(body.observed), attach: body.attach, table })
     }
 }
 

@@ -3,22 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use quinn::congestion::CubicConfig;
-use quinn::{
-    ConnectError, Connecting, ConnectionError, ConnectionIdGenerator, Incoming, MtuDiscoveryConfig, Runtime, TransportConfig,
-    ValidationTokenConfig, VarInt,
-};
+use quinn::{ConnectError, Connecting, ConnectionError, ConnectionIdGenerator, Incoming, Runtime, TransportConfig, VarInt};
 use quinn_proto::RandomConnectionIdGenerator;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use super::Clock;
 use super::admission::{self, Admitted, Context, Failure, Tag, Versions};
 use super::close::{CloseCode, CloseReason, DialError, Refusal};
 use super::event::{self, Event, Events, Outlet};
@@ -31,8 +28,9 @@ use super::reader::{Place, REFUSED_STREAMS_MAX, StreamEnd, read_datagrams, read_
 use super::socket::Socket;
 use super::stream::{Carrier, StreamListener, open_windows, receive_stream};
 use super::tls::{self, Tls, Unwanted};
+use super::tuning::{DRAWN_ID_BYTES, LOOPBACK_PACKET_BYTES_MAX, bulk_transport, no_tokens, own_ids, transport, widened};
 use super::writer::{write, write_bulk};
-use super::{Clock, canonical};
+use crate::address::{canonical, is_dialable};
 use crate::agreement::Table;
 use crate::channel::{ChannelId, ChannelSpec, Class, Path};
 use crate::dial::{ConnectionId, Direction};
@@ -49,22 +47,6 @@ const INCOMING_MAX: usize = 1_024;
 const INCOMING_BYTES_MAX: u64 = 16 * 1_024;
 /// Bytes that all of them may bring along.
 const INCOMING_TOTAL_BYTES_MAX: u64 = 4 * 1_024 * 1_024;
-
-/// The largest packet of second connections on the loopback interface: with segmentation offload ten of them must fit in 64 KiB, or the path falls back to the
-/// smallest packets for good.
-const LOOPBACK_PACKET_BYTES_MAX: u16 = 6_500;
-
-/// What packets have from the start on the loopback interface: as much as the search for more finds on Ethernet, which a link in user space is like. A first connection does not search there:
-/// nine probes of some kilobytes each way were a third of the processor time of its handshake, for padding is read byte by byte, and its send buffer kept their size.
-const LOOPBACK_PACKET_BYTES: u16 = 1_452;
-
-/// The number that a dialer draws for the other end is so long on a first connection, and shorter by one on a second one of the loopback interface. It is a hint, for the acceptor knows what
-/// a connection is only after its handshake; who lies gets larger packets, or smaller ones.
-const DRAWN_ID_BYTES: usize = 20;
-
-/// The numbers that we draw for our own connections, all of it random. Of quinn's own generator three bytes are, and what it draws for a Retry is not compared with the numbers that are taken: with
-/// a thousand connections of eight numbers each, one in two thousand dials was given the number of a connection that stands, was led there, and came to nothing.
-const OWN_ID_BYTES: usize = 8;
 
 /// How long [`Endpoint::shutdown`] waits, after the drain, for peers to learn of the end. Close frames leave at once; the rest of the time
 /// answers packets that were on their way.
@@ -1067,63 +1049,6 @@ impl Drop for Struck<'_> {
     }
 }
 
-/// Whether one node can be behind the address. Addresses come from strangers too, and nobody shall use us to reach many.
-fn is_dialable(address: SocketAddr) -> bool {
-    let ip = address.ip().to_canonical();
-    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
-}
-
-/// The limits of a connection before admission; `streams` is how many bidirectional ones the other side may open.
-fn transport(loopback: bool, streams: u32) -> TransportConfig {
-    let mut transport = TransportConfig::default();
-    transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(streams))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .receive_window(VarInt::from_u32(limits::WINDOW_BYTES_BEFORE_ADMISSION))
-        .stream_receive_window(VarInt::from_u32(limits::STREAM_WINDOW_BYTES))
-        .send_window(limits::SEND_WINDOW_BYTES)
-        .datagram_receive_buffer_size(Some(limits::DATAGRAM_BUFFER_BYTES))
-        .datagram_send_buffer_size(limits::DATAGRAM_SEND_BYTES)
-        .max_idle_timeout(Some(limits::IDLE_TIMEOUT.try_into().expect("ten seconds fit in a QUIC number")))
-        .keep_alive_interval(Some(limits::KEEP_ALIVE))
-        .congestion_controller_factory(Arc::new(CubicConfig::default()));
-    if loopback {
-        transport.initial_mtu(LOOPBACK_PACKET_BYTES).mtu_discovery_config(None);
-    }
-    transport
-}
-
-/// Has a second connection on the loopback interface try the largest packets once: nothing in between is likely to be all that passes.
-fn widened(mut transport: TransportConfig) -> TransportConfig {
-    let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(LOOPBACK_PACKET_BYTES_MAX).minimum_change((LOOPBACK_PACKET_BYTES_MAX - LOOPBACK_PACKET_BYTES) / 2 + 1);
-    transport.mtu_discovery_config(Some(discovery));
-    transport
-}
-
-/// What the dialer of a second connection sends with.
-fn bulk_transport(loopback: bool, origin: Instant) -> TransportConfig {
-    let mut transport = transport(loopback, 0);
-    if loopback {
-        transport = widened(transport);
-    }
-    transport.congestion_controller_factory(Arc::new(Governed::new(governor::Params::default(), origin)));
-    transport
-}
-
-/// Draws the numbers of our own connections.
-fn own_ids() -> Box<dyn ConnectionIdGenerator> {
-    Box::new(RandomConnectionIdGenerator::new(OWN_ID_BYTES))
-}
-
-/// Tokens that spare a returning dialer the proof of its address would also let others follow it from place to place.
-fn no_tokens() -> ValidationTokenConfig {
-    let mut tokens = ValidationTokenConfig::default();
-    tokens.sent(0);
-    tokens
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -1159,25 +1084,8 @@ mod tests {
         assert_eq!(refused(EndpointConfig { secrets, ..config }), "secrets");
     }
 
-    /// With 24 random bits some 300 of them would be drawn twice.
-    #[test]
-    fn the_numbers_of_connections_do_not_repeat() {
-        let mut drawn = own_ids();
-        let all: BTreeSet<_> = (0..100_000).map(|_| drawn.generate_cid().to_vec()).collect();
-        assert_eq!(all.len(), 100_000);
-    }
-
     #[test]
     fn an_endpoint_needs_a_runtime() {
         assert!(matches!(Endpoint::bind(config("127.0.0.1:0")), Err(BindError::NoRuntime)));
-    }
-
-    #[test]
-    fn some_addresses_are_no_node() {
-        for address in ["127.0.0.1:0", "0.0.0.0:7", "224.0.0.1:7", "255.255.255.255:7", "[ff02::1]:7", "[::]:7", "[::ffff:224.0.0.1]:7"] {
-            assert!(!is_dialable(address.parse().unwrap()), "{address}");
-        }
-        assert!(is_dialable("127.0.0.1:7".parse().unwrap()));
-        assert!(is_dialable("[2001:db8::1]:7".parse().unwrap()));
     }
 }

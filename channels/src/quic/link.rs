@@ -20,6 +20,7 @@ use super::metrics::{ConnectionMetrics, ConnectionRole, LinkMetrics};
 use super::reader::Arrivals;
 use super::stream::Streams;
 use super::writer::{Writer, write_now};
+use crate::address::canonical;
 use crate::agreement::{Disagreement, Table};
 use crate::channel::{ChannelId, ChannelSpec, Class, Path};
 use crate::compress::{BODY_BYTES_MIN, COMPRESSED, Packer};
@@ -648,7 +649,7 @@ impl Link {
 
     /// The address of the peer now. It changes when the peer moves to another network.
     pub fn address(&self) -> SocketAddr {
-        super::canonical(self.0.connection.remote_address())
+        canonical(self.0.connection.remote_address())
     }
 
     /// Our own address as the peer saw it at admission: a hint that the peer could invent.

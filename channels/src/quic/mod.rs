@@ -94,9 +94,9 @@ mod reading;
 mod socket;
 mod stream;
 mod tls;
+mod tuning;
 mod writer;
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 pub use admission::Versions;
@@ -123,14 +123,5 @@ impl Clock {
     fn now(self) -> Time {
         let elapsed = Instant::now().saturating_duration_since(self.origin);
         Time::from_nanos(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
-    }
-}
-
-/// One way to write an address: a socket for both families shows IPv4 peers inside IPv6 addresses.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),
-        // As it is: a link-local address is nothing without its scope.
-        IpAddr::V6(_) => address,
     }
 }
