@@ -1,40 +1,39 @@
 //! One UDP socket, the handshakes on it, and the connections that came of them.
 
+mod config;
+mod life;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use quinn::{ConnectError, Connecting, ConnectionError, ConnectionIdGenerator, Incoming, Runtime, TransportConfig, VarInt};
+use quinn::{ConnectError, Connecting, ConnectionError, ConnectionIdGenerator, Incoming, Runtime, TransportConfig};
 use quinn_proto::RandomConnectionIdGenerator;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
+pub use self::config::{BindError, EndpointConfig};
 use super::Clock;
 use super::admission::{self, Admitted, Context, Failure, Tag, Versions};
-use super::close::{CloseCode, CloseReason, DialError, Refusal};
+use super::close::{CloseCode, DialError, Refusal};
 use super::event::{self, Event, Events, Outlet};
 use super::gate::{Decision, Gate, Knock};
-use super::governed::{Accepting, Governed, govern};
+use super::governed::{Accepting, Governed};
 use super::inbox::{Handler, Inbox, Inboxes};
-use super::key::{NodeKey, NodeKeyError};
-use super::link::{Attached, Bulk, BulkTimes, Facts, Inner, Link, Way};
-use super::reader::{Place, REFUSED_STREAMS_MAX, StreamEnd, read_datagrams, read_stream, read_the_rest};
+use super::link::{Attached, BulkTimes, Facts, Inner, Link};
+use super::reader::Place;
 use super::socket::Socket;
-use super::stream::{Carrier, StreamListener, open_windows, receive_stream};
+use super::stream::StreamListener;
 use super::tls::{self, Tls, Unwanted};
 use super::tuning::{DRAWN_ID_BYTES, LOOPBACK_PACKET_BYTES_MAX, bulk_transport, no_tokens, own_ids, transport, widened};
-use super::writer::{write, write_bulk};
 use crate::address::{canonical, is_dialable};
 use crate::agreement::Table;
-use crate::channel::{ChannelId, ChannelSpec, Class, Path};
+use crate::channel::{ChannelId, ChannelSpec};
 use crate::dial::{ConnectionId, Direction};
-use crate::error::{ConfigError, Misbehavior};
 use crate::governor;
 use crate::identity::{ClusterName, ClusterSecret, PeerId};
 use crate::limits;
@@ -52,156 +51,8 @@ const INCOMING_TOTAL_BYTES_MAX: u64 = 4 * 1_024 * 1_024;
 /// answers packets that were on their way.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Streams for messages that a peer may open at first. QUIC keeps a place for each that may be opened, in tables that double: with the byte streams these are three quarters of what the
-/// smallest useful one takes. When half of them were opened it may open all.
-const STREAMS_AT_FIRST: u32 = 20;
-
-/// Byte streams that a peer may open at first. When half of them were opened it may open all.
-const BYTE_STREAMS_AT_FIRST: u32 = 4;
-
 /// How often one reason for turning somebody away is told.
 const REFUSAL_EVERY: Duration = Duration::from_secs(1);
-
-/// What an [`Endpoint`] is made with.
-#[derive(Clone, Debug)]
-pub struct EndpointConfig {
-    /// The address to listen on; port 0 takes a free one. With an unspecified IPv6 address, IPv4 works too where the system allows it.
-    pub listen: SocketAddr,
-    /// This node's key.
-    pub key: NodeKey,
-    /// The cluster to be a node of. It is part of every proof, so equal secrets in two clusters keep them apart.
-    pub cluster: ClusterName,
-    /// The secrets that admit, at most [`limits::KEYRING_MAX`], the preferred one first. During a rotation two nodes use the first one of
-    /// the acceptor's that both have. Without any, everybody is admitted, so only loopback addresses can be listened on.
-    pub secrets: Vec<ClusterSecret>,
-    /// A number that grows with every start of this node; peers learn it at admission.
-    pub incarnation: u64,
-    /// Who may come and who is dialed; `None` for everybody who knows the secret.
-    pub allow: Option<BTreeSet<PeerId>>,
-    /// The channels, and how much of them may wait for one peer.
-    pub channels: sender::Params,
-    /// The channel that takes what is sent on one that the application defined here and not at the peer; `None` to refuse it.
-    pub channel_fallback: Option<ChannelId>,
-    /// Events that may wait for the owner. A guess: some milliseconds of a busy node.
-    pub events_max: usize,
-    /// Bytes of frames and datagrams that may wait for the owner; at least one frame of the largest size. A guess: two send windows.
-    pub event_bytes_max: usize,
-    /// The second connection to a peer, for bulk, is closed after this time without anything to send. Shorter costs handshakes, longer memory.
-    pub bulk_idle: Duration,
-    /// A peer that did not take the second connection is asked again after this time. A guess.
-    pub bulk_retry: Duration,
-    /// The moment that is [`Time::ZERO`].
-    pub origin: Instant,
-}
-
-impl EndpointConfig {
-    /// A node of a cluster, without secrets, with the built-in channels, and a clock that starts now.
-    pub fn new(listen: SocketAddr, key: NodeKey, cluster: ClusterName) -> Self {
-        EndpointConfig {
-            listen,
-            key,
-            cluster,
-            secrets: Vec::new(),
-            incarnation: 0,
-            allow: None,
-            channels: sender::Params::default(),
-            channel_fallback: None,
-            events_max: 4_096,
-            event_bytes_max: 16 * 1_024 * 1_024,
-            bulk_idle: limits::BULK_IDLE,
-            bulk_retry: limits::BULK_RETRY,
-            origin: Instant::now(),
-        }
-    }
-
-    fn check(&self) -> Result<(), BindError> {
-        if self.secrets.is_empty() && !self.listen.ip().to_canonical().is_loopback() {
-            return Err(BindError::NoSecret { listen: self.listen });
-        }
-        if self.secrets.len() > limits::KEYRING_MAX {
-            let limit = format!("at most {}", limits::KEYRING_MAX);
-            return Err(ConfigError::new("secrets", format_args!("{} secrets", self.secrets.len()), limit).into());
-        }
-        if self.events_max == 0 {
-            return Err(ConfigError::new("events_max", 0, "at least 1").into());
-        }
-        if let Some(channel) = self.channel_fallback
-            && (channel.is_defined() || self.channels.channel(channel).is_none_or(|spec| spec.class == Class::Control))
-        {
-            return Err(ConfigError::new("channel_fallback", channel, "a channel that every node has, and not that of control").into());
-        }
-        // The upper bound is what the queue below can count.
-        let bytes = limits::FRAME_BYTES_MAX..=u32::MAX as usize;
-        if !bytes.contains(&self.event_bytes_max) {
-            let limit = format!("{} to {}", bytes.start(), bytes.end());
-            return Err(ConfigError::new("event_bytes_max", self.event_bytes_max, limit).into());
-        }
-        Ok(())
-    }
-}
-
-/// Why there is no endpoint. Nothing was started.
-#[derive(Debug)]
-pub enum BindError {
-    /// Everybody who reaches that address could join.
-    NoSecret {
-        /// The address that is more than a loopback address.
-        listen: SocketAddr,
-    },
-    /// A value cannot work.
-    Config(ConfigError),
-    /// The key cannot be used.
-    Key(NodeKeyError),
-    /// The system does not give us the socket.
-    Socket(io::Error),
-    /// There is no tokio runtime around the call.
-    NoRuntime,
-}
-
-impl From<ConfigError> for BindError {
-    fn from(error: ConfigError) -> Self {
-        BindError::Config(error)
-    }
-}
-
-impl From<NodeKeyError> for BindError {
-    fn from(error: NodeKeyError) -> Self {
-        BindError::Key(error)
-    }
-}
-
-impl From<io::Error> for BindError {
-    fn from(error: io::Error) -> Self {
-        BindError::Socket(error)
-    }
-}
-
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BindError::NoSecret { listen } => write!(
-                f,
-                "listening on {listen} without a cluster secret would let anybody who reaches that address join; \
-                 give a secret or a join token, or listen on a loopback address such as 127.0.0.1:0"
-            ),
-            BindError::Config(error) => error.fmt(f),
-            BindError::Key(error) => error.fmt(f),
-            BindError::Socket(error) => write!(f, "no UDP socket: {error}"),
-            BindError::NoRuntime => f.write_str("an endpoint needs a tokio runtime: bind it inside one"),
-        }
-    }
-}
-
-impl std::error::Error for BindError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            BindError::Config(error) => Some(error),
-            BindError::Key(error) => Some(error),
-            BindError::Socket(error) => Some(error),
-            BindError::NoSecret { .. } | BindError::NoRuntime => None,
-        }
-    }
-}
 
 /// What an endpoint has seen since it was bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -790,108 +641,6 @@ impl Shared {
         Ok((connection, peer, admitted))
     }
 
-    /// Opens the second connection of a link, sends on it until it is idle, and closes it.
-    async fn open_bulk(self: Arc<Self>, link: Link) {
-        let inner = &link.0;
-        let _counted = Counted::one(&self);
-        let opened = Box::pin(self.connect(link.address(), Some(link.peer()), self.bulk_transport.clone(), Some(inner.tag))).await;
-        let connection = match opened {
-            Ok((connection, ..)) => connection,
-            Err(error) => {
-                tracing::debug!(peer = %link.peer().short(), %error, "no second connection");
-                inner.set_bulk(Bulk::Refused(self.clock.now() + inner.times.retry));
-                return;
-            }
-        };
-        let Some(_listed) = inner.list(Way::Ours, &connection) else { return };
-        inner.set_bulk(Bulk::Open);
-        tracing::debug!(peer = %link.peer().short(), "second connection opened");
-        // Lives longer than the connection: streams that are let go of before would seem to end in the middle of a frame.
-        let mut writing = pin!(write_bulk(inner.clone(), connection.clone()));
-        tokio::select! {
-            biased;
-            () = &mut writing => {}
-            _ = connection.closed() => {}
-            _ = inner.connection.closed() => connection.close(CloseCode::Broken.var_int(), &[]),
-        }
-        if !matches!(connection.close_reason(), Some(quinn::ConnectionError::LocallyClosed)) {
-            // What it had taken may be lost.
-            Self::broken(inner).await;
-        }
-    }
-
-    /// A second connection ended other than it should. The first one says why, or ends for that reason.
-    async fn broken(inner: &Inner) {
-        if timeout(LINGER, inner.connection.closed()).await.is_err() {
-            inner.end(CloseReason::Ours(CloseCode::Broken));
-        }
-    }
-
-    /// Reads what a peer sends on the second connection of a link, until it closes it or the link ends.
-    async fn serve_bulk(self: &Arc<Self>, attached: Attached, source: Place, connection: quinn::Connection) {
-        let inner = &attached.0.0;
-        let _counted = Counted::one(self);
-        let Some(_listed) = inner.list(Way::Theirs, &connection) else { return };
-        tokio::select! {
-            biased;
-            () = inner.reported() => {}
-            _ = inner.connection.closed() => return,
-        }
-        connection.set_receive_window(VarInt::from_u64(inner.window(Path::Bulk, limits::BULK_WINDOW_BYTES)).unwrap_or(VarInt::MAX));
-        govern(&connection);
-        connection.set_max_concurrent_uni_streams(VarInt::from_u32(limits::STREAMS_MAX));
-        connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::BULK_BYTE_STREAMS_MAX));
-        let mut readers = JoinSet::new();
-        let mut refused_streams = 0;
-        // A peer that says goodbye has closed this one before, though we may hear of it later.
-        let mut grace = None;
-        let error = loop {
-            tokio::select! {
-                stream = connection.accept_uni() => match stream {
-                    Ok(stream) => {
-                        readers.spawn(read_stream(stream, Path::Bulk, Place::of(inner.clone()), self.outlet.clone()));
-                    }
-                    Err(error) => break error,
-                },
-                stream = connection.accept_bi() => match stream {
-                    Ok(stream) => {
-                        readers.spawn(receive_stream(stream, Carrier::Theirs, inner.clone(), connection.clone()));
-                    }
-                    Err(error) => break error,
-                },
-                Some(ended) = readers.join_next() => {
-                    if matches!(ended, Ok(StreamEnd::Refused)) {
-                        refused_streams += 1;
-                        if refused_streams > REFUSED_STREAMS_MAX {
-                            inner.end(CloseReason::Misbehaved(Misbehavior::TooMany));
-                        }
-                    }
-                },
-                // Nothing of ours sends datagrams here.
-                Ok(_) = connection.read_datagram() => inner.end(CloseReason::Misbehaved(Misbehavior::WrongChannel)),
-                first = inner.connection.closed(), if grace.is_none() => {
-                    match CloseReason::of(&first, inner.ours()) {
-                        CloseReason::Theirs(_) | CloseReason::TheirsUnknown(_) => grace = Some(Box::pin(sleep(LINGER))),
-                        _ => connection.close(CloseCode::Broken.var_int(), &[]),
-                    }
-                }
-                () = over(&mut grace) => connection.close(CloseCode::Broken.var_int(), &[]),
-            }
-        };
-        drop(source);
-        let is_complete = CloseReason::of(&error, None) == CloseReason::Theirs(CloseCode::Idle);
-        if !is_complete {
-            Self::broken(inner).await;
-        }
-        let is_theirs = |error| matches!(CloseReason::of(&error, inner.ours()), CloseReason::Theirs(_) | CloseReason::TheirsUnknown(_));
-        if is_complete || inner.connection.close_reason().is_some_and(is_theirs) {
-            // Everything was sent before it was closed, and the next stream of a lane waits for the last one here.
-            read_the_rest(&mut readers, inner).await;
-        } else {
-            readers.shutdown().await;
-        }
-    }
-
     /// Makes a link of an admitted connection, if there is room for one more.
     fn enlist(&self, connection: quinn::Connection, peer: PeerId, admitted: Admitted, direction: Direction) -> Result<Link, CloseCode> {
         let mut links = self.links();
@@ -922,111 +671,6 @@ impl Shared {
         drop(links);
         self.changed.notify_waiters();
     }
-
-    /// The life of an admitted connection.
-    async fn serve(self: &Arc<Self>, link: Link, place: Option<HalfOpen>) {
-        let address = link.address();
-        let (id, peer) = (link.id(), link.peer());
-        let _struck = Struck { shared: self, link: &link };
-        if self.outlet.send(Event::Connected(link.clone())).await.is_err() {
-            link.close(CloseCode::Shutdown);
-            return;
-        }
-        drop(place);
-        link.0.set_reported();
-        tracing::debug!(peer = %peer.short(), %address, direction = ?link.direction(), "connected");
-        // Only now may the peer send: whoever is slow to hear of connections shall not hold what they sent.
-        let connection = &link.0.connection;
-        open_windows(&link.0);
-        connection.set_max_concurrent_uni_streams(VarInt::from_u32(STREAMS_AT_FIRST));
-        connection.set_max_concurrent_bi_streams(VarInt::from_u32(BYTE_STREAMS_AT_FIRST));
-
-        let reason = self.carry(&link).await;
-        tracing::debug!(peer = %peer.short(), %address, %reason, "closed");
-        let _ = self.outlet.send(Event::Closed { connection: id, peer, reason }).await;
-    }
-
-    /// Reads and writes until the connection ends. When it returns, nothing of the connection will be reported any more.
-    async fn carry(self: &Arc<Self>, link: &Link) -> CloseReason {
-        let inner = &link.0;
-        let source = Place::of(inner.clone());
-        let mut readers = JoinSet::new();
-        let mut others = JoinSet::new();
-        others.spawn(write(inner.clone()));
-        others.spawn(read_datagrams(inner.clone(), self.outlet.clone()));
-        let mut refused_streams = 0;
-        let mut deadline = None;
-        let error = loop {
-            tokio::select! {
-                stream = inner.connection.accept_uni() => match stream {
-                    Ok(stream) => {
-                        if stream.id().index() == u64::from(STREAMS_AT_FIRST / 2) {
-                            inner.connection.set_max_concurrent_uni_streams(VarInt::from_u32(limits::STREAMS_MAX));
-                        }
-                        readers.spawn(read_stream(stream, Path::Urgent, Place::of(inner.clone()), self.outlet.clone()));
-                    }
-                    Err(error) => break error,
-                },
-                Some(ended) = readers.join_next() => {
-                    if matches!(ended, Ok(StreamEnd::Refused)) {
-                        refused_streams += 1;
-                        if refused_streams > REFUSED_STREAMS_MAX {
-                            inner.end(CloseReason::Misbehaved(Misbehavior::TooMany));
-                        }
-                    }
-                },
-                stream = inner.connection.accept_bi() => match stream {
-                    Ok(stream) => {
-                        if stream.0.id().index() == u64::from(BYTE_STREAMS_AT_FIRST / 2) {
-                            inner.connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::URGENT_BYTE_STREAMS_MAX));
-                        }
-                        readers.spawn(receive_stream(stream, Carrier::First, inner.clone(), inner.connection.clone()));
-                    }
-                    Err(error) => break error,
-                },
-                () = inner.bulk_wanted.notified() => {
-                    others.spawn(self.clone().open_bulk(link.clone()));
-                }
-                () = inner.draining.notified() => {
-                    deadline = inner.queues().drain.map(|drain| (Box::pin(sleep(drain.limit)), drain.code));
-                },
-                code = expired(&mut deadline) => inner.end(CloseReason::Ours(code)),
-                () = self.outlet.closed() => inner.end(CloseReason::Ours(CloseCode::Shutdown)),
-            }
-        };
-        let reason = CloseReason::of(&error, inner.ours());
-        inner.refuse_bulk();
-        drop(source);
-        inner.close_seconds(|way| way == Way::Ours);
-        others.shutdown().await;
-        inner.mark_closed();
-        match reason {
-            // What the peer sent before it closed is still there, and it may have waited until we had it.
-            CloseReason::Theirs(_) | CloseReason::TheirsUnknown(_) => read_the_rest(&mut readers, inner).await,
-            _ => readers.shutdown().await,
-        }
-        inner.without_bulk_in().await;
-        reason
-    }
-}
-
-/// Ends when the deadline of a drain is over, and never without one.
-async fn expired(deadline: &mut Option<(std::pin::Pin<Box<tokio::time::Sleep>>, CloseCode)>) -> CloseCode {
-    match deadline {
-        Some((sleep, code)) => {
-            sleep.as_mut().await;
-            *code
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// Ends with a sleep, and never without one.
-async fn over(sleeping: &mut Option<std::pin::Pin<Box<tokio::time::Sleep>>>) {
-    match sleeping {
-        Some(sleep) => sleep.as_mut().await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Who was admitted.
@@ -1037,55 +681,14 @@ enum Guest {
     Second(Attached, Place, quinn::Connection),
 }
 
-/// Takes the link off the list however its task ends.
-struct Struck<'a> {
-    shared: &'a Shared,
-    link: &'a Link,
-}
-
-impl Drop for Struck<'_> {
-    fn drop(&mut self) {
-        self.shared.strike(self.link);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn config(listen: &str) -> EndpointConfig {
-        EndpointConfig::new(listen.parse().unwrap(), NodeKey::generate().unwrap(), "test".parse().unwrap())
-    }
-
-    #[test]
-    fn without_a_secret_only_loopback() {
-        for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:7000"] {
-            let error = config(listen).check().unwrap_err();
-            assert!(matches!(error, BindError::NoSecret { .. }));
-            assert!(error.to_string().contains("join token"), "{error}");
-            let secrets = vec![ClusterSecret::from_bytes([1; 32])];
-            assert!(EndpointConfig { secrets, ..config(listen) }.check().is_ok());
-        }
-        for listen in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
-            assert!(config(listen).check().is_ok(), "{listen}");
-        }
-    }
-
-    #[test]
-    fn bad_values_are_refused_by_name() {
-        let refused = |config: EndpointConfig| match config.check() {
-            Err(BindError::Config(error)) => error.field,
-            other => panic!("{other:?}"),
-        };
-        let config = config("127.0.0.1:0");
-        assert_eq!(refused(EndpointConfig { events_max: 0, ..config.clone() }), "events_max");
-        assert_eq!(refused(EndpointConfig { event_bytes_max: 1_024, ..config.clone() }), "event_bytes_max");
-        let secrets = vec![ClusterSecret::from_bytes([1; 32]); limits::KEYRING_MAX + 1];
-        assert_eq!(refused(EndpointConfig { secrets, ..config }), "secrets");
-    }
-
     #[test]
     fn an_endpoint_needs_a_runtime() {
-        assert!(matches!(Endpoint::bind(config("127.0.0.1:0")), Err(BindError::NoRuntime)));
+        let key = crate::quic::key::NodeKey::generate().unwrap();
+        let config = EndpointConfig::new("127.0.0.1:0".parse().unwrap(), key, "test".parse().unwrap());
+        assert!(matches!(Endpoint::bind(config), Err(BindError::NoRuntime)));
     }
 }
