@@ -157,7 +157,15 @@ fn questions_dropped_at_any_moment_and_requests_dropped_unanswered_leave_nothing
             }
         });
         until(async || open_requests(&b).await == 0).await;
-        assert_eq!(&a.request(b.id(), "still there?", LONG).await.unwrap()[..], b"yes");
+        // What was asked and dropped may still be on its way, and the queue of the handler is full while it arrives; what were left in it for good would keep it full for good.
+        until(async || match a.request(b.id(), "still there?", LONG).await {
+            Err(Error::Call(CallError::Busy)) => false,
+            answered => {
+                assert_eq!(&answered.unwrap()[..], b"yes");
+                true
+            }
+        })
+        .await;
         serving.abort();
     });
 }
