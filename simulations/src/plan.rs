@@ -9,6 +9,9 @@ use crate::scenarios;
 use crate::schedule::{Happening, Schedule};
 use crate::world::Setup;
 
+/// Nothing in a plan is later than this, in microseconds: 30 days.
+const TIME_MAX: u64 = 30 * 86_400 * SECOND;
+
 /// Numbers of broadcasts are below this: there is a place for each.
 const MESSAGES_MAX: usize = 1_000_000;
 
@@ -86,6 +89,9 @@ impl Plan {
         let bytes = |bytes: usize| (8..=1 << 20).contains(&bytes);
         must(bytes(*payload_bytes) && bytes(*value_bytes), "its payloads and values must have 8 bytes to a megabyte")?;
         must(link.latency <= 3_600 * SECOND && link.jitter <= 3_600 * SECOND, "its links take more than an hour")?;
+        must(self.setup.skew <= 3_600 * SECOND, "its clocks are more than an hour apart")?;
+        let times = [self.calm_at, self.quiet_min, self.settle_max];
+        must(times.iter().all(|time| *time <= TIME_MAX), "it lasts more than 30 days")?;
         shape.check()?;
         let entries = self.schedule.entries();
         must(entries.is_sorted_by_key(|entry| entry.at), "its schedule is not in the order of time")?;
@@ -97,6 +103,11 @@ impl Plan {
                 Some(node)
             });
             must(!strangers.get(), &format!("entry {} of its schedule names a node that there is not", index + 1))?;
+            let (is_sized, ends_at) = (entry.what.is_within_bounds(), entry.what.ends_at(entry.at));
+            must(
+                is_sized && entry.at.max(ends_at) <= TIME_MAX,
+                &format!("entry {} of its schedule has a number that is too large", index + 1),
+            )?;
         }
         must(self.schedule.messages() <= MESSAGES_MAX, &format!("a broadcast has a number above {MESSAGES_MAX}"))?;
         must(self.setup.plant.is_none_or(|(node, _)| node < *nodes), "its bug is planted in a node that there is not")
@@ -262,6 +273,42 @@ mod tests {
         let mut taken = one.take((0..10).collect(), 20);
         taken.sort_unstable();
         assert_eq!(taken, (0..10).collect::<Vec<u64>>());
+    }
+
+    /// What comes from a file may say anything.
+    #[test]
+    fn plans_with_numbers_that_are_too_large_are_refused() {
+        let plan = crate::swarm::plan(1);
+        assert_eq!(plan.check(), Ok(()));
+        let with = |what: Happening| {
+            let mut plan = plan.clone();
+            plan.schedule.push(plan.calm_at + 1, what);
+            plan.check()
+        };
+        let clock = |jump, drift| Happening::Clock { node: 0, jump, drift };
+        let weather = |loss, late| Happening::Weather { until: 1, nodes: Vec::new(), loss, late };
+        for what in [
+            Happening::Pause { node: 0, micros: u64::MAX },
+            Happening::Slow { node: 0, micros: u64::MAX, until: 1 },
+            Happening::cut(u64::MAX, vec![0]),
+            Happening::Attack { node: 0, frames: u32::MAX },
+            clock(i64::MIN, 0),
+            clock(0, i32::MIN),
+            weather(1_000, 0),
+            weather(0, u64::MAX),
+            Happening::Crash { node: u32::MAX },
+            Happening::Broadcast { node: 0, message: u32::MAX },
+        ] {
+            assert!(with(what.clone()).is_err(), "{what:?}");
+        }
+        assert_eq!(with(Happening::Pause { node: 0, micros: SECOND }), Ok(()));
+        let changes: [fn(&mut Plan); 3] =
+            [|plan| plan.calm_at = u64::MAX, |plan| plan.settle_max = u64::MAX, |plan| plan.setup.skew = u64::MAX];
+        for change in changes {
+            let mut plan = plan.clone();
+            change(&mut plan);
+            assert!(plan.check().is_err());
+        }
     }
 
     #[test]

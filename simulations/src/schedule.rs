@@ -8,6 +8,17 @@ use serde::{Deserialize, Serialize};
 /// The source of scheduled events in the order of a moment: after every node.
 pub const SCHEDULE: u32 = u32::MAX;
 
+/// The most that a slow node takes for an input, and that weather adds to a packet, in microseconds.
+pub const DELAY_MAX: u64 = 10_000_000;
+/// The most packets of a thousand that weather takes.
+pub const LOSS_MAX: u32 = 950;
+/// The farthest that a clock jumps, in microseconds: a day.
+pub const JUMP_MAX: u64 = 86_400_000_000;
+/// The most millionths by which a clock is set to go too fast or too slow.
+pub const DRIFT_MAX: u32 = 100_000;
+/// The most frames that a hostile node sends to each of its peers.
+pub const FRAMES_MAX: u32 = 10_000;
+
 /// How long a hostile node lives, in microseconds.
 pub const ATTACK_MICROS: u64 = 1_000_000;
 
@@ -274,9 +285,20 @@ impl Happening {
             | Happening::Clog { until, .. }
             | Happening::Weather { until, .. }
             | Happening::Slow { until, .. } => *until,
-            Happening::Pause { micros, .. } => at + micros,
-            Happening::Attack { .. } => at + ATTACK_MICROS,
+            Happening::Pause { micros, .. } => at.saturating_add(*micros),
+            Happening::Attack { .. } => at.saturating_add(ATTACK_MICROS),
             _ => at,
+        }
+    }
+
+    /// Whether its numbers are of a size that a run can have, beside its times.
+    pub(crate) fn is_within_bounds(&self) -> bool {
+        match self {
+            Happening::Slow { micros, .. } => *micros <= DELAY_MAX,
+            Happening::Weather { loss, late, .. } => *loss <= LOSS_MAX && *late <= DELAY_MAX,
+            Happening::Clock { jump, drift, .. } => jump.unsigned_abs() <= JUMP_MAX && drift.unsigned_abs() <= DRIFT_MAX,
+            Happening::Attack { frames, .. } => *frames <= FRAMES_MAX,
+            _ => true,
         }
     }
 

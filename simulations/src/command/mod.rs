@@ -422,6 +422,18 @@ fn give(output: &Output, table: &str, json: &str) -> Result<(), Usage> {
     Ok(())
 }
 
+/// Whether a file can be written later. What is in it stays, and one that was not there is not there after.
+#[expect(clippy::disallowed_methods, reason = "it is tried on the file that was asked for")]
+fn can_write(path: &Path) -> Result<(), Usage> {
+    let was_there = path.exists();
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map_err(|error| Usage(format!("cannot write {}: {error}", path.display())))?;
+    if !was_there {
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
 #[expect(clippy::disallowed_methods, reason = "a report is written to the file that was asked for")]
 fn write_file(path: &Path, text: &str) -> Result<(), Usage> {
     std::fs::write(path, text).map_err(|error| Usage(format!("cannot write {}: {error}", path.display())))
@@ -487,6 +499,8 @@ fn minimize<H: Host>(name: &str, size: &Size, plant: Option<Plant>, out: &Path, 
     let source = Source::find(name)?;
     let mut plan = source.one_plan(size)?;
     planted(&mut plan, plant);
+    // Before the search: what cannot be written at its end shall be known now.
+    can_write(out)?;
     let cpu = cpu::Meter::start();
     let mut bar = progress::Search::start(output.quiet, runs_max);
     let mut trouble = None;
@@ -499,10 +513,10 @@ fn minimize<H: Host>(name: &str, size: &Size, plant: Option<Plant>, out: &Path, 
     };
     let found = minimize::minimize(&plan, runs_max, &mut fails, &mut |progress| bar.show(progress));
     bar.finish();
-    if let (None, Some(usage)) = (&found, trouble) {
-        return Err(usage);
-    }
     let Some(smaller) = found else {
+        if let Some(usage) = trouble {
+            return Err(usage);
+        }
         return Err(Usage(format!("{} does not fail, so there is nothing to make smaller", plan.replay)));
     };
     write_file(out, &report::plan(&smaller.plan))?;

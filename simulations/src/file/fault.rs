@@ -1,7 +1,7 @@
 //! The faults that a file can have, and what each puts into the schedule.
 
 use crate::plan::{Draw, Plan, SECOND};
-use crate::schedule::{Aim, Happening};
+use crate::schedule::{Aim, DELAY_MAX, DRIFT_MAX, FRAMES_MAX, Happening, JUMP_MAX, LOSS_MAX};
 use crate::settings::{Key, SettingError, Settings, Type};
 
 /// A kind of fault.
@@ -27,9 +27,9 @@ const KEYS: &[Key] = &[
     Key { name: "over", of: Type::Time(0, DAY), about: "the nodes in turn at random moments of this time" },
     Key { name: "back", of: Type::Time(0, DAY), about: "how long after it a node starts again; 0 for never" },
     Key { name: "moved", of: Type::Choice(&["true", "false"]), about: "whether it starts again at another address" },
-    Key { name: "by", of: Type::Time(1, 10 * SECOND), about: "what a node takes for each input" },
-    Key { name: "loss", of: Type::Share(0.95), about: "the share of packets that are lost" },
-    Key { name: "late", of: Type::Time(0, 10 * SECOND), about: "how much longer packets take" },
+    Key { name: "by", of: Type::Time(1, DELAY_MAX), about: "what a node takes for each input" },
+    Key { name: "loss", of: Type::Share(LOSS_MAX as f64 / 1_000.0), about: "the share of packets that are lost" },
+    Key { name: "late", of: Type::Time(0, DELAY_MAX), about: "how much longer packets take" },
     Key { name: "groups", of: Type::Count(2, 1_000), about: "how many groups of about the same size, unless nodes say who is on one side" },
     Key { name: "bridges", of: Type::Count(0, 1_000), about: "nodes that reach all groups" },
     Key {
@@ -37,10 +37,10 @@ const KEYS: &[Key] = &[
         of: Type::Choice(&["true", "false"]),
         about: "whether only what goes from an earlier group to a later one is lost",
     },
-    Key { name: "jump", of: Type::Time(0, DAY), about: "by how much the wall clock is set ahead" },
+    Key { name: "jump", of: Type::Time(0, JUMP_MAX), about: "by how much the wall clock is set ahead" },
     Key { name: "behind", of: Type::Choice(&["true", "false"]), about: "whether it is set back and goes slower instead" },
-    Key { name: "drift", of: Type::Count(0, 100_000), about: "by how many millionths it goes too fast from then on" },
-    Key { name: "frames", of: Type::Count(1, 10_000), about: "what a hostile node sends to each of its peers" },
+    Key { name: "drift", of: Type::Count(0, DRIFT_MAX as u64), about: "by how many millionths it goes too fast from then on" },
+    Key { name: "frames", of: Type::Count(1, FRAMES_MAX as u64), about: "what a hostile node sends to each of its peers" },
     Key {
         name: "aim",
         of: Type::Choice(&["degree", "articulation"]),

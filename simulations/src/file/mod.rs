@@ -284,6 +284,8 @@ impl File {
         plan.calm_at = plan.calm_at.max(plan.schedule.ends_at() + SECOND);
         plan.schedule.push(plan.calm_at, Happening::Calm);
         plan.schedule.sort();
+        // A month of repetitions, say.
+        plan.check().map_err(|what| FileError { path: self.path.clone(), line: 1, what: format!("this cannot be run: {what}") })?;
         Ok(plan)
     }
 
