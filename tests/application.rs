@@ -10,28 +10,20 @@
 
 #[path = "../examples/chat/app.rs"]
 mod chat;
+#[path = "support/pair.rs"]
+mod pair;
 
-use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork::app::{Application, Context};
-use meshwork::channels::ClusterSecret;
 use meshwork::channels::reliable::Sequence;
 use meshwork::node::{Delivery, Event, Settlement};
 use meshwork::runtime::{Running, TellError};
-use meshwork::{Builder, ChannelId, Node, PeerId};
+use meshwork::{ChannelId, PeerId};
 
 use chat::{Chat, Input, Line, Output};
-
-fn on_loopback() -> Builder {
-    Node::builder("application-test").secret(ClusterSecret::from_bytes([1; 32])).listen("127.0.0.1:0".parse().unwrap()).mdns(false)
-}
-
-fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test ends in a minute") })
-}
+use pair::{builder, run};
 
 /// Waits for an output that is as it should be; passes over others.
 async fn wait_for<A>(running: &mut Running<A>, mut is_it: impl FnMut(&A::Output) -> bool) -> A::Output
@@ -68,16 +60,16 @@ async fn history(chat: &mut Running<Chat>) -> Vec<Line> {
 #[test]
 fn whoever_comes_late_to_the_chat_sees_what_was_said() {
     run(async {
-        let mut ann = on_loopback().start_with(Chat::new("ann")).await.unwrap();
+        let mut ann = builder().start_with(Chat::new("ann")).await.unwrap();
         let join = ann.node().address().to_string();
-        let mut ben = on_loopback().join(join.clone()).start_with(Chat::new("ben")).await.unwrap();
+        let mut ben = builder().join(join.clone()).start_with(Chat::new("ben")).await.unwrap();
         has_members(&mut ann, 2).await;
         ann.tell(Input::Say("is anybody here?".to_owned())).await.unwrap();
         wait_for(&mut ben, |output| matches!(output, Output::Said(line) if line.name == "ann")).await;
         ben.tell(Input::Say("I am".to_owned())).await.unwrap();
         wait_for(&mut ann, |output| matches!(output, Output::Said(line) if line.name == "ben")).await;
 
-        let mut cat = on_loopback().join(join).start_with(Chat::new("cat")).await.unwrap();
+        let mut cat = builder().join(join).start_with(Chat::new("cat")).await.unwrap();
         wait_for(&mut cat, |output| matches!(output, Output::Said(line) if line.name == "ann")).await;
         while history(&mut cat).await.len() < 2 {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -167,8 +159,8 @@ impl Application for Everything {
 #[test]
 fn callbacks_come_and_a_panic_ends_the_application_alone() {
     run(async {
-        let mut a = on_loopback().start_with(Everything).await.unwrap();
-        let mut b = on_loopback().join(a.node().address().to_string()).start_with(Everything).await.unwrap();
+        let mut a = builder().start_with(Everything).await.unwrap();
+        let mut b = builder().join(a.node().address().to_string()).start_with(Everything).await.unwrap();
         assert_eq!(a.next().await, Some(Saw::Start));
         let (at_a, at_b) = (a.node().id(), b.node().id());
         wait_for(&mut a, |saw| *saw == Saw::Neighbor(at_b)).await;
@@ -205,7 +197,7 @@ fn callbacks_come_and_a_panic_ends_the_application_alone() {
 #[test]
 fn an_owner_that_falls_behind_is_told_how_much_it_lost() {
     run(async {
-        let mut a = on_loopback().start_with(Everything).await.unwrap();
+        let mut a = builder().start_with(Everything).await.unwrap();
         assert_eq!(a.next().await, Some(Saw::Start));
         a.tell(Do::Count(16_400)).await.unwrap();
         // Answered after it.

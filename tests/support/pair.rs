@@ -1,4 +1,5 @@
 //! Two real nodes on loopback that know each other, and a limit to how long a test of them takes.
+#![allow(dead_code, reason = "every test uses a part of it")]
 
 use std::future::Future;
 use std::time::Duration;

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use quinn::VarInt;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::{Counted, HalfOpen, LINGER, Shared};
@@ -79,7 +79,7 @@ impl Shared {
         connection.set_max_concurrent_uni_streams(VarInt::from_u32(limits::STREAMS_MAX));
         connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::BULK_BYTE_STREAMS_MAX));
         let mut readers = JoinSet::new();
-        let mut refused_streams = 0;
+        let mut refused = Refused::default();
         // A peer that says goodbye has closed this one before, though we may hear of it later.
         let mut grace = None;
         let error = loop {
@@ -96,14 +96,7 @@ impl Shared {
                     }
                     Err(error) => break error,
                 },
-                Some(ended) = readers.join_next() => {
-                    if matches!(ended, Ok(StreamEnd::Refused)) {
-                        refused_streams += 1;
-                        if refused_streams > REFUSED_STREAMS_MAX {
-                            inner.end(CloseReason::Misbehaved(Misbehavior::TooMany));
-                        }
-                    }
-                },
+                Some(ended) = readers.join_next() => refused.count(&ended, inner),
                 // Nothing of ours sends datagrams here.
                 Ok(_) = connection.read_datagram() => inner.end(CloseReason::Misbehaved(Misbehavior::WrongChannel)),
                 first = inner.connection.closed(), if grace.is_none() => {
@@ -160,7 +153,7 @@ impl Shared {
         let mut others = JoinSet::new();
         others.spawn(write(inner.clone()));
         others.spawn(read_datagrams(inner.clone(), self.outlet.clone()));
-        let mut refused_streams = 0;
+        let mut refused = Refused::default();
         let mut deadline = None;
         let error = loop {
             tokio::select! {
@@ -173,14 +166,7 @@ impl Shared {
                     }
                     Err(error) => break error,
                 },
-                Some(ended) = readers.join_next() => {
-                    if matches!(ended, Ok(StreamEnd::Refused)) {
-                        refused_streams += 1;
-                        if refused_streams > REFUSED_STREAMS_MAX {
-                            inner.end(CloseReason::Misbehaved(Misbehavior::TooMany));
-                        }
-                    }
-                },
+                Some(ended) = readers.join_next() => refused.count(&ended, inner),
                 stream = inner.connection.accept_bi() => match stream {
                     Ok(stream) => {
                         if stream.0.id().index() == u64::from(BYTE_STREAMS_AT_FIRST / 2) {
@@ -213,6 +199,20 @@ impl Shared {
         }
         inner.without_bulk_in().await;
         reason
+    }
+}
+
+/// Streams of one connection that nobody here wants.
+#[derive(Default)]
+struct Refused(u32);
+
+impl Refused {
+    /// Counts a stream that ended, if it was one of them; too many end the link.
+    fn count(&mut self, ended: &Result<StreamEnd, JoinError>, inner: &Inner) {
+        self.0 += u32::from(matches!(ended, Ok(StreamEnd::Refused)));
+        if self.0 > REFUSED_STREAMS_MAX {
+            inner.end(CloseReason::Misbehaved(Misbehavior::TooMany));
+        }
     }
 }
 
