@@ -10,7 +10,6 @@
 )]
 
 #[path = "support/pair.rs"]
-#[allow(dead_code, reason = "these nodes have a runtime and channels of their own")]
 mod pair;
 
 use std::time::Duration;
