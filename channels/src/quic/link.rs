@@ -18,6 +18,7 @@ use super::close::{CloseCode, CloseReason};
 use super::inbox::Inboxes;
 use super::metrics::{ConnectionMetrics, ConnectionRole, LinkMetrics};
 use super::reader::Arrivals;
+use super::seconds::{Seconds, Way};
 use super::stream::Streams;
 use super::writer::{Writer, write_now};
 use crate::address::canonical;
@@ -75,11 +76,8 @@ pub(super) struct Inner {
     pub(super) room: Notify,
     /// What names this connection to the peer.
     pub(super) tag: Tag,
-    /// How the second connection of the peer stands, on the side that reads it.
-    incoming: Mutex<Incoming>,
-    incoming_changed: Notify,
     /// Our second connection, the peer's, and what earlier ones carried.
-    seconds: Mutex<Seconds>,
+    pub(super) seconds: Seconds,
     pub(super) times: BulkTimes,
     pub(super) arrivals: Arrivals,
     pub(super) inboxes: Arc<Inboxes>,
@@ -131,88 +129,6 @@ pub(super) struct Queues {
 pub(super) struct BulkTimes {
     pub(super) idle: Duration,
     pub(super) retry: Duration,
-}
-
-/// The second connections of a link, one for each direction at most.
-#[derive(Default)]
-struct Seconds {
-    open: Vec<(Way, quinn::Connection)>,
-    /// Which are not opened any more: ours when the link is over, theirs when we ended it.
-    refused: [bool; 2],
-    past: Traffic,
-}
-
-/// Who sends on a second connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    Ours,
-    Theirs,
-}
-
-/// What the door needs to know of a link to let a second connection of its peer in.
-#[derive(Clone, Copy, Default)]
-struct Incoming {
-    /// The owner has heard of the link.
-    is_reported: bool,
-    /// There is one already.
-    is_taken: bool,
-    /// The link ends, and takes none any more.
-    is_over: bool,
-}
-
-/// The place of the peer's second connection, given back when it is dropped.
-pub(super) struct Attached(pub(super) Link);
-
-impl Attached {
-    /// Takes the place if it is free and the link takes a second connection.
-    pub(super) fn take(link: Link) -> Option<Self> {
-        let mut is_free = false;
-        link.0.set_incoming(|incoming| {
-            is_free = !incoming.is_taken && !incoming.is_over;
-            incoming.is_taken |= is_free;
-        });
-        is_free.then(|| Attached(link))
-    }
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        self.0.0.set_incoming(|incoming| incoming.is_taken = false);
-    }
-}
-
-/// A second connection that is listed at its link until this is dropped, and closed then if nobody did before.
-pub(super) struct Listed<'a> {
-    link: &'a Inner,
-    connection: quinn::Connection,
-}
-
-impl Drop for Listed<'_> {
-    fn drop(&mut self) {
-        self.connection.close(CloseCode::Broken.var_int(), &[]);
-        let mut seconds = self.link.seconds();
-        seconds.open.retain(|(_, open)| open.stable_id() != self.connection.stable_id());
-        seconds.past.add(&self.connection);
-    }
-}
-
-/// What connections carried.
-#[derive(Clone, Copy, Default)]
-struct Traffic {
-    packets_sent: u64,
-    packets_lost: u64,
-    bytes_sent: u64,
-    bytes_received: u64,
-}
-
-impl Traffic {
-    fn add(&mut self, connection: &quinn::Connection) {
-        let stats = connection.stats();
-        self.packets_sent += stats.path.sent_packets;
-        self.packets_lost += stats.path.lost_packets;
-        self.bytes_sent += stats.udp_tx.bytes;
-        self.bytes_received += stats.udp_rx.bytes;
-    }
 }
 
 /// How the second connection of a link stands, on the side that sends on it.
@@ -375,9 +291,7 @@ impl Inner {
             wake_bulk: Notify::new(),
             bulk_wanted: Notify::new(),
             room: Notify::new(),
-            incoming: Mutex::default(),
-            incoming_changed: Notify::new(),
-            seconds: Mutex::default(),
+            seconds: Seconds::default(),
             times,
             arrivals: Arrivals::default(),
             inboxes,
@@ -470,18 +384,7 @@ impl Inner {
         let _ = self.ours.set(reason);
         self.queues().closed = true;
         self.connection.close(code.var_int(), &[]);
-        self.close_seconds(|_| true);
-    }
-
-    /// Closes second connections of a link that is over, before whoever writes there lets go of streams in the middle of a frame.
-    pub(super) fn close_seconds(&self, like: impl Fn(Way) -> bool) {
-        let mut seconds = self.seconds();
-        for way in [Way::Ours, Way::Theirs] {
-            seconds.refused[way as usize] |= like(way);
-        }
-        for (_, connection) in seconds.open.iter().filter(|(way, _)| like(*way)) {
-            connection.close(CloseCode::Broken.var_int(), &[]);
-        }
+        self.seconds.close(|_| true);
     }
 
     /// Refuses what comes now that the connection is gone, and forgets what was queued: an owner may keep the link.
@@ -535,66 +438,6 @@ impl Inner {
         self.bulk_wanted.notify_one();
         // The writer ends the streams that move.
         self.wake.notify_one();
-    }
-
-    /// Our second connection, if there is one.
-    pub(super) fn second(&self) -> Option<quinn::Connection> {
-        self.seconds().open.iter().find(|(way, _)| *way == Way::Ours).map(|(_, connection)| connection.clone())
-    }
-
-    fn seconds(&self) -> MutexGuard<'_, Seconds> {
-        self.seconds.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Lists a second connection; `None`, and it is closed, when the link is over.
-    pub(super) fn list(&self, way: Way, connection: &quinn::Connection) -> Option<Listed<'_>> {
-        let mut seconds = self.seconds();
-        if seconds.refused[way as usize] {
-            connection.close(CloseCode::Broken.var_int(), &[]);
-            return None;
-        }
-        seconds.open.push((way, connection.clone()));
-        Some(Listed { link: self, connection: connection.clone() })
-    }
-
-    fn incoming(&self) -> MutexGuard<'_, Incoming> {
-        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_incoming(&self, set: impl FnOnce(&mut Incoming)) {
-        set(&mut self.incoming());
-        self.incoming_changed.notify_waiters();
-    }
-
-    async fn wait_for_incoming(&self, is_so: impl Fn(&Incoming) -> bool) {
-        loop {
-            let mut changed = pin!(self.incoming_changed.notified());
-            changed.as_mut().enable();
-            if is_so(&self.incoming()) {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    /// Says that the owner has heard of the link.
-    pub(super) fn set_reported(&self) {
-        self.set_incoming(|incoming| incoming.is_reported = true);
-    }
-
-    /// Ends when the owner has heard of the link.
-    pub(super) async fn reported(&self) {
-        self.wait_for_incoming(|incoming| incoming.is_reported).await;
-    }
-
-    /// Takes no second connection of the peer from now on.
-    pub(super) fn refuse_bulk(&self) {
-        self.set_incoming(|incoming| incoming.is_over = true);
-    }
-
-    /// Ends when nobody reads a second connection of the peer any more.
-    pub(super) async fn without_bulk_in(&self) {
-        self.wait_for_incoming(|incoming| !incoming.is_taken).await;
     }
 
     pub(super) fn set_bulk(&self, bulk: Bulk) {
@@ -898,15 +741,11 @@ impl Link {
     /// What is measured of the link: exact counts for each channel and lane, and what QUIC says of the connections. What was counted stays readable when the link is
     /// closed; its last figures stand with its [`Event::Closed`](super::Event::Closed).
     pub fn metrics(&self) -> LinkMetrics {
-        let connections = {
-            let seconds = self.0.seconds();
-            let seconds = seconds.open.iter().map(|(way, connection)| match way {
-                Way::Ours => (connection.clone(), ConnectionRole::OurSecond),
-                Way::Theirs => (connection.clone(), ConnectionRole::TheirSecond),
-            });
-            let first = (self.0.connection.clone(), ConnectionRole::First);
-            std::iter::once(first).chain(seconds).collect::<Vec<_>>()
-        };
+        let mut connections = vec![(self.0.connection.clone(), ConnectionRole::First)];
+        connections.extend(self.0.seconds.open().into_iter().map(|(way, connection)| match way {
+            Way::Ours => (connection, ConnectionRole::OurSecond),
+            Way::Theirs => (connection, ConnectionRole::TheirSecond),
+        }));
         let (mut channels, unknown_channel) = {
             let now = self.0.clock.now();
             let mut queues = self.0.queues();
@@ -929,12 +768,7 @@ impl Link {
     /// What the connection has seen so far.
     pub fn stats(&self) -> LinkStats {
         let transport = self.0.connection.stats();
-        let mut traffic = {
-            let seconds = self.0.seconds();
-            let mut traffic = seconds.past;
-            seconds.open.iter().for_each(|(_, connection)| traffic.add(connection));
-            traffic
-        };
+        let mut traffic = self.0.seconds.traffic();
         traffic.add(&self.0.connection);
         let counters: Vec<_> = self.0.queues().state.counters().collect();
         let channels = counters.into_iter().zip(&self.0.received).map(|((channel, sent), received)| ChannelStats {

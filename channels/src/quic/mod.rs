@@ -91,6 +91,7 @@ mod link;
 mod metrics;
 mod reader;
 mod reading;
+mod seconds;
 mod socket;
 mod stream;
 mod tls;

@@ -316,7 +316,7 @@ impl Inner {
                     _ if path == Path::Urgent => return Ok(first()),
                     // Counted before the queues are let go of: the writer that closes it when idle looks under the same lock.
                     Bulk::Open => {
-                        if let Some(second) = self.second() {
+                        if let Some(second) = self.seconds.ours() {
                             return Ok(Hold::take(self, second, Carrier::Ours, channel));
                         }
                         // It is gone, and the link with it in a moment.

@@ -14,8 +14,9 @@ use crate::limits;
 use crate::quic::close::{CloseCode, CloseReason};
 use crate::quic::event::Event;
 use crate::quic::governed::govern;
-use crate::quic::link::{Attached, Bulk, Inner, Link, Way};
+use crate::quic::link::{Bulk, Inner, Link};
 use crate::quic::reader::{Place, REFUSED_STREAMS_MAX, StreamEnd, read_datagrams, read_stream, read_the_rest};
+use crate::quic::seconds::{Attached, Way};
 use crate::quic::stream::{Carrier, open_windows, receive_stream};
 use crate::quic::writer::{write, write_bulk};
 
@@ -40,7 +41,7 @@ impl Shared {
                 return;
             }
         };
-        let Some(_listed) = inner.list(Way::Ours, &connection) else { return };
+        let Some(_listed) = inner.seconds.list(Way::Ours, &connection) else { return };
         inner.set_bulk(Bulk::Open);
         tracing::debug!(peer = %link.peer().short(), "second connection opened");
         // Lives longer than the connection: streams that are let go of before would seem to end in the middle of a frame.
@@ -68,10 +69,10 @@ impl Shared {
     pub(super) async fn serve_bulk(self: &Arc<Self>, attached: Attached, source: Place, connection: quinn::Connection) {
         let inner = &attached.0.0;
         let _counted = Counted::one(self);
-        let Some(_listed) = inner.list(Way::Theirs, &connection) else { return };
+        let Some(_listed) = inner.seconds.list(Way::Theirs, &connection) else { return };
         tokio::select! {
             biased;
-            () = inner.reported() => {}
+            () = inner.seconds.reported() => {}
             _ = inner.connection.closed() => return,
         }
         connection.set_receive_window(VarInt::from_u64(inner.window(Path::Bulk, limits::BULK_WINDOW_BYTES)).unwrap_or(VarInt::MAX));
@@ -132,7 +133,7 @@ impl Shared {
             return;
         }
         drop(place);
-        link.0.set_reported();
+        link.0.seconds.set_reported();
         tracing::debug!(peer = %peer.short(), %address, direction = ?link.direction(), "connected");
         // Only now may the peer send: whoever is slow to hear of connections shall not hold what they sent.
         let connection = &link.0.connection;
@@ -187,9 +188,9 @@ impl Shared {
             }
         };
         let reason = CloseReason::of(&error, inner.ours());
-        inner.refuse_bulk();
+        inner.seconds.refuse_theirs();
         drop(source);
-        inner.close_seconds(|way| way == Way::Ours);
+        inner.seconds.close(|way| way == Way::Ours);
         others.shutdown().await;
         inner.mark_closed();
         match reason {
@@ -197,7 +198,7 @@ impl Shared {
             CloseReason::Theirs(_) | CloseReason::TheirsUnknown(_) => read_the_rest(&mut readers, inner).await,
             _ => readers.shutdown().await,
         }
-        inner.without_bulk_in().await;
+        inner.seconds.without_theirs().await;
         reason
     }
 }
