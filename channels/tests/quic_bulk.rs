@@ -235,13 +235,13 @@ async fn an_inbox_takes_over_from_one_that_nobody_reads() {
         let mut second = b.endpoint.inbox(ChannelId::DATA, KIND, 100_000);
         let mut ledger = Ledger::default();
         while let Some(batch) = timeout(PATIENCE, first.recv()).await.unwrap() {
-            batch.bodies.iter().for_each(|body| ledger.note(body));
+            batch.bodies.for_each(|body| ledger.note(&body));
         }
         assert!(ledger.count < 5_000);
         while ledger.count < 5_000 {
             let batch = timeout(PATIENCE, second.recv()).await.unwrap().unwrap();
             assert_eq!((batch.peer, batch.lane), (a.id(), 0));
-            batch.bodies.iter().for_each(|body| ledger.note(body));
+            batch.bodies.for_each(|body| ledger.note(&body));
         }
     };
     tokio::join!(sending, reading);

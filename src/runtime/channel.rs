@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use meshwork_channels::agreement::Disagreement;
 use meshwork_channels::channel::Reliability;
-use meshwork_channels::quic::{Batch, Handler, Inbox, Link, MessageError};
+use meshwork_channels::quic::{Batch, Bodies, Handler, Inbox, Link, MessageError};
 use meshwork_channels::{ChannelId, ChannelSpec, PeerId, frame, limits, random};
 
 use super::{ChannelError, Command, DirectMessage, Error, Node, Shared};
@@ -291,7 +291,7 @@ impl fmt::Debug for Sender {
 pub struct Receiver {
     channel: ChannelId,
     inbox: Inbox,
-    batch: Option<(PeerId, std::vec::IntoIter<Bytes>)>,
+    batch: Option<(PeerId, Bodies)>,
 }
 
 impl Receiver {
@@ -338,7 +338,7 @@ impl Receiver {
     }
 
     fn begin(&mut self, batch: Batch) {
-        self.batch = Some((batch.peer, batch.bodies.into_iter()));
+        self.batch = Some((batch.peer, batch.bodies));
     }
 
     fn next_of_batch(&mut self) -> Option<DirectMessage> {

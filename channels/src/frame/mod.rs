@@ -180,6 +180,29 @@ impl Decoder {
         self.unless_failed(Self::read_frame)
     }
 
+    /// The frames of one kind that come next and lie whole in what was pushed last, as they are; `each` is told the length of each body. Empty when the next frame is
+    /// another one, or lies in several pushes: then it is [`Decoder::next`] that knows.
+    pub fn run(&mut self, kind: u16, mut each: impl FnMut(usize)) -> Bytes {
+        if self.failed.is_some() || !self.partial.is_empty() {
+            return Bytes::new();
+        }
+        let mut len = 0;
+        // What is wrong with a frame is said when it is the next.
+        while let Ok(Some(header)) = parse_header(&self.chunk[len..], self.frame_bytes_max)
+            && header.kind == kind
+            && len + header.frame_len() <= self.chunk.len()
+        {
+            each(header.body_len);
+            len += header.frame_len();
+        }
+        match len {
+            0 => Bytes::new(),
+            // Even an empty rest would keep all of the chunk, for as long as the stream is silent.
+            len if len == self.chunk.len() => std::mem::take(&mut self.chunk),
+            len => self.chunk.split_to(len),
+        }
+    }
+
     /// Bytes that were pushed and are not part of a returned frame. Zero when a stream that ends here ends where it may.
     pub fn held_bytes(&self) -> usize {
         self.partial.len() + self.chunk.len()
@@ -218,18 +241,7 @@ impl Decoder {
             if let Some(header) = parse_header(&self.chunk, self.frame_bytes_max)?
                 && header.frame_len() <= self.chunk.len()
             {
-                let body = if header.frame_len() == self.chunk.len() {
-                    // The last frame takes the chunk over: even an empty rest would keep all of it, for as long as the stream is silent.
-                    let mut body = std::mem::take(&mut self.chunk);
-                    body.advance(header.len);
-                    body
-                } else {
-                    // One more reference to the chunk, and not two.
-                    let body = self.chunk.slice(header.len..header.frame_len());
-                    self.chunk.advance(header.frame_len());
-                    body
-                };
-                return Ok(Some(Frame { kind: header.kind, body }));
+                return Ok(Some(Frame { kind: header.kind, body: header.cut(&mut self.chunk) }));
             }
             if self.chunk.is_empty() {
                 return Ok(None);
@@ -290,6 +302,21 @@ impl Header {
     fn frame_len(&self) -> usize {
         self.len + self.body_len
     }
+
+    /// Cuts the frame off that `bytes` begin with, and gives its body.
+    fn cut(&self, bytes: &mut Bytes) -> Bytes {
+        if self.frame_len() == bytes.len() {
+            // The last frame takes all over: even an empty rest would keep the memory, for as long as the stream is silent.
+            let mut body = std::mem::take(bytes);
+            body.advance(self.len);
+            body
+        } else {
+            // One more reference to the memory, and not two.
+            let body = bytes.slice(self.len..self.frame_len());
+            bytes.advance(self.frame_len());
+            body
+        }
+    }
 }
 
 /// The header at the start of `bytes`; `None` when it is incomplete.
@@ -310,6 +337,13 @@ fn parse_header(bytes: &[u8], frame_bytes_max: usize) -> Result<Option<Header>, 
         // A kind that is too large is no long thing, just no kind.
         Err(_) => Err(DecodeError::Invalid),
     }
+}
+
+/// Cuts the frame off that `bytes` begin with, and gives its body; `None` when there is no whole one.
+#[cfg(any(feature = "quic", test))]
+pub(crate) fn next_body(bytes: &mut Bytes) -> Option<Bytes> {
+    let header = parse_header(bytes, usize::MAX).ok()??;
+    (header.frame_len() <= bytes.len()).then(|| header.cut(bytes))
 }
 
 /// The preamble at the start of `bytes`, with its length; `None` when it is incomplete.

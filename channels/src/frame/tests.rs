@@ -195,3 +195,34 @@ fn any_bytes_give_frames_or_an_error() {
 fn bodies_print_as_lengths() {
     assert_eq!(format!("{:?}", Frame { kind: 3, body: Bytes::from_static(b"secret") }), "Frame(kind 3, 6 bytes)");
 }
+
+#[test]
+fn a_run_is_what_lies_whole_and_is_of_the_kind() {
+    let mut stream = Vec::new();
+    for (kind, body) in [(7, &b"one"[..]), (7, b""), (8, b"other"), (7, b"two"), (7, b"in two pieces"), (7, b"three")] {
+        encode_into(kind, body, &mut stream);
+    }
+    // A kind that does not fit in its frame.
+    let cut = stream.len() - 10;
+    stream.extend_from_slice(&[1, 0x80]);
+    let mut decoder = Decoder::new(100);
+    let mut lens = Vec::new();
+    decoder.push(Bytes::copy_from_slice(&stream[..cut]));
+    let mut run = decoder.run(7, |len| lens.push(len));
+    assert_eq!(
+        (next_body(&mut run).unwrap(), next_body(&mut run).unwrap(), next_body(&mut run)),
+        (Bytes::from_static(b"one"), Bytes::new(), None)
+    );
+    assert_eq!(decoder.run(7, |len| lens.push(len)), Bytes::new());
+    assert_eq!(decoder.next().unwrap().map(|frame| frame.kind), Some(8));
+    assert_eq!(decoder.run(7, |len| lens.push(len)).len(), 5);
+    assert_eq!((decoder.run(7, |len| lens.push(len)), decoder.next()), (Bytes::new(), Ok(None)));
+    decoder.push(Bytes::copy_from_slice(&stream[cut..]));
+    assert_eq!(decoder.run(7, |len| lens.push(len)), Bytes::new());
+    assert_eq!(decoder.next().unwrap().unwrap().body, b"in two pieces"[..]);
+    assert_eq!(decoder.run(7, |len| lens.push(len)).len(), 7);
+    assert_eq!(lens, [3, 0, 3, 5]);
+    // What is wrong is said once the run before it was taken.
+    assert_eq!(decoder.run(7, |_| {}), Bytes::new());
+    assert_eq!(decoder.next(), Err(DecodeError::Truncated));
+}

@@ -5,49 +5,16 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::task::{Poll, ready};
 
-use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::batch::Batch;
 use super::link::Link;
 use super::reading::{Reading, Taken, Waiting};
 use super::stream::Listeners;
 use crate::channel::ChannelId;
-use crate::identity::PeerId;
 
-/// What a message weighs beside its bytes, so that a flood of empty ones is bounded too.
-const MESSAGE_WEIGHT: usize = 64;
 /// Batches that may wait; their bytes are what is bounded.
 const BATCHES_MAX: usize = 1_024;
-/// Messages that come together, and their weight, above which a task reads them for whoever waits: it reads the next ones while those before are taken, and so more of them together. Measured: a
-/// flood of 64 bytes, some hundred in a packet, costs 2.5 times as much when whoever takes it reads it, and messages of 1 MiB on another thread, to which each packet would be a change of threads, a fifth more.
-const FEW: usize = 16;
-const FEW_BYTES: u32 = 16 * 1_024;
-
-/// Messages of one peer on one lane of a channel, in order.
-#[derive(Debug)]
-pub struct Batch {
-    /// Who sent them.
-    pub peer: PeerId,
-    /// Which life of it.
-    pub incarnation: u64,
-    /// The lane on which they came.
-    pub lane: u8,
-    /// The bodies. They share memory: what arrived together stays in memory until the last of it is dropped, up to 64 KiB. Copy what is kept for long.
-    pub bodies: Vec<Bytes>,
-    weight: u32,
-}
-
-impl Batch {
-    pub(super) fn new(peer: PeerId, incarnation: u64, lane: u8, bodies: Vec<Bytes>) -> Self {
-        let bytes = bodies.iter().fold(0_usize, |sum, body| sum.saturating_add(body.len() + MESSAGE_WEIGHT));
-        Batch { peer, incarnation, lane, bodies, weight: u32::try_from(bytes).unwrap_or(u32::MAX) }
-    }
-
-    /// Whether it was hardly worth a task that gathers messages.
-    pub(super) fn is_few(&self) -> bool {
-        self.bodies.len() <= FEW && self.weight <= FEW_BYTES
-    }
-}
 
 /// What arrives on one channel for whoever took it over, bounded in bytes. While it is full nothing more of the channel is read, and flow control holds the senders.
 #[derive(Debug)]

@@ -79,6 +79,7 @@
 )]
 
 mod admission;
+mod batch;
 mod close;
 mod derive;
 mod endpoint;
@@ -101,12 +102,13 @@ mod writer;
 use std::time::Instant;
 
 pub use admission::Versions;
+pub use batch::{Batch, Bodies};
 pub use close::{CloseCode, CloseReason, DialError, Refusal};
 pub use derive::{NoRandomness, derived, system_random};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, EndpointStats};
 pub use event::{Event, Events};
 pub use governed::Governed;
-pub use inbox::{Batch, Handler, Inbox};
+pub use inbox::{Handler, Inbox};
 pub use key::{NodeKey, NodeKeyError};
 pub use link::{ChannelStats, DatagramError, Link, LinkStats, MessageError, SendError};
 pub use metrics::{ConnectionMetrics, ConnectionRole, LinkMetrics};

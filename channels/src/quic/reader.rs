@@ -12,9 +12,10 @@ use quinn::{RecvStream, VarInt};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use super::batch::{Batch, Bodies};
 use super::close::{CloseReason, stop};
 use super::event::{Event, NobodyListens, Outlet};
-use super::inbox::{Batch, Handler, Slot, Taker};
+use super::inbox::{Handler, Slot, Taker};
 use super::link::{DATAGRAM_HEAD_BYTES, DATAGRAM_MESSAGES, Inner, Link, frame_bytes_max};
 use super::reading::{Found, Reading};
 use crate::channel::{ChannelId, Class, Path, Reliability};
@@ -250,9 +251,9 @@ async fn read_frames(reading: &Arc<Reading>, outlet: &Outlet) -> Result<(), Faul
         match poll_fn(|context| reading.poll(context)).await {
             Found::Messages(slot, batch) => match deliver_now(slot, batch, reading) {
                 // One who takes everything at once must not keep others from their turn.
-                Ok(()) => tokio::task::coop::consume_budget().await,
+                None => tokio::task::coop::consume_budget().await,
                 // Apart, for it is rare: every reader would hold the place for it as long as its stream lives.
-                Err((slot, batch)) => Box::pin(deliver_or_lose(slot, batch, channel, link, outlet)).await?,
+                Some((slot, batch)) => Box::pin(deliver_or_lose(slot, batch, channel, link, outlet)).await?,
             },
             Found::Frame(frame) => outlet.send(Event::Frame { connection: link.id, channel, frame }).await?,
             Found::End(end) => return end,
@@ -260,22 +261,22 @@ async fn read_frames(reading: &Arc<Reading>, outlet: &Outlet) -> Result<(), Faul
     }
 }
 
-/// Hands messages to who takes those of their channel, unless that takes a wait.
-fn deliver_now(slot: Slot, batch: Batch, reading: &Arc<Reading>) -> Result<(), (Slot, Batch)> {
+/// Hands messages to who takes those of their channel; gives them back where that takes a wait.
+fn deliver_now(slot: Slot, batch: Batch, reading: &Arc<Reading>) -> Option<(Slot, Batch)> {
     match &slot.taker {
         Taker::Inbox(inbox) => {
             let is_few = batch.is_few();
             match inbox.try_send(batch) {
                 Ok(()) => {
                     inbox.spoke(reading, is_few);
-                    Ok(())
+                    None
                 }
-                Err(batch) => Err((slot, batch)),
+                Err(batch) => Some((slot, batch)),
             }
         }
         Taker::Handler(handler) => {
             call(handler, &reading.link, reading.preamble.channel, batch);
-            Ok(())
+            None
         }
     }
 }
@@ -341,7 +342,7 @@ async fn read_messages(mut datagram: Bytes, link: &Arc<Inner>, outlet: &Outlet) 
     let mut decoder = Decoder::new(limits::DATAGRAM_BYTES_MAX);
     decoder.push(datagram.split_off(DATAGRAM_HEAD_BYTES));
     let slot = link.inboxes.of(channel);
-    let (mut bodies, mut frames, mut bytes) = (Vec::new(), 0, 0);
+    let (mut bodies, mut frames, mut bytes) = (Bodies::default(), 0, 0);
     while let Some(Frame { kind, body }) = decoder.next()? {
         frames += 1;
         bytes += body.len() as u64;

@@ -17,7 +17,8 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 use bytes::Bytes;
 use quinn::{ReadError, RecvStream};
 
-use super::inbox::{Batch, Slot};
+use super::batch::{Batch, Bodies};
+use super::inbox::Slot;
 use super::link::{CREDIT, Inner, frame_bytes_max};
 use super::reader::Fault;
 use crate::channel::{ChannelId, Reliability};
@@ -66,8 +67,8 @@ struct Source {
     arrived: usize,
     taken: usize,
     /// Messages that are not told yet, and to whom they will be.
-    gathered: Option<(Slot, Vec<Bytes>)>,
-    /// As many messages as were told last time: the next time it will be about as many.
+    gathered: Option<(Slot, Bodies)>,
+    /// In how many blocks messages were told last time: the next time it will be about as many.
     usual: usize,
     /// Why no more frames can be found.
     fault: Option<DecodeError>,
@@ -166,14 +167,31 @@ impl Source {
         let (link, Preamble { channel, lane, .. }) = (&reading.link, reading.preamble);
         let (mut slot, mut bodies) = match self.gathered.take() {
             Some((slot, bodies)) => (Some(slot), bodies),
-            None => (None, Vec::new()),
+            None => (None, Bodies::default()),
         };
         // Who takes the messages is looked up when there is one.
         let mut is_known = slot.is_some();
-        let (mut frames, mut bytes, mut opened) = (0, 0, 0);
+        let (mut frames, mut bytes) = (0, 0);
         let mut found = None;
         'told: while self.fault.is_none() {
             loop {
+                if !is_known && self.decoder.held_bytes() > 0 {
+                    is_known = true;
+                    slot = link.inboxes.of(channel);
+                    bodies.reserve(if slot.is_some() { self.usual } else { 0 });
+                }
+                if let Some(slot) = &slot {
+                    let (mut run_frames, mut run_bytes) = (0, 0);
+                    let run = self.decoder.run(slot.kind, |body_len| {
+                        run_frames += 1;
+                        run_bytes += body_len;
+                    });
+                    if run_frames > 0 {
+                        frames += run_frames as u64;
+                        bytes += run_bytes as u64;
+                        bodies.push_run(run, run_frames, run_bytes);
+                    }
+                }
                 let Frame { kind, body } = match self.decoder.next() {
                     Ok(Some(frame)) => frame,
                     Ok(None) => break,
@@ -201,15 +219,9 @@ impl Source {
                     },
                     kind => (kind, body),
                 };
-                if !is_known {
-                    is_known = true;
-                    slot = link.inboxes.of(channel);
-                    bodies.reserve(if slot.is_some() { self.usual } else { 0 });
-                }
                 if slot.as_ref().is_some_and(|slot| slot.kind == kind) {
-                    opened += body.len();
                     bodies.push(body);
-                    if opened > BATCH_BYTES_MAX {
+                    if bodies.bytes() > BATCH_BYTES_MAX {
                         break 'told;
                     }
                     continue;
@@ -227,13 +239,13 @@ impl Source {
             link.count_received(channel, lane, frames, bytes);
         }
         match (found, slot) {
-            (Some(found), Some(slot)) if !bodies.is_empty() => {
+            (Some(found), Some(slot)) if bodies.len() > 0 => {
                 self.gathered = Some((slot, bodies));
                 Some(found)
             }
             (Some(found), _) => Some(found),
-            (None, Some(slot)) if !bodies.is_empty() => {
-                self.usual = bodies.len();
+            (None, Some(slot)) if bodies.len() > 0 => {
+                self.usual = bodies.blocks();
                 Some(Found::Messages(slot, Batch::new(link.peer, link.incarnation, lane, bodies)))
             }
             _ => self.fault.map(|error| Found::End(Err(Fault::Undecodable(error)))),

@@ -161,7 +161,9 @@ impl Frames {
             let is_first = self.tail.is_empty();
             self.seal();
             let next = if is_first { self.block_len * 5 / 4 } else { self.block_len * 2 };
-            self.tail = BytesMut::with_capacity(next.clamp(BLOCK_BYTES_MIN, BLOCK_BYTES).max(len));
+            // Written through once: the lines of a block that another core has read come over together, and not one by one between the locks of each message.
+            self.tail = BytesMut::zeroed(next.clamp(BLOCK_BYTES_MIN, BLOCK_BYTES).max(len));
+            self.tail.clear();
         }
         &mut self.tail
     }
