@@ -23,29 +23,43 @@ impl<I: Identifier> State<I> {
 
     /// Puts a peer into the sample of those that are asked for a link though both views are full.
     pub(super) fn want_heal(&mut self, peer: I, now: Time) {
-        if self.returned.contains(&peer) {
+        let returned = &mut self.aside.get_or_insert_default().returned;
+        if returned.contains(&peer) {
             return;
         }
-        if self.returned.len() < RETURNED_LEN_MAX {
-            self.returned.push(peer);
+        if returned.len() < RETURNED_LEN_MAX {
+            returned.push(peer);
         } else {
             let index = self.random.random_range(0..RETURNED_LEN_MAX);
-            self.returned[index] = peer;
+            returned[index] = peer;
         }
         let phase = Duration::from_secs(1).mul_f64(self.random.random_range(0.0..1.0));
         self.timers.set_if_absent(Key::Heal, now + phase);
     }
 
+    /// There is a link to the peer, or there can be none.
+    pub(super) fn heal_no_more(&mut self, peer: I) {
+        if let Some(aside) = &mut self.aside {
+            aside.returned.retain(|returned| *returned != peer);
+        }
+    }
+
+    pub(super) fn aside(&mut self) -> &mut Aside<I> {
+        self.aside.get_or_insert_default()
+    }
+
     pub(super) fn on_heal_due(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
         let each = self.params.heal_pause / self.params.heal_links;
-        if self.returned.is_empty() || !self.heals_asked.allows(now, self.params.heal_links, each) {
+        let aside = self.aside.get_or_insert_default();
+        if aside.returned.is_empty() || !aside.heals_asked.allows(now, self.params.heal_links, each) {
             // Every node asks for a few links, so that all together bridge the gap without a storm.
-            self.returned.clear();
+            aside.returned.clear();
             return;
         }
-        let peer = self.returned.swap_remove(self.random.random_range(0..self.returned.len()));
+        let peer = aside.returned.swap_remove(self.random.random_range(0..aside.returned.len()));
         if self.link_of(peer).is_none() && self.request_of(peer).is_none() {
-            self.heals_asked.take(now, self.params.heal_links, each);
+            let links_max = self.params.heal_links;
+            self.aside().heals_asked.take(now, links_max, each);
             self.send_request(peer, Purpose::Heal, now, actions);
         }
         self.timers.set(Key::Heal, now + Duration::from_secs(1));

@@ -45,13 +45,13 @@ impl<I: Identifier> State<I> {
             self.send_walks(from, self.params.active_len_max, self.params.join_walks, actions);
             return;
         }
-        if self.storm.iter().any(|(joiner, _)| *joiner == from) {
+        if self.aside().storm.iter().any(|(joiner, _)| *joiner == from) {
             return misbehaved(from, Misbehavior::TooManyRequests, actions);
         }
         self.counters.count(|counters| counters.storm_joiners += 1);
-        self.storm.push((from, link));
+        self.aside().storm.push((from, link));
         self.send_walks(from, self.params.active_len_max, 1, actions);
-        if self.storm.len() >= self.params.storm_len_max {
+        if self.aside().storm.len() >= self.params.storm_len_max {
             self.end_storm(actions);
         } else {
             self.timers.set_if_absent(Key::Storm, now + self.params.storm_delay);
@@ -61,7 +61,7 @@ impl<I: Identifier> State<I> {
     /// Introduces the joiners of a storm to one another, each with some peers of the older overlay.
     pub(super) fn end_storm(&mut self, actions: &mut Vec<Action<I>>) {
         self.timers.cancel(Key::Storm);
-        let storm = std::mem::take(&mut self.storm);
+        let storm = std::mem::take(&mut self.aside().storm);
         for (joiner, link) in &storm {
             let mut peers = self.candidates(*joiner, 2);
             // Drawn with replacement: a storm is long, so a draw rarely repeats, and a short one needs no eight peers.
@@ -115,7 +115,7 @@ impl<I: Identifier> State<I> {
     }
 
     pub(super) fn on_leave(&mut self, actions: &mut Vec<Action<I>>) {
-        for (joiner, link) in std::mem::take(&mut self.storm) {
+        for (joiner, link) in self.aside.take().map_or_else(Vec::new, |aside| aside.storm) {
             send(joiner, Message::Disconnect { link, reason: Farewell::Leaving, peers: Peers::new() }, actions);
         }
         for (peer, link) in self.active.clone().into_iter().zip(std::mem::take(&mut self.links)) {
@@ -126,7 +126,6 @@ impl<I: Identifier> State<I> {
         self.active.clear();
         self.passive.clear();
         self.requests.clear();
-        self.returned.clear();
         self.contacts.clear();
         self.acquaintances.clear();
         self.shuffling = None;

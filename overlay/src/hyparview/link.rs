@@ -19,7 +19,10 @@ impl<I: Identifier> State<I> {
                 Priority::Low => false,
                 Priority::High => self.is_unfavored(from, now) && self.may_evict(now),
                 Priority::Heal => {
-                    self.is_unfavored(from, now) && self.heals_granted.take(now, self.params.heal_links, Duration::from_secs(1))
+                    self.is_unfavored(from, now) && {
+                        let links_max = self.params.heal_links;
+                        self.aside().heals_granted.take(now, links_max, Duration::from_secs(1))
+                    }
                 }
             };
         if accepts {
@@ -140,8 +143,10 @@ impl<I: Identifier> State<I> {
             }
         }
         self.passive.remove(peer);
-        self.returned.retain(|returned| *returned != peer);
-        self.storm.retain(|(joiner, _)| *joiner != peer);
+        self.heal_no_more(peer);
+        if let Some(aside) = &mut self.aside {
+            aside.storm.retain(|(joiner, _)| *joiner != peer);
+        }
         if self.drop_link(peer, reason, actions) {
             self.on_slot_free(now, actions);
         } else {
@@ -240,7 +245,7 @@ impl<I: Identifier> State<I> {
     pub(super) fn add_link(&mut self, peer: I, link: u32, now: Time, actions: &mut Vec<Action<I>>) {
         self.requests.retain(|request| request.peer != peer);
         self.passive.remove(peer);
-        self.returned.retain(|returned| *returned != peer);
+        self.heal_no_more(peer);
         if let Err(index) = self.active.binary_search(&peer) {
             reserve(&mut self.active);
             reserve(&mut self.links);
@@ -276,6 +281,6 @@ impl<I: Identifier> State<I> {
     pub(super) fn forget(&mut self, peer: I) {
         self.passive.remove(peer);
         self.acquaintances.retain(|known| *known != peer);
-        self.returned.retain(|returned| *returned != peer);
+        self.heal_no_more(peer);
     }
 }

@@ -209,10 +209,6 @@ pub struct State<I> {
     /// Past and present neighbors, the latest last.
     acquaintances: Vec<I>,
     counters: Tally<Counters>,
-    /// Joiners of a storm, with the link that each asked for.
-    storm: Vec<(I, u32)>,
-    /// Peers from beyond a healed partition, in no order.
-    returned: Vec<I>,
     /// Peers for which we evicted, and when.
     favored: Vec<(I, Time)>,
     /// Given by the caller, the latest last.
@@ -221,8 +217,24 @@ pub struct State<I> {
     contact_turn: usize,
     joins: Rate,
     evictions: Rate,
+    aside: Option<Box<Aside<I>>>,
+}
+
+/// What most nodes of a simulated million never need.
+#[derive(Clone, Debug)]
+struct Aside<I> {
+    /// Joiners of a storm, with the link that each asked for.
+    storm: Vec<(I, u32)>,
+    /// Peers from beyond a healed partition, in no order.
+    returned: Vec<I>,
     heals_asked: Rate,
     heals_granted: Rate,
+}
+
+impl<I> Default for Aside<I> {
+    fn default() -> Self {
+        Aside { storm: Vec::new(), returned: Vec::new(), heals_asked: Rate::default(), heals_granted: Rate::default() }
+    }
 }
 
 impl<I: Identifier> State<I> {
@@ -236,8 +248,6 @@ impl<I: Identifier> State<I> {
             passive: Passive::new(),
             requests: Vec::new(),
             shuffling: None,
-            storm: Vec::new(),
-            returned: Vec::new(),
             favored: Vec::new(),
             contacts: Vec::new(),
             acquaintances: Vec::new(),
@@ -247,8 +257,7 @@ impl<I: Identifier> State<I> {
             fill_after: Time::ZERO,
             joins: Rate::default(),
             evictions: Rate::default(),
-            heals_asked: Rate::default(),
-            heals_granted: Rate::default(),
+            aside: None,
             origins: VecDeque::new(),
             has_left: false,
             counters: Tally::new(),
@@ -404,7 +413,7 @@ impl<I: Identifier> State<I> {
         debug_assert!(self.link_of(self.me).is_none() && !self.passive.contains(self.me), "no view holds this node");
         debug_assert!(self.active.iter().all(|peer| !self.passive.contains(*peer)), "the views are disjoint");
         debug_assert!(self.requests.iter().all(|request| self.link_of(request.peer).is_none()), "no neighbor is asked to become one");
-        debug_assert!(self.storm.len() < self.params.storm_len_max, "a storm keeps its bound");
+        debug_assert!(self.aside.as_ref().is_none_or(|aside| aside.storm.len() < self.params.storm_len_max), "a storm keeps its bound");
         debug_assert!(self.requests.is_empty() || self.timers.get(Key::Requests).is_some(), "every request ends");
         debug_assert!(
             self.has_left
