@@ -1,6 +1,5 @@
 //! One admitted connection as its owner sees it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -17,6 +16,7 @@ use super::admission::{Tag, tag};
 use super::close::{CloseCode, CloseReason};
 use super::inbox::Inboxes;
 use super::metrics::{ConnectionMetrics, ConnectionRole, LinkMetrics};
+use super::queues::{Bulk, BulkTimes, Drain, Queues};
 use super::reader::Arrivals;
 use super::seconds::{Seconds, Way};
 use super::stream::Streams;
@@ -40,9 +40,6 @@ pub(super) const DATAGRAM_HEAD_BYTES: usize = 3;
 
 /// On the channel of control: how many frames of a channel that keeps the latest were taken, as the channel and the count since the connection stands.
 pub(super) const CREDIT: u16 = frame::FIRST_KIND_OF_LINKS;
-
-/// A frame that finds nothing else under way for so long is written by whoever sends it. While more follow, they are written together.
-const WRITTEN_AT_ONCE_AFTER: Duration = Duration::from_micros(20);
 
 /// An admitted connection to a peer. Clones are the same connection; none of its methods waits.
 ///
@@ -103,137 +100,6 @@ struct Received {
     dropped: AtomicU64,
 }
 
-/// What waits for the writer, and what the writer holds.
-pub(super) struct Queues {
-    pub(super) state: sender::State,
-    /// Bytes that the writer took out of the state and the transport has not taken yet.
-    held: usize,
-    held_since: Option<Time>,
-    /// The part of them that the writer of the first connection took.
-    urgent_held: usize,
-    /// When the first connection last took something.
-    urgent_written_at: Time,
-    pub(super) drain: Option<Drain>,
-    closed: bool,
-    pub(super) bulk: Bulk,
-    /// How often the channels for bulk left the first connection.
-    pub(super) moves: u32,
-    /// The number of the next stream of each lane.
-    numbers: BTreeMap<(ChannelId, u8), u32>,
-    /// Somebody waits for room.
-    is_room_wanted: bool,
-}
-
-/// When a second connection is closed, and when another one is tried.
-#[derive(Clone, Copy)]
-pub(super) struct BulkTimes {
-    pub(super) idle: Duration,
-    pub(super) retry: Duration,
-}
-
-/// How the second connection of a link stands, on the side that sends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bulk {
-    /// There is none; the first connection carries everything.
-    Closed,
-    /// It is being opened, and what it is to carry waits.
-    Opening,
-    /// It carries the channels for bulk.
-    Open,
-    /// It takes nothing more, and waits until the peer's transport has all of it; the first connection carries everything else.
-    Closing,
-    /// The peer did not want one or was not reached: until then the first connection carries everything.
-    Refused(Time),
-}
-
-/// An order to send what is queued and then to close.
-#[derive(Clone, Copy)]
-pub(super) struct Drain {
-    pub(super) code: CloseCode,
-    pub(super) limit: Duration,
-}
-
-impl Bulk {
-    /// Whether a second connection may be opened now.
-    fn may_open(self, now: impl FnOnce() -> Time) -> bool {
-        match self {
-            Bulk::Closed => true,
-            Bulk::Refused(until) => now() >= until,
-            Bulk::Opening | Bulk::Open | Bulk::Closing => false,
-        }
-    }
-}
-
-impl Queues {
-    /// Whether nothing new is taken any more.
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed || self.drain.is_some()
-    }
-
-    /// Whether a connection carries a channel now.
-    pub(super) fn carries(&self, connection: Path, channel: Path) -> bool {
-        match connection {
-            Path::Urgent => channel == Path::Urgent || matches!(self.bulk, Bulk::Closed | Bulk::Closing | Bulk::Refused(_)),
-            Path::Bulk => channel == Path::Bulk && self.bulk == Bulk::Open,
-        }
-    }
-
-    /// The number of the next stream of a lane.
-    pub(super) fn next_number(&mut self, channel: ChannelId, lane: u8) -> u32 {
-        let number = self.numbers.entry((channel, lane)).or_default();
-        let this = *number;
-        *number = number.wrapping_add(1);
-        this
-    }
-
-    /// Whether one small frame waits for the first connection, where nothing had happened for a while. What the second one carries is not in its way.
-    fn is_lone(&self, now: impl FnOnce() -> Time) -> bool {
-        if self.urgent_held > 0 {
-            return false;
-        }
-        let waiting = self.state.queued_where(|spec| self.carries(Path::Urgent, spec.path));
-        waiting.frames == 1
-            && waiting.bytes <= sender::SHARED_FRAME_BYTES_MAX
-            && now().since(self.urgent_written_at) >= WRITTEN_AT_ONCE_AFTER
-    }
-
-    /// Says once, after something was taken, that somebody waits for the room.
-    pub(super) fn is_room_wanted(&mut self) -> bool {
-        std::mem::take(&mut self.is_room_wanted)
-    }
-
-    /// The writer of a connection took something.
-    pub(super) fn taken(&mut self, connection: Path, bytes: usize, now: Time) {
-        self.held += bytes;
-        self.held_since.get_or_insert(now);
-        if connection == Path::Urgent {
-            self.urgent_held += bytes;
-        }
-    }
-
-    pub(super) fn written(&mut self, connection: Path, channel: ChannelId, lane: u8, bytes: usize, now: Time) {
-        self.state.sent(channel, lane, bytes, now);
-        if connection == Path::Urgent {
-            self.urgent_written_at = now;
-        }
-        self.let_go(connection, bytes, now);
-    }
-
-    /// The peer does not take the channel.
-    pub(super) fn dropped(&mut self, connection: Path, channel: ChannelId, lane: u8, bytes: usize, now: Time) {
-        self.state.unwanted(channel, lane, bytes, now);
-        self.let_go(connection, bytes, now);
-    }
-
-    fn let_go(&mut self, connection: Path, bytes: usize, now: Time) {
-        self.held = self.held.saturating_sub(bytes);
-        self.held_since = (self.held > 0).then_some(now);
-        if connection == Path::Urgent {
-            self.urgent_held = self.urgent_held.saturating_sub(bytes);
-        }
-    }
-}
-
 /// What [`Inner::new`] needs beside the connection.
 pub(super) struct Facts {
     pub(super) id: ConnectionId,
@@ -258,20 +124,7 @@ impl Inner {
         let Facts { id, peer, incarnation, version, direction, observed, table, channel_fallback } = facts;
         let received = params.channels().iter().map(|_| Received::default()).collect();
         let received_lanes = (0..params.lanes_count()).map(|_| Received::default()).collect();
-        let state = sender::State::new(params.clone());
-        let queues = Queues {
-            state,
-            held: 0,
-            held_since: None,
-            urgent_held: 0,
-            urgent_written_at: Time::ZERO,
-            drain: None,
-            closed: false,
-            bulk: Bulk::Closed,
-            moves: 0,
-            numbers: BTreeMap::new(),
-            is_room_wanted: false,
-        };
+        let queues = Queues::new(sender::State::new(params.clone()));
         Inner {
             id,
             peer,
@@ -391,9 +244,7 @@ impl Inner {
     pub(super) fn mark_closed(&self) {
         let mut queues = self.queues();
         queues.closed = true;
-        queues.state.clear(self.clock.now());
-        queues.held = 0;
-        queues.held_since = None;
+        queues.clear(self.clock.now());
         drop(queues);
         self.room.notify_waiters();
         self.streams.bulk_changed.notify_waiters();
@@ -656,7 +507,7 @@ impl Link {
                 if queues.closed || has_room {
                     return;
                 }
-                queues.is_room_wanted = true;
+                queues.want_room();
                 room.as_mut().enable();
             }
             room.await;
@@ -704,7 +555,7 @@ impl Link {
     pub fn queued(&self) -> sender::Queued {
         let queues = self.0.queues();
         let total = queues.state.total();
-        sender::Queued { bytes: total.bytes.saturating_add(queues.held), ..total }
+        sender::Queued { bytes: total.bytes.saturating_add(queues.held()), ..total }
     }
 
     /// The channel whose queue is fullest, in frames or in bytes, among those whose overflow ends the connection, what waits there, and the bytes of it that the transport has taken so far; `None` while
@@ -731,11 +582,7 @@ impl Link {
     /// Since when something waits and the transport took nothing, on the clock of
     /// [`EndpointConfig::origin`](super::EndpointConfig::origin); `None` while nothing waits.
     pub fn stalled_since(&self) -> Option<Time> {
-        let queues = self.0.queues();
-        match (queues.state.stalled_since(), queues.held_since) {
-            (Some(queued), Some(held)) => Some(queued.min(held)),
-            (queued, held) => queued.or(held),
-        }
+        self.0.queues().stalled_since()
     }
 
     /// What is measured of the link: exact counts for each channel and lane, and what QUIC says of the connections. What was counted stays readable when the link is

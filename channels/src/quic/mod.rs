@@ -90,6 +90,7 @@ mod inbox;
 mod key;
 mod link;
 mod metrics;
+mod queues;
 mod reader;
 mod reading;
 mod seconds;

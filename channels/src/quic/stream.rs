@@ -33,7 +33,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 use super::close::{CloseReason, stop};
-use super::link::{Bulk, Inner, Link};
+use super::link::{Inner, Link};
+use super::queues::Bulk;
 use super::reader::StreamEnd;
 use crate::channel::{ChannelId, Class, Path};
 use crate::identity::PeerId;

@@ -21,7 +21,8 @@ use quinn::{ConnectionError, SendStream, WriteError};
 
 use super::close::CloseCode;
 use super::close::CloseReason;
-use super::link::{Bulk, DATAGRAM_HEAD_BYTES, DATAGRAM_MESSAGES, Drain, Inner};
+use super::link::{DATAGRAM_HEAD_BYTES, DATAGRAM_MESSAGES, Inner};
+use super::queues::{Bulk, Drain, Queues};
 use super::stream::Carrier;
 use crate::channel::{ChannelId, ChannelSpec, Class, Path, Reliability};
 use crate::frame::Preamble;
@@ -303,7 +304,7 @@ impl Writer {
     }
 
     /// Whether nothing more can come to this writer.
-    fn is_last(&self, queues: &super::link::Queues) -> bool {
+    fn is_last(&self, queues: &Queues) -> bool {
         match self.path {
             Path::Urgent => queues.state.is_empty() && matches!(queues.bulk, Bulk::Closed | Bulk::Refused(_)),
             Path::Bulk => !queues.state.is_waiting(|spec| spec.path == Path::Bulk),
