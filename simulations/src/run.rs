@@ -1,6 +1,6 @@
 //! One run, from its plan to its outcome.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
 use crate::invariants::{self, Bounds, Invariant, Kind, Violation};
@@ -47,7 +47,7 @@ pub struct Verdict {
 }
 
 /// The class of a failure, which is also the exit code of the command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
     /// A metric is not as expected.
@@ -90,7 +90,7 @@ impl Class {
 }
 
 /// Why a run failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The class.
     pub class: Class,

@@ -114,3 +114,103 @@ fn a_file_is_swept_and_two_variants_are_compared() {
     let mistake = sim(&folder, &["compare", "a.toml", "--quiet"]);
     assert_eq!(mistake.status.code(), Some(1), "it sweeps");
 }
+
+/// Writes results of some seeds to a file.
+fn results(folder: &Path, seeds: &str, more: &[&str], file: &str) {
+    let common = ["run", "broadcast", "--nodes", "5", "--set", "messages=5", "--quiet", "--seed", seeds, "--json", file];
+    let done = sim(folder, &[&common[..], more].concat());
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn results_that_were_written_are_compared_by_seed() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("saved");
+    std::fs::create_dir_all(&folder).unwrap();
+    results(&folder, "1..5", &[], "before.json");
+    results(&folder, "2..6", &["--set", "latency=90ms"], "after.json");
+    let compare = |arguments: &[&str]| {
+        let done = sim(&folder, &[&["compare", "--quiet"], arguments].concat());
+        (done.status.code(), String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap())
+    };
+    let (code, text, _) = compare(&["before.json", "before.json"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("seeds 1..5, 4 pairs") && text.contains("base   before.json: meshwork-sim run broadcast"), "{text}");
+    let (code, text, line) = compare(&["before.json", "after.json", "--metric", "latency_p50", "--worse", "10%", "--json", "-"]);
+    assert_eq!(code, Some(2), "{text}{line}");
+    assert!(line.starts_with("FAIL expectation latency_p50"), "{line}");
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let row = &json["rows"][0];
+    assert_eq!((json["pairs"].as_u64(), row["seeds"].as_u64(), row["verdict"].as_str()), (Some(3), Some(3), Some("worse")));
+    assert_eq!(row["unit"], "ms");
+    // The same as when both are run for it.
+    let run = sim(
+        &folder,
+        &[
+            "compare",
+            "broadcast",
+            "--nodes",
+            "5",
+            "--set",
+            "messages=5",
+            "--set-other",
+            "latency=90ms",
+            "--seed",
+            "2..5",
+            "--json",
+            "-",
+            "--quiet",
+        ],
+    );
+    let run: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    let same = run["rows"].as_array().unwrap().iter().find(|row| row["metric"] == "latency_p50").unwrap();
+    assert_eq!(same, row);
+    let (code, text, _) = compare(&["after.json", "before.json", "--metric", "latency_p50"]);
+    assert_eq!(code, Some(0), "what is better is no regression");
+    assert!(text.contains("2 runs without a partner are left out"), "{text}");
+
+    // The combinations of one sweep.
+    std::fs::write(
+        folder.join("swept.toml"),
+        "scenario = \"broadcast\"\nnodes = 5\nseeds = \"1..4\"\n[set]\nmessages = 5\n[sweep]\nlatency = [\"10ms\", \"80ms\"]\n",
+    )
+    .unwrap();
+    assert!(sim(&folder, &["run", "swept.toml", "--quiet", "--json", "swept.json"]).status.success());
+    let (code, _, line) = compare(&["swept.json", "--set", "latency=10ms", "--set-other", "latency=80ms", "--metric", "latency_p50"]);
+    assert_eq!(code, Some(2), "{line}");
+    let (code, _, line) = compare(&["swept.json", "swept.json"]);
+    assert!(code == Some(1) && line.contains("pick one with --set") && line.contains("`latency=80ms`"), "{line}");
+}
+
+#[test]
+fn what_cannot_be_compared_is_refused_with_a_reason() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("refused");
+    std::fs::create_dir_all(&folder).unwrap();
+    results(&folder, "1..3", &[], "one.json");
+    results(&folder, "7..9", &[], "two.json");
+    let text = std::fs::read_to_string(folder.join("one.json")).unwrap();
+    std::fs::write(folder.join("later.json"), text.replace("\"schema\": 1", "\"schema\": 9")).unwrap();
+    std::fs::write(folder.join("other.json"), "{\"a\": 1}").unwrap();
+    std::fs::write(folder.join("torn.json"), &text[..text.len() / 2]).unwrap();
+    let plan = sim(&folder, &["show", "broadcast", "--schedule"]);
+    std::fs::write(folder.join("plan.json"), plan.stdout).unwrap();
+    assert!(sim(&folder, &["compare", "one.json", "one.json", "--quiet", "--json", "compared.json"]).status.success());
+    let cases: [(&[&str], &str); 10] = [
+        (&["one.json", "two.json"], "no seed in common: 1..3 and 7..9"),
+        (&["one.json", "later.json"], "form 9"),
+        (&["one.json", "other.json"], "is no result file"),
+        (&["one.json", "torn.json"], "is no JSON"),
+        (&["one.json", "compared.json"], "holds a comparison"),
+        (&["one.json", "plan.json"], "one.json holds results and plan.json is something to run"),
+        (&["broadcast", "one.json"], "one.json holds results and broadcast is something to run"),
+        (&["one.json", "one.json", "--metric", "latency"], "Did you mean `latency_max`?"),
+        (&["one.json", "one.json", "--set", "latency=1s"], "holds one combination"),
+        (&["one.json", "one.json", "--seed", "5..7"], "no seed in common among those of --seed"),
+    ];
+    for (arguments, reason) in cases {
+        let done = sim(&folder, &[&["compare", "--quiet"], arguments].concat());
+        let line = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.code() == Some(1) && line.contains(reason), "{arguments:?}: {line}");
+    }
+    let run = sim(&folder, &["run", "one.json"]);
+    assert!(run.status.code() == Some(1) && String::from_utf8_lossy(&run.stderr).contains("holds results, not a plan"));
+}

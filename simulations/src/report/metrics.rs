@@ -462,8 +462,8 @@ pub fn spread(outcomes: &[&Outcome]) -> Vec<Spread> {
 }
 
 /// Which way a metric is worse.
-pub(super) fn worse_of(name: &'static str) -> Worse {
-    figure_of(name).worse
+pub(super) fn worse_of(name: &str) -> Worse {
+    FIGURES.iter().find(|figure| figure.name == name).map_or(Worse::Neither, |figure| figure.worse)
 }
 
 fn is_worse(worse: Worse, one: f64, other: f64) -> bool {
