@@ -97,11 +97,16 @@ fn a_file_is_swept_and_two_variants_are_compared() {
     std::fs::create_dir_all(&folder).unwrap();
     let file = "scenario = \"broadcast\"\nnodes = 8\nseeds = \"1..4\"\n[set]\nmessages = 5\n[sweep]\nlatency = [\"10ms\", \"80ms\"]\n";
     std::fs::write(folder.join("a.toml"), file).unwrap();
-    let swept = sim(&folder, &["run", "a.toml", "--threads", "2", "--quiet", "--json", "-"]);
+    let swept = sim(&folder, &["run", "a.toml", "--threads", "2", "--quiet", "--json", "-", "--csv", "tables", "--report", "swept.html"]);
     assert!(swept.status.success(), "{}", String::from_utf8_lossy(&swept.stderr));
     let json: serde_json::Value = serde_json::from_slice(&swept.stdout).unwrap();
     let p50 = |index: usize| json["combinations"][index]["metrics"]["latency_p50"]["mean"].as_f64().unwrap();
     assert!(json["combinations"][1]["set"][0] == "latency=80ms" && p50(1) > 3.0 * p50(0), "{json}");
+
+    let table = std::fs::read_to_string(folder.join("tables/sweep.csv")).unwrap();
+    assert!(table.starts_with("latency,seed,ok,failure,") && table.lines().count() == 1 + 6, "{table}");
+    let page = std::fs::read_to_string(folder.join("swept.html")).unwrap();
+    assert!(page.contains("meshwork-sim run a.toml --seed 1..4<") && page.contains("id=\"plot-latency-delivery\""), "{page}");
 
     let compare = |more: &[&str]| sim(&folder, &[&["compare", "a.toml", "--set", "latency=10ms", "--quiet"], more].concat());
     let same = compare(&[]);

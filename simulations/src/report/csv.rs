@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Run;
+use super::{Combination, Run, keys};
 use crate::world::Moved;
 
 fn seconds(micros: u64) -> f64 {
@@ -60,6 +60,54 @@ pub fn nodes(runs: &[Run<'_>]) -> String {
         for (node, row) in run.results.nodes.iter().enumerate() {
             let Moved { sent, received } = row.moved;
             let _ = writeln!(text, "{},{node},{},{},{sent},{received},{}", run.outcome.seed, row.state.name(), row.degree, row.deliveries);
+        }
+    }
+    text
+}
+
+/// A value as it stands in a table: with quotes around it where it holds what parts values or lines.
+fn quoted(value: &str) -> String {
+    match value.contains([',', '"', '\n']) {
+        true => format!("\"{}\"", value.replace('"', "\"\"")),
+        false => value.to_owned(),
+    }
+}
+
+/// One line for each combination of swept settings and each seed, with every metric that any of the runs has; empty where one does not have it.
+pub fn sweep(combinations: &[Combination<'_>]) -> String {
+    let keys = keys(combinations);
+    let mut metrics: Vec<(&str, &str)> = Vec::new();
+    for metric in combinations.iter().flat_map(|combination| combination.runs).flat_map(|run| &run.outcome.metrics) {
+        if !metrics.iter().any(|(name, _)| *name == metric.name) {
+            metrics.push((metric.name, metric.unit));
+        }
+    }
+    let mut text = keys.iter().map(|key| format!("{},", quoted(key))).collect::<String>() + "seed,ok,failure";
+    for (name, unit) in &metrics {
+        let unit = match *unit {
+            "" => String::new(),
+            "B" if name.contains("bytes") => String::new(),
+            "B" => "_bytes".to_owned(),
+            "B/s" => "_per_s".to_owned(),
+            unit => format!("_{}", unit.replace('/', "_per_")),
+        };
+        let _ = write!(text, ",{name}{unit}");
+    }
+    text.push('\n');
+    for combination in combinations {
+        for run in combination.runs {
+            for key in &keys {
+                let _ = write!(text, "{},", quoted(combination.value(key)));
+            }
+            let failure = run.outcome.failure.as_ref().map_or("", |failure| failure.what.as_str());
+            let _ = write!(text, "{},{},{}", run.outcome.seed, run.outcome.ok, quoted(failure));
+            for (name, _) in &metrics {
+                text.push(',');
+                if let Some(value) = run.outcome.metric(name) {
+                    let _ = write!(text, "{value}");
+                }
+            }
+            text.push('\n');
         }
     }
     text

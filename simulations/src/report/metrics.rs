@@ -428,6 +428,13 @@ pub fn figure_of(name: &'static str) -> Figure {
     FIGURES.iter().copied().find(|figure| figure.name == name).unwrap_or(figure(name, Worse::Neither, ""))
 }
 
+/// What a metric is, in words with a capital letter.
+pub(super) fn about(name: &str) -> String {
+    let about = FIGURES.iter().find(|figure| figure.name == name).map_or(name, |figure| figure.about);
+    let mut letters = about.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// One metric over several seeds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spread {
