@@ -1,6 +1,6 @@
 //! One run, from its plan to its outcome.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
 use crate::invariants::{self, Bounds, Invariant, Kind, Violation};
@@ -47,7 +47,7 @@ pub struct Verdict {
 }
 
 /// The class of a failure, which is also the exit code of the command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
     /// A metric is not as expected.
@@ -90,7 +90,7 @@ impl Class {
 }
 
 /// Why a run failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The class.
     pub class: Class,
@@ -160,7 +160,7 @@ pub fn run<H: Host>(plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<O
 /// Those of [`run`]; the results are as they were then.
 pub fn observe<H: Host>(plan: &Plan, results: &mut Results, progress: &mut dyn FnMut(Progress)) -> Result<Outcome, String> {
     let run = played::<H>(plan, progress)?;
-    *results = Results::new(plan, &run.record, &run.world, run.world.moved());
+    *results = Results::new(plan, &run.record, &run.world, run.world.moved(), run.world.carried());
     let mut outcome = run.outcome();
     outcome.metrics.extend(metrics::further(results));
     Ok(outcome)

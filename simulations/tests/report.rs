@@ -47,7 +47,33 @@ fn a_run_writes_a_page_and_tables_that_agree() {
     let page = read("run.html");
     assert!(page.contains("meshwork-sim run crash --nodes 6 --seed 1..4 --set messages=20"));
     assert!(page.contains("Redundancy over time") && page.contains("class=\"band crash\"") && page.contains("(worst)"));
+    assert!(page.contains("id=\"plot-copies\"") && !page.contains("id=\"regions\""));
     assert!(!page.contains("http") && !page.contains("<script"));
+    assert!(!folder.join("tables/deep/regions.csv").exists());
+    assert!(sum(&messages, "payloads_received") < sum(&series, "payloads_received"), "writes are broadcast too, and are no messages");
+}
+
+#[test]
+fn a_network_with_places_has_a_table_of_them() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("places");
+    std::fs::create_dir_all(&folder).unwrap();
+    let arguments = ["run", "broadcast", "--nodes", "30", "--set", "network=regions", "--set", "messages=20", "--quiet"];
+    let done = sim(&folder, &[&arguments[..], &["--csv", ".", "--report", "run.html"]].concat());
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let (regions, messages, series) = (read("regions.csv"), read("messages.csv"), read("series.csv"));
+    assert_eq!(sum(&regions, "deliveries"), sum(&messages, "deliveries"));
+    // Each payload that a node received is counted for its message: as many as the nodes say altogether.
+    assert_eq!(sum(&messages, "payloads_received"), sum(&series, "payloads_received"));
+    assert!(
+        regions.lines().skip(1).all(|line| {
+            let [measured, model] = [4, 6].map(|place| line.split(',').nth(place).unwrap().parse::<f64>().unwrap());
+            measured >= model
+        }),
+        "{regions}"
+    );
+    let page = std::fs::read_to_string(folder.join("run.html")).unwrap();
+    assert!(page.contains("id=\"regions\"") && page.contains("europe") && page.contains("<span>way "));
 }
 
 #[test]
@@ -97,11 +123,16 @@ fn a_file_is_swept_and_two_variants_are_compared() {
     std::fs::create_dir_all(&folder).unwrap();
     let file = "scenario = \"broadcast\"\nnodes = 8\nseeds = \"1..4\"\n[set]\nmessages = 5\n[sweep]\nlatency = [\"10ms\", \"80ms\"]\n";
     std::fs::write(folder.join("a.toml"), file).unwrap();
-    let swept = sim(&folder, &["run", "a.toml", "--threads", "2", "--quiet", "--json", "-"]);
+    let swept = sim(&folder, &["run", "a.toml", "--threads", "2", "--quiet", "--json", "-", "--csv", "tables", "--report", "swept.html"]);
     assert!(swept.status.success(), "{}", String::from_utf8_lossy(&swept.stderr));
     let json: serde_json::Value = serde_json::from_slice(&swept.stdout).unwrap();
     let p50 = |index: usize| json["combinations"][index]["metrics"]["latency_p50"]["mean"].as_f64().unwrap();
     assert!(json["combinations"][1]["set"][0] == "latency=80ms" && p50(1) > 3.0 * p50(0), "{json}");
+
+    let table = std::fs::read_to_string(folder.join("tables/sweep.csv")).unwrap();
+    assert!(table.starts_with("latency,seed,ok,failure,") && table.lines().count() == 1 + 6, "{table}");
+    let page = std::fs::read_to_string(folder.join("swept.html")).unwrap();
+    assert!(page.contains("meshwork-sim run a.toml --seed 1..4<") && page.contains("id=\"plot-latency-delivery\""), "{page}");
 
     let compare = |more: &[&str]| sim(&folder, &[&["compare", "a.toml", "--set", "latency=10ms", "--quiet"], more].concat());
     let same = compare(&[]);
@@ -113,4 +144,131 @@ fn a_file_is_swept_and_two_variants_are_compared() {
     assert!(better.status.success(), "{}", String::from_utf8_lossy(&better.stderr));
     let mistake = sim(&folder, &["compare", "a.toml", "--quiet"]);
     assert_eq!(mistake.status.code(), Some(1), "it sweeps");
+}
+
+/// Writes results of some seeds to a file.
+fn results(folder: &Path, seeds: &str, more: &[&str], file: &str) {
+    let common = ["run", "broadcast", "--nodes", "5", "--set", "messages=5", "--quiet", "--seed", seeds, "--json", file];
+    let done = sim(folder, &[&common[..], more].concat());
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn results_that_were_written_are_compared_by_seed() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("saved");
+    std::fs::create_dir_all(&folder).unwrap();
+    results(&folder, "1..5", &[], "before.json");
+    results(&folder, "2..6", &["--set", "latency=90ms"], "after.json");
+    let compare = |arguments: &[&str]| {
+        let done = sim(&folder, &[&["compare", "--quiet"], arguments].concat());
+        (done.status.code(), String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap())
+    };
+    let (code, text, _) = compare(&["before.json", "before.json"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("seeds 1..5, 4 pairs") && text.contains("base   before.json: meshwork-sim run broadcast"), "{text}");
+    let (code, text, line) = compare(&["before.json", "after.json", "--metric", "latency_p50", "--worse", "10%", "--json", "-"]);
+    assert_eq!(code, Some(2), "{text}{line}");
+    assert!(line.starts_with("FAIL expectation latency_p50"), "{line}");
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let row = &json["rows"][0];
+    assert_eq!((json["pairs"].as_u64(), row["seeds"].as_u64(), row["verdict"].as_str()), (Some(3), Some(3), Some("worse")));
+    assert_eq!(row["unit"], "ms");
+    // The same as when both are run for it.
+    let run = sim(
+        &folder,
+        &[
+            "compare",
+            "broadcast",
+            "--nodes",
+            "5",
+            "--set",
+            "messages=5",
+            "--set-other",
+            "latency=90ms",
+            "--seed",
+            "2..5",
+            "--json",
+            "-",
+            "--quiet",
+        ],
+    );
+    let run: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    let same = run["rows"].as_array().unwrap().iter().find(|row| row["metric"] == "latency_p50").unwrap();
+    assert_eq!(same, row);
+    let (code, text, _) = compare(&["after.json", "before.json", "--metric", "latency_p50"]);
+    assert_eq!(code, Some(0), "what is better is no regression");
+    assert!(text.contains("2 runs without a partner are left out"), "{text}");
+
+    // The combinations of one sweep.
+    std::fs::write(
+        folder.join("swept.toml"),
+        "scenario = \"broadcast\"\nnodes = 5\nseeds = \"1..4\"\n[set]\nmessages = 5\n[sweep]\nlatency = [\"10ms\", \"80ms\"]\n",
+    )
+    .unwrap();
+    assert!(sim(&folder, &["run", "swept.toml", "--quiet", "--json", "swept.json"]).status.success());
+    let (code, _, line) = compare(&["swept.json", "--set", "latency=10ms", "--set-other", "latency=80ms", "--metric", "latency_p50"]);
+    assert_eq!(code, Some(2), "{line}");
+    let (code, _, line) = compare(&["swept.json", "swept.json"]);
+    assert!(code == Some(1) && line.contains("pick one with --set") && line.contains("`latency=80ms`"), "{line}");
+}
+
+#[test]
+fn what_cannot_be_compared_is_refused_with_a_reason() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("refused");
+    std::fs::create_dir_all(&folder).unwrap();
+    results(&folder, "1..3", &[], "one.json");
+    results(&folder, "7..9", &[], "two.json");
+    let text = std::fs::read_to_string(folder.join("one.json")).unwrap();
+    std::fs::write(folder.join("later.json"), text.replace("\"schema\": 1", "\"schema\": 9")).unwrap();
+    std::fs::write(folder.join("other.json"), "{\"a\": 1}").unwrap();
+    std::fs::write(folder.join("torn.json"), &text[..text.len() / 2]).unwrap();
+    let plan = sim(&folder, &["show", "broadcast", "--schedule"]);
+    std::fs::write(folder.join("plan.json"), plan.stdout).unwrap();
+    assert!(sim(&folder, &["compare", "one.json", "one.json", "--quiet", "--json", "compared.json"]).status.success());
+    let cases: [(&[&str], &str); 10] = [
+        (&["one.json", "two.json"], "no seed in common: 1..3 and 7..9"),
+        (&["one.json", "later.json"], "form 9"),
+        (&["one.json", "other.json"], "is no result file"),
+        (&["one.json", "torn.json"], "is no JSON"),
+        (&["one.json", "compared.json"], "holds a comparison"),
+        (&["one.json", "plan.json"], "one.json holds results and plan.json is something to run"),
+        (&["broadcast", "one.json"], "one.json holds results and broadcast is something to run"),
+        (&["one.json", "one.json", "--metric", "latency"], "Did you mean `latency_max`?"),
+        (&["one.json", "one.json", "--set", "latency=1s"], "holds one combination"),
+        (&["one.json", "one.json", "--seed", "5..7"], "no seed in common among those of --seed"),
+    ];
+    for (arguments, reason) in cases {
+        let done = sim(&folder, &[&["compare", "--quiet"], arguments].concat());
+        let line = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.code() == Some(1) && line.contains(reason), "{arguments:?}: {line}");
+    }
+    let run = sim(&folder, &["run", "one.json"]);
+    assert!(run.status.code() == Some(1) && String::from_utf8_lossy(&run.stderr).contains("holds results, not a plan"));
+}
+
+#[test]
+fn the_overlay_alone_has_a_page_too() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("scale");
+    std::fs::create_dir_all(&folder).unwrap();
+    let run = |threads: &str, page: &str| {
+        let common = ["run", "scale", "--nodes", "300", "--set", "messages=20", "--quiet", "--json", "-", "--csv", "."];
+        let done = sim(&folder, &[&common[..], &["--threads", threads, "--report", page]].concat());
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let json: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        (json, std::fs::read_to_string(folder.join(page)).unwrap())
+    };
+    let (json, page) = run("1", "one.html");
+    for id in ["delivery", "latency", "hops", "redundancy", "copies", "degree", "paths", "overlay"] {
+        assert!(page.contains(&format!("id=\"plot-{id}\"")), "{id}");
+    }
+    assert!(!page.contains("plot-bytes") && !page.contains("within a second") && !page.contains("http"), "nothing is encoded");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let (series, messages, nodes) = (read("series.csv"), read("messages.csv"), read("nodes.csv"));
+    assert_eq!((messages.lines().count(), nodes.lines().count()), (1 + 20, 1 + 300));
+    let payloads = json["metrics"]["payloads"].as_f64().unwrap();
+    assert_eq!((sum(&series, "payloads_received"), sum(&messages, "payloads_received")), (payloads, payloads));
+    assert_eq!((sum(&series, "deliveries"), sum(&messages, "deliveries")), (20.0 * 299.0, 20.0 * 299.0));
+    let degrees = sum(&nodes, "degree_neighbors") / 300.0;
+    assert!((degrees - json["metrics"]["degree_mean"].as_f64().unwrap()).abs() < 1e-9);
+    assert_eq!(run("2", "two.html").1, page.replace("--threads 1", "--threads 2"), "whatever the number of threads");
 }

@@ -3,11 +3,13 @@
 //! The only module of this package that performs input and output: it reads the clock and the processor time for the progress bar and the
 //! report, writes to the terminal and to files, and runs the seeds of a swarm on threads. Nothing of that reaches a run.
 
+mod comparison;
 mod cpu;
 mod large;
 mod progress;
 mod report;
 mod results;
+mod saved;
 mod source;
 mod variants;
 
@@ -115,15 +117,15 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Run two variants over the same seeds and say what differs beyond chance
+    /// Run two variants over the same seeds, or take two files that `run --json` wrote, and say what differs beyond chance
     Compare {
-        /// The scenario, file or plan that is the measure
+        /// The scenario, file, plan or results that are the measure
         base: String,
-        /// The other; the same one again, unless said
+        /// The others; the same ones again, unless said
         other: Option<String>,
         #[command(flatten)]
         size: Size,
-        /// A setting of the other alone; can be given several times
+        /// A setting of the other alone; can be given several times. Of the results of a sweep, --set and --set-other pick combinations
         #[arg(long = "set-other", value_name = "KEY=VALUE")]
         set_other: Vec<String>,
         /// Fail when a metric is worse by more than this share of what it was, beyond chance; can be narrowed with --metric
@@ -252,7 +254,7 @@ pub fn main<H: Host>() -> ExitCode {
         },
         Command::Compare { base, other, size, set_other, worse, metrics, threads, output } => {
             let other = variants::Other { name: other.as_deref().unwrap_or(&base), set: &set_other };
-            variants::compare::<H>(&base, other, &size, variants::Limit { worse, metrics: &metrics }, threads, &output)
+            variants::compare::<H>(&base, other, &size, comparison::Limit { worse, metrics: &metrics }, threads, &output)
         }
         Command::Minimize { scenario, size, plant, out, runs_max, output } => {
             minimize::<H>(&scenario, &size, plant, &out, runs_max, &output)
@@ -328,6 +330,7 @@ fn show(name: &str, size: &Size, schedule: bool) -> Result<u8, Usage> {
 }
 
 /// What one run gave, with what it cost.
+#[derive(Clone)]
 struct Finished {
     outcome: Outcome,
     cpu_s: f64,

@@ -96,15 +96,18 @@ fn short(value: f64) -> String {
 
 /// A failure in one line, with what shows it again.
 pub(super) fn line(finished: &Finished, failure: &Failure) -> String {
+    failed(failure, finished.outcome.seed, &finished.replay)
+}
+
+/// The same, of a run of which nothing else is left.
+pub(super) fn failed(failure: &Failure, seed: u64, replay: &str) -> String {
     let node = failure.node.map_or(String::new(), |node| format!(" node {node}"));
     format!(
-        "FAIL {} {}: seed {} at {:.3} s{node}: {}; replay: {}",
+        "FAIL {} {}: seed {seed} at {:.3} s{node}: {}; replay: {replay}",
         failure.class.name(),
         failure.what,
-        finished.outcome.seed,
         failure.at as f64 / 1e6,
         failure.detail,
-        finished.replay
     )
 }
 
@@ -223,6 +226,7 @@ impl Seeds<'_> {
     pub(super) fn value(&self) -> serde_json::Value {
         #[derive(Serialize)]
         struct Value {
+            unit: &'static str,
             mean: f64,
             worst: Option<f64>,
             worst_seed: Option<u64>,
@@ -243,8 +247,8 @@ impl Seeds<'_> {
             runs: Vec<Report<'a>>,
         }
         let (events, cpu_s) = self.cost();
-        let value = |Spread { name, mean, worst, .. }: Spread| {
-            (name, Value { mean, worst: worst.map(|(value, _)| value), worst_seed: worst.map(|(_, seed)| seed) })
+        let value = |Spread { name, unit, mean, worst }: Spread| {
+            (name, Value { unit, mean, worst: worst.map(|(value, _)| value), worst_seed: worst.map(|(_, seed)| seed) })
         };
         serde_json::to_value(Json {
             schema: SCHEMA,

@@ -9,12 +9,13 @@ use super::{Finished, Output, SHOWN_MAX, Size, Usage, complain, give, planted, r
 use crate::host::{Host, Plant};
 use crate::report::metrics::Results;
 use crate::report::page::Report;
-use crate::report::{Run, csv};
+use crate::report::sweep::Sweep;
+use crate::report::{Combination, Run, csv};
 
 /// Where to write what.
 #[derive(Args, Debug)]
 pub(super) struct Files {
-    /// Write tables to a folder, which is made when it is not there: series.csv, messages.csv and nodes.csv
+    /// Write tables to a folder, which is made when it is not there: series.csv, messages.csv, nodes.csv and, where the network has regions, regions.csv; of a sweep, sweep.csv
     #[arg(long, value_name = "DIR")]
     csv: Option<PathBuf>,
     /// Write a page with plots, which stands alone
@@ -26,6 +27,11 @@ impl Files {
     /// Whether any was asked for.
     pub(super) fn is_any(&self) -> bool {
         self.csv.is_some() || self.report.is_some()
+    }
+
+    /// Makes the folder, before anything runs: an hour later is a bad time to hear of it.
+    pub(super) fn prepare(&self) -> Result<(), Usage> {
+        self.csv.as_deref().map_or(Ok(()), make_folder)
     }
 }
 
@@ -40,13 +46,7 @@ pub(super) fn run<H: Host>(
 ) -> Result<u8, Usage> {
     let source = Source::find(name)?;
     let (seeds, combinations) = (source.seeds(size), source.variants(size));
-    if combinations.len() > 1 && files.is_any() {
-        return Err(Usage("--csv and --report are for one combination of what is swept: pick it with --set".to_owned()));
-    }
-    // Before anything runs: an hour later is a bad time to hear of it.
-    if let Some(folder) = &files.csv {
-        make_folder(folder)?;
-    }
+    files.prepare()?;
     let mut plans = Vec::new();
     for variant in &combinations {
         for seed in seeds.clone() {
@@ -65,8 +65,14 @@ pub(super) fn run<H: Host>(
         _ => command.replacen(&format!("--seed {}", seeds.start), &format!("--seed {}..{}", seeds.start, seeds.end), 1),
     };
     let command = whole(&first.replay);
-    if combinations.len() == 1 {
-        write_files(files, &played, &first.plan, &command)?;
+    match &combinations[..] {
+        [_] => write_files(files, &played, &first.plan, &command)?,
+        _ => {
+            // What is picked by --set alone stands in the replay; what is swept does not belong there.
+            let swept = combinations.first().map_or(&[][..], |variant| variant);
+            let command = swept.iter().fold(command, |command, set| command.replacen(&format!(" --set {set}"), "", 1));
+            write_sweep(files, &combinations, &played, &command)?;
+        }
     }
     if let [(finished, _)] = &played[..] {
         give(output, &report::table(finished), &report::json(finished))?;
@@ -93,13 +99,34 @@ pub(super) fn run<H: Host>(
     Ok(codes.first().copied().unwrap_or(0))
 }
 
-fn write_files(files: &Files, played: &[(Finished, Results)], plan: &str, command: &str) -> Result<(), Usage> {
-    let runs: Vec<Run<'_>> =
-        played.iter().map(|(finished, results)| Run { outcome: &finished.outcome, results, replay: &finished.replay }).collect();
+fn write_sweep(files: &Files, combinations: &[Vec<String>], played: &[(Finished, Results)], command: &str) -> Result<(), Usage> {
+    let runs = runs(played);
+    let count = (runs.len() / combinations.len().max(1)).max(1);
+    let all: Vec<Combination<'_>> = combinations.iter().zip(runs.chunks(count)).map(|(set, runs)| Combination { set, runs }).collect();
+    if let Some(folder) = &files.csv {
+        write_file(&folder.join("sweep.csv"), &csv::sweep(&all))?;
+    }
+    if let (Some(path), Some(first)) = (&files.report, runs.first()) {
+        let page = Sweep { name: &first.outcome.scenario, command, version: env!("CARGO_PKG_VERSION"), combinations: &all };
+        write_file(path, &page.render())?;
+    }
+    Ok(())
+}
+
+fn runs(played: &[(Finished, Results)]) -> Vec<Run<'_>> {
+    played.iter().map(|(finished, results)| Run { outcome: &finished.outcome, results, replay: &finished.replay }).collect()
+}
+
+/// Writes what was asked for of the runs of one combination.
+pub(super) fn write_files(files: &Files, played: &[(Finished, Results)], plan: &str, command: &str) -> Result<(), Usage> {
+    let runs = runs(played);
     if let Some(folder) = &files.csv {
         write_file(&folder.join("series.csv"), &csv::series(&runs))?;
         write_file(&folder.join("messages.csv"), &csv::messages(&runs))?;
         write_file(&folder.join("nodes.csv"), &csv::nodes(&runs))?;
+        if let Some(table) = csv::regions(&runs) {
+            write_file(&folder.join("regions.csv"), &table)?;
+        }
     }
     if let Some(path) = &files.report {
         let page = Report { plan, command, version: env!("CARGO_PKG_VERSION"), runs: &runs };

@@ -36,7 +36,11 @@ impl Source {
             Some("toml") => Ok(Source::File(Box::new(File::parse(name, &read(name)?).map_err(|error| Usage(error.to_string()))?))),
             Some("json") => {
                 let wrong = |what: String| Usage(format!("{name} is no plan: {what}"));
-                let mut plan: Plan = serde_json::from_str(&read(name)?).map_err(|error| wrong(error.to_string()))?;
+                let text = read(name)?;
+                let mut plan: Plan = serde_json::from_str(&text).map_err(|error| match is_results(&text) {
+                    true => Usage(format!("{name} holds results, not a plan; `compare` takes it")),
+                    false => wrong(error.to_string()),
+                })?;
                 plan.check().map_err(wrong)?;
                 plan.replay = format!("meshwork-sim run {name}");
                 Ok(Source::Plan(Box::new(plan)))
@@ -122,6 +126,11 @@ impl Source {
     }
 }
 
+/// Whether this is what a run wrote, and not what can be run.
+fn is_results(text: &str) -> bool {
+    serde_json::from_str::<serde_json::Value>(text).is_ok_and(|json| json.get("schema").is_some())
+}
+
 fn can_have(nodes: u32) -> Result<(), Usage> {
     if (scenarios::NODES_MIN..=scenarios::NODES_MAX).contains(&nodes) {
         return Ok(());
@@ -137,6 +146,6 @@ fn can_have(nodes: u32) -> Result<(), Usage> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "what is run is read from the file that was named")]
-fn read(name: &str) -> Result<String, Usage> {
+pub(super) fn read(name: &str) -> Result<String, Usage> {
     std::fs::read_to_string(name).map_err(|error| Usage(format!("cannot read {name}: {error}")))
 }

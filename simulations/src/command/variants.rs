@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Serialize;
 
+use super::comparison::{Comparison, Limit, Pair};
 use super::source::Source;
-use super::{Finished, Output, Size, Usage, complain, give, lock, play, progress, report};
+use super::{Finished, Output, Size, Usage, lock, play, progress, report, saved};
 use crate::host::Host;
 use crate::plan::Plan;
-use crate::report::compare::{Difference, Finding, compare as differences};
+use crate::report::compare::values;
 use crate::report::metrics::Results;
-use crate::run::{Class, Outcome};
 
 /// What became of a plan.
 type Played = Result<(Finished, Results), Usage>;
@@ -111,15 +111,7 @@ pub(super) struct Other<'a> {
     pub(super) set: &'a [String],
 }
 
-/// When a comparison fails.
-pub(super) struct Limit<'a> {
-    /// The share of its value by which a metric may be worse.
-    pub(super) worse: f64,
-    /// The metrics that are looked at; all when none is named.
-    pub(super) metrics: &'a [String],
-}
-
-/// Plays two variants over the same seeds and says what differs.
+/// Compares two variants: result files as they are, and whatever else by playing it over the same seeds.
 pub(super) fn compare<H: Host>(
     base: &str,
     other: Other<'_>,
@@ -128,6 +120,21 @@ pub(super) fn compare<H: Host>(
     threads: u32,
     output: &Output,
 ) -> Result<u8, Usage> {
+    match (saved::recognize(base)?, saved::recognize(other.name)?) {
+        (Some(one), Some(two)) => saved::compare([one, two], [&size.set, other.set], size, limit, output),
+        (None, None) => played::<H>(base, other, size, limit, threads, output),
+        (one, _) => {
+            let (results, runs) = if one.is_some() { (base, other.name) } else { (other.name, base) };
+            Err(Usage(format!(
+                "{results} holds results and {runs} is something to run; write its results first, `meshwork-sim run {runs} --seed A..B --json \
+                 FILE.json`, and compare the two files"
+            )))
+        }
+    }
+}
+
+/// Plays two variants over the same seeds and says what differs.
+fn played<H: Host>(base: &str, other: Other<'_>, size: &Size, limit: Limit<'_>, threads: u32, output: &Output) -> Result<u8, Usage> {
     let sources = (Source::find(base)?, Source::find(other.name)?);
     let seeds = sources.0.seeds(size);
     let more = Size { nodes: size.nodes, seed: Some(seeds.clone()), set: [&size.set[..], other.set].concat() };
@@ -144,109 +151,13 @@ pub(super) fn compare<H: Host>(
         plans.push(sources.1.plan(&more, seed, &second)?);
     }
     let played = play_all::<H>(&plans, threads, output)?;
-    let pairs: Vec<(&Outcome, &Outcome)> =
-        played.chunks(2).filter_map(|pair| Some((&pair.first()?.0.outcome, &pair.get(1)?.0.outcome))).collect();
-    let mut found = differences(&pairs);
-    if let Some(unknown) = limit.metrics.iter().find(|name| !found.iter().any(|difference| difference.name == **name)) {
-        let names: Vec<&str> = found.iter().map(|difference| difference.name).collect();
-        return Err(Usage(crate::settings::unknown("metric", unknown, &names).to_string()));
-    }
-    found.retain(|difference| limit.metrics.is_empty() || limit.metrics.iter().any(|name| name == difference.name));
-    let worse: Vec<&Difference> =
-        found.iter().filter(|difference| difference.verdict == Finding::Worse && difference.relative().abs() > limit.worse).collect();
-    let failed: Vec<&Finished> = played.iter().map(|(finished, _)| finished).filter(|finished| !finished.outcome.ok).collect();
-
-    let mut text = format!(
-        "seeds {}..{}, {} pairs\n  base   {}\n  other  {}\n\n",
-        seeds.start,
-        seeds.end,
-        pairs.len(),
-        shown(&played, 0),
-        shown(&played, 1)
-    );
-    let _ = writeln!(text, "  {:<22} {:>12} {:>12} {:>12} {:>12} {:>9}", "", "base", "other", "difference", "+- 95 %", "relative");
-    for difference in &found {
-        let Difference { name, unit, base, other, mean, half, verdict, .. } = difference;
-        let number = report::number;
-        let half = if half.is_finite() { number(*half) } else { "-".to_owned() };
-        let relative = match difference.relative() {
-            relative if relative.is_finite() => format!("{:+.1} %", relative * 100.0),
-            _ => "-".to_owned(),
-        };
-        let verdict = if *verdict == Finding::Same { "" } else { verdict.name() };
-        let line = format!(
-            "  {name:<22} {:>12} {:>12} {:>12} {half:>12} {relative:>9}  {verdict} {unit}",
-            number(*base),
-            number(*other),
-            number(*mean)
-        );
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    give(output, &text, &compared(&found, &seeds, &played, worse.is_empty() && failed.is_empty()))?;
-    for finished in &failed {
-        if let Some(failure) = &finished.outcome.failure {
-            complain(&report::line(finished, failure));
-        }
-    }
-    for difference in &worse {
-        complain(&format!(
-            "FAIL expectation {}: {} against {}: worse by {:.1} %, beyond chance and the {:.1} % that are allowed",
-            difference.name,
-            report::number(difference.other),
-            report::number(difference.base),
-            difference.relative().abs() * 100.0,
-            limit.worse * 100.0
-        ));
-    }
-    let failure = failed.first().and_then(|finished| finished.outcome.failure.as_ref()).map(|failure| failure.class);
-    Ok(failure.or((!worse.is_empty()).then_some(Class::Expectation)).map_or(0, Class::exit_code))
-}
-
-fn shown(played: &[(Finished, Results)], index: usize) -> &str {
-    played.get(index).map_or("", |(finished, _)| &finished.replay)
-}
-
-fn compared(found: &[Difference], seeds: &std::ops::Range<u64>, played: &[(Finished, Results)], ok: bool) -> String {
-    #[derive(Serialize)]
-    struct Row {
-        metric: &'static str,
-        unit: &'static str,
-        seeds: usize,
-        base: f64,
-        other: f64,
-        difference: f64,
-        half_95: Option<f64>,
-        verdict: &'static str,
-    }
-    #[derive(Serialize)]
-    struct Json<'a> {
-        schema: u32,
-        version: &'static str,
-        ok: bool,
-        first_seed: u64,
-        end_seed: u64,
-        base: &'a str,
-        other: &'a str,
-        rows: Vec<Row>,
-    }
-    let row = |difference: &Difference| Row {
-        metric: difference.name,
-        unit: difference.unit,
-        seeds: difference.seeds,
-        base: difference.base,
-        other: difference.other,
-        difference: difference.mean,
-        half_95: difference.half.is_finite().then_some(difference.half),
-        verdict: difference.verdict.name(),
-    };
-    report::pretty(&Json {
-        schema: report::SCHEMA,
-        version: env!("CARGO_PKG_VERSION"),
-        ok,
-        first_seed: seeds.start,
-        end_seed: seeds.end,
-        base: shown(played, 0),
-        other: shown(played, 1),
-        rows: found.iter().map(row).collect(),
-    })
+    let pairs: Vec<Pair<'_>> =
+        played.chunks(2).filter_map(|pair| Some((values(&pair.first()?.0.outcome), values(&pair.get(1)?.0.outcome)))).collect();
+    let shown = |index: usize| played.get(index).map_or(String::new(), |(finished, _)| finished.replay.clone());
+    let failed = played.iter().filter_map(|(finished, _)| {
+        let failure = finished.outcome.failure.as_ref()?;
+        Some((failure.class, report::line(finished, failure)))
+    });
+    Comparison { seeds: seeds.collect(), base: shown(0), other: shown(1), notes: Vec::new(), failed: failed.collect() }
+        .tell(&pairs, limit, output)
 }

@@ -1,15 +1,31 @@
 //! Two variants over the same seeds: what differs beyond chance, and which way.
 
-use super::metrics::{Worse, worse_of};
+use super::figures::{Worse, worse_of};
 use crate::run::Outcome;
+
+/// A metric of one run, from wherever the run comes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Value<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its value.
+    pub value: f64,
+    /// Its unit; empty for a plain count or ratio, and where it is not known.
+    pub unit: &'a str,
+}
+
+/// The metrics of a run.
+pub fn values(outcome: &Outcome) -> Vec<Value<'_>> {
+    outcome.metrics.iter().map(|metric| Value { name: metric.name, value: metric.value, unit: metric.unit }).collect()
+}
 
 /// What a metric is like in both variants.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Difference {
+pub struct Difference<'a> {
     /// The metric.
-    pub name: &'static str,
+    pub name: &'a str,
     /// Its unit.
-    pub unit: &'static str,
+    pub unit: &'a str,
     /// Seeds in which both variants have it.
     pub seeds: usize,
     /// Its mean in the first.
@@ -49,7 +65,7 @@ impl Finding {
     }
 }
 
-impl Difference {
+impl Difference<'_> {
     /// The difference by the first variant's value; infinite when that is zero.
     pub fn relative(&self) -> f64 {
         if self.mean == 0.0 { 0.0 } else { self.mean / self.base.abs() }
@@ -66,14 +82,15 @@ const NORMAL: f64 = 1.960;
 
 /// Compares pairs of runs with the same seed, metric by metric, in the order in which the first variant has them. The intervals are those of paired differences (Student's t): seeds
 /// that are hard for both variants say nothing, and are not taken for noise.
-pub fn compare(pairs: &[(&Outcome, &Outcome)]) -> Vec<Difference> {
-    let mut differences: Vec<Difference> = Vec::new();
-    for metric in pairs.iter().flat_map(|(base, _)| &base.metrics) {
+pub fn compare<'a>(pairs: &[(Vec<Value<'a>>, Vec<Value<'a>>)]) -> Vec<Difference<'a>> {
+    let mut differences: Vec<Difference<'a>> = Vec::new();
+    let of = |run: &[Value<'a>], name: &str| run.iter().find(|metric| metric.name == name).map(|metric| metric.value);
+    for metric in pairs.iter().flat_map(|(base, _)| base) {
         if differences.iter().any(|difference| difference.name == metric.name) {
             continue;
         }
         let values: Vec<(f64, f64)> =
-            pairs.iter().filter_map(|(base, other)| Some((base.metric(metric.name)?, other.metric(metric.name)?))).collect();
+            pairs.iter().filter_map(|(base, other)| Some((of(base, metric.name)?, of(other, metric.name)?))).collect();
         if values.is_empty() {
             continue;
         }
@@ -131,13 +148,13 @@ mod tests {
         }
     }
 
-    fn found(pairs: &[(f64, f64)]) -> Difference {
+    fn found(pairs: &[(f64, f64)]) -> Difference<'static> {
         let runs: Vec<(Outcome, Outcome)> =
             (1..).zip(pairs).map(|(seed, (a, b))| (outcome(seed, *a, 1.0), outcome(seed, *b, 1.0))).collect();
-        let pairs: Vec<(&Outcome, &Outcome)> = runs.iter().map(|(a, b)| (a, b)).collect();
+        let pairs: Vec<_> = runs.iter().map(|(a, b)| (values(a), values(b))).collect();
         let both = compare(&pairs);
         assert_eq!((both[1].name, both[1].verdict), ("delivery", Finding::Same));
-        both[0].clone()
+        Difference { name: "latency_p50", unit: "", ..both[0] }
     }
 
     /// The differences are 1, 2, 3: their mean is 2, their standard deviation 1, and t for two degrees of freedom 4.303.

@@ -10,9 +10,14 @@ macro_rules! put {
 
 pub mod compare;
 pub mod csv;
+pub mod figures;
 pub mod metrics;
 pub mod page;
+mod parts;
+pub mod regions;
+mod style;
 pub mod svg;
+pub mod sweep;
 
 use crate::run::Outcome;
 use metrics::Results;
@@ -26,6 +31,28 @@ pub struct Run<'a> {
     pub results: &'a Results,
     /// What to type to see it again.
     pub replay: &'a str,
+}
+
+/// The runs of one combination of swept settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Combination<'a> {
+    /// The settings, each as `key=value`.
+    pub set: &'a [String],
+    /// Its runs by seed.
+    pub runs: &'a [Run<'a>],
+}
+
+impl Combination<'_> {
+    /// The value of a setting; empty when it does not have it.
+    pub fn value(&self, key: &str) -> &str {
+        self.set.iter().filter_map(|assignment| assignment.split_once('=')).find(|(name, _)| *name == key).map_or("", |(_, value)| value)
+    }
+}
+
+/// The settings that combinations differ in, in the order in which they are typed.
+pub fn keys<'a>(combinations: &[Combination<'a>]) -> Vec<&'a str> {
+    let first = combinations.first().map_or(&[][..], |combination| combination.set);
+    first.iter().filter_map(|assignment| assignment.split('=').next()).collect()
 }
 
 #[cfg(test)]

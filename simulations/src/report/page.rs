@@ -3,41 +3,19 @@
 use std::fmt::Write;
 
 use super::Run;
-use super::metrics::{self, Picture, Results, State, figure_of};
+use super::figures::figure_of;
+use super::metrics::{self, Picture, Results, State};
+use super::parts::{self, SEEDS_MAX};
 use super::svg::{self, Axis, Band, Dot, Mark, Plot, Series, escape};
 use crate::plan::SECOND;
 use crate::run::Outcome;
 
-/// Of the longest list of seeds so many are shown.
-const SEEDS_MAX: usize = 200;
+/// So many messages are drawn one by one.
+const COPIES_MAX: usize = 1_500;
 
 /// The figures at the top.
 const KEY_FIGURES: &[&str] =
     &["delivery", "delivery_1s", "latency_p50", "latency_p99", "last_hop_mean", "rmr", "bytes_per_node", "detection_max", "settled"];
-
-const STYLE: &str = "\
-:root{color-scheme:light dark;--ground:#fff;--box:#f5f7f9;--text:#1b1f24;--soft:#59636e;--line:#d8dee4;--a:#0b62c4;--b:#c2410c;--c:#15803d;--good:#15803d;--bad:#c4231c;\
---crash:#d9302c;--leave:#a16207;--pause:#7e8894;--break:#c026d3;--partition:#e8a317;--strike:#7f1d1d;--slow:#0f766e;--one_way:#d97706;--bridge:#65a30d;\
---clog:#6d28d9;--weather:#0284c7;--clock:#475569;--attack:#be123c;--veil:.22}\
-@media(prefers-color-scheme:dark){:root{--ground:#14171b;--box:#1c2127;--text:#e6e9ec;--soft:#9aa4ae;--line:#323940;--a:#6cb1ff;--b:#ff9d66;--c:#5fd68b;--good:#5fd68b;--bad:#ff7b72;\
---crash:#ff6b64;--leave:#d4a72c;--pause:#9aa4ae;--break:#e07bf0;--partition:#e8b84a;--strike:#f87171;--slow:#2dd4bf;--one_way:#fbbf24;--bridge:#a3e635;\
---clog:#a78bfa;--weather:#38bdf8;--clock:#94a3b8;--attack:#fb7185;--veil:.3}}\
-*{box-sizing:border-box}body{margin:0 auto;max-width:1120px;padding:20px 16px 48px;background:var(--ground);color:var(--text);font:16px/1.5 system-ui,sans-serif}\
-h1{font-size:1.6rem;line-height:1.25;margin:.2em 0;overflow-wrap:anywhere}h2{font-size:1.2rem;margin:2em 0 .4em}h3{font-size:1rem;margin:0 0 .3em}p,figcaption{color:var(--soft);margin:.3em 0;overflow-wrap:anywhere}\
-figcaption{font-size:.88rem}code{font:.85rem/1.5 ui-monospace,monospace;overflow-wrap:anywhere}.command{display:block;background:var(--box);border:1px solid var(--line);border-radius:6px;padding:8px 12px;margin:.6em 0}\
-.verdict{font-weight:650}.good{color:var(--good)}.bad{color:var(--bad)}\
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,150px),1fr));gap:10px;margin:16px 0}.tiles div{background:var(--box);border:1px solid var(--line);border-radius:6px;padding:8px 12px;min-width:0}\
-.tiles b{display:block;font-size:1.25rem;font-variant-numeric:tabular-nums}.tiles span{display:block;color:var(--soft);font-size:.82rem;overflow-wrap:anywhere}\
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,360px),1fr));gap:32px 36px;margin-top:12px}figure{margin:0;min-width:0;max-width:600px}figure>svg{width:100%;height:auto;display:block}figure.wide{max-width:720px;margin:0 auto}\
-svg text{fill:var(--soft);font:13px system-ui,sans-serif}svg .label{fill:var(--text)}.grid{stroke:var(--line);stroke-width:1}.curve{fill:none;stroke-width:2.2;stroke-linejoin:round}.dashed{stroke-dasharray:6 4}\
-.dots{fill:none;stroke-width:6;stroke-linecap:round}.a{stroke:var(--a)}.b{stroke:var(--b)}.c{stroke:var(--c)}.bars{stroke:none}.bars.a{fill:var(--a)}.bars.b{fill:var(--b)}\
-.band{fill-opacity:var(--veil)}.crash{fill:var(--crash)}.leave{fill:var(--leave)}.pause{fill:var(--pause)}.break{fill:var(--break)}.partition{fill:var(--partition)}\
-.strike{fill:var(--strike)}.slow{fill:var(--slow)}.one_way{fill:var(--one_way)}.bridge{fill:var(--bridge)}.clog{fill:var(--clog)}.weather{fill:var(--weather)}.clock{fill:var(--clock)}.attack{fill:var(--attack)}\
-.links{fill:none;stroke:var(--soft);stroke-opacity:.45;stroke-width:1.1}circle.up{fill:var(--a);stroke:var(--ground);stroke-width:1.5}circle.down{fill:var(--ground);stroke:var(--bad);stroke-width:2}.cross{stroke:var(--bad);stroke-width:2;stroke-opacity:.6}\
-svg text.up{fill:var(--ground);font-size:11px}svg text.down{fill:var(--text);font-size:11px}\
-.key{display:flex;flex-wrap:wrap;gap:2px 16px;list-style:none;padding:0;margin:4px 0;font-size:.88rem}.key svg{width:26px;height:12px;display:inline-block;vertical-align:middle;margin-right:6px}\
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}th,td{padding:4px 12px 4px 0;border-bottom:1px solid var(--line);text-align:left;white-space:nowrap}\
-th{color:var(--soft);font-weight:600}td.number,th.number{text-align:right}td.about{color:var(--soft)}";
 
 /// A report: one or several seeds of one scenario.
 #[derive(Clone, Copy, Debug)]
@@ -85,13 +63,9 @@ impl Report<'_> {
         let mut page = String::new();
         let Some(first) = self.runs.first() else { return page };
         let title = format!("{}, {} nodes", first.outcome.scenario, first.outcome.nodes);
-        put!(
-            page,
-            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">"
-        );
-        put!(page, "<title>{0}</title><style>{STYLE}</style></head><body><h1>{0}</h1>", escape(&title));
+        parts::open(&mut page, &title);
         put!(page, "<p>{}</p>", escape(self.plan));
-        self.verdict(&mut page);
+        parts::verdict(&mut page, &self.runs.iter().collect::<Vec<_>>(), "seeds");
         put!(page, "<p>To repeat it:</p><code class=\"command\">{}</code>", escape(self.command));
         self.tiles(&mut page);
         page.push_str("<h2>What must hold</h2>");
@@ -106,59 +80,29 @@ impl Report<'_> {
         }
         page.push_str("<div class=\"plots\">");
         for plot in self.plots() {
-            figure(&mut page, &plot);
+            parts::figure(&mut page, &plot);
         }
         page.push_str("</div>");
+        self.by_region(&mut page);
         self.overlay(&mut page);
         page.push_str("<h2>All figures</h2>");
         self.figures(&mut page);
         page.push_str("<h2>Runs</h2>");
         self.seeds(&mut page);
-        put!(
-            page,
-            "<p>meshwork-sim {}. All times are virtual. The same command gives the same page.</p></body></html>\n",
-            escape(self.version)
-        );
+        parts::close(&mut page, self.version);
         page
-    }
-
-    fn verdict(&self, page: &mut String) {
-        let failed: Vec<&Run<'_>> = self.runs.iter().filter(|run| !run.outcome.ok).collect();
-        let all = self.runs.len();
-        match (failed.len(), all) {
-            (0, 1) => page.push_str("<p class=\"verdict good\">ok: everything held</p>"),
-            (0, _) => put!(page, "<p class=\"verdict good\">ok: everything held in all {all} seeds</p>"),
-            (_, 1) => page.push_str("<p class=\"verdict bad\">FAILED</p>"),
-            (some, _) => put!(page, "<p class=\"verdict bad\">FAILED: {some} of {all} seeds</p>"),
-        }
-        for run in failed.iter().take(SEEDS_MAX) {
-            let Some(failure) = &run.outcome.failure else { continue };
-            let node = failure.node.map_or(String::new(), |node| format!(" at node {node}"));
-            put!(
-                page,
-                "<p class=\"bad\">Seed {}, {} <b>{}</b> at {:.3} s{node}: {}</p>",
-                run.outcome.seed,
-                failure.class.name(),
-                escape(&failure.what),
-                failure.at as f64 / 1e6,
-                escape(&failure.detail)
-            );
-            if all > 1 {
-                put!(page, "<code class=\"command\">{}</code>", escape(run.replay));
-            }
-        }
     }
 
     fn tiles(&self, page: &mut String) {
         page.push_str("<div class=\"tiles\">");
         let spreads = metrics::spread(&self.outcomes());
         for spread in KEY_FIGURES.iter().filter_map(|name| spreads.iter().find(|spread| spread.name == *name)) {
-            let value = |value: f64| with_unit(spread.name, value, spread.unit);
+            let value = |value: f64| parts::with_unit(spread.name, value, spread.unit);
             put!(page, "<div><b>{}</b>", value(spread.mean));
             if let Some((worst, seed)) = spread.worst.filter(|(worst, _)| *worst != spread.mean) {
                 put!(page, "<span>mean; worst {}, seed {seed}</span>", value(worst));
             }
-            put!(page, "<span>{}</span></div>", escape(headline(spread.name)));
+            put!(page, "<span>{}</span></div>", escape(parts::headline(spread.name)));
         }
         page.push_str("</div>");
     }
@@ -219,16 +163,20 @@ impl Report<'_> {
     }
 
     fn plots(&self) -> Vec<Plot> {
-        vec![
+        let plots = vec![
             self.delivery(),
             self.latency(),
             self.last_hop(),
             self.redundancy(),
+            self.copies(),
             self.degree(),
             self.paths(),
             self.node_bytes(),
             self.traffic(),
-        ]
+        ];
+        // What was not measured is left out, but not of a run that broke before there was anything.
+        let is_any = plots.iter().any(|plot| !plot.is_empty());
+        plots.into_iter().filter(|plot| !is_any || !plot.is_empty()).collect()
     }
 
     fn delivery(&self) -> Plot {
@@ -240,18 +188,20 @@ impl Report<'_> {
                 let sum = &mut by_second[(message.sent_at / SECOND) as usize];
                 sum.0 += u64::from(message.expected);
                 sum.1 += u64::from(message.delivered);
-                sum.2 += u64::from(message.in_time);
+                sum.2 += u64::from(message.in_time.unwrap_or(0));
             }
             let owed = || by_second.iter().enumerate().filter(|(_, sum)| sum.0 > 0);
             let points = |part: fn(&(u64, u64, u64)) -> u64| {
                 owed().map(|(second, sum)| (second as f64 + 0.5, part(sum) as f64 / sum.0 as f64)).collect::<Vec<_>>()
             };
             series.push(line(format!("in the end{suffix}"), 'c', *is_worst, Mark::Line, points(|sum| sum.1)));
-            series.push(line(format!("within a second{suffix}"), 'a', *is_worst, Mark::Dots, points(|sum| sum.2)));
+            if run.results.messages.iter().any(|message| message.in_time.is_some()) {
+                series.push(line(format!("within a second{suffix}"), 'a', *is_worst, Mark::Dots, points(|sum| sum.2)));
+            }
         }
         Plot {
-            id: "plot-delivery",
-            title: "Delivery over time",
+            id: "plot-delivery".to_owned(),
+            title: "Delivery over time".to_owned(),
             about: "Of the deliveries owed to nodes that survived, the share that was made, by the second in which the message was sent."
                 .to_owned(),
             x: time_axis(&shown),
@@ -274,8 +224,8 @@ impl Report<'_> {
             })
             .collect();
         Plot {
-            id: "plot-latency",
-            title: "Latency of deliveries",
+            id: "plot-latency".to_owned(),
+            title: "Latency of deliveries".to_owned(),
             about: "The share of deliveries that took no longer than this from sending. The axis of time is logarithmic.".to_owned(),
             x: Axis::log("from sending to delivery", all().fold(f64::INFINITY, f64::min), all().fold(0.0, f64::max), svg::millis),
             y: Axis::linear("share of deliveries", 1.0, svg::percent),
@@ -297,8 +247,8 @@ impl Report<'_> {
             })
             .collect();
         Plot {
-            id: "plot-hops",
-            title: "Last hop of messages",
+            id: "plot-hops".to_owned(),
+            title: "Last hop of messages".to_owned(),
             about: "The share of messages whose farthest delivery crossed no more links than this.".to_owned(),
             x: Axis::whole("links", 0, most),
             y: Axis::linear("share of messages", 1.0, svg::percent),
@@ -342,7 +292,52 @@ impl Report<'_> {
                 Axis::linear("bytes per delivery", most, svg::bytes),
             ),
         };
-        Plot { id: "plot-redundancy", title, about: about.to_owned(), x: time_axis(&shown), y, bands: bands(&shown), series }
+        Plot {
+            id: "plot-redundancy".to_owned(),
+            title: title.to_owned(),
+            about: about.to_owned(),
+            x: time_axis(&shown),
+            y,
+            bands: bands(&shown),
+            series,
+        }
+    }
+
+    /// What the field calls relative message redundancy (Leitão, Pereira and Rodrigues, SRDS 2007), of each message by itself.
+    fn copies(&self) -> Plot {
+        let shown = self.shown("rmr");
+        let mut series = Vec::new();
+        for Shown { run, suffix, is_worst } in &shown {
+            let known = run.results.messages.iter().filter_map(|message| Some((message.sent_at as f64 / 1e6, message.redundancy()?)));
+            let all: Vec<(f64, f64)> = known.collect();
+            let mean = all.iter().map(|(_, redundancy)| redundancy).sum::<f64>() / all.len() as f64;
+            let ends = all.first().into_iter().chain(all.last()).map(|(at, _)| (*at, mean)).collect();
+            let every = all.len().div_ceil(COPIES_MAX).max(1);
+            let color = if *is_worst { 'b' } else { 'a' };
+            series.push(line(format!("messages{suffix}"), color, *is_worst, Mark::Points, all.into_iter().step_by(every).collect()));
+            series.push(line(format!("their mean{suffix}"), color, *is_worst, Mark::Line, ends));
+        }
+        let most = series.iter().flat_map(|series| &series.points).map(|(_, value)| *value).fold(0.0, f64::max);
+        Plot {
+            id: "plot-copies".to_owned(),
+            title: "Redundancy of each message".to_owned(),
+            about: "Payloads of a message that nodes received beyond the first, per delivery of it, by when it was sent (relative message \
+                    redundancy)."
+                .to_owned(),
+            x: time_axis(&shown),
+            y: Axis::linear("copies per delivery", most, svg::plain),
+            bands: bands(&shown),
+            series,
+        }
+    }
+
+    fn by_region(&self, page: &mut String) {
+        let Some(Shown { run, suffix, .. }) = self.shown("latency_p99").into_iter().next() else { return };
+        let Some(regions) = &run.results.regions else { return };
+        put!(page, "<h2>From region to region{}</h2>", escape(&suffix));
+        page.push_str("<p>Bold: the median from sending to delivery. Below it the 99th percentile; and the way, which is what the network takes in one direction");
+        page.push_str(" between the same nodes, in the median. A broadcast reaches most nodes over others.</p>");
+        regions.table(page);
     }
 
     fn degree(&self) -> Plot {
@@ -379,8 +374,8 @@ impl Report<'_> {
         let shown = self.shown("node_sent_max");
         let mut series = Vec::new();
         for Shown { run, suffix, is_worst } in &shown {
-            let sent = run.results.of_nodes(|node| node.moved.sent);
-            let received = run.results.of_nodes(|node| node.moved.received);
+            let sent = run.results.of_nodes(|node| Some(node.moved?.sent));
+            let received = run.results.of_nodes(|node| Some(node.moved?.received));
             for (name, color, values) in [("sent", 'a', sent), ("received", 'b', received)] {
                 let len = values.len() as f64;
                 let mut points: Vec<(f64, f64)> = vec![];
@@ -391,8 +386,8 @@ impl Report<'_> {
         }
         let most = series.iter().flat_map(|series| &series.points).map(|(bytes, _)| *bytes).fold(0.0, f64::max);
         Plot {
-            id: "plot-bytes",
-            title: "Bytes per node",
+            id: "plot-bytes".to_owned(),
+            title: "Bytes per node".to_owned(),
             about: "The share of nodes that sent, or received, no more bytes than this over the whole run.".to_owned(),
             x: Axis::linear("bytes over the run", most, svg::bytes),
             y: Axis::linear("share of nodes", 1.0, svg::percent),
@@ -405,14 +400,16 @@ impl Report<'_> {
         let shown = self.shown("bytes_per_node");
         let mut series = Vec::new();
         for Shown { run, suffix, is_worst } in &shown {
-            let rows = run.results.seconds.iter().enumerate().filter(|(_, row)| row.alive > 0);
+            // Where nothing is encoded there are no bytes at all.
+            let all: u64 = run.results.seconds.iter().map(|row| row.moved.bytes).sum();
+            let rows = run.results.seconds.iter().enumerate().filter(|(_, row)| row.alive > 0 && all > 0);
             let points = rows.map(|(second, row)| (second as f64 + 0.5, row.moved.bytes as f64 / row.alive as f64)).collect();
             series.push(line(format!("bytes sent{suffix}"), if *is_worst { 'b' } else { 'a' }, *is_worst, Mark::Line, points));
         }
         let most = series.iter().flat_map(|series| &series.points).map(|(_, value)| *value).fold(0.0, f64::max);
         Plot {
-            id: "plot-traffic",
-            title: "Traffic over time",
+            id: "plot-traffic".to_owned(),
+            title: "Traffic over time".to_owned(),
             about: "Bytes that a living node sent in each second, mean over nodes.".to_owned(),
             x: time_axis(&shown),
             y: Axis::linear("bytes per node and second", most, svg::bytes),
@@ -487,66 +484,13 @@ fn histogram(shown: &[Shown<'_>], counts: impl Fn(&Results) -> Vec<u64>, text: T
     let (least, most) = points().fold((u64::MAX, 0), |(least, most), (value, _)| (least.min(*value as u64), most.max(*value as u64)));
     let share = points().map(|(_, share)| *share).fold(0.0, f64::max);
     Plot {
-        id: text.id,
-        title: text.title,
+        id: text.id.to_owned(),
+        title: text.title.to_owned(),
         about: text.about,
         // One bar alone would fill the plot.
         x: Axis::whole(text.x, least.min(most).saturating_sub(1), most + 1),
         y: Axis::linear(text.y, share, svg::percent),
         bands: Vec::new(),
         series,
-    }
-}
-
-/// A plot with its title and its legend.
-fn figure(page: &mut String, plot: &Plot) {
-    put!(page, "<figure><h3>{}</h3>{}<ul class=\"key\">", escape(plot.title), plot.draw());
-    for series in plot.series.iter().filter(|series| !series.points.is_empty()) {
-        let (color, dashed) = (series.color, if series.is_dashed { " dashed" } else { "" });
-        page.push_str("<li><svg viewBox=\"0 0 26 12\" aria-hidden=\"true\">");
-        match series.mark {
-            Mark::Bars => put!(page, "<path class=\"bars {color}\" d=\"M4 1H22V11H4Z\"/>"),
-            _ => put!(page, "<path class=\"curve {color}{dashed}\" d=\"M0 6H26\"/>"),
-        }
-        put!(page, "</svg>{}</li>", escape(&series.name));
-    }
-    let mut names: Vec<&str> = plot.bands.iter().map(|band| band.name).collect();
-    names.sort_unstable();
-    names.dedup();
-    for name in names {
-        put!(
-            page,
-            "<li><svg viewBox=\"0 0 26 12\" aria-hidden=\"true\"><rect class=\"band {name}\" width=\"26\" height=\"12\"/></svg>{name}</li>"
-        );
-    }
-    put!(page, "</ul><figcaption>{}</figcaption></figure>", escape(&plot.about));
-}
-
-/// A value for people.
-fn with_unit(name: &str, value: f64, unit: &str) -> String {
-    match unit {
-        _ if name.starts_with("delivery") => format!("{} %", svg::plain((value * 1e4).floor() / 1e2)),
-        "ms" => svg::millis((value * 10.0).round() / 10.0),
-        "B" => svg::bytes(value.round()),
-        "B/s" if value < 1e3 => format!("{value:.0} B/s"),
-        "B/s" => format!("{}/s", svg::bytes((value / 10.0).round() * 10.0)),
-        "" => svg::plain((value * 100.0).round() / 100.0),
-        unit => format!("{} {unit}", svg::plain((value * 10.0).round() / 10.0)),
-    }
-}
-
-/// The few words under a figure at the top.
-fn headline(name: &str) -> &str {
-    match name {
-        "delivery" => "of owed deliveries made",
-        "delivery_1s" => "of them within a second",
-        "latency_p50" => "latency, median",
-        "latency_p99" => "latency, 99th percentile",
-        "last_hop_mean" => "links to the last delivery",
-        "rmr" => "copies per delivery",
-        "bytes_per_node" => "sent per node",
-        "detection_max" => "to notice a crash, at most",
-        "settled" => "to come to rest",
-        other => other,
     }
 }

@@ -15,6 +15,8 @@ const TOP: f64 = 30.0;
 const BOTTOM: f64 = 46.0;
 /// About so many numbers stand at an axis.
 const TICKS: f64 = 5.0;
+/// Letters of the longest word at an axis.
+const WORD_MAX: usize = 14;
 /// The side of a drawing.
 const SIDE: f64 = 640.0;
 /// Up to this many nodes of a drawing have their number in them.
@@ -107,6 +109,26 @@ impl Axis {
         Axis { label: label.to_owned(), from: least as f64 - 0.6, to: most as f64 + 0.6, is_log: false, ticks }
     }
 
+    /// Words, each at a whole number from 0 on. Long ones are cut, and of many some are left out.
+    pub fn words(label: &str, words: &[String]) -> Self {
+        let longest = words.iter().map(|word| word.chars().count().min(WORD_MAX)).max().unwrap_or(1).max(1);
+        let room = ((WIDTH - LEFT - RIGHT) / (longest as f64 * 8.0 + 8.0)).max(1.0) as usize;
+        let step = words.len().div_ceil(room).max(1);
+        let short = |word: &String| match word.chars().count() {
+            0..=WORD_MAX => word.clone(),
+            _ => word.chars().take(WORD_MAX - 1).chain(['…']).collect(),
+        };
+        let ticks = words.iter().enumerate().step_by(step).map(|(at, word)| (at as f64, short(word))).collect();
+        Axis { label: label.to_owned(), from: -0.5, to: words.len().max(1) as f64 - 0.5, is_log: false, ticks }
+    }
+
+    /// Shares from a round one that is not above `least` to all of them.
+    pub fn share(label: &str, least: f64) -> Self {
+        let from = [0.999, 0.99, 0.9, 0.5].into_iter().find(|from| least >= *from).unwrap_or(0.0);
+        let ticks = (0..=5).map(|tick| from + (1.0 - from) * f64::from(tick) / 5.0).map(|at| (at, percent(at))).collect();
+        Axis { label: label.to_owned(), from, to: 1.0, is_log: false, ticks }
+    }
+
     /// Logarithmic, between round numbers around `least` and `most`.
     pub fn log(label: &str, least: f64, most: f64, format: fn(f64) -> String) -> Self {
         let least = if least > 0.0 && least.is_finite() { least } else { 1e-3 };
@@ -141,10 +163,14 @@ pub enum Mark {
     Line,
     /// A line with a dot at each point.
     Dots,
+    /// A dot at each point.
+    Points,
     /// A line that keeps its height until the next point.
     Steps,
     /// A bar at each point, the width of a whole number.
     Bars,
+    /// From each second point to the one after it a line upwards or downwards, with an end.
+    Spans,
 }
 
 /// One thing in a plot.
@@ -177,9 +203,9 @@ pub struct Band {
 #[derive(Clone, Debug)]
 pub struct Plot {
     /// Its identifier in the page.
-    pub id: &'static str,
+    pub id: String,
     /// What it shows.
-    pub title: &'static str,
+    pub title: String,
     /// The same for those who do not see it.
     pub about: String,
     /// The axis to the right.
@@ -210,7 +236,7 @@ impl Plot {
 
     /// The element.
     pub fn draw(&self) -> String {
-        let mut svg = open(self.id, self.title, &self.about, WIDTH, HEIGHT);
+        let mut svg = open(&self.id, &self.title, &self.about, WIDTH, HEIGHT);
         let floor = HEIGHT - BOTTOM;
         if self.is_empty() {
             put!(
@@ -234,7 +260,9 @@ impl Plot {
         }
         for (at, label) in &self.x.ticks {
             put!(svg, "<path class=\"grid\" d=\"M{:.1} {floor}v4\"/>", x(*at));
-            put!(svg, "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>", x(*at), floor + 18.0, escape(label));
+            // At the edge a word in the middle of its tick would be cut off.
+            let (place, anchor) = if x(*at) > WIDTH - RIGHT - 1.0 { (WIDTH - 2.0, "end") } else { (x(*at), "middle") };
+            put!(svg, "<text x=\"{place:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>", floor + 18.0, escape(label));
         }
         put!(svg, "<text class=\"label\" x=\"4\" y=\"16\">{}</text>", escape(&self.y.label));
         let middle = (LEFT + WIDTH - RIGHT) / 2.0;
@@ -257,6 +285,19 @@ impl Series {
                 put!(path, "M{:.1} {:.1}H{:.1}V{:.1}H{:.1}Z", x(at - 0.4), y(0.0), x(at + 0.4), y(*value), x(at - 0.4));
             }
             put!(svg, "<path class=\"bars {color}\" d=\"{path}\"><title>{name}</title></path>");
+            return;
+        }
+        if self.mark == Mark::Spans {
+            for pair in self.points.chunks_exact(2) {
+                let (across, foot, end) = (x(pair[0].0), y(pair[0].1), y(pair[1].1));
+                put!(path, "M{across:.1} {foot:.1}V{end:.1}M{:.1} {end:.1}h8", across - 4.0);
+            }
+            put!(svg, "<path class=\"spans {color}\" d=\"{path}\"><title>{name}</title></path>");
+            return;
+        }
+        if self.mark == Mark::Points {
+            let dots: String = self.points.iter().map(|(at, value)| format!("M{:.1} {:.1}h0", x(*at), y(*value))).collect();
+            put!(svg, "<path class=\"dots small {color}\" d=\"{dots}\"><title>{name}</title></path>");
             return;
         }
         let mut last = None;
@@ -414,6 +455,11 @@ mod tests {
         assert_eq!(labels(&Axis::log("", 12.0, 310.0, millis)), ["10 ms", "20 ms", "50 ms", "100 ms", "200 ms", "500 ms"]);
         assert_eq!(labels(&Axis::log("", 0.3, 40_000.0, millis)), ["1 ms", "10 ms", "100 ms", "1 s", "10 s"]);
         assert_eq!(labels(&Axis::whole("", 3, 6)), ["3", "4", "5", "6"]);
+        assert_eq!(labels(&Axis::share("", 0.993)), ["99 %", "99.2 %", "99.4 %", "99.6 %", "99.8 %", "100 %"]);
+        assert_eq!(labels(&Axis::share("", 0.2))[..2], ["0 %", "20 %"]);
+        let words: Vec<String> = ["4", "five", "a rather long word"].map(str::to_owned).to_vec();
+        assert_eq!(labels(&Axis::words("", &words)), ["4", "five", "a rather long…"]);
+        assert!(labels(&Axis::words("", &vec![words[2].clone(); 40])).len() < 5);
         assert_eq!(labels(&Axis::whole("", 0, 60)), ["0", "10", "20", "30", "40", "50", "60"]);
     }
 

@@ -1,8 +1,10 @@
 //! The report of runs whose numbers are known.
 
-use super::metrics::{DRAWN_MAX, Results, State, Worse, figure_of, further, middle_and_worst, spread};
+use super::figures::{Worse, figure_of};
+use super::metrics::{DRAWN_MAX, Results, State, further, middle_and_worst, spread};
 use super::page::Report;
-use super::{Run, csv};
+use super::sweep::Sweep;
+use super::{Combination, Run, csv};
 use crate::invariants::View;
 use crate::plan::{self, Plan, SECOND, Tuning};
 use crate::record::{Record, Totals};
@@ -140,7 +142,7 @@ fn a_page_has_every_plot_and_stands_alone() {
     ] {
         assert!(text.contains(part), "{part}");
     }
-    assert!(!text.contains("nothing of the kind happened"));
+    assert!(!text.contains("nothing of the kind happened") && !text.contains("plot-copies"), "what nobody measured is left out");
     assert_eq!(text, page(&[played(1)]), "the same seed gives the same bytes");
 }
 
@@ -262,7 +264,7 @@ fn ring(nodes: u32, down: u32) -> Results {
     let mut record = Record::new(nodes);
     (0..nodes).for_each(|node| record.take(&Seen { at: 1, node, life: 1, what: Sight::Started }));
     record.end_second(SECOND, nodes as usize, Totals::default());
-    Results::new(&six(1), &record, &Ring { nodes, down }, &vec![Moved::default(); nodes as usize])
+    Results::new(&six(1), &record, &Ring { nodes, down }, &vec![Moved::default(); nodes as usize], &[])
 }
 
 #[test]
@@ -280,4 +282,33 @@ fn the_graph_is_counted_exactly_when_small_and_sampled_when_large() {
     let down = large.picture.nodes.iter().filter(|node| large.nodes[**node as usize].state == State::Down).count();
     assert_eq!(down, 50, "the share of those that are down");
     assert!(large.picture.links.len() >= 149, "the living ones hang together");
+}
+
+#[test]
+fn combinations_stand_side_by_side() {
+    let all: Vec<_> = (1..13).map(played).collect();
+    let runs: Vec<Run<'_>> = all.iter().map(|(plan, outcome, results)| Run { outcome, results, replay: &plan.replay }).collect();
+    let set = |active: &'static str| ["loss=0%", "loss=5%"].map(|loss| vec![active.to_owned(), loss.to_owned()]);
+    let sets: Vec<Vec<String>> = ["active=4", "active=6", "active=\"5\""].into_iter().flat_map(set).collect();
+    let combinations: Vec<Combination<'_>> = sets.iter().zip(runs.chunks(2)).map(|(set, runs)| Combination { set, runs }).collect();
+    let text = Sweep { name: "<six>", command: "meshwork-sim run 'six'", version: "1.2.3", combinations: &combinations }.render();
+    assert!(!["http", "src=", "href=", "<script", "NaN", "inf\"", "<six>"].iter().any(|foreign| text.contains(foreign)));
+    let body = text.split_once("<body>").unwrap().1.strip_suffix("</body></html>\n").unwrap();
+    assert_eq!(parse(body).iter().filter(|name| *name == "tr").count(), 1 + 6);
+    for part in [
+        "&lt;six&gt;, 6 combinations",
+        "in all 12 runs",
+        "id=\"plot-active-delivery\"",
+        "id=\"plot-loss-latency_p99\"",
+        ">loss=5%</li>",
+        "class=\"spans a\"",
+    ] {
+        assert!(text.contains(part), "{part}");
+    }
+    let table = csv::sweep(&combinations);
+    assert!(table.starts_with("active,loss,seed,ok,failure,"), "{table}");
+    assert_eq!(table.lines().count(), 1 + 12);
+    assert!(table.lines().nth(9).unwrap().starts_with("\"\"\"5\"\"\",0%,9,true,,"), "{table}");
+    let delivery: Vec<f64> = all.iter().map(|(_, outcome, _)| outcome.metric("delivery").unwrap()).collect();
+    assert_eq!(column(&table, "delivery"), delivery);
 }
