@@ -404,6 +404,16 @@ pub struct RealNode {
     kept: BTreeSet<PeerId>,
 }
 
+/// What one would configure for nodes with a tuning.
+pub fn config(tuning: &Tuning) -> node::Config {
+    let mut config = node::Config { topology: if tuning.full_mesh { Kind::Mesh } else { Kind::Hyparview }, ..node::Config::default() };
+    config.hyparview.active_len_max = tuning.active as usize;
+    config.hyparview.active_len_min = config.hyparview.active_len_min.min(tuning.active as usize);
+    config.hyparview.passive_len_max = tuning.passive as usize;
+    config.broadcast.payload_retention = Duration::from_micros(tuning.retention);
+    config
+}
+
 /// The parameters of real nodes.
 #[derive(Clone, Debug)]
 pub struct RealParams {
@@ -554,12 +564,7 @@ impl Host for RealNode {
     type Scratch = Vec<Action>;
 
     fn params(tuning: &Tuning) -> Result<RealParams, String> {
-        let mut config = node::Config { topology: if tuning.full_mesh { Kind::Mesh } else { Kind::Hyparview }, ..node::Config::default() };
-        config.hyparview.active_len_max = tuning.active as usize;
-        config.hyparview.active_len_min = config.hyparview.active_len_min.min(tuning.active as usize);
-        config.hyparview.passive_len_max = tuning.passive as usize;
-        config.broadcast.payload_retention = Duration::from_micros(tuning.retention);
-        let params = config.build().map_err(|error| format!("the nodes cannot have these parameters: {error}"))?;
+        let params = config(tuning).build().map_err(|error| format!("the nodes cannot have these parameters: {error}"))?;
         Ok(RealParams { params, neighbors_max: (!tuning.full_mesh).then_some(tuning.active as usize) })
     }
 

@@ -13,7 +13,8 @@
 //!    that fails in the same way.
 //! 6. [`app`]: an application of your own on every node of a run.
 //! 7. [`scale`](mod@scale): the overlay alone, for sizes that whole nodes do not reach.
-//! 8. `command` (a feature): the command line. It is the only module here that performs input and output.
+//! 8. `real` (a feature): a plan carried out on real processes, over a wire that is the same network. It performs input and output too, to that end.
+//! 9. `command` (a feature): the command line. It and `real` are the only modules here that perform input and output.
 
 pub mod app;
 #[cfg(feature = "command")]
@@ -27,6 +28,8 @@ pub mod invariants;
 pub mod minimize;
 pub mod network;
 pub mod plan;
+#[cfg(feature = "command")]
+pub mod real;
 pub mod record;
 pub mod report;
 pub mod run;

@@ -232,6 +232,12 @@ impl Record {
             .map(|(key, _)| key as u32)
     }
 
+    /// How many deliveries are owed, and how many of those were made.
+    pub fn owed(&self) -> (u64, u64) {
+        let owed = self.messages().flat_map(|(_, message)| self.must_have(message));
+        owed.fold((0, 0), |(owed, had), (_, has)| (owed + 1, had + u64::from(has)))
+    }
+
     /// The nodes that must have a message: those that have lived since before it was sent. None must when its sender died before anybody
     /// who still lives had it.
     pub fn must_have<'a>(&'a self, message: &'a Message) -> impl Iterator<Item = (u32, bool)> + 'a {

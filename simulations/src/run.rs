@@ -153,6 +153,17 @@ pub fn run<H: Host>(plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<O
     Ok(played::<H>(plan, progress)?.outcome())
 }
 
+/// Plays a plan to its end and gives, beside the outcome, what was seen.
+///
+/// # Errors
+///
+/// Those of [`run`].
+pub fn recorded<H: Host>(plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<(Outcome, Record), String> {
+    let run = played::<H>(plan, progress)?;
+    let record = run.record.clone();
+    Ok((run.outcome(), record))
+}
+
 /// Plays a plan to its end and gives, beside the outcome, what reports show; the outcome has further metrics then, and is the same otherwise.
 ///
 /// # Errors
@@ -345,14 +356,8 @@ impl<'a, H: Host> Run<'a, H> {
         if let Some(at) = self.settled_at {
             put("settled", seconds(at.saturating_sub(self.plan.calm_at)), "s");
         }
-        let (mut owed, mut had, mut sent) = (0_u64, 0_u64, 0_u64);
-        for (_, message) in self.record.messages() {
-            sent += 1;
-            for (_, has) in self.record.must_have(message) {
-                owed += 1;
-                had += u64::from(has);
-            }
-        }
+        let (owed, had) = self.record.owed();
+        let sent = self.record.messages().count();
         if sent > 0 {
             put("messages", sent as f64, "");
             put("delivery", if owed == 0 { 1.0 } else { had as f64 / owed as f64 }, "");

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use meshwork_channels::{PeerId, limits};
 use serde::Serialize;
@@ -138,7 +138,12 @@ async fn do_line(node: &Node, output: &Output, line: &str) -> Result<(), String>
     let problem = |error: &dyn std::fmt::Display| error.to_string();
     let Some(command) = line.strip_prefix('/').filter(|rest| !rest.starts_with('/')) else {
         let text = line.strip_prefix('/').unwrap_or(line);
+        let time_us = micros_since_epoch();
         let sent = node.broadcast(text.as_bytes().to_vec()).await.map_err(|error| problem(&error))?;
+        // A person sees what was typed; a program wants to know when it left.
+        if output.json {
+            output.line(&Sent { event: "sent", sequence: sent.id.sequence, neighbors: sent.neighbors, time_us });
+        }
         if sent.neighbors == 0 {
             output.line(&Note { event: "waiting", text: "no neighbor yet: the line waits for the first one for a while".into() });
         }
@@ -329,6 +334,26 @@ impl Line for Started {
     }
 }
 
+/// The clock of this machine, in microseconds since the Unix epoch; what one program of a machine says can be compared with what another says.
+fn micros_since_epoch() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+}
+
+/// A typed line that the node broadcast.
+#[derive(Debug, Serialize)]
+struct Sent {
+    event: &'static str,
+    sequence: u64,
+    neighbors: usize,
+    time_us: u64,
+}
+
+impl Line for Sent {
+    fn text(&self) -> String {
+        format!("* sent to {} neighbors", self.neighbors)
+    }
+}
+
 /// A broadcast of another node.
 #[derive(Debug, Serialize)]
 struct Message {
@@ -337,6 +362,8 @@ struct Message {
     channel: String,
     sequence: u64,
     hops: u16,
+    /// When it was handed to this program, in microseconds since the Unix epoch.
+    time_us: u64,
     #[serde(flatten)]
     value: Value,
 }
@@ -349,6 +376,7 @@ impl Message {
             channel: delivery.id.channel.to_string(),
             sequence: delivery.id.sequence,
             hops: delivery.hops,
+            time_us: micros_since_epoch(),
             value: Value::of(&delivery.payload),
         }
     }
@@ -494,12 +522,13 @@ mod tests {
             channel: "events".into(),
             sequence: 1,
             hops: 1,
+            time_us: 7,
             value: Value::of(b"\x1b]0;title\x07 hi"),
         };
         assert_eq!(message.text(), "abcdefghij> \\u{1b}]0;title\\u{7} hi");
         assert!(
             json_line(&message)
-                .starts_with(r#"{"event":"message","from":"abcdefghijklmnop","channel":"events","sequence":1,"hops":1,"value":"#)
+                .starts_with(r#"{"event":"message","from":"abcdefghijklmnop","channel":"events","sequence":1,"hops":1,"time_us":7,"value":"#)
         );
     }
 

@@ -1,12 +1,13 @@
 //! The command line: `meshwork-sim`.
 //!
-//! The only module of this package that performs input and output: it reads the clock and the processor time for the progress bar and the
+//! Beside `real`, the only module of this package that performs input and output: it reads the clock and the processor time for the progress bar and the
 //! report, writes to the terminal and to files, and runs the seeds of a swarm on threads. Nothing of that reaches a run.
 
 mod comparison;
 mod cpu;
 mod large;
 mod progress;
+mod real;
 mod report;
 mod results;
 mod saved;
@@ -49,7 +50,8 @@ const SHOWN_MAX: usize = 5;
     name = "meshwork-sim",
     version,
     after_help = "Exit codes: 0 all is well, 1 usage, 2 an expectation failed or the run showed nothing, 3 something broke that must always \
-                  hold, 4 something did not come to hold in the end, 5 a node panicked, 6 two runs of one seed differ."
+                  hold, 4 something did not come to hold in the end, 5 a node panicked, 6 two runs of one seed differ, 77 `real` was skipped because \
+                  this machine does not permit it, 130 interrupted."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -88,6 +90,8 @@ enum Command {
         #[arg(long, value_name = "BUG", value_parser = plant)]
         plant: Option<Plant>,
     },
+    /// Carry a scenario out on real processes, up to 50, and compare them with simulated nodes
+    Real(real::RealArgs),
     /// Run many small clusters with random parameters and random faults, one for each seed
     Swarm {
         /// The seeds: one number, or a first and an end that is not run, such as `0..500`
@@ -245,6 +249,7 @@ pub fn main<H: Host>() -> ExitCode {
             true => large::run(&size, &output, &files, threads, plant),
             false => results::run::<H>(&scenario, &size, &output, &files, threads, plant),
         },
+        Command::Real(args) => real::run::<H>(&args),
         Command::Swarm { seeds, threads, failures_max, plant, output } => {
             run_swarm::<H>(seeds, threads.max(1), failures_max.max(1), plant, &output)
         }

@@ -48,10 +48,14 @@ impl Bar {
 
     pub(super) fn show(&mut self, progress: Progress) {
         let rate = progress.events as f64 / self.started.elapsed().as_secs_f64().max(1e-6);
-        let message = || {
+        self.tell(progress.now, || {
             let seconds = progress.now / 1_000_000;
             format!("{seconds} s of virtual time, {} nodes alive, {} events, {:.2} M/s", progress.alive, progress.events, rate / 1e6)
-        };
+        });
+    }
+
+    /// Shows words of one's own, at a moment in microseconds.
+    pub(super) fn tell(&mut self, now: u64, message: impl Fn() -> String) {
         if self.lines {
             if self.last_line.elapsed() >= LINE_EVERY {
                 self.last_line = Instant::now();
@@ -59,7 +63,7 @@ impl Bar {
             }
         } else if !self.bar.is_hidden() {
             self.bar.set_message(message());
-            self.bar.set_position(progress.now / 1_000);
+            self.bar.set_position(now / 1_000);
         }
     }
 
