@@ -11,7 +11,7 @@ use clap::{Args, Parser};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::machine::Machine;
+use super::machine::{Machine, line_trip};
 use super::{Outcome, Output, Progress, What, row, seconds};
 use crate::cli::Failure;
 use crate::cli::text::{Align, Table};
@@ -143,13 +143,14 @@ pub(super) async fn run(args: &ResultsArgs, progress: &Progress) -> Result<Outco
         }
     };
     let machine = Machine::look();
-    let mut page = head(&machine, args.output.workers);
     let (mut rows, mut rounds, mut curves, mut bars) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut parts = String::new();
+    let mut line_trips = vec![line_trip()];
     for (index, part) in PARTS.iter().enumerate() {
         let (command, what) = part.what(args)?;
         let progress = progress.of(format!("bench {} ({} of {})", part.arguments[0], index + 1, PARTS.len()));
         let outcome = Box::pin(super::measure(Arc::new(what), progress)).await?;
+        line_trips.push(line_trip());
         let Some(outcome) = outcome else { continue };
         let _ = write!(
             parts,
@@ -169,6 +170,7 @@ pub(super) async fn run(args: &ResultsArgs, progress: &Progress) -> Result<Outco
     };
     let measured = Measured { channels, latency, hol, latest, classes, memory, compared: &compared };
     let gates = gates(&measured);
+    let mut page = head(&machine, args.output.workers, &line_trips);
     page += "| | promised | measured | held |\n|---|---|---|---|\n";
     for gate in &gates {
         let _ = writeln!(page, "| {} | {} | {} | {} |", gate.id, gate.promise, gate.measured, gate.verdict("**no**"));
@@ -201,7 +203,8 @@ pub(super) async fn run(args: &ResultsArgs, progress: &Progress) -> Result<Outco
     })
 }
 
-fn head(machine: &Machine, workers: u8) -> String {
+fn head(machine: &Machine, workers: u8, line_trips: &[Option<Duration>]) -> String {
+    let trips: Vec<String> = line_trips.iter().map(|trip| trip.map_or("–".to_owned(), |trip| trip.as_nanos().to_string())).collect();
     format!(
         "# Measured\n\n\
          Written by `cargo meshwork bench results`; every figure is a median over rounds in which the subjects took turns, in one process with {} worker threads that runs both \
@@ -209,7 +212,8 @@ fn head(machine: &Machine, workers: u8) -> String {
          `meshwork` is a node on a thread of its own, as by default; `meshwork-shared` one on the runtime of the program, as the baselines are; `meshwork-twice` one that sends each urgent message on both connections; `meshwork-links` two endpoints without \
          nodes on top, whose links are used one after the other. `quinn` is raw quinn with its \
          defaults, `quinn-threads` the same with each endpoint on a thread of its own, `quinn-same` with our settings and messages coalesced by hand, `quinn-priority` with a stream priority for what is urgent, `quinn-one-stream` everything on one stream.\n\n\
-         Machine: {}, {} cores, Linux {}, {} GiB; load before the run {:.2}. Meshwork {}, quinn {}, rustls {}.\n\n\
+         Machine: {}, {} cores, Linux {}, {} GiB; load before the run {:.2}. Meshwork {}, quinn {}, rustls {}. Before, between and after the parts a cache line took {} ns from one core to \
+         another and back: where that is long, whatever goes from thread to thread costs more.\n\n\
          ## What is promised\n\n",
         workers,
         machine.cpu,
@@ -220,6 +224,7 @@ fn head(machine: &Machine, workers: u8) -> String {
         machine.version,
         machine.quinn,
         machine.rustls,
+        trips.join(", "),
     )
 }
 
