@@ -210,6 +210,7 @@ fn head(machine: &Machine, workers: u8) -> String {
          nodes on top, whose links are used one after the other. `quinn` is raw quinn with its \
          defaults, `quinn-threads` the same with each endpoint on a thread of its own, `quinn-same` with our settings and messages coalesced by hand, `quinn-priority` with a stream priority for what is urgent, `quinn-one-stream` everything on one stream.\n\n\
          Machine: {}, {} cores, Linux {}, {} GiB; load before the run {:.2}. Meshwork {}, quinn {}, rustls {}.\n\n\
+         How near simulated nodes are to real processes is in [calibration.md](calibration.md).\n\n\
          ## What is promised\n\n",
         workers,
         machine.cpu,
