@@ -96,7 +96,7 @@ fn processes_deliver_what_simulated_nodes_do_and_leave_nothing_behind() {
         at = "3s"
         nodes = [3]
         back = "2s"
-        moved = "100%"
+        moved = true
         [[fault]]
         kind = "pause"
         at = "4s"
@@ -142,7 +142,9 @@ fn a_run_that_is_ended_leaves_nothing_behind() {
     // As soon as the first node has its folder, everything else is there.
     let home = || {
         let entries = std::fs::read_dir(std::env::temp_dir()).unwrap().filter_map(Result::ok).map(|entry| entry.path());
-        entries.into_iter().find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("meshwork-{pid}-"))))
+        entries
+            .into_iter()
+            .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("meshwork-{pid}-"))))
     };
     let mut child = child;
     while !home().is_some_and(|home| home.join("seed-1/node-0").is_dir()) {

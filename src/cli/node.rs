@@ -527,8 +527,9 @@ mod tests {
         };
         assert_eq!(message.text(), "abcdefghij> \\u{1b}]0;title\\u{7} hi");
         assert!(
-            json_line(&message)
-                .starts_with(r#"{"event":"message","from":"abcdefghijklmnop","channel":"events","sequence":1,"hops":1,"time_us":7,"value":"#)
+            json_line(&message).starts_with(
+                r#"{"event":"message","from":"abcdefghijklmnop","channel":"events","sequence":1,"hops":1,"time_us":7,"value":"#
+            )
         );
     }
 

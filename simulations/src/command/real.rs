@@ -346,6 +346,9 @@ mod tests {
     #[test]
     fn a_command_that_is_not_there_is_told_with_how_to_build_it() {
         let Err(Usage(missing)) = binary(Some(Path::new("/nowhere/meshwork"))) else { panic!("there is one") };
-        assert!(missing.contains("/nowhere/meshwork") && missing.contains("cargo build --release --features cli --bin meshwork"), "{missing}");
+        assert!(
+            missing.contains("/nowhere/meshwork") && missing.contains("cargo build --release --features cli --bin meshwork"),
+            "{missing}"
+        );
     }
 }

@@ -28,7 +28,9 @@ pub enum Infeasible {
 impl fmt::Display for Infeasible {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Infeasible::Nodes(nodes) => write!(f, "{nodes} nodes are too many for processes of one machine: at most {NODES_MAX}, see --nodes"),
+            Infeasible::Nodes(nodes) => {
+                write!(f, "{nodes} nodes are too many for processes of one machine: at most {NODES_MAX}, see --nodes")
+            }
             Infeasible::Entry { name, instead } => write!(f, "`{name}` cannot be done to processes; {instead}"),
             Infeasible::Classes => {
                 f.write_str("the wire translates no addresses: leave out `cone`, `symmetric` and `blocked`, or use `run` for them")
@@ -70,7 +72,9 @@ pub fn check(plan: &Plan) -> Result<(), Infeasible> {
             | Happening::Write { .. } => continue,
             Happening::Strike { .. } => "nobody sees the overlay of processes from outside; name the nodes with `crash`",
             Happening::Slow { .. } => "a process cannot be told to take its time; use `pause`, or `weather` with `late`",
-            Happening::Break { .. } => "connections are encrypted, so the wire cannot end one; use `partition` for longer than the idle timeout",
+            Happening::Break { .. } => {
+                "connections are encrypted, so the wire cannot end one; use `partition` for longer than the idle timeout"
+            }
             Happening::Clock { .. } => "all processes have the clock of this machine; use `run` for it",
             Happening::Attack { .. } => "the command `meshwork` has no hostile mode; use `run` for it",
             Happening::Send { .. } | Happening::Remove { .. } | Happening::Tell { .. } => {
