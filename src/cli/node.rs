@@ -40,6 +40,7 @@ TEXT            send a line to every other node (begin with // to send one that 
 /members        the members of the cluster
 /neighbors      the neighbors in the overlay
 /set KEY VALUE  write a key of the replicated state
+/remove KEY     remove a key
 /get KEY        read a key
 /keys [PREFIX]  the keys that begin with a prefix, with their values
 /quit           leave the cluster";
@@ -164,6 +165,11 @@ async fn do_line(node: &Node, output: &Output, line: &str) -> Result<(), String>
             let (key, value) = rest.split_once(char::is_whitespace).ok_or("write /set KEY VALUE")?;
             node.state().set(key, value.trim_start().as_bytes().to_vec()).await.map_err(|error| problem(&error))?;
         }
+        "remove" if !rest.is_empty() => {
+            // A key that is not there, or not any more, is as it should be.
+            node.state().remove(rest).await.map_err(|error| problem(&error))?;
+        }
+        "remove" => return Err("write /remove KEY".into()),
         "get" if !rest.is_empty() => match node.state().get(rest).await.map_err(|error| problem(&error))? {
             Some(value) => output.line(&Shown { event: "value", view: Entry { key: rest.to_owned(), value: Value::of(&value) } }),
             None => return Err(format!("no value under `{rest}`")),
@@ -527,15 +533,16 @@ mod tests {
         };
         assert_eq!(message.text(), "abcdefghij> \\u{1b}]0;title\\u{7} hi");
         assert!(
-            json_line(&message)
-                .starts_with(r#"{"event":"message","from":"abcdefghijklmnop","channel":"events","sequence":1,"hops":1,"time_us":7,"value":"#)
+            json_line(&message).starts_with(
+                r#"{"event":"message","from":"abcdefghijklmnop","channel":"events","sequence":1,"hops":1,"time_us":7,"value":"#
+            )
         );
     }
 
     #[test]
     fn help_is_one_note_of_several_lines() {
         let note = Note { event: "help", text: HELP.into() };
-        assert_eq!(note.text().lines().count(), 7);
+        assert_eq!(note.text().lines().count(), 8);
         assert!(note.text().lines().all(|line| line.starts_with("* ")));
     }
 }

@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::real::compare::{Figures, Side, distance};
 use crate::real::wire::Carried;
 use crate::real::{RealError, feasible};
-use crate::run::Class;
+use crate::run::{Class, Failure};
 
 mod table;
 
@@ -57,6 +57,8 @@ pub(super) struct RealArgs {
 struct Pair {
     seed: u64,
     simulated: Side,
+    /// Why the simulated run failed, if it did.
+    failure: Option<Failure>,
     real: Side,
     carried: Carried,
 }
@@ -96,7 +98,10 @@ impl Comparison {
     fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
         for pair in &self.pairs {
-            let Pair { seed, simulated, real, .. } = pair;
+            let Pair { seed, simulated, real, failure, .. } = pair;
+            if let Some(Failure { class, what, detail, .. }) = failure {
+                failures.push(format!("FAIL {} {what}: seed {seed}, simulated: {detail}", class.name()));
+            }
             if !pair.is_same() {
                 let of = |side: &Side| format!("{} broadcasts, {:.6} of {} deliveries", side.messages, side.delivery, side.owed);
                 failures.push(format!("FAIL expectation delivery: seed {seed}: simulated {}; real {}", of(simulated), of(real)));
@@ -191,6 +196,7 @@ use linux::{inside, outside};
 #[cfg(target_os = "linux")]
 mod linux {
     use std::io::Read;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::path::Path;
     use std::process::{Command, ExitStatus, Stdio};
     use std::sync::Arc;
@@ -199,6 +205,7 @@ mod linux {
 
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+    use super::super::PANIC;
     use super::super::progress::Bar;
     use super::{INTERRUPTED, Pair, RealArgs};
     use crate::host::Host;
@@ -277,7 +284,11 @@ mod linux {
                 orphaned.store(true, Ordering::Relaxed);
             })
             .map_err(failed("start a thread"))?;
-        let done = carry_out::<H>(args, names.clone(), nodes, plans, binary, stop);
+        let done = catch_unwind(AssertUnwindSafe(|| carry_out::<H>(args, names.clone(), nodes, plans, binary, stop)));
+        let done = done.unwrap_or_else(|_| {
+            let said = PANIC.with(|kept| kept.borrow_mut().take());
+            Err(RealError::Failed(format!("a node or the command panicked: {}", said.unwrap_or_else(|| "no message".to_owned()))))
+        });
         if matches!(done, Err(RealError::Interrupted)) {
             // The first process may not be there to do it.
             clean(&names);
@@ -297,7 +308,7 @@ mod linux {
         let mut pairs = Vec::new();
         for plan in plans {
             let seed = plan.setup.seed;
-            let (_, record) = run::recorded::<H>(plan, &mut |_| {}).map_err(RealError::Failed)?;
+            let (outcome, record) = run::recorded::<H>(plan, &mut |_| {}).map_err(RealError::Failed)?;
             let mut bar = Bar::named(args.output.quiet, plan.calm_at + plan.quiet_min, format!("{} seed {seed}", plan.scenario));
             let carrying = machine.carry_out(plan, &mut |progress| {
                 bar.tell(progress.now, || {
@@ -307,7 +318,8 @@ mod linux {
             });
             bar.finish();
             let carrying = carrying?;
-            pairs.push(Pair { seed, simulated: Side::of(&record), real: carrying.side, carried: carrying.carried });
+            let (simulated, failure) = (Side::of(&record), outcome.failure);
+            pairs.push(Pair { seed, simulated, failure, real: carrying.side, carried: carrying.carried });
         }
         Ok(pairs)
     }
@@ -321,7 +333,7 @@ mod tests {
     fn a_seed_fails_when_less_is_delivered_or_the_latencies_are_too_far_apart() {
         let side = |delivery, latencies: &[u64]| Side { messages: 2, owed: 4, delivery, latencies: latencies.to_vec(), last_hop: 1.0 };
         let failures = |simulated, real, ks_max| {
-            let pairs = vec![Pair { seed: 3, simulated, real, carried: Carried::default() }];
+            let pairs = vec![Pair { seed: 3, simulated, failure: None, real, carried: Carried::default() }];
             Comparison { command: String::new(), plan: String::new(), ks_max, pairs }.failures()
         };
         assert!(failures(side(1.0, &[1, 2]), side(1.0, &[1, 3]), Some(0.5)).is_empty());
@@ -334,6 +346,9 @@ mod tests {
     #[test]
     fn a_command_that_is_not_there_is_told_with_how_to_build_it() {
         let Err(Usage(missing)) = binary(Some(Path::new("/nowhere/meshwork"))) else { panic!("there is one") };
-        assert!(missing.contains("/nowhere/meshwork") && missing.contains("cargo build --release --features cli --bin meshwork"), "{missing}");
+        assert!(
+            missing.contains("/nowhere/meshwork") && missing.contains("cargo build --release --features cli --bin meshwork"),
+            "{missing}"
+        );
     }
 }

@@ -247,13 +247,15 @@ impl<'a> Run<'a> {
                 let line = format!("/set {} {}", key_name(key), text(write, self.plan.setup.value_bytes));
                 self.type_line(node, &line)?;
             }
+            Happening::Remove { node, key } => {
+                self.type_line(node, &format!("/remove {}", key_name(key)))?;
+            }
             Happening::Strike { .. }
             | Happening::Slow { .. }
             | Happening::Break { .. }
             | Happening::Clock { .. }
             | Happening::Attack { .. }
             | Happening::Send { .. }
-            | Happening::Remove { .. }
             | Happening::Tell { .. } => unreachable!("refused before anything started"),
         }
         Ok(())

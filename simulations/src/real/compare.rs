@@ -56,7 +56,9 @@ impl Side {
     /// Adds another run.
     pub fn add(&mut self, other: &Side) {
         let (messages, owed) = (self.messages + other.messages, self.owed + other.owed);
-        let mean = |one: f64, by: f64, two: f64, other_by: f64| if by + other_by == 0.0 { 0.0 } else { (one * by + two * other_by) / (by + other_by) };
+        let mean = |one: f64, by: f64, two: f64, other_by: f64| {
+            if by + other_by == 0.0 { 0.0 } else { (one * by + two * other_by) / (by + other_by) }
+        };
         self.last_hop = mean(self.last_hop, self.messages as f64, other.last_hop, other.messages as f64);
         self.delivery = mean(self.delivery, self.owed as f64, other.delivery, other.owed as f64);
         (self.messages, self.owed) = (messages, owed);

@@ -1,7 +1,5 @@
 //! The devices, and the loop that moves packets between them and the wire.
 
-#![expect(clippy::disallowed_methods, reason = "packets come and go in real time")]
-
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,8 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-use super::{RealError, failed};
 use super::wire::Wire;
+use super::{RealError, failed};
 
 /// Bytes of the largest packet.
 const PACKET_BYTES_MAX: usize = 65_535;

@@ -35,13 +35,23 @@ pub(super) struct Said {
 pub(super) enum Line {
     Started,
     /// It broadcast the oldest of the lines that were typed and of which it has not said so yet.
-    Sent { time_us: u64 },
+    Sent {
+        time_us: u64,
+    },
     /// It received a broadcast.
-    Message { time_us: u64, hops: u16, value: Option<String> },
+    Message {
+        time_us: u64,
+        hops: u16,
+        value: Option<String>,
+    },
     /// Something that was typed was refused.
-    Error { text: String },
+    Error {
+        text: String,
+    },
     /// It has lost something that it should have printed.
-    Lost { text: String },
+    Lost {
+        text: String,
+    },
     #[serde(other)]
     Other,
 }
