@@ -160,7 +160,7 @@ pub fn run<H: Host>(plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<O
 /// Those of [`run`]; the results are as they were then.
 pub fn observe<H: Host>(plan: &Plan, results: &mut Results, progress: &mut dyn FnMut(Progress)) -> Result<Outcome, String> {
     let run = played::<H>(plan, progress)?;
-    *results = Results::new(plan, &run.record, &run.world, run.world.moved());
+    *results = Results::new(plan, &run.record, &run.world, run.world.moved(), run.world.carried());
     let mut outcome = run.outcome();
     outcome.metrics.extend(metrics::further(results));
     Ok(outcome)

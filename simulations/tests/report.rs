@@ -47,7 +47,33 @@ fn a_run_writes_a_page_and_tables_that_agree() {
     let page = read("run.html");
     assert!(page.contains("meshwork-sim run crash --nodes 6 --seed 1..4 --set messages=20"));
     assert!(page.contains("Redundancy over time") && page.contains("class=\"band crash\"") && page.contains("(worst)"));
+    assert!(page.contains("id=\"plot-copies\"") && !page.contains("id=\"regions\""));
     assert!(!page.contains("http") && !page.contains("<script"));
+    assert!(!folder.join("tables/deep/regions.csv").exists());
+    assert!(sum(&messages, "payloads_received") < sum(&series, "payloads_received"), "writes are broadcast too, and are no messages");
+}
+
+#[test]
+fn a_network_with_places_has_a_table_of_them() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("places");
+    std::fs::create_dir_all(&folder).unwrap();
+    let arguments = ["run", "broadcast", "--nodes", "30", "--set", "network=regions", "--set", "messages=20", "--quiet"];
+    let done = sim(&folder, &[&arguments[..], &["--csv", ".", "--report", "run.html"]].concat());
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let (regions, messages, series) = (read("regions.csv"), read("messages.csv"), read("series.csv"));
+    assert_eq!(sum(&regions, "deliveries"), sum(&messages, "deliveries"));
+    // Each payload that a node received is counted for its message: as many as the nodes say altogether.
+    assert_eq!(sum(&messages, "payloads_received"), sum(&series, "payloads_received"));
+    assert!(
+        regions.lines().skip(1).all(|line| {
+            let [measured, model] = [4, 6].map(|place| line.split(',').nth(place).unwrap().parse::<f64>().unwrap());
+            measured >= model
+        }),
+        "{regions}"
+    );
+    let page = std::fs::read_to_string(folder.join("run.html")).unwrap();
+    assert!(page.contains("id=\"regions\"") && page.contains("europe") && page.contains("<span>way "));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::report::{Combination, Run, csv};
 /// Where to write what.
 #[derive(Args, Debug)]
 pub(super) struct Files {
-    /// Write tables to a folder, which is made when it is not there: series.csv, messages.csv and nodes.csv; of a sweep, sweep.csv
+    /// Write tables to a folder, which is made when it is not there: series.csv, messages.csv, nodes.csv and, where the network has regions, regions.csv; of a sweep, sweep.csv
     #[arg(long, value_name = "DIR")]
     csv: Option<PathBuf>,
     /// Write a page with plots, which stands alone
@@ -121,6 +121,9 @@ fn write_files(files: &Files, played: &[(Finished, Results)], plan: &str, comman
         write_file(&folder.join("series.csv"), &csv::series(&runs))?;
         write_file(&folder.join("messages.csv"), &csv::messages(&runs))?;
         write_file(&folder.join("nodes.csv"), &csv::nodes(&runs))?;
+        if let Some(table) = csv::regions(&runs) {
+            write_file(&folder.join("regions.csv"), &table)?;
+        }
     }
     if let Some(path) = &files.report {
         let page = Report { plan, command, version: env!("CARGO_PKG_VERSION"), runs: &runs };

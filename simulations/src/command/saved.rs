@@ -12,7 +12,7 @@ use super::comparison::{Comparison, Limit};
 use super::source::read;
 use super::{Output, Size, Usage, report};
 use crate::report::compare::Value;
-use crate::report::metrics::FIGURES;
+use crate::report::figures::FIGURES;
 use crate::run::Failure;
 use crate::scale;
 use crate::scenarios::Scenario;

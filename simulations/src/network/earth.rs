@@ -80,6 +80,12 @@ pub const CITIES: [(&str, i32, i32, u64); 66] = [
     ("Auckland", -3_685, 17_476, 2),
 ];
 
+/// Parts of the earth, in the order in which their cities stand in [`CITIES`].
+pub const PARTS: [&str; 9] =
+    ["north america", "latin america", "europe", "africa", "west asia", "south asia", "south-east asia", "east asia", "oceania"];
+/// The first city after each part.
+const PART_ENDS: [usize; 9] = [11, 20, 36, 43, 46, 51, 56, 63, 66];
+
 const LEN: usize = CITIES.len();
 /// Running sums of the people.
 const PEOPLE: [u64; LEN] = {
@@ -129,6 +135,11 @@ impl Earth {
 /// The city for a draw, by people.
 pub fn city(draw: u64) -> usize {
     weighted(&PEOPLE, draw)
+}
+
+/// In which of the [`PARTS`] a city lies.
+pub fn part(city: usize) -> usize {
+    PART_ENDS.partition_point(|end| *end <= city)
 }
 
 /// How much longer than the great circle a way is, in thousandths.
@@ -200,6 +211,29 @@ mod tests {
         ] {
             let [from, to] = [a, b].map(|name| unit_vector(CITIES[named(name)].1, CITIES[named(name)].2));
             assert!(great_circle(&from, &to).abs_diff(meters) <= 1, "{a} to {b}: {}", great_circle(&from, &to));
+        }
+    }
+
+    #[test]
+    fn cities_lie_in_their_parts() {
+        for (city, part_of) in [
+            ("New York", "north america"),
+            ("Montreal", "north america"),
+            ("Mexico City", "latin america"),
+            ("Recife", "latin america"),
+            ("London", "europe"),
+            ("Istanbul", "europe"),
+            ("Cairo", "africa"),
+            ("Casablanca", "africa"),
+            ("Tehran", "west asia"),
+            ("Dhaka", "south asia"),
+            ("Bangkok", "south-east asia"),
+            ("Ho Chi Minh City", "south-east asia"),
+            ("Hong Kong", "east asia"),
+            ("Taipei", "east asia"),
+            ("Auckland", "oceania"),
+        ] {
+            assert_eq!(PARTS[part(named(city))], part_of, "{city}");
         }
     }
 

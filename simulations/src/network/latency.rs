@@ -110,6 +110,26 @@ impl Latency {
     }
 }
 
+impl Latency {
+    /// The parts of the world, where nodes live in such.
+    pub(super) fn regions(&self) -> &'static [&'static str] {
+        match self {
+            Latency::Earth { .. } => &earth::PARTS,
+            Latency::Regions => &regions::REGIONS,
+            _ => &[],
+        }
+    }
+
+    /// In which of them a node lives; 0 where there are none.
+    pub(super) fn region(&self, seed: u64, node: u32) -> usize {
+        match self {
+            Latency::Earth { .. } => earth::part(earth::city(place(seed, node))),
+            Latency::Regions => regions::region(place(seed, node)),
+            _ => 0,
+        }
+    }
+}
+
 /// The draw that says where a node is.
 fn place(seed: u64, node: u32) -> u64 {
     hash(&[seed, PLACE, u64::from(node)])

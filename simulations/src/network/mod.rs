@@ -157,6 +157,16 @@ impl Network {
         self.latency.of(self.seed, a, b)
     }
 
+    /// The regions in which nodes live; none for networks without places.
+    pub fn regions(&self) -> &'static [&'static str] {
+        self.latency.regions()
+    }
+
+    /// In which of the regions a node lives; 0 where there are none.
+    pub fn region(&self, node: u32) -> usize {
+        self.latency.region(self.seed, node)
+    }
+
     fn once(&self, purpose: u64, from: u32, to: u32, sequence: u64, now: u64) -> u64 {
         let jitter = match self.link.jitter {
             0 => 0,

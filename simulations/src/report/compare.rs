@@ -1,6 +1,6 @@
 //! Two variants over the same seeds: what differs beyond chance, and which way.
 
-use super::metrics::{Worse, worse_of};
+use super::figures::{Worse, worse_of};
 use crate::run::Outcome;
 
 /// A metric of one run, from wherever the run comes.

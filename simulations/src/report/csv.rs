@@ -27,26 +27,27 @@ pub fn series(runs: &[Run<'_>]) -> String {
 /// One line for each message of each run. Latencies are empty for a message that arrived nowhere.
 pub fn messages(runs: &[Run<'_>]) -> String {
     let mut text = "seed,message,sender_node,sent_at_s,expected_nodes,delivered_nodes,delivered_nodes_within_1s,deliveries,latency_p50_ms,\
-                    latency_p99_ms,latency_max_ms,last_hop_links\n"
+                    latency_p99_ms,latency_max_ms,last_hop_links,payloads_received,rmr\n"
         .to_owned();
     for run in runs {
         for row in &run.results.messages {
-            let latency = match row.latency {
-                Some(latency) => latency.map(|micros| format!("{:.3}", micros as f64 / 1e3)).join(","),
-                None => ",,".to_owned(),
-            };
+            let millis = |micros: u64| format!("{:.3}", micros as f64 / 1e3);
+            let [p50, p99] = row.latency.map_or([const { String::new() }; 2], |latency| latency.map(millis));
             let _ = writeln!(
                 text,
-                "{},{},{},{:.6},{},{},{},{},{latency},{}",
+                "{},{},{},{:.6},{},{},{},{},{p50},{p99},{},{},{},{}",
                 run.outcome.seed,
                 row.message,
                 row.sender,
                 seconds(row.sent_at),
                 row.expected,
                 row.delivered,
-                row.in_time,
+                row.in_time.map_or(String::new(), |count| count.to_string()),
                 row.deliveries,
-                row.last_hop
+                row.latency_max.map_or(String::new(), millis),
+                row.last_hop,
+                row.payloads,
+                row.redundancy().map_or(String::new(), |redundancy| format!("{redundancy:.6}"))
             );
         }
     }
@@ -58,11 +59,27 @@ pub fn nodes(runs: &[Run<'_>]) -> String {
     let mut text = "seed,node,state,degree_neighbors,sent_bytes,received_bytes,deliveries\n".to_owned();
     for run in runs {
         for (node, row) in run.results.nodes.iter().enumerate() {
-            let Moved { sent, received } = row.moved;
-            let _ = writeln!(text, "{},{node},{},{},{sent},{received},{}", run.outcome.seed, row.state.name(), row.degree, row.deliveries);
+            let moved = row.moved.map_or(",".to_owned(), |Moved { sent, received }| format!("{sent},{received}"));
+            let _ = writeln!(text, "{},{node},{},{},{moved},{}", run.outcome.seed, row.state.name(), row.degree, row.deliveries);
         }
     }
     text
+}
+
+/// One line for each two regions of each run between which something was delivered; none when the network of none of them has regions.
+pub fn regions(runs: &[Run<'_>]) -> Option<String> {
+    let mut text = "seed,from_region,to_region,deliveries,latency_p50_ms,latency_p99_ms,model_one_way_ms\n".to_owned();
+    let mut is_any = false;
+    for run in runs {
+        let Some(regions) = &run.results.regions else { continue };
+        is_any = true;
+        for (from, to, cell) in regions.filled() {
+            let [p50, p99, model] = [cell.p50, cell.p99, cell.model].map(|micros| micros as f64 / 1e3);
+            let (from, to) = (regions.names[from], regions.names[to]);
+            let _ = writeln!(text, "{},{from},{to},{},{p50:.3},{p99:.3},{model:.3}", run.outcome.seed, cell.deliveries);
+        }
+    }
+    is_any.then_some(text)
 }
 
 /// A value as it stands in a table: with quotes around it where it holds what parts values or lines.

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use super::figures::{Worse, figure_of};
+use super::regions::Regions;
 use crate::graph::{living, neighbors};
 use crate::invariants::View;
 use crate::plan::{Plan, SECOND};
@@ -33,14 +35,26 @@ pub struct MessageRow {
     pub expected: u32,
     /// Of those, the ones that have it.
     pub delivered: u32,
-    /// Of those, the ones that had it within a second.
-    pub in_time: u32,
+    /// Of those, the ones that had it within a second; none when that is not known.
+    pub in_time: Option<u32>,
     /// All deliveries, those in lives that ended or began later included.
     pub deliveries: u32,
-    /// The median, the 99th percentile and the maximum from sending to arrival, in microseconds; none when it arrived nowhere.
-    pub latency: Option<[u64; 3]>,
+    /// Payloads of it that nodes received, the needed ones included; 0 when nobody counts them.
+    pub payloads: u32,
+    /// The median and the 99th percentile from sending to arrival, in microseconds; none when it arrived nowhere or they are not known.
+    pub latency: Option<[u64; 2]>,
+    /// The slowest arrival; none when it arrived nowhere.
+    pub latency_max: Option<u64>,
     /// The most links that an arrival crossed.
     pub last_hop: u16,
+}
+
+impl MessageRow {
+    /// Payloads received beyond the first, per delivery: its relative message redundancy. None when nobody counts them.
+    pub fn redundancy(&self) -> Option<f64> {
+        let is_known = self.payloads > 0 && self.deliveries > 0;
+        is_known.then(|| f64::from(self.payloads.saturating_sub(self.deliveries)) / f64::from(self.deliveries))
+    }
 }
 
 /// How a node ended.
@@ -72,8 +86,8 @@ pub struct NodeRow {
     pub state: State,
     /// Its neighbors at the end.
     pub degree: u32,
-    /// What it moved.
-    pub moved: Moved,
+    /// What it moved; none when that is not known.
+    pub moved: Option<Moved>,
     /// Messages of others that it delivered.
     pub deliveries: u32,
 }
@@ -121,11 +135,13 @@ pub struct Results {
     pub unreachable: u64,
     /// The overlay at the end.
     pub picture: Picture,
+    /// How long deliveries took from region to region, where the network has regions.
+    pub regions: Option<Regions>,
 }
 
 impl Results {
-    /// Of a run that is over.
-    pub fn new(plan: &Plan, record: &Record, view: &dyn View, moved: &[Moved]) -> Self {
+    /// Of a run that is over. What each node moved and how many payloads of each broadcast were received is in `moved` and `carried`.
+    pub fn new(plan: &Plan, record: &Record, view: &dyn View, moved: &[Moved], carried: &[u32]) -> Self {
         let alive = living(view);
         let neighbors = neighbors(view);
         let nodes: Vec<NodeRow> = (0..view.nodes())
@@ -136,16 +152,17 @@ impl Results {
                     (false, _) => State::Down,
                 },
                 degree: neighbors[node as usize].len() as u32,
-                moved: moved.get(node as usize).copied().unwrap_or_default(),
+                moved: Some(moved.get(node as usize).copied().unwrap_or_default()),
                 deliveries: record.deliveries(node),
             })
             .collect();
         let mut results = Results {
             seconds: record.seconds().to_vec(),
-            messages: messages(record, view.nodes()),
+            messages: messages(record, view.nodes(), carried),
+            regions: Regions::new(plan, record),
             faults: faults(plan, view.now()),
             latencies: steps(&record.latencies()),
-            picture: picture(&nodes, &neighbors, alive.first().copied()),
+            picture: picture(&nodes, &|node| neighbors[node as usize].clone(), alive.first().copied()),
             nodes,
             ..Results::default()
         };
@@ -186,22 +203,22 @@ impl Results {
     }
 
     /// What each node that ever lived gives for a question, in order.
-    pub fn of_nodes(&self, ask: impl Fn(&NodeRow) -> u64) -> Vec<u64> {
-        let mut values: Vec<u64> = self.nodes.iter().filter(|node| node.state != State::Unborn).map(ask).collect();
+    pub fn of_nodes(&self, ask: impl Fn(&NodeRow) -> Option<u64>) -> Vec<u64> {
+        let mut values: Vec<u64> = self.nodes.iter().filter(|node| node.state != State::Unborn).filter_map(ask).collect();
         values.sort_unstable();
         values
     }
 
     /// The last hop of each message that arrived anywhere, in order.
     pub fn last_hops(&self) -> Vec<u64> {
-        let arrived = self.messages.iter().filter(|message| message.latency.is_some());
+        let arrived = self.messages.iter().filter(|message| message.latency_max.is_some());
         let mut hops: Vec<u64> = arrived.map(|message| u64::from(message.last_hop)).collect();
         hops.sort_unstable();
         hops
     }
 }
 
-fn messages(record: &Record, nodes: u32) -> Vec<MessageRow> {
+fn messages(record: &Record, nodes: u32, carried: &[u32]) -> Vec<MessageRow> {
     let mut by_node = vec![u32::MAX; nodes as usize];
     let row = |(number, message): (u32, &Message)| {
         by_node.fill(u32::MAX);
@@ -223,9 +240,11 @@ fn messages(record: &Record, nodes: u32) -> Vec<MessageRow> {
             sent_at: message.sent_at,
             expected,
             delivered,
-            in_time,
+            in_time: Some(in_time),
             deliveries: message.deliveries,
-            latency: (!latencies.is_empty()).then(|| [50, 99, 100].map(|share| percentile(&latencies, share))),
+            payloads: carried.get(number as usize).copied().unwrap_or(0),
+            latency: (!latencies.is_empty()).then(|| [50, 99].map(|share| percentile(&latencies, share))),
+            latency_max: latencies.last().copied(),
             last_hop: message.hops_max,
         }
     };
@@ -259,7 +278,7 @@ fn steps(sorted: &[u64]) -> Vec<u64> {
 
 /// All nodes when they are few. Otherwise some: the living ones that are nearest to the first of them, so that the drawing has links, and of
 /// the others their share, at equal distances.
-fn picture(nodes: &[NodeRow], neighbors: &[Vec<u32>], first: Option<u32>) -> Picture {
+pub(crate) fn picture(nodes: &[NodeRow], neighbors: &dyn Fn(u32) -> Vec<u32>, first: Option<u32>) -> Picture {
     let born: Vec<u32> = (0..nodes.len() as u32).filter(|node| nodes[*node as usize].state != State::Unborn).collect();
     let mut drawn = born.clone();
     if born.len() > DRAWN_MAX {
@@ -271,10 +290,10 @@ fn picture(nodes: &[NodeRow], neighbors: &[Vec<u32>], first: Option<u32>) -> Pic
         let most = (DRAWN_MAX - down_len).min(alive.len());
         let mut next = 0;
         while next < drawn.len() && drawn.len() < most {
-            for peer in &neighbors[drawn[next] as usize] {
-                if drawn.len() < most && !taken[*peer as usize] && nodes[*peer as usize].state == State::Alive {
-                    taken[*peer as usize] = true;
-                    drawn.push(*peer);
+            for peer in neighbors(drawn[next]) {
+                if drawn.len() < most && !taken[peer as usize] && nodes[peer as usize].state == State::Alive {
+                    taken[peer as usize] = true;
+                    drawn.push(peer);
                 }
             }
             next += 1;
@@ -284,8 +303,8 @@ fn picture(nodes: &[NodeRow], neighbors: &[Vec<u32>], first: Option<u32>) -> Pic
     }
     let mut links = Vec::new();
     for (index, node) in drawn.iter().enumerate() {
-        for peer in &neighbors[*node as usize] {
-            if let Ok(other) = drawn.binary_search(peer) {
+        for peer in neighbors(*node) {
+            if let Ok(other) = drawn.binary_search(&peer) {
                 links.push((index.min(other) as u32, index.max(other) as u32));
             }
         }
@@ -304,7 +323,7 @@ pub fn further(results: &Results) -> Vec<Metric> {
         let (mut expected, mut in_time) = (0_u64, 0_u64);
         for message in &results.messages {
             expected += u64::from(message.expected);
-            in_time += u64::from(message.in_time);
+            in_time += u64::from(message.in_time.unwrap_or(0));
         }
         put("delivery_1s", if expected == 0 { 1.0 } else { in_time as f64 / expected as f64 }, "");
         put("last_hop_mean", mean(&results.last_hops()), "");
@@ -327,112 +346,13 @@ pub fn further(results: &Results) -> Vec<Metric> {
         put("path_max", (results.paths.len() - 1) as f64, "");
     }
     put("unreachable", results.unreachable as f64, "");
-    let (sent, received) = (results.of_nodes(|node| node.moved.sent), results.of_nodes(|node| node.moved.received));
+    let of_nodes = |ask: fn(Moved) -> u64| results.of_nodes(|node| node.moved.map(ask));
+    let (sent, received) = (of_nodes(|moved| moved.sent), of_nodes(|moved| moved.received));
     put("node_sent_p50", percentile(&sent, 50) as f64, "B");
     put("node_sent_max", percentile(&sent, 100) as f64, "B");
     put("node_received_p50", percentile(&received, 50) as f64, "B");
     put("node_received_max", percentile(&received, 100) as f64, "B");
     metrics
-}
-
-/// Which of two values is the worse one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Worse {
-    /// The smaller.
-    Less,
-    /// The larger.
-    More,
-    /// Neither: it says what was done, not how well.
-    Neither,
-}
-
-/// What is known of a metric.
-#[derive(Clone, Copy, Debug)]
-pub struct Figure {
-    /// Its name.
-    pub name: &'static str,
-    /// What it is.
-    pub about: &'static str,
-    /// Which value is worse.
-    pub worse: Worse,
-}
-
-const fn figure(name: &'static str, worse: Worse, about: &'static str) -> Figure {
-    Figure { name, about, worse }
-}
-
-/// All figures.
-pub const FIGURES: &[Figure] = &[
-    figure("formed", Worse::More, "until the overlay was one piece and everybody knew everybody"),
-    figure("settled", Worse::More, "from the start of the quiet phase until everything had come to rest"),
-    figure("messages", Worse::Neither, "broadcasts sent"),
-    figure("delivery", Worse::Less, "share of the deliveries owed to surviving nodes that were made"),
-    figure("delivery_1s", Worse::Less, "the same, within a second of sending"),
-    figure("latency_p50", Worse::More, "from sending to delivery, median"),
-    figure("latency_p99", Worse::More, "from sending to delivery, 99th percentile"),
-    figure("latency_max", Worse::More, "from sending to delivery, slowest"),
-    figure("hops_max", Worse::More, "most links that a delivery crossed"),
-    figure("last_hop_mean", Worse::More, "links that the farthest delivery of a message crossed, mean over messages"),
-    figure("rmr", Worse::More, "copies received beyond the first, per delivery (relative message redundancy)"),
-    figure("bytes_per_delivery", Worse::More, "bytes sent for whatever reason, per delivery"),
-    figure("grafts", Worse::More, "payloads asked for after an announcement"),
-    figure("prunes", Worse::More, "tree links cut after a copy"),
-    figure("detection_p50", Worse::More, "from a crash until another node held the crashed one for dead, median"),
-    figure("detection_p99", Worse::More, "the same, 99th percentile"),
-    figure("detection_max", Worse::More, "the same, slowest"),
-    figure("living_held_for_dead", Worse::More, "times that a living node was held for dead"),
-    figure("suspicions", Worse::More, "times that a node was suspected"),
-    figure("writes", Worse::Neither, "writes of replicated keys"),
-    figure("keys", Worse::Neither, "replicated keys at the end"),
-    figure("crash", Worse::Neither, "crashes"),
-    figure("restart", Worse::Neither, "restarts"),
-    figure("leave", Worse::Neither, "goodbyes"),
-    figure("pause", Worse::Neither, "pauses"),
-    figure("break", Worse::Neither, "breaks of all connections of a node"),
-    figure("partition", Worse::Neither, "partitions"),
-    figure("one_way", Worse::Neither, "partitions in one direction"),
-    figure("bridge", Worse::Neither, "partitions with nodes on both sides"),
-    figure("strike", Worse::Neither, "crashes of those who matter most"),
-    figure("slow", Worse::Neither, "times that a node became slow"),
-    figure("clog", Worse::Neither, "times that nodes were clogged"),
-    figure("weather", Worse::Neither, "times that links became worse"),
-    figure("clock", Worse::Neither, "clocks that were set"),
-    figure("attack", Worse::Neither, "nodes that turned hostile"),
-    figure("tell", Worse::Neither, "inputs that applications were told"),
-    figure("datagram_loss", Worse::Neither, "share of the datagrams that were lost until the quiet phase, for whatever reason"),
-    figure("datagram_latency", Worse::Neither, "from sending a datagram to its arrival until the quiet phase, mean"),
-    figure("datagram_latency_model", Worse::Neither, "the same by the model of the links alone, without queues, pauses and weather"),
-    figure("line_up_max", Worse::Neither, "the most that a node's line carried to the network in a second"),
-    figure("line_down_max", Worse::Neither, "the most that a node's line carried from the network in a second"),
-    figure("losses", Worse::Neither, "packets lost by the network"),
-    figure("frames", Worse::More, "frames sent on streams"),
-    figure("frames_lost", Worse::More, "frames on connections that were gone"),
-    figure("datagrams", Worse::More, "datagrams sent"),
-    figure("dials", Worse::More, "dials"),
-    figure("dials_failed", Worse::More, "dials that failed"),
-    figure("bytes_per_node", Worse::More, "bytes that a node sent, mean over nodes and time"),
-    figure("degree_min", Worse::Less, "fewest neighbors of a living node at the end"),
-    figure("degree_mean", Worse::Neither, "neighbors of a living node at the end, mean"),
-    figure("degree_max", Worse::More, "most neighbors of a living node at the end"),
-    figure("path_mean", Worse::More, "links on the shortest path between two living nodes at the end, mean"),
-    figure("path_max", Worse::More, "the same, longest"),
-    figure("unreachable", Worse::More, "pairs of living nodes without a path at the end"),
-    figure("node_sent_p50", Worse::More, "bytes that one node sent over the whole run, median"),
-    figure("node_sent_max", Worse::More, "the same, most"),
-    figure("node_received_p50", Worse::More, "bytes that reached one node over the whole run, median"),
-    figure("node_received_max", Worse::More, "the same, most"),
-];
-
-/// What is known of a metric; of an unknown one nothing but its name.
-pub fn figure_of(name: &'static str) -> Figure {
-    FIGURES.iter().copied().find(|figure| figure.name == name).unwrap_or(figure(name, Worse::Neither, ""))
-}
-
-/// What a metric is, in words with a capital letter.
-pub(super) fn about(name: &str) -> String {
-    let about = FIGURES.iter().find(|figure| figure.name == name).map_or(name, |figure| figure.about);
-    let mut letters = about.chars();
-    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// One metric over several seeds.
@@ -466,11 +386,6 @@ pub fn spread(outcomes: &[&Outcome]) -> Vec<Spread> {
         });
     }
     spreads
-}
-
-/// Which way a metric is worse.
-pub(super) fn worse_of(name: &str) -> Worse {
-    FIGURES.iter().find(|figure| figure.name == name).map_or(Worse::Neither, |figure| figure.worse)
 }
 
 fn is_worse(worse: Worse, one: f64, other: f64) -> bool {

@@ -10,9 +10,11 @@ macro_rules! put {
 
 pub mod compare;
 pub mod csv;
+pub mod figures;
 pub mod metrics;
 pub mod page;
 mod parts;
+pub mod regions;
 mod style;
 pub mod svg;
 pub mod sweep;

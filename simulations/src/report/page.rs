@@ -3,11 +3,15 @@
 use std::fmt::Write;
 
 use super::Run;
-use super::metrics::{self, Picture, Results, State, figure_of};
+use super::figures::figure_of;
+use super::metrics::{self, Picture, Results, State};
 use super::parts::{self, SEEDS_MAX};
 use super::svg::{self, Axis, Band, Dot, Mark, Plot, Series, escape};
 use crate::plan::SECOND;
 use crate::run::Outcome;
+
+/// So many messages are drawn one by one.
+const COPIES_MAX: usize = 1_500;
 
 /// The figures at the top.
 const KEY_FIGURES: &[&str] =
@@ -79,6 +83,7 @@ impl Report<'_> {
             parts::figure(&mut page, &plot);
         }
         page.push_str("</div>");
+        self.by_region(&mut page);
         self.overlay(&mut page);
         page.push_str("<h2>All figures</h2>");
         self.figures(&mut page);
@@ -158,16 +163,20 @@ impl Report<'_> {
     }
 
     fn plots(&self) -> Vec<Plot> {
-        vec![
+        let plots = vec![
             self.delivery(),
             self.latency(),
             self.last_hop(),
             self.redundancy(),
+            self.copies(),
             self.degree(),
             self.paths(),
             self.node_bytes(),
             self.traffic(),
-        ]
+        ];
+        // What was not measured is left out, but not of a run that broke before there was anything.
+        let is_any = plots.iter().any(|plot| !plot.is_empty());
+        plots.into_iter().filter(|plot| !is_any || !plot.is_empty()).collect()
     }
 
     fn delivery(&self) -> Plot {
@@ -179,14 +188,16 @@ impl Report<'_> {
                 let sum = &mut by_second[(message.sent_at / SECOND) as usize];
                 sum.0 += u64::from(message.expected);
                 sum.1 += u64::from(message.delivered);
-                sum.2 += u64::from(message.in_time);
+                sum.2 += u64::from(message.in_time.unwrap_or(0));
             }
             let owed = || by_second.iter().enumerate().filter(|(_, sum)| sum.0 > 0);
             let points = |part: fn(&(u64, u64, u64)) -> u64| {
                 owed().map(|(second, sum)| (second as f64 + 0.5, part(sum) as f64 / sum.0 as f64)).collect::<Vec<_>>()
             };
             series.push(line(format!("in the end{suffix}"), 'c', *is_worst, Mark::Line, points(|sum| sum.1)));
-            series.push(line(format!("within a second{suffix}"), 'a', *is_worst, Mark::Dots, points(|sum| sum.2)));
+            if run.results.messages.iter().any(|message| message.in_time.is_some()) {
+                series.push(line(format!("within a second{suffix}"), 'a', *is_worst, Mark::Dots, points(|sum| sum.2)));
+            }
         }
         Plot {
             id: "plot-delivery".to_owned(),
@@ -292,6 +303,43 @@ impl Report<'_> {
         }
     }
 
+    /// What the field calls relative message redundancy (Leitão, Pereira and Rodrigues, SRDS 2007), of each message by itself.
+    fn copies(&self) -> Plot {
+        let shown = self.shown("rmr");
+        let mut series = Vec::new();
+        for Shown { run, suffix, is_worst } in &shown {
+            let known = run.results.messages.iter().filter_map(|message| Some((message.sent_at as f64 / 1e6, message.redundancy()?)));
+            let all: Vec<(f64, f64)> = known.collect();
+            let mean = all.iter().map(|(_, redundancy)| redundancy).sum::<f64>() / all.len() as f64;
+            let ends = all.first().into_iter().chain(all.last()).map(|(at, _)| (*at, mean)).collect();
+            let every = all.len().div_ceil(COPIES_MAX).max(1);
+            let color = if *is_worst { 'b' } else { 'a' };
+            series.push(line(format!("messages{suffix}"), color, *is_worst, Mark::Points, all.into_iter().step_by(every).collect()));
+            series.push(line(format!("their mean{suffix}"), color, *is_worst, Mark::Line, ends));
+        }
+        let most = series.iter().flat_map(|series| &series.points).map(|(_, value)| *value).fold(0.0, f64::max);
+        Plot {
+            id: "plot-copies".to_owned(),
+            title: "Redundancy of each message".to_owned(),
+            about: "Payloads of a message that nodes received beyond the first, per delivery of it, by when it was sent (relative message \
+                    redundancy)."
+                .to_owned(),
+            x: time_axis(&shown),
+            y: Axis::linear("copies per delivery", most, svg::plain),
+            bands: bands(&shown),
+            series,
+        }
+    }
+
+    fn by_region(&self, page: &mut String) {
+        let Some(Shown { run, suffix, .. }) = self.shown("latency_p99").into_iter().next() else { return };
+        let Some(regions) = &run.results.regions else { return };
+        put!(page, "<h2>From region to region{}</h2>", escape(&suffix));
+        page.push_str("<p>Bold: the median from sending to delivery. Below it the 99th percentile; and the way, which is what the network takes in one direction");
+        page.push_str(" between the same nodes, in the median. A broadcast reaches most nodes over others.</p>");
+        regions.table(page);
+    }
+
     fn degree(&self) -> Plot {
         let shown = self.shown("degree_min");
         let counts = |results: &Results| {
@@ -326,8 +374,8 @@ impl Report<'_> {
         let shown = self.shown("node_sent_max");
         let mut series = Vec::new();
         for Shown { run, suffix, is_worst } in &shown {
-            let sent = run.results.of_nodes(|node| node.moved.sent);
-            let received = run.results.of_nodes(|node| node.moved.received);
+            let sent = run.results.of_nodes(|node| Some(node.moved?.sent));
+            let received = run.results.of_nodes(|node| Some(node.moved?.received));
             for (name, color, values) in [("sent", 'a', sent), ("received", 'b', received)] {
                 let len = values.len() as f64;
                 let mut points: Vec<(f64, f64)> = vec![];

@@ -59,6 +59,7 @@ pub(super) fn figure(page: &mut String, plot: &Plot) {
         page.push_str("<li><svg viewBox=\"0 0 26 12\" aria-hidden=\"true\">");
         match series.mark {
             Mark::Bars => put!(page, "<path class=\"bars {color}\" d=\"M4 1H22V11H4Z\"/>"),
+            Mark::Points => put!(page, "<path class=\"dots small {color}\" d=\"M6 6h0M13 6h0M20 6h0\"/>"),
             _ => put!(page, "<path class=\"curve {color}{dashed}\" d=\"M0 6H26\"/>"),
         }
         put!(page, "</svg>{}</li>", escape(&series.name));

@@ -163,6 +163,8 @@ pub enum Mark {
     Line,
     /// A line with a dot at each point.
     Dots,
+    /// A dot at each point.
+    Points,
     /// A line that keeps its height until the next point.
     Steps,
     /// A bar at each point, the width of a whole number.
@@ -258,7 +260,9 @@ impl Plot {
         }
         for (at, label) in &self.x.ticks {
             put!(svg, "<path class=\"grid\" d=\"M{:.1} {floor}v4\"/>", x(*at));
-            put!(svg, "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>", x(*at), floor + 18.0, escape(label));
+            // At the edge a word in the middle of its tick would be cut off.
+            let (place, anchor) = if x(*at) > WIDTH - RIGHT - 1.0 { (WIDTH - 2.0, "end") } else { (x(*at), "middle") };
+            put!(svg, "<text x=\"{place:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>", floor + 18.0, escape(label));
         }
         put!(svg, "<text class=\"label\" x=\"4\" y=\"16\">{}</text>", escape(&self.y.label));
         let middle = (LEFT + WIDTH - RIGHT) / 2.0;
@@ -289,6 +293,11 @@ impl Series {
                 put!(path, "M{across:.1} {foot:.1}V{end:.1}M{:.1} {end:.1}h8", across - 4.0);
             }
             put!(svg, "<path class=\"spans {color}\" d=\"{path}\"><title>{name}</title></path>");
+            return;
+        }
+        if self.mark == Mark::Points {
+            let dots: String = self.points.iter().map(|(at, value)| format!("M{:.1} {:.1}h0", x(*at), y(*value))).collect();
+            put!(svg, "<path class=\"dots small {color}\" d=\"{dots}\"><title>{name}</title></path>");
             return;
         }
         let mut last = None;

@@ -196,7 +196,7 @@ impl Sweep<'_> {
             title: title(name).to_owned(),
             about: format!(
                 "{}. Dots are means over the seeds, and a stroke goes from each to its worst seed.",
-                super::metrics::about(name)
+                super::figures::about(name)
             ),
             x: Axis::words(key, &self.values(key)),
             y,

@@ -1,6 +1,7 @@
 //! The report of runs whose numbers are known.
 
-use super::metrics::{DRAWN_MAX, Results, State, Worse, figure_of, further, middle_and_worst, spread};
+use super::figures::{Worse, figure_of};
+use super::metrics::{DRAWN_MAX, Results, State, further, middle_and_worst, spread};
 use super::page::Report;
 use super::sweep::Sweep;
 use super::{Combination, Run, csv};
@@ -141,7 +142,7 @@ fn a_page_has_every_plot_and_stands_alone() {
     ] {
         assert!(text.contains(part), "{part}");
     }
-    assert!(!text.contains("nothing of the kind happened"));
+    assert!(!text.contains("nothing of the kind happened") && !text.contains("plot-copies"), "what nobody measured is left out");
     assert_eq!(text, page(&[played(1)]), "the same seed gives the same bytes");
 }
 
@@ -263,7 +264,7 @@ fn ring(nodes: u32, down: u32) -> Results {
     let mut record = Record::new(nodes);
     (0..nodes).for_each(|node| record.take(&Seen { at: 1, node, life: 1, what: Sight::Started }));
     record.end_second(SECOND, nodes as usize, Totals::default());
-    Results::new(&six(1), &record, &Ring { nodes, down }, &vec![Moved::default(); nodes as usize])
+    Results::new(&six(1), &record, &Ring { nodes, down }, &vec![Moved::default(); nodes as usize], &[])
 }
 
 #[test]

@@ -14,6 +14,7 @@
 //!
 //! All memory of a connection lies with its two nodes, and each has its own number for it, so no number depends on what other nodes do.
 
+mod carried;
 mod connections;
 mod entries;
 mod faults;
@@ -315,6 +316,8 @@ pub struct World<H: Host> {
     slots: Vec<Slot<H>>,
     peers: Vec<PeerId>,
     payloads: Vec<Option<Bytes>>,
+    /// By broadcast: payloads of it that nodes received.
+    carried: Vec<u32>,
     seen: Vec<Seen>,
     digest: Digest,
     events: u64,
@@ -407,6 +410,7 @@ impl<H: Host> World<H> {
             network: Network::shaped(setup.seed, setup.nodes, setup.link, setup.shape),
             peers: (0..setup.nodes).map(|index| host::peer_id(setup.seed, index)).collect(),
             payloads: vec![None; schedule.messages()],
+            carried: vec![0; schedule.messages()],
             moved: vec![Moved::default(); setup.nodes as usize],
             setup,
             params,
@@ -592,7 +596,7 @@ impl<H: Host> World<H> {
                 Some(end) if end.stage == Stage::Open => {
                     self.moved[to as usize].received += bytes.len() as u64;
                     self.note(at, to, from, 8 | u64::from(channel.0) << 8, hash_bytes(&bytes));
-                    self.feed(to, Input::Frame { connection, channel, bytes });
+                    self.feed_frame(to, connection, channel, bytes);
                 }
                 _ => self.traffic.frames_lost += 1,
             },

@@ -1,0 +1,119 @@
+//! What is known of each metric: what it is, and which way it is worse.
+
+/// Which of two values is the worse one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worse {
+    /// The smaller.
+    Less,
+    /// The larger.
+    More,
+    /// Neither: it says what was done, not how well.
+    Neither,
+}
+
+/// What is known of a metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Figure {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub about: &'static str,
+    /// Which value is worse.
+    pub worse: Worse,
+}
+
+const fn figure(name: &'static str, worse: Worse, about: &'static str) -> Figure {
+    Figure { name, about, worse }
+}
+
+/// All figures.
+pub const FIGURES: &[Figure] = &[
+    figure("formed", Worse::More, "until the overlay was one piece and everybody knew everybody"),
+    figure("settled", Worse::More, "from the start of the quiet phase until everything had come to rest"),
+    figure("messages", Worse::Neither, "broadcasts sent"),
+    figure("delivery", Worse::Less, "share of the deliveries owed to surviving nodes that were made"),
+    figure("delivery_1s", Worse::Less, "the same, within a second of sending"),
+    figure("latency_p50", Worse::More, "from sending to delivery, median"),
+    figure("latency_p99", Worse::More, "from sending to delivery, 99th percentile"),
+    figure("latency_max", Worse::More, "from sending to delivery, slowest"),
+    figure("hops_max", Worse::More, "most links that a delivery crossed"),
+    figure("last_hop_mean", Worse::More, "links that the farthest delivery of a message crossed, mean over messages"),
+    figure("rmr", Worse::More, "copies received beyond the first, per delivery (relative message redundancy)"),
+    figure("bytes_per_delivery", Worse::More, "bytes sent for whatever reason, per delivery"),
+    figure("grafts", Worse::More, "payloads asked for after an announcement"),
+    figure("prunes", Worse::More, "tree links cut after a copy"),
+    figure("detection_p50", Worse::More, "from a crash until another node held the crashed one for dead, median"),
+    figure("detection_p99", Worse::More, "the same, 99th percentile"),
+    figure("detection_max", Worse::More, "the same, slowest"),
+    figure("living_held_for_dead", Worse::More, "times that a living node was held for dead"),
+    figure("suspicions", Worse::More, "times that a node was suspected"),
+    figure("writes", Worse::Neither, "writes of replicated keys"),
+    figure("keys", Worse::Neither, "replicated keys at the end"),
+    figure("crash", Worse::Neither, "crashes"),
+    figure("restart", Worse::Neither, "restarts"),
+    figure("leave", Worse::Neither, "goodbyes"),
+    figure("pause", Worse::Neither, "pauses"),
+    figure("break", Worse::Neither, "breaks of all connections of a node"),
+    figure("partition", Worse::Neither, "partitions"),
+    figure("one_way", Worse::Neither, "partitions in one direction; of the overlay alone: links that stand on one side at the end"),
+    figure("bridge", Worse::Neither, "partitions with nodes on both sides"),
+    figure("strike", Worse::Neither, "crashes of those who matter most"),
+    figure("slow", Worse::Neither, "times that a node became slow"),
+    figure("clog", Worse::Neither, "times that nodes were clogged"),
+    figure("weather", Worse::Neither, "times that links became worse"),
+    figure("clock", Worse::Neither, "clocks that were set"),
+    figure("attack", Worse::Neither, "nodes that turned hostile"),
+    figure("tell", Worse::Neither, "inputs that applications were told"),
+    figure("datagram_loss", Worse::Neither, "share of the datagrams that were lost until the quiet phase, for whatever reason"),
+    figure("datagram_latency", Worse::Neither, "from sending a datagram to its arrival until the quiet phase, mean"),
+    figure("datagram_latency_model", Worse::Neither, "the same by the model of the links alone, without queues, pauses and weather"),
+    figure("line_up_max", Worse::Neither, "the most that a node's line carried to the network in a second"),
+    figure("line_down_max", Worse::Neither, "the most that a node's line carried from the network in a second"),
+    figure("losses", Worse::Neither, "packets lost by the network"),
+    figure("frames", Worse::More, "frames sent on streams"),
+    figure("frames_lost", Worse::More, "frames on connections that were gone"),
+    figure("datagrams", Worse::More, "datagrams sent"),
+    figure("dials", Worse::More, "dials"),
+    figure("dials_failed", Worse::More, "dials that failed"),
+    figure("bytes_per_node", Worse::More, "bytes that a node sent, mean over nodes and time"),
+    figure("degree_min", Worse::Less, "fewest neighbors of a living node at the end"),
+    figure("degree_mean", Worse::Neither, "neighbors of a living node at the end, mean"),
+    figure("degree_max", Worse::More, "most neighbors of a living node at the end"),
+    figure("path_mean", Worse::More, "links on the shortest path between two living nodes at the end, mean"),
+    figure("path_max", Worse::More, "the same, longest"),
+    figure("unreachable", Worse::More, "pairs of living nodes without a path at the end"),
+    figure("node_sent_p50", Worse::More, "bytes that one node sent over the whole run, median"),
+    figure("node_sent_max", Worse::More, "the same, most"),
+    figure("node_received_p50", Worse::More, "bytes that reached one node over the whole run, median"),
+    figure("node_received_max", Worse::More, "the same, most"),
+    figure("last_hop_max", Worse::More, "links that the farthest delivery of all crossed"),
+    figure("latency_mean", Worse::More, "from sending to delivery, mean"),
+    figure("last_latency_mean", Worse::More, "from sending to the last delivery of a message, mean over messages"),
+    figure("components", Worse::More, "pieces of the overlay at the end"),
+    figure("largest", Worse::Less, "nodes of the largest of them"),
+    figure("clustering", Worse::Neither, "share of pairs of neighbors that are neighbors of each other, mean over nodes"),
+    figure("clustering_sampled", Worse::Neither, "the same, mean over some nodes"),
+    figure("deadlines", Worse::More, "deadlines that nodes handled"),
+    figure("view_messages", Worse::More, "messages of the partial views"),
+    figure("payloads", Worse::More, "payloads received, the needed ones included"),
+    figure("announcements", Worse::More, "messages that announce payloads"),
+    figure("memory", Worse::More, "the most memory that the process took"),
+    figure("memory_per_node", Worse::More, "the same by the number of nodes"),
+];
+
+/// What is known of a metric; of an unknown one nothing but its name.
+pub fn figure_of(name: &'static str) -> Figure {
+    FIGURES.iter().copied().find(|figure| figure.name == name).unwrap_or(figure(name, Worse::Neither, ""))
+}
+
+/// What a metric is, in words with a capital letter.
+pub(super) fn about(name: &str) -> String {
+    let about = FIGURES.iter().find(|figure| figure.name == name).map_or(name, |figure| figure.about);
+    let mut letters = about.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// Which way a metric is worse.
+pub fn worse_of(name: &str) -> Worse {
+    FIGURES.iter().find(|figure| figure.name == name).map_or(Worse::Neither, |figure| figure.worse)
+}
