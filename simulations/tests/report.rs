@@ -245,3 +245,30 @@ fn what_cannot_be_compared_is_refused_with_a_reason() {
     let run = sim(&folder, &["run", "one.json"]);
     assert!(run.status.code() == Some(1) && String::from_utf8_lossy(&run.stderr).contains("holds results, not a plan"));
 }
+
+#[test]
+fn the_overlay_alone_has_a_page_too() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("scale");
+    std::fs::create_dir_all(&folder).unwrap();
+    let run = |threads: &str, page: &str| {
+        let common = ["run", "scale", "--nodes", "300", "--set", "messages=20", "--quiet", "--json", "-", "--csv", "."];
+        let done = sim(&folder, &[&common[..], &["--threads", threads, "--report", page]].concat());
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let json: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        (json, std::fs::read_to_string(folder.join(page)).unwrap())
+    };
+    let (json, page) = run("1", "one.html");
+    for id in ["delivery", "latency", "hops", "redundancy", "copies", "degree", "paths", "overlay"] {
+        assert!(page.contains(&format!("id=\"plot-{id}\"")), "{id}");
+    }
+    assert!(!page.contains("plot-bytes") && !page.contains("within a second") && !page.contains("http"), "nothing is encoded");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let (series, messages, nodes) = (read("series.csv"), read("messages.csv"), read("nodes.csv"));
+    assert_eq!((messages.lines().count(), nodes.lines().count()), (1 + 20, 1 + 300));
+    let payloads = json["metrics"]["payloads"].as_f64().unwrap();
+    assert_eq!((sum(&series, "payloads_received"), sum(&messages, "payloads_received")), (payloads, payloads));
+    assert_eq!((sum(&series, "deliveries"), sum(&messages, "deliveries")), (20.0 * 299.0, 20.0 * 299.0));
+    let degrees = sum(&nodes, "degree_neighbors") / 300.0;
+    assert!((degrees - json["metrics"]["degree_mean"].as_f64().unwrap()).abs() < 1e-9);
+    assert_eq!(run("2", "two.html").1, page.replace("--threads 1", "--threads 2"), "whatever the number of threads");
+}

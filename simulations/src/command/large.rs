@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::results::Files;
+use super::results::{Files, write_files};
 use super::{Finished, Output, Size, Usage, compare, cpu, give, panicked, progress, report, say, verdict, weigh};
 use crate::host::Plant;
+use crate::report::metrics::Results;
 use crate::scale::plan::{ABOUT, DEFAULTS, NODES, NODES_MAX, NODES_MIN, Plan};
 use crate::scale::shard::Shard;
 use crate::scale::{self, NAME};
@@ -77,15 +78,17 @@ pub(super) fn show(size: &Size, schedule: bool) -> Result<u8, Usage> {
 }
 
 pub(super) fn run(size: &Size, output: &Output, files: &Files, threads: u32, plant: Option<Plant>) -> Result<u8, Usage> {
-    if files.is_any() {
-        return Err(Usage(format!(
-            "--csv and --report are for scenarios of whole nodes, not for `{NAME}`; its figures are in the table and in --json"
-        )));
-    }
+    files.prepare()?;
     if plant.is_some() {
         return Err(Usage(format!("--plant is for scenarios of whole nodes, not for `{NAME}`")));
     }
-    let mut finished = play(&fitting(size, threads)?, output);
+    let plan = fitting(size, threads)?;
+    let mut results = files.is_any().then(Results::default);
+    let mut finished = play(&plan, results.as_mut(), output);
+    if let Some(results) = results {
+        // The number of threads changes nothing that is shown.
+        write_files(files, &[(finished.clone(), results)], &plan.describe(), &plan.replay)?;
+    }
     weigh(&mut finished);
     give(output, &report::table(&finished), &report::json(&finished))?;
     Ok(verdict(&finished))
@@ -93,18 +96,18 @@ pub(super) fn run(size: &Size, output: &Output, files: &Files, threads: u32, pla
 
 /// Once on one thread and once on two.
 pub(super) fn check(size: &Size, output: &Output) -> Result<u8, Usage> {
-    let runs = [1, 2].map(|threads| fitting(size, threads).map(|plan| play(&plan, output)));
+    let runs = [1, 2].map(|threads| fitting(size, threads).map(|plan| play(&plan, None, output)));
     compare(runs.into_iter().collect::<Result<_, _>>()?, output)
 }
 
 /// Plays a plan; a panic becomes a failure.
-fn play(plan: &Plan, output: &Output) -> Finished {
+fn play(plan: &Plan, results: Option<&mut Results>, output: &Output) -> Finished {
     let mut bar = progress::Bar::named(output.quiet, plan.setup.ends_at(), format!("{NAME} seed {}", plan.setup.seed));
     let meter = cpu::Meter::start();
     let helped = AtomicU64::new(0);
     let (mut now, mut events) = (0, 0);
     let result = catch_unwind(AssertUnwindSafe(|| {
-        scale::run(plan, &mut |shards, work| on_threads(shards, work, &helped), &mut |progress| {
+        scale::observe(plan, results, &mut |shards, work| on_threads(shards, work, &helped), &mut |progress| {
             (now, events) = (progress.now, progress.events);
             bar.show(progress);
         })

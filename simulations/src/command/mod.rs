@@ -330,6 +330,7 @@ fn show(name: &str, size: &Size, schedule: bool) -> Result<u8, Usage> {
 }
 
 /// What one run gave, with what it cost.
+#[derive(Clone)]
 struct Finished {
     outcome: Outcome,
     cpu_s: f64,

@@ -28,6 +28,11 @@ impl Files {
     pub(super) fn is_any(&self) -> bool {
         self.csv.is_some() || self.report.is_some()
     }
+
+    /// Makes the folder, before anything runs: an hour later is a bad time to hear of it.
+    pub(super) fn prepare(&self) -> Result<(), Usage> {
+        self.csv.as_deref().map_or(Ok(()), make_folder)
+    }
 }
 
 /// Runs a scenario for each seed, and for each combination of swept settings, and reports.
@@ -41,10 +46,7 @@ pub(super) fn run<H: Host>(
 ) -> Result<u8, Usage> {
     let source = Source::find(name)?;
     let (seeds, combinations) = (source.seeds(size), source.variants(size));
-    // Before anything runs: an hour later is a bad time to hear of it.
-    if let Some(folder) = &files.csv {
-        make_folder(folder)?;
-    }
+    files.prepare()?;
     let mut plans = Vec::new();
     for variant in &combinations {
         for seed in seeds.clone() {
@@ -115,7 +117,8 @@ fn runs(played: &[(Finished, Results)]) -> Vec<Run<'_>> {
     played.iter().map(|(finished, results)| Run { outcome: &finished.outcome, results, replay: &finished.replay }).collect()
 }
 
-fn write_files(files: &Files, played: &[(Finished, Results)], plan: &str, command: &str) -> Result<(), Usage> {
+/// Writes what was asked for of the runs of one combination.
+pub(super) fn write_files(files: &Files, played: &[(Finished, Results)], plan: &str, command: &str) -> Result<(), Usage> {
     let runs = runs(played);
     if let Some(folder) = &files.csv {
         write_file(&folder.join("series.csv"), &csv::series(&runs))?;

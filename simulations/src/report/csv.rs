@@ -13,11 +13,14 @@ fn seconds(micros: u64) -> f64 {
 pub fn series(runs: &[Run<'_>]) -> String {
     let mut text = "seed,from_s,alive_nodes,sent_messages,deliveries,sent_bytes,payloads_received,copies_received\n".to_owned();
     for run in runs {
+        // Where nothing is encoded there are no bytes to count.
+        let counts_bytes = run.results.nodes.iter().any(|node| node.moved.is_some());
         for (second, row) in run.results.seconds.iter().enumerate() {
+            let bytes = if counts_bytes { row.moved.bytes.to_string() } else { String::new() };
             let _ = writeln!(
                 text,
-                "{},{second},{},{},{},{},{},{}",
-                run.outcome.seed, row.alive, row.sent, row.delivered, row.moved.bytes, row.moved.payloads, row.moved.copies
+                "{},{second},{},{},{},{bytes},{},{}",
+                run.outcome.seed, row.alive, row.sent, row.delivered, row.moved.payloads, row.moved.copies
             );
         }
     }

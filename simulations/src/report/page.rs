@@ -400,7 +400,9 @@ impl Report<'_> {
         let shown = self.shown("bytes_per_node");
         let mut series = Vec::new();
         for Shown { run, suffix, is_worst } in &shown {
-            let rows = run.results.seconds.iter().enumerate().filter(|(_, row)| row.alive > 0);
+            // Where nothing is encoded there are no bytes at all.
+            let all: u64 = run.results.seconds.iter().map(|row| row.moved.bytes).sum();
+            let rows = run.results.seconds.iter().enumerate().filter(|(_, row)| row.alive > 0 && all > 0);
             let points = rows.map(|(second, row)| (second as f64 + 0.5, row.moved.bytes as f64 / row.alive as f64)).collect();
             series.push(line(format!("bytes sent{suffix}"), if *is_worst { 'b' } else { 'a' }, *is_worst, Mark::Line, points));
         }

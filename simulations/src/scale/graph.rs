@@ -33,6 +33,10 @@ pub struct Graph {
     pub path_mean: f64,
     /// The longest of these ways.
     pub path_max: u32,
+    /// By number of links: how many of these ways have so many; index 0 is unused.
+    pub paths: Vec<u64>,
+    /// From how many nodes they lead.
+    pub sources: u32,
     #[serde(skip)]
     component: Vec<u32>,
     #[serde(skip)]
@@ -76,12 +80,12 @@ impl Graph {
             })
             .sum();
 
-        let (mut hops, mut pairs, mut path_max) = (0_u64, 0_u64, 0);
+        let mut paths: Vec<u64> = Vec::new();
         let mut distance = vec![FAR; nodes as usize];
         let mut queue = Vec::new();
         let sources: Vec<u32> =
             if nodes <= SOURCES { (0..nodes).collect() } else { (0..SOURCES).map(|index| drawn(SOURCE, index)).collect() };
-        for source in sources {
+        for source in sources.iter().copied() {
             distance.fill(FAR);
             distance[source as usize] = 0;
             queue.clear();
@@ -94,13 +98,16 @@ impl Graph {
                     if distance[*peer as usize] == FAR {
                         distance[*peer as usize] = next;
                         queue.push(*peer);
-                        hops += u64::from(next);
-                        pairs += 1;
-                        path_max = path_max.max(u32::from(next));
+                        if paths.len() <= usize::from(next) {
+                            paths.resize(usize::from(next) + 1, 0);
+                        }
+                        paths[usize::from(next)] += 1;
                     }
                 }
             }
         }
+        let pairs: u64 = paths.iter().sum();
+        let hops: u64 = paths.iter().zip(0..).map(|(count, length): (&u64, u64)| count * length).sum();
         Graph {
             components: sizes.len() as u32,
             largest,
@@ -110,7 +117,9 @@ impl Graph {
             clustering: clustering / f64::from(nodes.clamp(1, CLUSTERING_EXACT_MAX)),
             clustering_exact,
             path_mean: hops as f64 / pairs.max(1) as f64,
-            path_max,
+            path_max: paths.len().saturating_sub(1) as u32,
+            paths,
+            sources: sources.len() as u32,
             component,
             largest_name,
         }

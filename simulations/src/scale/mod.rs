@@ -22,6 +22,7 @@
 pub mod graph;
 mod parcel;
 pub mod plan;
+mod results;
 pub mod shard;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ use crate::digest::Sum;
 use crate::invariants::Kind;
 use crate::network::Link;
 use crate::plan::SECOND;
+use crate::report::metrics::Results;
 use crate::run::{Class, Failure, Metric, Outcome, Progress, Verdict};
 
 /// The largest payload, in bytes.
@@ -190,15 +192,28 @@ pub fn in_turn(shards: &mut [Shard], work: &(dyn Fn(&mut Shard) + Sync)) {
 
 /// Plays a plan to its end.
 pub fn run(plan: &Plan, drive: Drive<'_>, watch: &mut dyn FnMut(Progress)) -> Outcome {
+    observe(plan, None, drive, watch)
+}
+
+/// Plays a plan to its end and gives, beside the outcome, what reports show, where somebody wants that.
+pub fn observe(plan: &Plan, mut results: Option<&mut Results>, drive: Drive<'_>, watch: &mut dyn FnMut(Progress)) -> Outcome {
     let mut world = World::new(plan.setup.clone());
     let ends_at = plan.setup.ends_at();
     let mut digests = Vec::new();
+    let mut seconds = results::Seconds::default();
     while world.now < ends_at {
         world.run_until(ends_at.min(world.now + SECOND), drive);
         digests.push(world.digest().value());
+        if results.is_some() {
+            seconds.end(&world);
+        }
         watch(Progress { now: world.now, ends_at, events: world.events().total(), alive: world.joined() });
     }
-    world.outcome(digests, drive)
+    let graph = world.graph();
+    if let Some(results) = &mut results {
+        **results = results::of(&world, &graph, seconds);
+    }
+    world.outcome(&graph, digests, drive)
 }
 
 /// A run under way.
@@ -284,20 +299,34 @@ impl World {
         links.iter().zip(&numbers).filter(|link| stays(*link)).count() as u64
     }
 
-    /// Looks at what became of it.
-    fn outcome(mut self, digests: Vec<u128>, drive: Drive<'_>) -> Outcome {
-        let setup = self.setup.clone();
-        let (at, events, digest) = (self.now, self.events(), self.digest());
-        let mut spreads = vec![Spread::default(); setup.messages as usize];
-        let mut latency = Histogram::default();
-        let (mut misbehaved, mut repeated) = (0, 0);
+    /// How each broadcast spread.
+    fn spreads(&self) -> Vec<Spread> {
+        let mut spreads = vec![Spread::default(); self.setup.messages as usize];
         for shard in &self.shards {
             spreads.iter_mut().zip(&shard.spreads).for_each(|(sum, spread)| sum.add(spread));
-            latency.add(&shard.latency);
-            misbehaved += shard.misbehaved;
-            repeated += shard.repeated;
         }
-        let graph = Graph::new(setup.nodes, setup.seed, setup.hyparview.active_len_max, |node| self.shard_of(node).neighbors(node));
+        spreads
+    }
+
+    /// How long deliveries took.
+    fn latency(&self) -> Histogram {
+        let mut latency = Histogram::default();
+        self.shards.iter().for_each(|shard| latency.add(&shard.latency));
+        latency
+    }
+
+    fn graph(&self) -> Graph {
+        let setup = &self.setup;
+        Graph::new(setup.nodes, setup.seed, setup.hyparview.active_len_max, |node| self.shard_of(node).neighbors(node))
+    }
+
+    /// Looks at what became of it.
+    fn outcome(mut self, graph: &Graph, digests: Vec<u128>, drive: Drive<'_>) -> Outcome {
+        let setup = self.setup.clone();
+        let (at, events, digest) = (self.now, self.events(), self.digest());
+        let (spreads, latency) = (self.spreads(), self.latency());
+        let misbehaved: u64 = self.shards.iter().map(|shard| shard.misbehaved).sum();
+        let repeated: u64 = self.shards.iter().map(|shard| shard.repeated).sum();
         let in_largest = (0..setup.nodes).filter(|node| graph.is_in_largest(*node));
         let missed: u64 = in_largest.map(|node| u64::from(setup.messages - self.shard_of(node).delivered_len(node))).sum();
 
@@ -328,7 +357,7 @@ impl World {
             ok: failure.is_none(),
             failure,
             invariants: rules.iter().map(|(name, kind, count, _)| Verdict { name, kind: kind.name(), ok: *count == 0 }).collect(),
-            metrics: metrics(&setup, &events, &spreads, &latency, &graph),
+            metrics: metrics(&setup, &events, &spreads, &latency, graph),
             digests,
         }
     }
