@@ -27,6 +27,7 @@ pub mod invariants;
 pub mod minimize;
 pub mod network;
 pub mod plan;
+pub mod rare;
 pub mod record;
 pub mod report;
 pub mod run;
