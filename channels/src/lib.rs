@@ -9,12 +9,14 @@
 //! 5. [`dial`]: the core that decides whom to dial, and which of two crossed connections stays.
 //! 6. [`token`]: what lets another machine join, as one string.
 //! 7. [`link`]: the model of a network link that the simulator uses.
-//! 8. `quic` (feature `quic`): the sockets. It is the only module here that performs input and output.
+//! 8. [`buggify`]: rare behavior that the simulator can switch on, in a build that has it.
+//! 9. `quic` (feature `quic`): the sockets. It is the only module here that performs input and output.
 //!
 //! Everything but `quic` is pure: no clock, no system randomness, no task, no input or output.
 
 mod address;
 pub mod agreement;
+pub mod buggify;
 pub mod channel;
 pub mod codec;
 pub mod compress;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use meshwork_channels::buggify::Buggify;
 use meshwork_channels::error::ConfigError;
 use meshwork_channels::limits;
 use serde::{Deserialize, Serialize};
@@ -112,7 +113,7 @@ impl Config {
         within("keys_max", self.keys_max, 1, limits::KEYS_MAX)?;
         within("state_bytes_max", self.state_bytes_max, 1, limits::STATE_BYTES_MAX)?;
         within("value_bytes_max", self.value_bytes_max, 0, limits::VALUE_BYTES_MAX)?;
-        Ok(Params { config: self, digest_key: *b"meshwork replica" })
+        Ok(Params { config: self, digest_key: *b"meshwork replica", buggify: Buggify::default() })
     }
 }
 
@@ -121,6 +122,7 @@ impl Config {
 pub struct Params {
     pub(crate) config: Config,
     pub(crate) digest_key: [u8; 16],
+    pub(crate) buggify: Buggify,
 }
 
 impl Params {
@@ -128,6 +130,11 @@ impl Params {
     /// the secret of the cluster: whoever knows it can make entries that digests do not tell apart.
     pub fn with_digest_key(self, digest_key: [u8; 16]) -> Self {
         Params { digest_key, ..self }
+    }
+
+    /// With rare behavior, for the simulator.
+    pub fn with_buggify(self, buggify: Buggify) -> Self {
+        Params { buggify, ..self }
     }
 
     pub(crate) fn bounds(&self) -> Bounds {

@@ -24,6 +24,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use meshwork_channels::buggify::{Buggify, Site};
 use meshwork_channels::random::{Generator, generator};
 use meshwork_channels::{Bounded, DecodeError, Misbehavior, Now, PeerId, Time, Timers, WallTime};
 use rand::RngExt;
@@ -106,6 +107,7 @@ struct Lead {
 pub(crate) struct Repair {
     me: PeerId,
     config: Config,
+    buggify: Buggify,
     generator: Generator,
     timers: Timers<Timer>,
     neighbors: BTreeMap<PeerId, Neighbor>,
@@ -117,10 +119,11 @@ pub(crate) struct Repair {
 }
 
 impl Repair {
-    pub(crate) fn new(me: PeerId, config: Config, seed: u64) -> Self {
+    pub(crate) fn new(me: PeerId, config: Config, buggify: Buggify, seed: u64) -> Self {
         Repair {
             me,
             config,
+            buggify,
             generator: generator(seed, "repair", 0),
             timers: Timers::new(),
             neighbors: BTreeMap::new(),
@@ -215,7 +218,7 @@ impl Repair {
         self.timers.set(Timer::Period, turn.now.time + delay);
         let now = turn.now.time;
         let free: Vec<PeerId> = self.neighbors.iter().filter(|(_, neighbor)| neighbor.is_free(now)).map(|(peer, _)| *peer).collect();
-        if !free.is_empty() {
+        if !free.is_empty() && !self.buggify.happens(Site::ProbeSkipped) {
             let peer = free[self.generator.random_range(0..free.len())];
             self.send_probe(peer, turn);
         }
@@ -352,8 +355,15 @@ impl Repair {
         if !self.allows(from, turn) {
             return;
         }
+        if self.buggify.happens(Site::CompareIgnored) {
+            return;
+        }
         self.note_led(from, turn.now.time);
-        let answer = answer(turn.store, ranges, rows, self.config.burst_frames);
+        let frames = match self.buggify.happens(Site::AnswerCut) {
+            true => Frames { entries_max: 1, ..Frames::new(1) },
+            false => Frames::new(self.config.burst_frames),
+        };
+        let answer = answer(turn.store, ranges, rows, frames);
         self.charge(from, answer.frames.frames.len() + 1, turn.now.time);
         answer.frames.send(from, turn);
         turn.send(from, Message::Compared { round, through: KeyHash(answer.through), want: Bounded::first_of(answer.want) });
@@ -489,13 +499,15 @@ impl Allowance {
 struct Frames {
     frames: Vec<Bounded<Entry, ENTRIES_MAX>>,
     frames_max: usize,
+    /// Entries of one frame.
+    entries_max: usize,
     /// Bytes of the last frame.
     bytes: usize,
 }
 
 impl Frames {
     fn new(frames_max: usize) -> Self {
-        Frames { frames: Vec::new(), frames_max, bytes: 0 }
+        Frames { frames: Vec::new(), frames_max, entries_max: ENTRIES_MAX, bytes: 0 }
     }
 
     fn is_empty(&self) -> bool {
@@ -505,7 +517,7 @@ impl Frames {
     /// Adds an entry, or says that there is no room.
     fn push(&mut self, key: &Key, register: &Register) -> bool {
         let bytes = entry_bytes_max(key.len(), register.val.as_ref().map_or(0, |value| value.len()));
-        if self.frames.last().is_none_or(|frame| frame.len() == ENTRIES_MAX || self.bytes + bytes > FRAME_BUDGET_BYTES) {
+        if self.frames.last().is_none_or(|frame| frame.len() == self.entries_max || self.bytes + bytes > FRAME_BUDGET_BYTES) {
             if self.frames.len() == self.frames_max {
                 return false;
             }
@@ -613,8 +625,7 @@ struct Answer {
     through: u64,
 }
 
-fn answer(store: &Store, ranges: &[Range], mut theirs: &[Row], frames_max: usize) -> Answer {
-    let mut frames = Frames::new(frames_max);
+fn answer(store: &Store, ranges: &[Range], mut theirs: &[Row], mut frames: Frames) -> Answer {
     let mut want = Vec::new();
     for range in ranges {
         let mut ours = store.rows(*range).peekable();

@@ -35,8 +35,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
+use meshwork_channels::buggify::{Buggify, Site};
 use meshwork_channels::{Bounded, DecodeError, Misbehavior, Now, PeerId, Time, WallTime, decode, encode, limits};
 
 pub use crate::config::{Config, Params};
@@ -49,6 +51,8 @@ use crate::store::{Merged, Register, Store};
 pub use crate::wire::Message;
 use crate::wire::{self, Delta, FRAME_BUDGET_BYTES, Value, WRITES_MAX, Write, entry_bytes_max};
 
+/// How long writes wait where [`Site::DeltaLate`] fires.
+const FLUSH_LATE: Duration = Duration::from_secs(1);
 /// Frames of one flush. The next follow after `flush_delay`, so that a burst of large writes reaches the overlay in pieces.
 const FLUSH_FRAMES_MAX: usize = 16;
 
@@ -211,6 +215,7 @@ pub struct Counters {
 pub struct State {
     me: PeerId,
     config: Config,
+    buggify: Buggify,
     clock: Clock,
     store: Store,
     /// Keys written here and not yet broadcast.
@@ -233,10 +238,11 @@ impl State {
     /// An empty replica of the node `me`; `seed` feeds its generator.
     pub fn new(me: PeerId, params: Params, seed: u64) -> Self {
         let store = Store::new(params.digest_key, params.bounds());
-        let repair = Repair::new(me, params.config.clone(), seed);
+        let repair = Repair::new(me, params.config.clone(), params.buggify.clone(), seed);
         State {
             me,
             config: params.config,
+            buggify: params.buggify,
             clock: Clock::new(),
             store,
             outbox: BTreeSet::new(),
@@ -384,6 +390,7 @@ impl State {
         self.outbox.insert(key);
         match self.flushed_at.map(|at| at + self.config.flush_delay) {
             Some(at) if at > now.time => self.flush_at = Some(at),
+            _ if self.buggify.happens(Site::DeltaLate) => self.flush_at = Some(now.time + FLUSH_LATE),
             _ => self.flush(now.time, actions),
         }
         self.check();

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork::node::{self, Action, Candidate, CloseReason, Event, Identity, Kind, Node};
+use meshwork_channels::buggify::{Buggify, Site, Sites};
 use meshwork_channels::dial::{self, ConnectionId, Direction};
 use meshwork_channels::frame::Decoder;
 use meshwork_channels::{ChannelId, Now, PeerId, Time, limits};
@@ -283,6 +284,8 @@ pub struct Tally {
     pub prunes: u64,
     /// Frames of a kind or state that the node dropped.
     pub dropped: u64,
+    /// How often each place of rare behavior fired, by its number.
+    pub buggified: [u64; Site::LEN],
 }
 
 impl Tally {
@@ -294,6 +297,7 @@ impl Tally {
         self.grafts += other.grafts;
         self.prunes += other.prunes;
         self.dropped += other.dropped;
+        self.buggified.iter_mut().zip(other.buggified).for_each(|(sum, fired)| *sum += fired);
     }
 }
 
@@ -399,6 +403,7 @@ pub fn at_address(address: SocketAddr) -> Option<(u32, u16)> {
 #[derive(Debug)]
 pub struct RealNode {
     node: Node,
+    buggify: Buggify,
     plant: Option<Plant>,
     /// Whoever was a neighbor or a member, for [`Plant::KeepNeighbors`] and [`Plant::KeepMembers`].
     kept: BTreeSet<PeerId>,
@@ -418,6 +423,7 @@ pub fn config(tuning: &Tuning) -> node::Config {
 #[derive(Clone, Debug)]
 pub struct RealParams {
     params: node::Params,
+    buggify: Sites,
     neighbors_max: Option<usize>,
 }
 
@@ -565,7 +571,7 @@ impl Host for RealNode {
 
     fn params(tuning: &Tuning) -> Result<RealParams, String> {
         let params = config(tuning).build().map_err(|error| format!("the nodes cannot have these parameters: {error}"))?;
-        Ok(RealParams { params, neighbors_max: (!tuning.full_mesh).then_some(tuning.active as usize) })
+        Ok(RealParams { params, buggify: tuning.buggify, neighbors_max: (!tuning.full_mesh).then_some(tuning.active as usize) })
     }
 
     fn neighbors_max(params: &RealParams, nodes: u32) -> usize {
@@ -574,7 +580,12 @@ impl Host for RealNode {
 
     fn start(birth: &Birth, params: &RealParams, now: Now) -> Self {
         let identity = Identity { peer: birth.peer, incarnation: birth.incarnation, address: birth.address };
-        RealNode { node: Node::new(identity, params.params.clone(), birth.seed, now), plant: birth.plant, kept: BTreeSet::new() }
+        let buggify = Buggify::new(birth.seed, params.buggify);
+        let mut own = params.params.clone();
+        if !params.buggify.is_empty() {
+            own = own.with_buggify(&buggify);
+        }
+        RealNode { node: Node::new(identity, own, birth.seed, now), buggify, plant: birth.plant, kept: BTreeSet::new() }
     }
 
     fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
@@ -646,6 +657,7 @@ impl Host for RealNode {
             grafts: counters.grafts_sent,
             prunes: counters.prunes_sent,
             dropped: self.node.counters().dropped,
+            buggified: self.buggify.fired(),
         }
     }
 }

@@ -28,6 +28,7 @@ pub mod invariants;
 pub mod minimize;
 pub mod network;
 pub mod plan;
+pub mod rare;
 #[cfg(feature = "command")]
 pub mod real;
 pub mod record;

@@ -3,6 +3,8 @@
 //! A plan is data and every draw is a hash of what it is for, so what is left of a plan goes on as before when something else is left out. The search is delta debugging
 //! (Zeller and Hildebrandt, *Simplifying and isolating failure-inducing input*, TSE 2002) over the nodes, then over the entries, again and again until nothing more can go.
 
+use meshwork_channels::buggify::{Site, Sites};
+
 use crate::network::Shape;
 use crate::plan::{Plan, SECOND};
 use crate::run::{Class, Failure};
@@ -50,6 +52,7 @@ pub fn minimize(plan: &Plan, runs_max: u32, play: Play<'_>, watch: &mut dyn FnMu
     loop {
         let before = (search.best.schedule.entries().len(), search.starts().len());
         search.flatten();
+        search.switch_off();
         search.drop_nodes();
         search.drop_entries();
         search.shorten();
@@ -125,6 +128,17 @@ impl Search<'_> {
         let may_go = |what: &Happening| !matches!(what, Happening::Start { .. } | Happening::Calm);
         let items: Vec<_> = self.best.schedule.entries().iter().filter(|entry| may_go(&entry.what)).cloned().collect();
         self.without(items, |plan, gone| plan.schedule.retain(|entry| !gone.contains(entry)));
+    }
+
+    /// No rare behavior, or as little as it can be.
+    fn switch_off(&mut self) {
+        let sites = self.best.tuning.buggify;
+        let leave_out = |plan: &mut Plan, gone: &[Site]| {
+            plan.tuning.buggify = gone.iter().fold(plan.tuning.buggify, |sites, site| sites.without(*site));
+        };
+        if !sites.is_empty() && !self.attempt(|plan| plan.tuning.buggify = Sites::NONE) {
+            self.without(sites.iter().collect(), leave_out);
+        }
     }
 
     /// The plainest network, or one that is as plain as it can be.
@@ -228,6 +242,15 @@ mod tests {
         assert!(smaller.plan.schedule.count("start") <= 2, "the victim and the writer, who may be the same");
         assert_eq!(smaller.failure.what, "both");
         assert_eq!(smaller.plan.check(), Ok(()), "it can be read again");
+    }
+
+    #[test]
+    fn rare_behavior_that_does_not_matter_is_switched_off() {
+        let mut plan = swarm::plan(1);
+        plan.tuning.buggify = Sites::ALL;
+        let mut play = |plan: &Plan| failing(if plan.tuning.buggify.has(Site::PushTwice) { "it" } else { "other" });
+        let smaller = minimize(&plan, 10_000, &mut play, &mut |_| {}).unwrap();
+        assert_eq!(smaller.plan.tuning.buggify, Sites::NONE.with(Site::PushTwice));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One run as data: its nodes, its network, everything that will be done, and what is expected of it.
 
+use meshwork_channels::buggify::{Buggify, Site, Sites};
 use meshwork_channels::random::hash;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,9 @@ pub struct Tuning {
     pub passive: u64,
     /// How long a node keeps broadcasts for peers that missed them, in microseconds.
     pub retention: u64,
+    /// The places in the code where rare behavior fires; by name in a file.
+    #[serde(default, with = "crate::rare", skip_serializing_if = "crate::rare::is_empty")]
+    pub buggify: Sites,
 }
 
 /// What a run must show beyond the invariants.
@@ -85,6 +89,10 @@ impl Plan {
         let Setup { nodes, link, payload_bytes, value_bytes, shape, .. } = &self.setup;
         let must = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
         must((1..=scenarios::NODES_MAX).contains(nodes), &format!("it has {nodes} nodes; 1 to {} can be run", scenarios::NODES_MAX))?;
+        must(
+            Buggify::IS_BUILT || self.tuning.buggify.is_empty(),
+            "it switches on rare behavior, which this build leaves out: build with the feature `buggify`, or leave `buggify` out of the plan",
+        )?;
         must((0.0..1.0).contains(&link.loss), "the loss of its links is not from 0 to below 1")?;
         let bytes = |bytes: usize| (8..=1 << 20).contains(&bytes);
         must(bytes(*payload_bytes) && bytes(*value_bytes), "its payloads and values must have 8 bytes to a megabyte")?;
@@ -121,8 +129,10 @@ impl Plan {
         names.sort_unstable();
         names.dedup();
         let counts: Vec<String> = names.into_iter().map(|name| format!("{} {name}", self.schedule.count(name))).collect();
+        let rare: Vec<&str> = self.tuning.buggify.iter().map(Site::name).collect();
+        let rare = if rare.is_empty() { String::new() } else { format!("; buggify {}", rare.join(", ")) };
         format!(
-            "{} nodes, {overlay}; {}; {}; quiet from {:.0} s",
+            "{} nodes, {overlay}; {}; {}{rare}; quiet from {:.0} s",
             self.setup.nodes,
             self.setup.shape.describe(self.setup.link),
             counts.join(", "),

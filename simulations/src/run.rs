@@ -6,6 +6,7 @@ use crate::host::Host;
 use crate::invariants::{self, Bounds, Invariant, Kind, Violation};
 use crate::network::Measured;
 use crate::plan::{Plan, SECOND};
+use crate::rare;
 use crate::record::{Record, Totals};
 use crate::report::metrics::{self, Results};
 use crate::schedule::Happening;
@@ -391,6 +392,10 @@ impl<'a, H: Host> Run<'a, H> {
             if !matches!(name, "start" | "broadcast" | "send" | "write" | "remove" | "calm") {
                 put(name, count as f64, "");
             }
+        }
+        let buggified = self.world.tally().buggified;
+        for site in self.plan.tuning.buggify.iter() {
+            put(rare::metric(site), buggified[site as usize] as f64, "");
         }
         put("losses", self.world.losses() as f64, "");
         put("frames", traffic.frames as f64, "");

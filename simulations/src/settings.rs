@@ -82,6 +82,11 @@ pub const KEYS: &[Key] = &[
     Key { name: "symmetric", of: Type::Share(1.0), about: "the share of nodes that dial, and that nobody can dial" },
     Key { name: "blocked", of: Type::Share(1.0), about: "the share of nodes that dial public nodes alone, and that nobody can dial" },
     Key { name: "skew", of: Type::Time(0, 3_600 * SECOND), about: "how far a node's wall clock may be from the true time" },
+    Key {
+        name: "buggify",
+        of: Type::Choice(&["off", "on", "all"]),
+        about: "rare behavior of our own code: each place is active in a quarter of the seeds, or all are",
+    },
     Key { name: "topology", of: Type::Choice(&["hyparview", "mesh"]), about: "partial views, or everybody everybody's neighbor" },
     Key { name: "active", of: Type::Count(1, 64), about: "neighbors of a node in a partial view" },
     Key { name: "passive", of: Type::Count(1, 1_024), about: "further peers that a partial view remembers" },

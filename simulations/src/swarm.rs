@@ -6,8 +6,11 @@
 //!
 //! The size, the network, the work and each kind of fault draw under purposes of their own, so that one more kind changes nothing of the others.
 
+use meshwork_channels::buggify::Sites;
+
 use crate::network::{Burst, Capacity, Classes, Link, Model, Shape, Trouble};
 use crate::plan::{self, Draw, Join, Plan, SECOND, Tuning};
+use crate::rare;
 use crate::schedule::{Aim, Happening, Schedule};
 use crate::world::Setup;
 
@@ -33,6 +36,9 @@ const KINDS: [(&str, u64, Kind); 14] = [
 ];
 /// And this one comes after them, because whoever does it is not needed any more.
 const ATTACK: u64 = 12;
+
+/// And so many runs of a hundred have rare behavior of our own code.
+const RARE: u64 = 50;
 
 /// A run that is being drawn.
 struct Maker {
@@ -277,6 +283,7 @@ pub fn plan(seed: u64) -> Plan {
         active,
         passive: if draw.chance(30) { active } else { draw.between(active, 40) },
         retention: 300 * SECOND,
+        buggify: if Draw::new(seed, "buggify").chance(RARE) { rare::drawn(seed) } else { Sites::NONE },
     };
 
     let mut schedule = Schedule::default();

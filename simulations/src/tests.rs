@@ -1,5 +1,7 @@
 //! The world and the runner, with nodes of a few lines.
 
+use meshwork_channels::buggify::Sites;
+
 use crate::host::{self, Host, Plant};
 use crate::network::{Burst, Capacity, Classes, Model, Shape, Trouble};
 use crate::plan::{self, Draw, Join, Plan, SECOND, Tuning};
@@ -8,7 +10,7 @@ use crate::schedule::{Happening, Schedule};
 use crate::toy::Toy;
 use crate::world::{Seen, Setup, Sight, World};
 
-const TUNING: Tuning = Tuning { full_mesh: false, active: 5, passive: 30, retention: 60 * SECOND };
+const TUNING: Tuning = Tuning { full_mesh: false, active: 5, passive: 30, retention: 60 * SECOND, buggify: Sites::NONE };
 
 fn setup(seed: u64, nodes: u32, loss: f64) -> Setup {
     let link = plan::link(10_000, 2_000, loss);

@@ -225,7 +225,9 @@ fn what_cannot_be_compared_is_refused_with_a_reason() {
     let plan = sim(&folder, &["show", "broadcast", "--schedule"]);
     std::fs::write(folder.join("plan.json"), plan.stdout).unwrap();
     assert!(sim(&folder, &["compare", "one.json", "one.json", "--quiet", "--json", "compared.json"]).status.success());
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 12] = [
+        (&["one.json"], "name a second file"),
+        (&["one.json", "brodcast"], "Did you mean `broadcast`?"),
         (&["one.json", "two.json"], "no seed in common: 1..3 and 7..9"),
         (&["one.json", "later.json"], "form 9"),
         (&["one.json", "other.json"], "is no result file"),

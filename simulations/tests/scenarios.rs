@@ -37,6 +37,37 @@ fn broadcasts_survive_a_network_that_loses_a_fifth() {
 }
 
 #[test]
+fn every_preset_holds_with_all_rare_behavior_and_is_another_run_by_it() {
+    let mut fired = 0.0;
+    for scenario in scenarios::ALL {
+        let (plain, rare) = (plan(scenario.name, 12, 3, &[]), plan(scenario.name, 12, 3, &["buggify=all"]));
+        let (plain, outcome) = (play(&plain), play(&rare));
+        assert!(outcome.ok, "{:?}; replay: {}", outcome.failure, rare.replay);
+        assert_ne!(plain.digest, outcome.digest, "{}", scenario.name);
+        assert!(plain.metrics.iter().all(|metric| !metric.name.starts_with("buggify_")));
+        let counts: Vec<f64> =
+            outcome.metrics.iter().filter(|metric| metric.name.starts_with("buggify_")).map(|metric| metric.value).collect();
+        assert_eq!(counts.len(), meshwork_channels::buggify::Site::LEN);
+        fired += counts.iter().sum::<f64>();
+        assert_eq!(outcome.digests, play(&rare).digests, "and the same again");
+    }
+    assert!(fired > 500.0, "{fired}");
+}
+
+#[test]
+fn a_plan_names_its_rare_behavior() {
+    let rare = plan("broadcast", 5, 3, &["buggify=all"]);
+    let mut text = serde_json::to_string(&rare).unwrap();
+    assert!(text.contains("\"buggify\":[\"graft_cut\",\"announce_late\""), "{text}");
+    let again: Plan = serde_json::from_str(&text).unwrap();
+    assert_eq!((again.tuning, play(&again).digest), (rare.tuning, play(&rare).digest));
+    assert!(!serde_json::to_string(&plan("broadcast", 5, 3, &[])).unwrap().contains("buggify"), "older plans stay as they are");
+    text = text.replace("graft_cut", "graft_cutt");
+    let error = serde_json::from_str::<Plan>(&text).unwrap_err().to_string();
+    assert!(error.contains("Did you mean `graft_cut`?"), "{error}");
+}
+
+#[test]
 fn every_network_lets_messages_through() {
     for network in Model::WORDS {
         let trouble = ["burst-enter=2%", "reorder=5%", "duplicate=5%", "up=20000", "down=20000", "cone=30%"];

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use meshwork_channels::buggify::Buggify;
 use meshwork_channels::{ChannelId, dial, reliable, sender};
 use meshwork_overlay::{hyparview, mesh, plumtree, swim, topology};
 use serde::{Deserialize, Serialize};
@@ -104,6 +105,19 @@ impl Params {
     pub fn with_channels(self, channels: &sender::Params) -> Self {
         let defined = || channels.channels().iter().filter(|spec| spec.id.is_defined());
         Params { channels: defined().map(|spec| spec.id).collect(), guaranteed: guaranteed::params(defined()), ..self }
+    }
+}
+
+impl Params {
+    /// With rare behavior of all parts, for the simulator.
+    pub fn with_buggify(mut self, buggify: &Buggify) -> Self {
+        self.overlay.plumtree = self.overlay.plumtree.with_buggify(buggify.clone());
+        self.overlay.topology = match self.overlay.topology {
+            topology::Params::Hyparview(params) => topology::Params::Hyparview(params.with_buggify(buggify.clone())),
+            mesh => mesh,
+        };
+        self.state = self.state.with_buggify(buggify.clone());
+        self
     }
 }
 

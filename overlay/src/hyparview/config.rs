@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_channels::ConfigError;
+use meshwork_channels::buggify::Buggify;
 use serde::{Deserialize, Serialize};
 
 use super::message::SHUFFLE_LEN_MAX;
@@ -169,7 +170,7 @@ impl Config {
         within("heal_links", self.heal_links, 1..=32)?;
         lasts("heal_pause", self.heal_pause, Duration::from_millis(1))?;
         lasts("rewire_period", self.rewire_period, Duration::from_millis(1))?;
-        Ok(Params(Arc::new(self)))
+        Ok(Params(Arc::new(Checked { config: self, buggify: Buggify::default() })))
     }
 }
 
@@ -188,17 +189,35 @@ fn lasts(field: &'static str, value: Duration, least: Duration) -> Result<(), Co
 
 /// A [`Config`] that was found to work. Copies share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Params(Arc<Config>);
+pub struct Params(Arc<Checked>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Checked {
+    config: Config,
+    buggify: Buggify,
+}
+
+impl Params {
+    /// With rare behavior, for the simulator.
+    pub fn with_buggify(mut self, buggify: Buggify) -> Self {
+        Arc::make_mut(&mut self.0).buggify = buggify;
+        self
+    }
+
+    pub(super) fn buggify(&self) -> &Buggify {
+        &self.0.buggify
+    }
+}
 
 impl Default for Params {
     fn default() -> Self {
-        Params(Arc::new(Config::default()))
+        Params(Arc::new(Checked::default()))
     }
 }
 
 impl Deref for Params {
     type Target = Config;
     fn deref(&self) -> &Config {
-        &self.0
+        &self.0.config
     }
 }

@@ -12,7 +12,9 @@ impl<I: Identifier> State<I> {
         if !self.yield_to(from) {
             return;
         }
-        let accepts = self.room() > 0
+        // A wish of low priority may be refused; the others belong to somebody who has nobody else.
+        let pretends = || priority == Priority::Low && wanted.is_none() && self.params.buggify().happens(Site::NeighborRefused);
+        let accepts = self.room() > 0 && !pretends()
             || match priority {
                 // It asks us while we were about to evict for it: the eviction is already paid for.
                 _ if matches!(wanted, Some(Purpose::Splice | Purpose::Heal)) => true,

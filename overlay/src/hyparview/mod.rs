@@ -39,6 +39,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use meshwork_channels::buggify::Site;
 use meshwork_channels::random::{Generator, generator};
 use meshwork_channels::{Misbehavior, Time};
 use rand::RngExt;

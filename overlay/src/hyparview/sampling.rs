@@ -13,6 +13,14 @@ impl<I: Identifier> State<I> {
             return;
         };
         self.timers.set(Key::Shuffle, now + self.params.shuffle_period.mul_f64(self.random.random_range(0.9..1.1)));
+        if self.passive.len() > 0 && self.params.buggify().happens(Site::PassiveForgotten) {
+            let forgotten = self.passive.pick(now, |_| false, &mut self.random);
+            forgotten.map(|peer| self.passive.remove(peer));
+        }
+        if self.params.buggify().happens(Site::ShuffleSkipped) {
+            self.shuffling = None;
+            return;
+        }
         let neighbors = self.active.iter().copied().filter(|peer| *peer != to);
         let mut sent = sample(neighbors, self.params.shuffle_active_len, &mut self.random);
         sent.extend(sample(self.passive.iter(), self.params.shuffle_passive_len, &mut self.random));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_channels::ConfigError;
+use meshwork_channels::buggify::Buggify;
 use meshwork_channels::limits::BROADCAST_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
@@ -253,6 +254,7 @@ impl Config {
             },
             store: store::Bounds { retention: self.payload_retention, bytes_max: self.payload_bytes_max, payloads_max: self.payloads_max },
             config: self,
+            buggify: Buggify::default(),
         })))
     }
 }
@@ -261,17 +263,28 @@ impl Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Params(Arc<Checked>);
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Checked {
     config: Config,
     seen: seen::Bounds,
     store: store::Bounds,
+    buggify: Buggify,
 }
 
 impl Params {
     /// What it was built from.
     pub fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// With rare behavior, for the simulator.
+    pub fn with_buggify(mut self, buggify: Buggify) -> Self {
+        Arc::make_mut(&mut self.0).buggify = buggify;
+        self
+    }
+
+    pub(crate) fn buggify(&self) -> &Buggify {
+        &self.0.buggify
     }
 
     pub(crate) fn seen(&self) -> &seen::Bounds {

@@ -42,6 +42,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use meshwork_channels::buggify::Site;
 use meshwork_channels::limits::BROADCAST_BYTES_MAX;
 use meshwork_channels::random::{Generator, generator};
 use meshwork_channels::{ChannelId, Misbehavior, Time};
@@ -541,6 +542,9 @@ impl<I: Identifier> State<I> {
                 self.counters.count(|counters| counters.pushes_sent += 1);
                 self.counters.count(|counters| counters.payload_bytes_sent += payload.len() as u64);
                 actions.push(Action::Send { to: neighbor.peer, message: Message::Gossip { id, hops, push, payload: payload.clone() } });
+                if self.params.buggify().happens(Site::PushTwice) {
+                    actions.push(Action::Send { to: neighbor.peer, message: Message::Gossip { id, hops, push, payload: payload.clone() } });
+                }
             } else {
                 neighbor.announce.insert(id, if push == Push::Eager { hops } else { 0 });
                 full |= neighbor.announce.len() >= ANNOUNCE_IDS_MAX;
@@ -549,6 +553,7 @@ impl<I: Identifier> State<I> {
                     // Waiting pays where company is near: on a quiet node it would only delay.
                     let (least, most) = (config.announce_delay_min, config.announce_delay_max);
                     let delay = if self.passed_interval >= most { least } else { (self.passed_interval * ANNOUNCE_IDS).clamp(least, most) };
+                    let delay = if self.params.buggify().happens(Site::AnnounceLate) { most } else { delay };
                     self.announce_at = now + delay;
                 }
             }
@@ -608,7 +613,8 @@ impl<I: Identifier> State<I> {
         }) else {
             return;
         };
-        let (to, bytes_max) = (chosen.peer, config.summary_bytes_max);
+        let bytes_max = if self.params.buggify().happens(Site::SummaryCut) { 1 } else { config.summary_bytes_max };
+        let to = chosen.peer;
         let mut packer = Packer::new();
         let start = self.aside.as_mut().and_then(|aside| aside.summary_from.take());
         let mut left = None;

@@ -1,5 +1,6 @@
 //! What was announced and is not here: waiting for the tree, then asking the announcers (sections 3.5 and 3.6).
 
+use meshwork_channels::buggify::Site;
 use meshwork_channels::{Misbehavior, Time};
 
 use super::message::{Group, LinkNews, Message, Packer, Push, Range};
@@ -67,6 +68,9 @@ impl<I: Identifier> State<I> {
             // The two sides of a link do not come up in the same instant. Once it is our neighbor, we ask it to say this again.
             self.counters.count(|counters| counters.strangers_ignored += 1);
             self.early.retain(|(early, _)| *early != from);
+            if self.params.buggify().happens(Site::EarlyForgotten) {
+                return;
+            }
             if self.early.len() == EARLY_MAX {
                 self.early.remove(0);
             }
@@ -199,7 +203,8 @@ impl<I: Identifier> State<I> {
         let asked = ranges(groups).fold(0_u64, |sum, (_, range)| sum.saturating_add(range.len()));
         let mut gone = Packer::new();
         let ids = ranges(groups).flat_map(|(stream, range)| (range.first..=range.last()).map(move |sequence| stream.message(sequence)));
-        for id in ids.take(usize::try_from(available).unwrap_or(usize::MAX)) {
+        let answered = if self.params.buggify().happens(Site::GraftCut) { available.min(asked / 2) } else { available };
+        for id in ids.take(usize::try_from(answered).unwrap_or(usize::MAX)) {
             let Some(held) = self.store.get(&id) else {
                 gone.add(id, 0);
                 continue;

@@ -67,7 +67,8 @@ impl Comparison {
 
     fn text(&self, found: &[Difference<'_>]) -> String {
         let (first, end) = self.range();
-        let mut text = format!("seeds {first}..{end}, {} pairs\n  base   {}\n  other  {}\n", self.seeds.len(), self.base, self.other);
+        let pairs = if self.seeds.len() == 1 { "1 pair".to_owned() } else { format!("{} pairs", self.seeds.len()) };
+        let mut text = format!("seeds {first}..{end}, {pairs}\n  base   {}\n  other  {}\n", self.base, self.other);
         for note in &self.notes {
             let _ = writeln!(text, "  {note}");
         }

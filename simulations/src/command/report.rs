@@ -301,6 +301,12 @@ impl Swarm<'_> {
         for (name, runs) in &self.coverage.answers {
             let _ = writeln!(text, "  {runs:>9} runs in which {name}");
         }
+        if !self.coverage.rare.is_empty() {
+            text.push_str("\n  rare behavior               active in    fired in    how often\n");
+            for (name, (active, runs, count)) in &self.coverage.rare {
+                let _ = writeln!(text, "  {name:<25} {active:>11} {runs:>11} {count:>12}");
+            }
+        }
         text
     }
 
@@ -319,6 +325,7 @@ impl Swarm<'_> {
             events_per_cpu_s: f64,
             happened: BTreeMap<&'static str, Happened>,
             runs_in_which: &'a BTreeMap<&'static str, u64>,
+            rare: BTreeMap<&'static str, Rare>,
             failed: Vec<Report<'a>>,
         }
         #[derive(Serialize)]
@@ -326,6 +333,15 @@ impl Swarm<'_> {
             runs: u64,
             times: u64,
         }
+        #[derive(Serialize)]
+        struct Rare {
+            active_runs: u64,
+            runs: u64,
+            times: u64,
+        }
+        let rare = |(name, (active_runs, runs, times)): (&&'static str, &(u64, u64, u64))| {
+            (*name, Rare { active_runs: *active_runs, runs: *runs, times: *times })
+        };
         pretty(&Json {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
@@ -339,6 +355,7 @@ impl Swarm<'_> {
             events_per_cpu_s: rate(self.events, self.cpu_s),
             happened: self.coverage.faults.iter().map(|(name, (runs, times))| (*name, Happened { runs: *runs, times: *times })).collect(),
             runs_in_which: &self.coverage.answers,
+            rare: self.coverage.rare.iter().map(rare).collect(),
             failed: self.failed.iter().map(report).collect(),
         })
     }

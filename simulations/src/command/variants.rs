@@ -107,7 +107,8 @@ pub(super) fn json(combinations: &[Vec<String>], groups: &[report::Seeds<'_>]) -
 
 /// The second of two variants.
 pub(super) struct Other<'a> {
-    pub(super) name: &'a str,
+    /// The first again when there is none.
+    pub(super) name: Option<&'a str>,
     pub(super) set: &'a [String],
 }
 
@@ -120,11 +121,18 @@ pub(super) fn compare<H: Host>(
     threads: u32,
     output: &Output,
 ) -> Result<u8, Usage> {
-    match (saved::recognize(base)?, saved::recognize(other.name)?) {
+    let name = other.name.unwrap_or(base);
+    match (saved::recognize(base)?, saved::recognize(name)?) {
+        (Some(_), _) if other.name.is_none() && other.set.is_empty() => {
+            Err(Usage(format!("{base} holds results; name a second file to compare it with, or another combination with --set-other")))
+        }
+
         (Some(one), Some(two)) => saved::compare([one, two], [&size.set, other.set], size, limit, output),
         (None, None) => played::<H>(base, other, size, limit, threads, output),
         (one, _) => {
-            let (results, runs) = if one.is_some() { (base, other.name) } else { (other.name, base) };
+            let (results, runs) = if one.is_some() { (base, name) } else { (name, base) };
+            // A name that means nothing at all is told as such.
+            Source::find(runs)?;
             Err(Usage(format!(
                 "{results} holds results and {runs} is something to run; write its results first, `meshwork-sim run {runs} --seed A..B --json \
                  FILE.json`, and compare the two files"
@@ -135,7 +143,7 @@ pub(super) fn compare<H: Host>(
 
 /// Plays two variants over the same seeds and says what differs.
 fn played<H: Host>(base: &str, other: Other<'_>, size: &Size, limit: Limit<'_>, threads: u32, output: &Output) -> Result<u8, Usage> {
-    let sources = (Source::find(base)?, Source::find(other.name)?);
+    let sources = (Source::find(base)?, Source::find(other.name.unwrap_or(base))?);
     let seeds = sources.0.seeds(size);
     let more = Size { nodes: size.nodes, seed: Some(seeds.clone()), set: [&size.set[..], other.set].concat() };
     let one = |source: &Source, size: &Size| match &source.variants(size)[..] {

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use meshwork_channels::buggify::{Buggify, Site};
+
+use crate::rare;
 use crate::run::Outcome;
 
 /// Faults, as the schedule names them. They are counted by how often they had an effect.
@@ -41,6 +44,8 @@ pub struct Coverage {
     pub faults: BTreeMap<&'static str, (u64, u64)>,
     /// By answer: in how many runs it was seen.
     pub answers: BTreeMap<&'static str, u64>,
+    /// By place of rare behavior: in how many runs it was active, in how many of those it fired, and how often altogether. Empty in a build without them.
+    pub rare: BTreeMap<&'static str, (u64, u64, u64)>,
 }
 
 impl Coverage {
@@ -54,11 +59,19 @@ impl Coverage {
         for (answer, metric) in ANSWERS {
             *self.answers.entry(answer).or_default() += u64::from(outcome.metric(metric).is_some_and(|value| value > 0.0));
         }
+        for site in Site::ALL.into_iter().filter(|_| Buggify::IS_BUILT) {
+            let fired = outcome.metric(rare::metric(site)).map(|count| count as u64);
+            let (active, runs, sum) = self.rare.entry(rare::metric(site)).or_default();
+            *active += u64::from(fired.is_some());
+            *runs += u64::from(fired.is_some_and(|count| count > 0));
+            *sum += fired.unwrap_or(0);
+        }
     }
 
     /// What never happened.
     pub fn never(&self) -> Vec<&'static str> {
         let faults = self.faults.iter().filter(|(_, (runs, _))| *runs == 0).map(|(name, _)| *name);
-        faults.chain(self.answers.iter().filter(|(_, runs)| **runs == 0).map(|(name, _)| *name)).collect()
+        let rare = self.rare.iter().filter(|(_, (_, runs, _))| *runs == 0).map(|(name, _)| *name);
+        faults.chain(rare).chain(self.answers.iter().filter(|(_, runs)| **runs == 0).map(|(name, _)| *name)).collect()
     }
 }

@@ -1,5 +1,7 @@
 //! What is known of each metric: what it is, and which way it is worse.
 
+use crate::rare;
+
 /// Which of two values is the worse one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Worse {
@@ -103,7 +105,8 @@ pub const FIGURES: &[Figure] = &[
 
 /// What is known of a metric; of an unknown one nothing but its name.
 pub fn figure_of(name: &'static str) -> Figure {
-    FIGURES.iter().copied().find(|figure| figure.name == name).unwrap_or(figure(name, Worse::Neither, ""))
+    let about = || rare::of_metric(name).map_or("", rare::about);
+    FIGURES.iter().copied().find(|figure| figure.name == name).unwrap_or_else(|| figure(name, Worse::Neither, about()))
 }
 
 /// What a metric is, in words with a capital letter.

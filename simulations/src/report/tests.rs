@@ -1,5 +1,7 @@
 //! The report of runs whose numbers are known.
 
+use meshwork_channels::buggify::Sites;
+
 use super::figures::{Worse, figure_of};
 use super::metrics::{DRAWN_MAX, Results, State, further, middle_and_worst, spread};
 use super::page::Report;
@@ -49,7 +51,7 @@ fn six(seed: u64) -> Plan {
             value_bytes: 16,
             plant: None,
         },
-        tuning: Tuning { full_mesh: false, active: 5, passive: 30, retention: 60 * SECOND },
+        tuning: Tuning { full_mesh: false, active: 5, passive: 30, retention: 60 * SECOND, buggify: Sites::NONE },
         schedule,
         calm_at: 16 * SECOND,
         quiet_min: 12 * SECOND,

@@ -10,7 +10,10 @@ mod partition;
 mod state;
 
 use crate::network::shape::{self, Shape};
+use meshwork_channels::buggify::{Buggify, Sites};
+
 use crate::plan::{self, Draw, Join, Plan, SECOND, Tuning};
+use crate::rare;
 use crate::schedule::{Happening, Schedule};
 use crate::settings::{SettingError, Settings};
 use crate::world::Setup;
@@ -53,6 +56,7 @@ const BYTES_PER_LINK: u64 = 2_200;
 /// Settings that every preset has, beside those of the network.
 const COMMON: &[(&str, &str)] = &[
     ("skew", "100ms"),
+    ("buggify", "off"),
     ("topology", "hyparview"),
     ("active", "6"),
     ("passive", "30"),
@@ -92,6 +96,11 @@ impl Scenario {
         for assignment in typed {
             replay.push_str(&format!(" --set {assignment}"));
         }
+        if settings.word("buggify") != "off" && !Buggify::IS_BUILT {
+            return Err(SettingError::new(
+                "buggify: this build leaves rare behavior out; build with the feature `buggify`, or set it to `off`",
+            ));
+        }
         let mut maker = Maker {
             draw: Draw::new(seed, self.name),
             nodes,
@@ -113,6 +122,11 @@ impl Scenario {
                     active: settings.number("active"),
                     passive: settings.number("passive"),
                     retention: settings.number("retention"),
+                    buggify: match settings.word("buggify") {
+                        "on" => rare::drawn(seed),
+                        "all" => Sites::ALL,
+                        _ => Sites::NONE,
+                    },
                 },
                 schedule: Schedule::default(),
                 calm_at: 0,
