@@ -23,6 +23,8 @@ pub enum Infeasible {
     Classes,
     /// A node with a planted bug.
     Plant,
+    /// Rare behavior that was switched on.
+    Rare,
 }
 
 impl fmt::Display for Infeasible {
@@ -36,6 +38,9 @@ impl fmt::Display for Infeasible {
                 f.write_str("the wire translates no addresses: leave out `cone`, `symmetric` and `blocked`, or use `run` for them")
             }
             Infeasible::Plant => f.write_str("the bugs that `plant` names are not in the command `meshwork`; use `run` for them"),
+            Infeasible::Rare => {
+                f.write_str("rare behavior is not built into the command `meshwork`: leave out `buggify`, or use `run` for it")
+            }
         }
     }
 }
@@ -56,6 +61,9 @@ pub fn check(plan: &Plan) -> Result<(), Infeasible> {
     }
     if plan.setup.plant.is_some() {
         return Err(Infeasible::Plant);
+    }
+    if !plan.tuning.buggify.is_empty() {
+        return Err(Infeasible::Rare);
     }
     for entry in plan.schedule.entries() {
         let instead = match &entry.what {
@@ -113,6 +121,7 @@ mod tests {
     fn what_they_cannot_do_is_refused_by_name_with_what_to_do_instead() {
         assert_eq!(check(&plan("broadcast", 51, &[])), Err(Infeasible::Nodes(51)));
         assert_eq!(check(&plan("broadcast", 50, &["blocked=10%"])), Err(Infeasible::Classes));
+        assert_eq!(check(&plan("broadcast", 5, &["buggify=all"])), Err(Infeasible::Rare));
         for (what, named, instead) in [
             (Happening::Attack { node: 1, frames: 1 }, "`attack`", "`run`"),
             (Happening::Clock { node: 1, jump: 1, drift: 1 }, "`clock`", "`run`"),
