@@ -48,7 +48,7 @@ pub enum Happening {
         /// Which.
         node: u32,
     },
-    /// A crashed node starts again: the same name, the next incarnation, an empty memory.
+    /// A crashed node starts again: the same name, the next incarnation, an empty memory but for the peers that it may remember.
     Restart {
         /// Which.
         node: u32,
@@ -56,6 +56,9 @@ pub enum Happening {
         contacts: Vec<u32>,
         /// Whether it comes back at another address.
         moved: bool,
+        /// Whether it has its data folder still: it asks the peers that it knew when it stopped, beside those that it is told of.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        remembers: bool,
     },
     /// A node says goodbye and stops a second later.
     Leave {

@@ -83,7 +83,9 @@ fn crash(maker: &mut Maker, draw: &mut Draw) {
         maker.schedule.push(at, Happening::Crash { node });
         if draw.chance(60) {
             let back = at + draw.between(SECOND / 10, 30 * SECOND);
-            maker.schedule.push(back, Happening::Restart { node, contacts: vec![0, 1], moved: draw.chance(40) });
+            maker
+                .schedule
+                .push(back, Happening::Restart { node, contacts: vec![0, 1], moved: draw.chance(40), remembers: draw.chance(40) });
         }
     }
 }
@@ -102,7 +104,7 @@ fn churn(maker: &mut Maker, draw: &mut Draw) {
         for _ in 0..draw.between(2, 4) {
             let back = at + draw.between(SECOND / 10, 12 * SECOND);
             maker.schedule.push(at, Happening::Crash { node });
-            maker.schedule.push(back, Happening::Restart { node, contacts: vec![0, 1], moved: false });
+            maker.schedule.push(back, Happening::Restart { node, contacts: vec![0, 1], moved: false, remembers: false });
             at = back + draw.between(SECOND / 10, 12 * SECOND);
         }
     }

@@ -2,7 +2,7 @@
 
 use meshwork_channels::buggify::Sites;
 
-use crate::host::{self, Host, Plant};
+use crate::host::{self, Host, Plant, RealNode};
 use crate::network::{Burst, Capacity, Classes, Model, Shape, Trouble};
 use crate::plan::{self, Draw, Join, Plan, SECOND, Tuning};
 use crate::run::{Class, Outcome, run};
@@ -64,7 +64,7 @@ fn three(entries: &[(u64, Happening)]) -> World<Toy> {
     world
 }
 
-fn neighbors(world: &World<Toy>, node: u32) -> Vec<u32> {
+fn neighbors<H: Host>(world: &World<H>, node: u32) -> Vec<u32> {
     let mut neighbors = Vec::new();
     if let Some(host) = world.host(node) {
         host.visit_neighbors(&mut |peer| neighbors.push(host::index_of(peer)));
@@ -146,8 +146,8 @@ fn an_entry_without_effect_did_not_happen() {
         (15 * SECOND, Happening::Crash { node: 1 }),
         (15 * SECOND + 1, Happening::Crash { node: 1 }),
         (15 * SECOND + 2, Happening::Broadcast { node: 1, message: 10 }),
-        (15 * SECOND + 3, Happening::Restart { node: 1, contacts: vec![0], moved: false }),
-        (15 * SECOND + 4, Happening::Restart { node: 1, contacts: vec![0], moved: false }),
+        (15 * SECOND + 3, Happening::Restart { node: 1, contacts: vec![0], moved: false, remembers: false }),
+        (15 * SECOND + 4, Happening::Restart { node: 1, contacts: vec![0], moved: false, remembers: false }),
     ] {
         plan.schedule.push(at, what);
     }
@@ -183,7 +183,7 @@ fn a_crash_is_noticed_after_the_idle_timeout_and_a_goodbye_at_once() {
 
 #[test]
 fn a_restarted_node_is_the_same_in_its_next_life_and_may_have_moved() {
-    let restart = Happening::Restart { node: 2, contacts: vec![0], moved: true };
+    let restart = Happening::Restart { node: 2, contacts: vec![0], moved: true, remembers: false };
     let mut world = three(&[(6 * SECOND, Happening::Crash { node: 2 }), (7 * SECOND, restart)]);
     world.run_until(40 * SECOND);
     assert_eq!(neighbors(&world, 0), [1, 2]);
@@ -191,6 +191,22 @@ fn a_restarted_node_is_the_same_in_its_next_life_and_may_have_moved() {
         seen(&mut world).iter().filter(|seen| seen.node == 2 && seen.what == Sight::Started).map(|seen| seen.life).collect();
     assert_eq!(lives, [1, 2]);
     assert!(world.traffic().dials_failed > 0, "nobody answers at the old address");
+}
+
+#[test]
+fn a_restarted_node_finds_those_whom_it_remembers() {
+    for remembers in [true, false] {
+        let restart = Happening::Restart { node: 2, contacts: Vec::new(), moved: false, remembers };
+        let mut plan = five(1, 0.0);
+        plan.schedule.push(20 * SECOND, Happening::Crash { node: 2 });
+        plan.schedule.push(40 * SECOND, restart);
+        plan.schedule.sort();
+        let params = RealNode::params(&plan.tuning).unwrap();
+        let mut world = World::<RealNode>::new(plan.setup.clone(), params, plan.schedule.clone());
+        // Before the others look for it again.
+        world.run_until(40 * SECOND + SECOND / 2);
+        assert_eq!(neighbors(&world, 2).is_empty(), !remembers);
+    }
 }
 
 #[test]

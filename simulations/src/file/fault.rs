@@ -26,6 +26,11 @@ const KEYS: &[Key] = &[
     Key { name: "for", of: Type::Time(1, DAY), about: "how long" },
     Key { name: "over", of: Type::Time(0, DAY), about: "the nodes in turn at random moments of this time" },
     Key { name: "back", of: Type::Time(0, DAY), about: "how long after it a node starts again; 0 for never" },
+    Key {
+        name: "remembers",
+        of: Type::Choice(&["true", "false"]),
+        about: "whether it still has its data folder, and asks the peers that it knew",
+    },
     Key { name: "moved", of: Type::Choice(&["true", "false"]), about: "whether it starts again at another address" },
     Key { name: "by", of: Type::Time(1, DELAY_MAX), about: "what a node takes for each input" },
     Key { name: "loss", of: Type::Share(LOSS_MAX as f64 / 1_000.0), about: "the share of packets that are lost" },
@@ -59,14 +64,14 @@ pub const KINDS: &[Kind] = &[
         name: "crash",
         about: "nodes stop without a word, and may start again with an empty memory",
         has_nodes: true,
-        keys: &[("at", "0s"), ("over", "0s"), ("back", "0s"), ("moved", "false"), ("every", "10s"), ("times", "1")],
+        keys: &[("at", "0s"), ("over", "0s"), ("back", "0s"), ("moved", "false"), ("remembers", "false"), ("every", "10s"), ("times", "1")],
         put: |maker| {
-            let (back, moved) = (maker.number("back"), maker.word("moved") == "true");
+            let (back, moved, remembers) = (maker.number("back"), maker.word("moved") == "true", maker.word("remembers") == "true");
             for node in maker.mortal() {
                 let at = maker.moment();
                 maker.push(at, Happening::Crash { node });
                 if back > 0 {
-                    maker.push(at + back, Happening::Restart { node, contacts: vec![0, 1], moved });
+                    maker.push(at + back, Happening::Restart { node, contacts: vec![0, 1], moved, remembers });
                 }
             }
         },
@@ -84,7 +89,7 @@ pub const KINDS: &[Kind] = &[
                 while at < end {
                     maker.push(at, Happening::Crash { node });
                     let back = at + maker.exponential(down);
-                    maker.push(back, Happening::Restart { node, contacts: vec![0, 1], moved: false });
+                    maker.push(back, Happening::Restart { node, contacts: vec![0, 1], moved: false, remembers: false });
                     at = back + maker.exponential(up);
                 }
             }

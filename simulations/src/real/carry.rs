@@ -201,10 +201,10 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         match what {
-            Happening::Start { node, contacts } => self.start(node, &contacts, false)?,
-            Happening::Restart { node, contacts, moved } => {
+            Happening::Start { node, contacts } => self.start(node, &contacts, false, false)?,
+            Happening::Restart { node, contacts, moved, remembers } => {
                 if self.slots[node as usize].life > 0 {
-                    self.start(node, &contacts, moved)?;
+                    self.start(node, &contacts, moved, remembers)?;
                 }
             }
             Happening::Crash { node } => {
@@ -261,7 +261,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn start(&mut self, node: u32, contacts: &[u32], moved: bool) -> Result<(), RealError> {
+    fn start(&mut self, node: u32, contacts: &[u32], moved: bool, remembers: bool) -> Result<(), RealError> {
         let slot = &mut self.slots[node as usize];
         if slot.process.is_some() {
             return Ok(());
@@ -269,6 +269,9 @@ impl<'a> Run<'a> {
         slot.life += 1;
         slot.moves += u16::from(moved);
         (slot.paused_until, slot.is_leaving) = (0, false);
+        if !remembers {
+            self.home.forget_peers(node);
+        }
         slot.process = Some(Process::start(self.home, node, slot.life, slot.moves, contacts, self.sayer.clone())?);
         self.see(node, Sight::Started);
         Ok(())

@@ -71,6 +71,11 @@ impl Home {
         self.folder.join("meshwork.toml")
     }
 
+    /// Takes from a node what it has written down of its peers. A first life has nothing of that.
+    pub(super) fn forget_peers(&self, node: u32) {
+        let _ = std::fs::remove_file(self.data(node).join("peers"));
+    }
+
     fn data(&self, node: u32) -> PathBuf {
         self.folder.join(format!("node-{node}"))
     }
@@ -104,8 +109,6 @@ impl Process {
         said: SyncSender<Said>,
     ) -> Result<Self, RealError> {
         let data = home.data(node);
-        // A node that starts again knows nobody, as one in the simulator. A first life has no such file.
-        let _ = std::fs::remove_file(data.join("peers"));
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &home.names.node(node)]).arg(&home.binary);
         command.args(["node", "--json", "--no-mdns", "--admin", "off", "--cluster", "simulated"]);

@@ -15,8 +15,10 @@ impl<H: Host> World<H> {
         let what = self.schedule.entries()[index].what.clone();
         let name = what.name();
         let effective = match what {
-            Happening::Start { node, contacts } => self.start(node, &contacts, false),
-            Happening::Restart { node, contacts, moved } => self.slots[node as usize].life > 0 && self.start(node, &contacts, moved),
+            Happening::Start { node, contacts } => self.start(node, &contacts, false, false),
+            Happening::Restart { node, contacts, moved, remembers } => {
+                self.slots[node as usize].life > 0 && self.start(node, &contacts, moved, remembers)
+            }
             Happening::Crash { node } => self.stop(node),
             Happening::Strike { aim, count, spared } => self.strike(aim, count, spared),
             Happening::Leave { node } => self.leave(node),
@@ -49,7 +51,7 @@ impl<H: Host> World<H> {
         }
     }
 
-    fn start(&mut self, node: u32, contacts: &[u32], moved: bool) -> bool {
+    fn start(&mut self, node: u32, contacts: &[u32], moved: bool, remembers: bool) -> bool {
         let now = self.now;
         let clock = self.clock(node);
         let plant = self.setup.plant.filter(|(planted, _)| *planted == node).map(|(_, plant)| plant);
@@ -63,6 +65,7 @@ impl<H: Host> World<H> {
         slot.paused_until = now;
         slot.slow_until = 0;
         slot.leaving = false;
+        let remembered = std::mem::take(&mut slot.remembered);
         let birth = Birth {
             index: node,
             peer: self.peers[node as usize],
@@ -74,7 +77,10 @@ impl<H: Host> World<H> {
         slot.host = Some(H::start(&birth, &self.params, clock));
         self.see(node, Sight::Started);
         // What people configure is an address, so a contact that moved is looked for where it was first.
-        let contacts: Vec<SocketAddr> = contacts.iter().map(|contact| host::address(*contact, 0)).collect();
+        let mut contacts: Vec<SocketAddr> = contacts.iter().map(|contact| host::address(*contact, 0)).collect();
+        if remembers {
+            contacts.extend(remembered);
+        }
         if contacts.is_empty() {
             self.arm(node);
         } else {

@@ -286,6 +286,8 @@ struct Slot<H> {
     drift: i32,
     drift_since: u64,
     leaving: bool,
+    /// Where members were that it knew when it last stopped: what a node has in its data folder.
+    remembered: Vec<SocketAddr>,
 }
 
 impl<H> Slot<H> {
@@ -404,6 +406,7 @@ impl<H: Host> World<H> {
                 drift: 0,
                 drift_since: 0,
                 leaving: false,
+                remembered: Vec::new(),
             })
             .collect();
         World {
