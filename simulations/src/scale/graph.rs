@@ -15,6 +15,8 @@ const FAR: u8 = u8::MAX;
 /// The links in the end.
 #[derive(Clone, Debug, Serialize)]
 pub struct Graph {
+    /// Nodes that live.
+    pub nodes: u32,
     /// How many pieces it has.
     pub components: u32,
     /// Nodes of the largest.
@@ -44,16 +46,26 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Measures the links of so many nodes.
-    pub(super) fn new<'a>(nodes: u32, seed: u64, len_max: usize, neighbors: impl Fn(u32) -> &'a [u32]) -> Self {
+    /// Measures the links of so many nodes; those that do not live have none to show.
+    pub(super) fn new<'a>(nodes: u32, seed: u64, len_max: usize, neighbors: impl Fn(u32) -> Option<&'a [u32]>) -> Self {
         let mut starts = Vec::with_capacity(nodes as usize + 1);
         let mut links: Vec<u32> = Vec::with_capacity(nodes as usize * len_max);
         let mut degrees = vec![0; len_max + 1];
         let mut overfull = 0;
+        let lives: Vec<bool> = (0..nodes).map(|node| neighbors(node).is_some()).collect();
+        let living: Vec<u32> = (0..nodes).filter(|node| lives[*node as usize]).collect();
+        // Links to nodes that are gone tie nothing together.
+        let mut one_way: Vec<(u32, u32)> = Vec::new();
         for node in 0..nodes {
             starts.push(links.len());
-            let view = neighbors(node);
-            links.extend_from_slice(view);
+            let Some(view) = neighbors(node) else { continue };
+            for peer in view.iter().copied() {
+                if lives[peer as usize] {
+                    links.push(peer);
+                } else {
+                    one_way.push((node, peer));
+                }
+            }
             match degrees.get_mut(view.len()) {
                 Some(count) => *count += 1,
                 None => overfull += 1,
@@ -63,16 +75,17 @@ impl Graph {
         let of = |node: u32| &links[starts[node as usize]..starts[node as usize + 1]];
 
         let both = (0..nodes).flat_map(|node| of(node).iter().map(move |peer| (node, *peer)));
-        let one_way = both.filter(|(node, peer)| of(*peer).binary_search(node).is_err()).collect();
-        let (component, sizes) = components(nodes, of);
+        one_way.extend(both.filter(|(node, peer)| of(*peer).binary_search(node).is_err()));
+        let (component, sizes) = components(nodes, &living, of);
         let (largest_name, largest) =
             (0_u32..).zip(&sizes).max_by_key(|(name, size)| (**size, u32::MAX - *name)).map_or((0, 0), |(name, size)| (name, *size));
 
-        let clustering_exact = nodes <= CLUSTERING_EXACT_MAX;
-        let drawn = |purpose, index: u32| (hash(&[seed, purpose, u64::from(index)]) % u64::from(nodes.max(1))) as u32;
-        let clustering: f64 = (0..nodes.min(CLUSTERING_EXACT_MAX))
+        let count = living.len() as u32;
+        let clustering_exact = count <= CLUSTERING_EXACT_MAX;
+        let drawn = |purpose, index: u32| living[(hash(&[seed, purpose, u64::from(index)]) % u64::from(count.max(1))) as usize];
+        let clustering: f64 = (0..count.min(CLUSTERING_EXACT_MAX))
             .map(|index| {
-                let view = of(if clustering_exact { index } else { drawn(SAMPLE, index) });
+                let view = of(if clustering_exact { living[index as usize] } else { drawn(SAMPLE, index) });
                 let pairs = view.len() * view.len().saturating_sub(1) / 2;
                 let closed =
                     view.iter().enumerate().map(|(at, a)| view[at + 1..].iter().filter(|b| of(*a).binary_search(b).is_ok()).count());
@@ -83,8 +96,7 @@ impl Graph {
         let mut paths: Vec<u64> = Vec::new();
         let mut distance = vec![FAR; nodes as usize];
         let mut queue = Vec::new();
-        let sources: Vec<u32> =
-            if nodes <= SOURCES { (0..nodes).collect() } else { (0..SOURCES).map(|index| drawn(SOURCE, index)).collect() };
+        let sources: Vec<u32> = if count <= SOURCES { living.clone() } else { (0..SOURCES).map(|index| drawn(SOURCE, index)).collect() };
         for source in sources.iter().copied() {
             distance.fill(FAR);
             distance[source as usize] = 0;
@@ -109,12 +121,13 @@ impl Graph {
         let pairs: u64 = paths.iter().sum();
         let hops: u64 = paths.iter().zip(0..).map(|(count, length): (&u64, u64)| count * length).sum();
         Graph {
+            nodes: count,
             components: sizes.len() as u32,
             largest,
             one_way,
             degrees,
             overfull,
-            clustering: clustering / f64::from(nodes.clamp(1, CLUSTERING_EXACT_MAX)),
+            clustering: clustering / f64::from(count.clamp(1, CLUSTERING_EXACT_MAX)),
             clustering_exact,
             path_mean: hops as f64 / pairs.max(1) as f64,
             path_max: paths.len().saturating_sub(1) as u32,
@@ -125,19 +138,19 @@ impl Graph {
         }
     }
 
-    /// Whether a node belongs to the largest component.
+    /// Whether a node lives and belongs to the largest component.
     pub fn is_in_largest(&self, node: u32) -> bool {
         self.component.get(node as usize) == Some(&self.largest_name)
     }
 }
 
 /// By node: the name of its component, and the sizes by name. A link on one side only ties nothing together that it would not tie in the other
-/// direction, so a component is what is reached from its smallest node.
-fn components<'a>(nodes: u32, of: impl Fn(u32) -> &'a [u32]) -> (Vec<u32>, Vec<u32>) {
+/// direction, so a component is what is reached from its smallest node. Nodes that do not live are in none.
+fn components<'a>(nodes: u32, living: &[u32], of: impl Fn(u32) -> &'a [u32]) -> (Vec<u32>, Vec<u32>) {
     let mut component = vec![u32::MAX; nodes as usize];
     let mut sizes = Vec::new();
     let mut stack = Vec::new();
-    for start in 0..nodes {
+    for start in living.iter().copied() {
         if component[start as usize] != u32::MAX {
             continue;
         }

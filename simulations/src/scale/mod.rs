@@ -14,8 +14,10 @@
 //!    time happens node by node, in the order in which nodes lie in the memory, and each node sees its events in the order of their moments
 //!    ([`wheel`](crate::wheel)). In the same way shards of nodes run by themselves, each on a thread. Digests are sums over events, so they
 //!    depend on neither.
+//! 4. Nodes that crash do so without a word, at moments drawn over the first half of the broadcasts. Whoever had a link to one, or tells it something about links, learns that it cannot be
+//!    reached when QUIC's idle timeout is over. Nodes that broadcast do not crash.
 //!
-//! Invariants, looked at in the end: every broadcast was delivered once by every node of the largest component; a link stands on both sides;
+//! Invariants, looked at in the end and of the nodes that live then: every broadcast was delivered once by every node of the largest component; a link stands on both sides;
 //! no view is larger than it may be; nobody broke a rule. Links come and go to the end, and one that is about to stands on one side for a
 //! moment. So those found on one side are looked at again after the time in which the protocol ends them, and what is still there counts.
 
@@ -53,6 +55,8 @@ static ZEROS: [u8; PAYLOAD_BYTES_MAX] = [0; PAYLOAD_BYTES_MAX];
 const CONTACT: u64 = 0x5ca1_e001;
 const SENDER: u64 = 0x5ca1_e002;
 const NODE: u64 = 0x5ca1_e003;
+const CRASH: u64 = 0x5ca1_e004;
+const CRASH_AT: u64 = 0x5ca1_e005;
 
 /// What a run is made of.
 #[derive(Clone, Debug)]
@@ -79,6 +83,8 @@ pub struct Setup {
     pub senders: u32,
     /// Over what time, in microseconds.
     pub work: u64,
+    /// The chance of each node that does not broadcast to crash meanwhile.
+    pub crashed: f64,
     /// How long the run goes on after the last broadcast, in microseconds.
     pub quiet: u64,
     /// Bytes of a broadcast, at most [`PAYLOAD_BYTES_MAX`].
@@ -110,6 +116,14 @@ impl Setup {
     fn sender(&self, message: u32) -> u32 {
         let turn = message % self.senders.max(1);
         (hash(&[self.seed, SENDER, u64::from(turn)]) % u64::from(self.nodes)) as u32
+    }
+
+    /// When a node crashes, if it does and broadcasts nothing.
+    fn crashes_at(&self, node: u32) -> Option<u64> {
+        let draw = |purpose| hash(&[self.seed, purpose, u64::from(node)]);
+        // The high bits, which a float holds whole.
+        let is_drawn = self.crashed > 0.0 && ((draw(CRASH) >> 11) as f64) < self.crashed * (1_u64 << 53) as f64;
+        is_drawn.then(|| self.join_over + self.form + draw(CRASH_AT) % (self.work / 2).max(1))
     }
 
     fn node_seed(&self, node: u32) -> u64 {
@@ -163,6 +177,10 @@ pub struct Events {
     pub grafts: u64,
     /// Links taken out of a tree.
     pub prunes: u64,
+    /// Nodes that crashed.
+    pub crashes: u64,
+    /// Nodes that learned that another cannot be reached.
+    pub losses: u64,
 }
 
 impl Events {
@@ -174,11 +192,14 @@ impl Events {
         self.announcements += other.announcements;
         self.grafts += other.grafts;
         self.prunes += other.prunes;
+        self.crashes += other.crashes;
+        self.losses += other.losses;
     }
 
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.joins + self.deadlines + self.topology + self.payloads + self.announcements + self.grafts + self.prunes
+        let Events { joins, deadlines, topology, payloads, announcements, grafts, prunes, crashes, losses } = self;
+        joins + deadlines + topology + payloads + announcements + grafts + prunes + crashes + losses
     }
 }
 
@@ -207,7 +228,7 @@ pub fn observe(plan: &Plan, mut results: Option<&mut Results>, drive: Drive<'_>,
         if results.is_some() {
             seconds.end(&world);
         }
-        watch(Progress { now: world.now, ends_at, events: world.events().total(), alive: world.joined() });
+        watch(Progress { now: world.now, ends_at, events: world.events().total(), alive: world.living() });
     }
     let graph = world.graph();
     if let Some(results) = &mut results {
@@ -250,8 +271,14 @@ impl World {
         digest
     }
 
-    fn joined(&self) -> usize {
-        self.events().joins as usize
+    /// How many nodes live now.
+    fn living(&self) -> usize {
+        let events = self.events();
+        (events.joins - events.crashes) as usize
+    }
+
+    fn is_alive(&self, node: u32) -> bool {
+        self.shard_of(node).is_alive(node)
     }
 
     /// Lets time pass until a moment; everything up to it has happened then.
@@ -317,7 +344,8 @@ impl World {
 
     fn graph(&self) -> Graph {
         let setup = &self.setup;
-        Graph::new(setup.nodes, setup.seed, setup.hyparview.active_len_max, |node| self.shard_of(node).neighbors(node))
+        let view = |node| self.is_alive(node).then(|| self.shard_of(node).neighbors(node));
+        Graph::new(setup.nodes, setup.seed, setup.hyparview.active_len_max, view)
     }
 
     /// Looks at what became of it.
@@ -329,6 +357,12 @@ impl World {
         let repeated: u64 = self.shards.iter().map(|shard| shard.repeated).sum();
         let in_largest = (0..setup.nodes).filter(|node| graph.is_in_largest(*node));
         let missed: u64 = in_largest.map(|node| u64::from(setup.messages - self.shard_of(node).delivered_len(node))).sum();
+        let living = (0..setup.nodes).filter(|node| self.is_alive(*node));
+        let (living, had) =
+            living.fold((0_u64, 0_u64), |(living, had), node| (living + 1, had + u64::from(self.shard_of(node).delivered_len(node))));
+        let messages = u64::from(setup.messages);
+        // Senders have their own, and live.
+        let delivery = (had - messages) as f64 / (messages * (living - 1)).max(1) as f64;
 
         let one_way = self.still_one_way(&graph.one_way, drive);
 
@@ -340,12 +374,21 @@ impl World {
             ("one_component", Kind::Eventually, u64::from(graph.components.saturating_sub(1)), "further components"),
             ("neighbors_symmetric", Kind::Eventually, one_way, "links that stand on one side only, and stay so"),
         ];
-        let failure = rules.iter().find(|(.., count, _)| *count > 0).map(|(name, kind, count, what)| Failure {
+        let broken = rules.iter().find(|(.., count, _)| *count > 0).map(|(name, kind, count, what)| Failure {
             class: if *kind == Kind::Always { Class::Safety } else { Class::Liveness },
             what: (*name).to_owned(),
             at,
             node: None,
             detail: format!("{count} {what}"),
+        });
+        let failure = broken.or_else(|| {
+            (setup.crashed > 0.0 && events.crashes == 0).then(|| Failure {
+                class: Class::Vacuous,
+                what: "crash".to_owned(),
+                at,
+                node: None,
+                detail: "no node crashed; more nodes, or a greater share of them".to_owned(),
+            })
         });
         Outcome {
             scenario: NAME.to_owned(),
@@ -357,21 +400,20 @@ impl World {
             ok: failure.is_none(),
             failure,
             invariants: rules.iter().map(|(name, kind, count, _)| Verdict { name, kind: kind.name(), ok: *count == 0 }).collect(),
-            metrics: metrics(&setup, &events, &spreads, &latency, graph),
+            metrics: metrics(&setup, &events, &spreads, &latency, graph, delivery),
             digests,
         }
     }
 }
 
-fn metrics(setup: &Setup, events: &Events, spreads: &[Spread], latency: &Histogram, graph: &Graph) -> Vec<Metric> {
+fn metrics(setup: &Setup, events: &Events, spreads: &[Spread], latency: &Histogram, graph: &Graph, delivery: f64) -> Vec<Metric> {
     let mut metrics = Vec::new();
     let mut put = |name, value: f64, unit| metrics.push(Metric { name, value, unit });
     if !spreads.is_empty() {
         let mean = |of: &dyn Fn(&Spread) -> f64| spreads.iter().map(of).sum::<f64>() / spreads.len() as f64;
-        let others = f64::from(setup.nodes - 1);
         let millis = |duration: Duration| duration.as_secs_f64() * 1e3;
         put("messages", spreads.len() as f64, "");
-        put("delivery", mean(&|spread| spread.delivered as f64 / others), "");
+        put("delivery", delivery, "");
         // Relative message redundancy and last delivery hop (Leitão, Pereira and Rodrigues, SRDS 2007).
         put("rmr", mean(&|spread| spread.payloads as f64 / (spread.delivered.max(1)) as f64 - 1.0), "");
         put("last_hop_mean", mean(&|spread| f64::from(spread.hops_max)), "");
@@ -392,7 +434,7 @@ fn metrics(setup: &Setup, events: &Events, spreads: &[Spread], latency: &Histogr
     let of_degree = |degree: usize| f64::from(graph.degrees[degree]);
     let degrees = 0..graph.degrees.len();
     put("degree_min", degrees.clone().find(|degree| of_degree(*degree) > 0.0).unwrap_or(0) as f64, "");
-    put("degree_mean", degrees.map(|degree| degree as f64 * of_degree(degree)).sum::<f64>() / f64::from(setup.nodes), "");
+    put("degree_mean", degrees.map(|degree| degree as f64 * of_degree(degree)).sum::<f64>() / f64::from(graph.nodes.max(1)), "");
     put(if graph.clustering_exact { "clustering" } else { "clustering_sampled" }, graph.clustering, "");
     put("path_mean", graph.path_mean, "");
     put("path_max", graph.path_max.into(), "");
@@ -402,6 +444,9 @@ fn metrics(setup: &Setup, events: &Events, spreads: &[Spread], latency: &Histogr
     put("announcements", events.announcements as f64, "");
     put("grafts", events.grafts as f64, "");
     put("prunes", events.prunes as f64, "");
+    if setup.crashed > 0.0 {
+        put("crash", events.crashes as f64, "");
+    }
     metrics
 }
 

@@ -33,6 +33,7 @@ pub const DEFAULTS: &[(&str, &str)] = &[
     ("messages", "30"),
     ("senders", "10"),
     ("bytes", "256"),
+    ("crashed", "0%"),
     ("quiet", "5s"),
 ];
 
@@ -77,6 +78,7 @@ impl Plan {
             messages: number("messages") as u32,
             senders: number("senders") as u32,
             work: number("work"),
+            crashed: settings.share("crashed"),
             quiet: number("quiet"),
             payload_bytes: (number("bytes") as usize).min(PAYLOAD_BYTES_MAX),
         };
@@ -85,9 +87,10 @@ impl Plan {
 
     /// What it is, in a line.
     pub fn describe(&self) -> String {
-        let Setup { nodes, link, messages, senders, hyparview, .. } = &self.setup;
+        let Setup { nodes, link, messages, senders, hyparview, crashed, .. } = &self.setup;
+        let crashes = if *crashed > 0.0 { format!("; {:.1} % crash meanwhile", 100.0 * crashed) } else { String::new() };
         format!(
-            "{nodes} nodes, {} neighbors and {} more; {:.1} ms; {messages} broadcast by {senders} in turn; the overlay alone",
+            "{nodes} nodes, {} neighbors and {} more; {:.1} ms; {messages} broadcast by {senders} in turn{crashes}; the overlay alone",
             hyparview.active_len_max,
             hyparview.passive_len_max,
             link.latency as f64 / 1e3

@@ -27,7 +27,7 @@ impl Seconds {
         let sent = (0..world.setup.messages).filter(|message| world.setup.sent_at(*message) <= world.now).count() as u64;
         let (new, came) = (delivered - self.delivered, payloads - self.payloads);
         let moved = Totals { bytes: 0, payloads: came, copies: came.saturating_sub(new) };
-        self.rows.push(Second { alive: world.joined() as u64, sent: sent - self.sent, delivered: new, moved });
+        self.rows.push(Second { alive: world.living() as u64, sent: sent - self.sent, delivered: new, moved });
         (self.sent, self.delivered, self.payloads) = (sent, delivered, payloads);
     }
 }
@@ -42,15 +42,19 @@ pub(super) fn of(world: &World, graph: &Graph, seconds: Seconds) -> Results {
         .map(|node| {
             let own = sent.get(&node).copied().unwrap_or(0);
             let deliveries = world.shard_of(node).delivered_len(node).saturating_sub(own);
-            NodeRow { state: State::Alive, degree: neighbors(node).len() as u32, moved: None, deliveries }
+            let is_alive = world.is_alive(node);
+            let degree = if is_alive { neighbors(node).len() as u32 } else { 0 };
+            NodeRow { state: if is_alive { State::Alive } else { State::Down }, degree, moved: None, deliveries }
         })
         .collect();
+    let living_neighbors = |node: u32| neighbors(node).iter().copied().filter(|peer| world.is_alive(*peer)).collect();
     let row = |(message, spread): (u32, &super::Spread)| MessageRow {
         message,
         sender: setup.sender(message),
         sent_at: setup.sent_at(message),
-        expected: setup.nodes - 1,
-        delivered: spread.delivered as u32,
+        expected: graph.nodes - 1,
+        // Some of those that had it may be gone.
+        delivered: (spread.delivered as u32).min(graph.nodes - 1),
         in_time: None,
         deliveries: spread.delivered as u32,
         payloads: spread.payloads as u32,
@@ -68,8 +72,8 @@ pub(super) fn of(world: &World, graph: &Graph, seconds: Seconds) -> Results {
         latencies: if latency.is_empty() { Vec::new() } else { (0..=STEPS).map(step).collect() },
         paths: graph.paths.clone(),
         sources: graph.sources as usize,
-        unreachable: u64::from(graph.sources) * u64::from(setup.nodes - 1) - reached,
-        picture: picture(&nodes, &|node| neighbors(node).to_vec(), Some(0)),
+        unreachable: u64::from(graph.sources) * u64::from(graph.nodes - 1) - reached,
+        picture: picture(&nodes, &living_neighbors, nodes.iter().position(|row| row.state == State::Alive).map(|node| node as u32)),
         nodes,
         regions: None,
     }

@@ -10,7 +10,7 @@ use meshwork_overlay::{MessageId, hyparview, plumtree, topology};
 use super::parcel::{CHANNEL, INCARNATION, Message, Parcel};
 use super::{Events, Setup, Spread, ZEROS, micros};
 use crate::digest::Sum;
-use crate::network::{Link, Network};
+use crate::network::{IDLE_TIMEOUT, Link, Network};
 use crate::wheel::{Event, Wheel};
 
 /// So many events are looked at together: what they will read is read for all of them before the first happens. The memory answers to many
@@ -42,6 +42,10 @@ pub(super) enum What {
     Broadcast(u32),
     /// A message.
     Parcel(Parcel),
+    /// It crashes.
+    Crash,
+    /// It learns that whom the event comes from cannot be reached.
+    Lost,
 }
 
 /// What an event will read of a node, most likely.
@@ -61,7 +65,7 @@ enum Touch {
 impl What {
     fn touches(&self, from: u32) -> Touch {
         match self {
-            What::Join | What::Broadcast(_) => Touch::Nothing,
+            What::Join | What::Broadcast(_) | What::Crash | What::Lost => Touch::Nothing,
             What::Wake { is_of_topology: true } => Touch::Views,
             What::Wake { is_of_topology: false } | What::Parcel(Parcel::Gossip { .. } | Parcel::Other(_)) => Touch::Neighbors,
             What::Parcel(Parcel::Alive { .. }) => Touch::Links,
@@ -83,6 +87,7 @@ struct Node {
     plumtree_due: Time,
     /// Counts the events that it has caused.
     sequence: u32,
+    has_crashed: bool,
     topology: hyparview::State<u32>,
     plumtree: plumtree::State<u32>,
 }
@@ -158,8 +163,12 @@ impl Shard {
                 topology_due: Time::MAX,
                 plumtree_due: Time::MAX,
                 sequence: 0,
+                has_crashed: false,
             });
             shard.push(number, setup.joins_at(number), What::Join);
+            if let Some(at) = setup.crashes_at(number).filter(|_| !shard.numbers.iter().any(|(sender, ..)| *sender == number)) {
+                shard.push(number, at, What::Crash);
+            }
         }
         shard.delivered = vec![0; shard.nodes.len() * shard.words()];
         for message in 0..setup.messages {
@@ -174,6 +183,11 @@ impl Shard {
     /// The neighbors of a node.
     pub(super) fn neighbors(&self, node: u32) -> &[u32] {
         self.nodes[self.place(node)].topology.neighbors()
+    }
+
+    /// Whether a node has not crashed.
+    pub(super) fn is_alive(&self, node: u32) -> bool {
+        !self.nodes[self.place(node)].has_crashed
     }
 
     /// The number of the link that a node holds to a peer.
@@ -302,9 +316,14 @@ impl Shard {
     }
 
     fn send(&mut self, from: u32, place: usize, to: u32, parcel: Parcel) {
-        let sequence = self.next_sequence(place);
         let latency = self.network.latency(from, to);
-        let event = Event { at: self.now + latency, to, from, sequence, what: What::Parcel(parcel) };
+        self.cause(from, place, to, self.now + latency, What::Parcel(parcel));
+    }
+
+    /// Queues an event that a node causes at another.
+    fn cause(&mut self, from: u32, place: usize, to: u32, at: u64, what: What) {
+        let sequence = self.next_sequence(place);
+        let event = Event { at, to, from, sequence, what };
         let shard = to as usize % self.shards();
         if shard == self.index as usize {
             self.wheel.push(event);
@@ -318,6 +337,9 @@ impl Shard {
         let Event { at, to: node, from, sequence, what } = event;
         let now = Time::from_micros(self.now);
         let place = self.place(node);
+        if self.nodes[place].has_crashed {
+            return self.happen_to_nobody(node, place, from, &what);
+        }
         let told = match what {
             What::Wake { .. } => match self.wake(place) {
                 true => 1,
@@ -341,11 +363,40 @@ impl Shard {
                 self.arrive(node, place, from, parcel);
                 told
             }
+            What::Crash => {
+                self.crash(node, place);
+                4
+            }
+            What::Lost => {
+                self.events.losses += 1;
+                self.nodes[place].topology.handle(topology::Input::Unreachable(from), now, &mut self.topology_actions);
+                self.route_topology(node, place);
+                5
+            }
         };
         self.digest.event(&[at, u64::from(node) << 32 | u64::from(from), sequence, told]);
         self.route_plumtree(node, place);
         self.arm(node, place);
         true
+    }
+
+    /// A node ends without a word. Its neighbors notice when nothing has come from it for long enough.
+    fn crash(&mut self, node: u32, place: usize) {
+        self.events.crashes += 1;
+        let slot = &mut self.nodes[place];
+        slot.has_crashed = true;
+        (slot.topology_due, slot.plumtree_due) = (Time::MAX, Time::MAX);
+        for neighbor in slot.topology.neighbors().to_vec() {
+            self.cause(node, place, neighbor, self.now + IDLE_TIMEOUT, What::Lost);
+        }
+    }
+
+    /// An event at a node that has crashed. Who wants something of its links waits in vain: for as long as a connection may be silent, or a dial takes.
+    fn happen_to_nobody(&mut self, node: u32, place: usize, from: u32, what: &What) -> bool {
+        if matches!(what, What::Parcel(parcel) if parcel.is_of_topology()) {
+            self.cause(node, place, from, self.now + IDLE_TIMEOUT, What::Lost);
+        }
+        false
     }
 
     /// A wake-up; says whether anything was due.

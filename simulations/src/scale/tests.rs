@@ -37,6 +37,19 @@ fn a_run_is_the_same_again_and_whatever_the_number_of_threads() {
 }
 
 #[test]
+fn those_who_live_miss_nothing_when_others_crash() {
+    let one = play(1_000, 3, 1, &["messages=20", "senders=5", "crashed=20%", "quiet=20s"]);
+    assert!(one.ok, "{:?}", one.failure);
+    let crashes = one.metric("crash").unwrap();
+    assert!((150.0..250.0).contains(&crashes), "{crashes}");
+    assert_eq!((one.metric("delivery"), one.metric("largest")), (Some(1.0), Some(1_000.0 - crashes)));
+    let two = play(1_000, 3, 2, &["messages=20", "senders=5", "crashed=20%", "quiet=20s"]);
+    assert_eq!((one.events, &one.digests), (two.events, &two.digests));
+    let nobody = play(20, 1, 1, &["crashed=0.01%"]).failure.unwrap();
+    assert_eq!((nobody.class, &nobody.what[..]), (Class::Vacuous, "crash"));
+}
+
+#[test]
 fn few_nodes_are_a_cluster_too() {
     for nodes in [2, 3, 7] {
         let outcome = play(nodes, 1, 2, &["messages=3", "senders=2"]);
