@@ -151,7 +151,7 @@ impl Outcome {
 ///
 /// What is wrong with the parameters of the nodes, in words. Nothing has run then.
 pub fn run<H: Host>(plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<Outcome, String> {
-    Ok(played::<H>(plan, progress)?.outcome())
+    Ok(Run::<H>::new(plan)?.played(progress).outcome())
 }
 
 /// Plays a plan to its end and gives, beside the outcome, what was seen.
@@ -160,7 +160,7 @@ pub fn run<H: Host>(plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<O
 ///
 /// Those of [`run`].
 pub fn recorded<H: Host>(plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<(Outcome, Record), String> {
-    let run = played::<H>(plan, progress)?;
+    let run = Run::<H>::new(plan)?.played(progress);
     let record = run.record.clone();
     Ok((run.outcome(), record))
 }
@@ -171,7 +171,9 @@ pub fn recorded<H: Host>(plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Res
 ///
 /// Those of [`run`]; the results are as they were then.
 pub fn observe<H: Host>(plan: &Plan, results: &mut Results, progress: &mut dyn FnMut(Progress)) -> Result<Outcome, String> {
-    let run = played::<H>(plan, progress)?;
+    let mut run = Run::<H>::new(plan)?;
+    run.world.count_payloads();
+    let run = run.played(progress);
     *results = Results::new(plan, &run.record, &run.world, run.world.moved(), run.world.carried());
     let mut outcome = run.outcome();
     outcome.metrics.extend(metrics::further(results));
@@ -219,15 +221,6 @@ pub fn twice<H: Host>(plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result
     Ok((one.outcome(), divergence))
 }
 
-fn played<'a, H: Host>(plan: &'a Plan, progress: &mut dyn FnMut(Progress)) -> Result<Run<'a, H>, String> {
-    let mut run = Run::new(plan)?;
-    let mut second = 0;
-    while run.second(second, progress) {
-        second += 1;
-    }
-    Ok(run)
-}
-
 /// A run under way.
 pub(crate) struct Run<'a, H: Host> {
     plan: &'a Plan,
@@ -246,6 +239,15 @@ pub(crate) struct Run<'a, H: Host> {
 impl<'a, H: Host> Run<'a, H> {
     fn new(plan: &'a Plan) -> Result<Self, String> {
         Ok(Self::with(plan, H::params(&plan.tuning)?))
+    }
+
+    /// The same at its end.
+    fn played(mut self, progress: &mut dyn FnMut(Progress)) -> Self {
+        let mut second = 0;
+        while self.second(second, progress) {
+            second += 1;
+        }
+        self
     }
 
     /// A run whose nodes have these parameters, whatever the plan says.

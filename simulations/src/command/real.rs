@@ -80,6 +80,8 @@ struct Comparison {
     command: String,
     plan: String,
     ks_max: Option<f64>,
+    /// The page that was asked for.
+    markdown: Option<String>,
     pairs: Vec<Pair>,
 }
 
@@ -139,7 +141,8 @@ pub(super) fn run<H: Host>(args: &RealArgs) -> Result<u8, Usage> {
                 1 => first.0,
                 _ => first.0.replacen(&format!("--seed {}", seeds.start), &format!("--seed {}..{}", seeds.start, seeds.end), 1),
             };
-            let comparison = Comparison { command, plan: first.1, ks_max: args.ks_max, pairs };
+            let markdown = args.markdown.as_deref().map(|path| path.display().to_string());
+            let comparison = Comparison { command, plan: first.1, ks_max: args.ks_max, markdown, pairs };
             report(args, &comparison).map_err(|Usage(problem)| RealError::Failed(problem))
         }),
     };
@@ -334,7 +337,7 @@ mod tests {
         let side = |delivery, latencies: &[u64]| Side { messages: 2, owed: 4, delivery, latencies: latencies.to_vec(), last_hop: 1.0 };
         let failures = |simulated, real, ks_max| {
             let pairs = vec![Pair { seed: 3, simulated, failure: None, real, carried: Carried::default() }];
-            Comparison { command: String::new(), plan: String::new(), ks_max, pairs }.failures()
+            Comparison { command: String::new(), plan: String::new(), ks_max, markdown: None, pairs }.failures()
         };
         assert!(failures(side(1.0, &[1, 2]), side(1.0, &[1, 3]), Some(0.5)).is_empty());
         assert!(failures(side(1.0, &[1, 2]), side(1.0, &[7, 8]), None).is_empty(), "nothing was asked of the distance");

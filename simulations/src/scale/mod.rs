@@ -335,6 +335,17 @@ impl World {
         spreads
     }
 
+    /// By broadcast: how many of the nodes that live now have it, but for its sender.
+    fn had_by_the_living(&self) -> Vec<u64> {
+        let mut had = vec![0; self.setup.messages as usize];
+        for node in (0..self.setup.nodes).filter(|node| self.is_alive(*node)) {
+            let shard = self.shard_of(node);
+            (0_u32..).zip(&mut had).for_each(|(message, had)| *had += u64::from(shard.has(node, message)));
+        }
+        had.iter_mut().for_each(|had: &mut u64| *had = had.saturating_sub(1));
+        had
+    }
+
     /// How long deliveries took.
     fn latency(&self) -> Histogram {
         let mut latency = Histogram::default();
@@ -357,12 +368,9 @@ impl World {
         let repeated: u64 = self.shards.iter().map(|shard| shard.repeated).sum();
         let in_largest = (0..setup.nodes).filter(|node| graph.is_in_largest(*node));
         let missed: u64 = in_largest.map(|node| u64::from(setup.messages - self.shard_of(node).delivered_len(node))).sum();
-        let living = (0..setup.nodes).filter(|node| self.is_alive(*node));
-        let (living, had) =
-            living.fold((0_u64, 0_u64), |(living, had), node| (living + 1, had + u64::from(self.shard_of(node).delivered_len(node))));
-        let messages = u64::from(setup.messages);
-        // Senders have their own, and live.
-        let delivery = (had - messages) as f64 / (messages * (living - 1)).max(1) as f64;
+        // The senders live.
+        let owed = u64::from(setup.messages) * u64::from(graph.nodes.saturating_sub(1));
+        let delivery = self.had_by_the_living().iter().sum::<u64>() as f64 / owed.max(1) as f64;
 
         let one_way = self.still_one_way(&graph.one_way, drive);
 

@@ -48,13 +48,13 @@ pub(super) fn of(world: &World, graph: &Graph, seconds: Seconds) -> Results {
         })
         .collect();
     let living_neighbors = |node: u32| neighbors(node).iter().copied().filter(|peer| world.is_alive(*peer)).collect();
-    let row = |(message, spread): (u32, &super::Spread)| MessageRow {
+    let others = graph.nodes.saturating_sub(1);
+    let row = |((message, spread), had): ((u32, &super::Spread), u64)| MessageRow {
         message,
         sender: setup.sender(message),
         sent_at: setup.sent_at(message),
-        expected: graph.nodes - 1,
-        // Some of those that had it may be gone.
-        delivered: (spread.delivered as u32).min(graph.nodes - 1),
+        expected: others,
+        delivered: had as u32,
         in_time: None,
         deliveries: spread.delivered as u32,
         payloads: spread.payloads as u32,
@@ -67,12 +67,12 @@ pub(super) fn of(world: &World, graph: &Graph, seconds: Seconds) -> Results {
     let reached: u64 = graph.paths.iter().sum();
     Results {
         seconds: seconds.rows,
-        messages: (0..).zip(&world.spreads()).map(row).collect(),
+        messages: (0..).zip(&world.spreads()).zip(world.had_by_the_living()).map(row).collect(),
         faults: Vec::new(),
         latencies: if latency.is_empty() { Vec::new() } else { (0..=STEPS).map(step).collect() },
         paths: graph.paths.clone(),
         sources: graph.sources as usize,
-        unreachable: u64::from(graph.sources) * u64::from(graph.nodes - 1) - reached,
+        unreachable: u64::from(graph.sources) * u64::from(others) - reached,
         picture: picture(&nodes, &living_neighbors, nodes.iter().position(|row| row.state == State::Alive).map(|node| node as u32)),
         nodes,
         regions: None,

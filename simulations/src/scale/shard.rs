@@ -166,7 +166,8 @@ impl Shard {
                 has_crashed: false,
             });
             shard.push(number, setup.joins_at(number), What::Join);
-            if let Some(at) = setup.crashes_at(number).filter(|_| !shard.numbers.iter().any(|(sender, ..)| *sender == number)) {
+            let broadcasts = shard.numbers.binary_search_by_key(&number, |(sender, ..)| *sender).is_ok();
+            if let Some(at) = setup.crashes_at(number).filter(|_| !broadcasts) {
                 shard.push(number, at, What::Crash);
             }
         }
@@ -210,6 +211,11 @@ impl Shard {
     pub(super) fn delivered_len(&self, node: u32) -> u32 {
         let start = self.place(node) * self.words();
         self.delivered[start..start + self.words()].iter().map(|word| word.count_ones()).sum()
+    }
+
+    /// Whether a node has delivered or sent a message.
+    pub(super) fn has(&self, node: u32, message: u32) -> bool {
+        self.delivered[self.place(node) * self.words() + message as usize / 64] >> (message % 64) & 1 == 1
     }
 
     /// So many events happen, whenever that is.

@@ -45,6 +45,8 @@ fn those_who_live_miss_nothing_when_others_crash() {
     assert_eq!((one.metric("delivery"), one.metric("largest")), (Some(1.0), Some(1_000.0 - crashes)));
     let two = play(1_000, 3, 2, &["messages=20", "senders=5", "crashed=20%", "quiet=20s"]);
     assert_eq!((one.events, &one.digests), (two.events, &two.digests));
+    let all = play(3, 1, 1, &["messages=0", "crashed=90%", "join-over=1s"]);
+    assert!(all.failure.is_none_or(|failure| failure.class == Class::Vacuous), "nobody who is left misses anything");
     let nobody = play(20, 1, 1, &["crashed=0.01%"]).failure.unwrap();
     assert_eq!((nobody.class, &nobody.what[..]), (Class::Vacuous, "crash"));
 }

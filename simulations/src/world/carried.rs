@@ -7,13 +7,21 @@ use super::World;
 use crate::host::{Connection, Host, Input};
 
 impl<H: Host> World<H> {
-    /// By broadcast: how many payloads of it nodes have received, the needed ones included; all 0 for nodes that do not count them.
+    /// From now on payloads are counted for [`carried`](Self::carried), which takes a look at every frame.
+    pub fn count_payloads(&mut self) {
+        self.carried = vec![0; self.payloads.len()];
+    }
+
+    /// By broadcast: how many payloads of it nodes have received since they are counted, the needed ones included; all 0 for nodes that do not count them.
     pub fn carried(&self) -> &[u32] {
         &self.carried
     }
 
     /// Hands a frame to a node, and counts the payload in it if the node does.
     pub(super) fn feed_frame(&mut self, node: u32, connection: Connection, channel: ChannelId, bytes: Bytes) {
+        if self.carried.is_empty() {
+            return self.feed(node, Input::Frame { connection, channel, bytes });
+        }
         let payloads = |world: &Self| world.host(node).map_or(0, |host| host.tally().payloads_received);
         let carried = self.broadcast_in(&bytes).map(|message| (message, payloads(self)));
         self.feed(node, Input::Frame { connection, channel, bytes });

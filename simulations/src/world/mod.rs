@@ -318,7 +318,7 @@ pub struct World<H: Host> {
     slots: Vec<Slot<H>>,
     peers: Vec<PeerId>,
     payloads: Vec<Option<Bytes>>,
-    /// By broadcast: payloads of it that nodes received.
+    /// By broadcast: payloads of it that nodes received, when somebody wants to know.
     carried: Vec<u32>,
     seen: Vec<Seen>,
     digest: Digest,
@@ -413,7 +413,7 @@ impl<H: Host> World<H> {
             network: Network::shaped(setup.seed, setup.nodes, setup.link, setup.shape),
             peers: (0..setup.nodes).map(|index| host::peer_id(setup.seed, index)).collect(),
             payloads: vec![None; schedule.messages()],
-            carried: vec![0; schedule.messages()],
+            carried: Vec::new(),
             moved: vec![Moved::default(); setup.nodes as usize],
             setup,
             params,

@@ -119,9 +119,10 @@ pub(super) fn json(comparison: &Comparison) -> String {
 pub(super) fn markdown(comparison: &Comparison) -> String {
     let mut text = String::from("# Simulated nodes against real processes\n\n");
     let bound = comparison.ks_max.map_or(String::new(), |max| format!(" --ks-max {max}"));
+    let page = comparison.markdown.as_ref().map_or(String::new(), |path| format!(" --markdown {path}"));
     let _ = writeln!(
         text,
-        "Written by this command, and every number in it measured by it:\n\n```sh\n{}{bound} --markdown docs/calibration.md\n```\n",
+        "Written by this command, and every number in it measured by it:\n\n```sh\n{}{bound}{page}\n```\n",
         comparison.command.replacen("meshwork-sim", "cargo sim", 1)
     );
     let _ = writeln!(
