@@ -41,6 +41,7 @@
 //! digest. An application that crashes with its node begins anew with the next life, as a program does. If it panics, the panic goes through to the caller.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -343,6 +344,10 @@ impl<A: Application> Host for Hosted<A> {
 
     fn visit_neighbors(&self, visit: &mut dyn FnMut(PeerId)) {
         self.real.visit_neighbors(visit);
+    }
+
+    fn visit_remembered(&self, visit: &mut dyn FnMut(SocketAddr)) {
+        self.real.visit_remembered(visit);
     }
 
     fn visit_members(&self, visit: &mut dyn FnMut(PeerId)) {

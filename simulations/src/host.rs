@@ -352,6 +352,8 @@ pub trait Host: Sized {
     fn visit_neighbors(&self, visit: &mut dyn FnMut(PeerId));
     /// The members that it holds for alive, itself included.
     fn visit_members(&self, visit: &mut dyn FnMut(PeerId));
+    /// Where members are that it would write down for its next life.
+    fn visit_remembered(&self, _visit: &mut dyn FnMut(SocketAddr)) {}
     /// The visible value of a key.
     fn value(&self, key: &str) -> Option<&Bytes>;
     /// A digest of its replica: equal when the replicas are.
@@ -626,6 +628,10 @@ impl Host for RealNode {
             Some(Plant::KeepNeighbors) => self.kept.iter().copied().for_each(visit),
             plant => self.node.neighbors().iter().skip(usize::from(plant == Some(Plant::HideNeighbor))).copied().for_each(visit),
         }
+    }
+
+    fn visit_remembered(&self, visit: &mut dyn FnMut(SocketAddr)) {
+        self.node.worth_remembering().for_each(|(_, address)| visit(address));
     }
 
     fn visit_members(&self, visit: &mut dyn FnMut(PeerId)) {

@@ -1,5 +1,6 @@
 //! What can happen to a node, what it decides, and what it tells the application.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -421,4 +422,96 @@ impl Event {
             Event::DialFailed(..) => "dial_failed",
         }
     }
+}
+
+/// A broadcast that is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Which message.
+    pub id: MessageId,
+    /// Neighbors at that moment. With none, the message waits for the first one for as long as payloads are kept.
+    pub neighbors: usize,
+}
+
+/// A message that cannot be sent. Nothing was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The payload is too large.
+    TooLarge {
+        /// Its bytes.
+        len: usize,
+        /// The most that are allowed.
+        len_max: usize,
+    },
+    /// Applications cannot send on this channel.
+    UnknownChannel(ChannelId),
+    /// The channel makes another promise: those for messages that are acknowledged carry nothing else, and no other defined channel carries them.
+    Unsuited(ChannelId),
+    /// The message is addressed to this very node.
+    Myself,
+    /// Nobody here knows how to reach this peer.
+    UnknownPeer(PeerId),
+    /// Too many requests wait for answers.
+    TooManyCalls,
+    /// As much as may be is kept for the peer already, because it has not taken it. Try again when something is settled.
+    Full,
+    /// Messages of guaranteed delivery are under way to or from as many peers as may be.
+    TooManyPeers,
+    /// The node is leaving.
+    Leaving,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SendError::TooLarge { len, len_max } => write!(f, "the payload has {len} bytes; {len_max} are allowed"),
+            SendError::UnknownChannel(channel) => write!(f, "applications cannot send on the channel `{channel}`"),
+            SendError::Unsuited(channel) => write!(f, "the reliability of the channel `{channel}` is not what this call is for"),
+            SendError::Myself => f.write_str("a node cannot send to itself"),
+            SendError::UnknownPeer(peer) => write!(f, "no address of {} is known", peer.short()),
+            SendError::TooManyCalls => write!(f, "{} requests wait for answers already", super::requests::CALLS_MAX),
+            SendError::Full => f.write_str("the window to the peer is full; it has to take something first"),
+            SendError::TooManyPeers => write!(f, "messages are under way to or from {} peers already", super::guaranteed::PEERS_MAX),
+            SendError::Leaving => f.write_str("this node is leaving the cluster"),
+        }
+    }
+}
+
+impl std::error::Error for SendError {}
+
+/// Whether the node has company.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connectivity {
+    /// It has never had a neighbor.
+    Alone,
+    /// It has neighbors.
+    Connected,
+    /// It had neighbors and lost the last one.
+    Isolated,
+}
+
+impl Connectivity {
+    /// A short stable name for logs and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Connectivity::Alone => "alone",
+            Connectivity::Connected => "connected",
+            Connectivity::Isolated => "isolated",
+        }
+    }
+}
+
+/// What happened inside a node, counted since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Broken rules by name, over all peers.
+    pub misbehaved: BTreeMap<&'static str, u64>,
+    /// Frames and datagrams of kinds that this version does not know.
+    pub skipped: u64,
+    /// Broadcasts handed to the application.
+    pub delivered: u64,
+    /// Peers that were too slow for a channel that may not lose frames.
+    pub stalled: u64,
+    /// Frames that were given up because their peer could not be reached or too many waited for it.
+    pub dropped: u64,
 }

@@ -14,16 +14,17 @@
 
 mod api;
 mod choice;
+mod complaints;
 mod config;
 pub mod guaranteed;
 pub mod links;
 mod requests;
+mod verbs;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,16 +32,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use meshwork_channels::dial::{ConnectionId, DialFailure};
 use meshwork_channels::frame::Frame;
-use meshwork_channels::reliable::{self, Sequence};
-use meshwork_channels::{Bounded, ChannelId, DecodeError, Misbehavior, Now, PeerId, Time, Timers, decode, frame, limits, random};
-use meshwork_crdt::Stamp;
-use meshwork_crdt::replica::{self, SetError};
-use meshwork_overlay::plumtree::BroadcastError;
+use meshwork_channels::reliable::{self};
+use meshwork_channels::{Bounded, ChannelId, DecodeError, Misbehavior, Now, PeerId, Time, Timers, decode, random};
+use meshwork_crdt::replica::{self};
 use meshwork_overlay::swim::Status;
 use rand::RngExt;
 
 pub use api::{
-    Action, CallError, CallId, Candidate, CloseReason, Delivery, Event, Input, Member, MessageId, Refusal, RequestToken, Settlement,
+    Action, CallError, CallId, Candidate, CloseReason, Connectivity, Counters, Delivery, Event, Input, Member, MessageId, Refusal,
+    RequestToken, SendError, Sent, Settlement,
 };
 #[cfg(feature = "net")]
 pub(crate) use wire::MESSAGE;
@@ -48,21 +48,19 @@ pub(crate) use wire::MESSAGE;
 pub use choice::{BULK_BYTES, Hint, choose};
 pub use config::{Config, ConfigError, Kind, Links as LinksConfig, Params, UnknownKind};
 
+use complaints::Complaints;
+pub use complaints::MAX as COMPLAINTS_MAX;
 use guaranteed::Guaranteed;
 use links::{Links, Notice};
 use requests::{Calls, Seen, Verdict};
 
-/// Pairs of peer and rule whose complaints are held back to one a second.
-pub const COMPLAINTS_MAX: usize = 1_024;
+/// Peers that are worth remembering at once.
+pub const REMEMBERED_MAX: usize = 32;
 
 /// How often a node without neighbors tries to find some.
 const ALONE_PERIOD: Duration = Duration::from_secs(1);
 /// How often connections that nobody needs are looked for.
 const PRUNE_PERIOD: Duration = Duration::from_secs(5);
-/// Requests of our own that may be under way at once.
-const CALLS_MAX: usize = 65_536;
-/// How long a connection may take that the application waits for: longer than two dials that nobody answers.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Who a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,96 +73,12 @@ pub struct Identity {
     pub address: SocketAddr,
 }
 
-/// A broadcast that is on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sent {
-    /// Which message.
-    pub id: MessageId,
-    /// Neighbors at that moment. With none, the message waits for the first one for as long as payloads are kept.
-    pub neighbors: usize,
-}
-
-/// A message that cannot be sent. Nothing was sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SendError {
-    /// The payload is too large.
-    TooLarge {
-        /// Its bytes.
-        len: usize,
-        /// The most that are allowed.
-        len_max: usize,
-    },
-    /// Applications cannot send on this channel.
-    UnknownChannel(ChannelId),
-    /// The channel makes another promise: those for messages that are acknowledged carry nothing else, and no other defined channel carries them.
-    Unsuited(ChannelId),
-    /// The message is addressed to this very node.
-    Myself,
-    /// Nobody here knows how to reach this peer.
-    UnknownPeer(PeerId),
-    /// Too many requests wait for answers.
-    TooManyCalls,
-    /// As much as may be is kept for the peer already, because it has not taken it. Try again when something is settled.
-    Full,
-    /// Messages of guaranteed delivery are under way to or from as many peers as may be.
-    TooManyPeers,
-    /// The node is leaving.
-    Leaving,
-}
-
-impl std::fmt::Display for SendError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            SendError::TooLarge { len, len_max } => write!(f, "the payload has {len} bytes; {len_max} are allowed"),
-            SendError::UnknownChannel(channel) => write!(f, "applications cannot send on the channel `{channel}`"),
-            SendError::Unsuited(channel) => write!(f, "the reliability of the channel `{channel}` is not what this call is for"),
-            SendError::Myself => f.write_str("a node cannot send to itself"),
-            SendError::UnknownPeer(peer) => write!(f, "no address of {} is known", peer.short()),
-            SendError::TooManyCalls => write!(f, "{CALLS_MAX} requests wait for answers already"),
-            SendError::Full => f.write_str("the window to the peer is full; it has to take something first"),
-            SendError::TooManyPeers => write!(f, "messages are under way to or from {} peers already", guaranteed::PEERS_MAX),
-            SendError::Leaving => f.write_str("this node is leaving the cluster"),
-        }
-    }
-}
-
-impl std::error::Error for SendError {}
-
-/// Whether the node has company.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connectivity {
-    /// It has never had a neighbor.
-    Alone,
-    /// It has neighbors.
-    Connected,
-    /// It had neighbors and lost the last one.
-    Isolated,
-}
-
-impl Connectivity {
-    /// A short stable name for logs and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Connectivity::Alone => "alone",
-            Connectivity::Connected => "connected",
-            Connectivity::Isolated => "isolated",
-        }
-    }
-}
-
-/// What happened inside a node, counted since its start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Broken rules by name, over all peers.
-    pub misbehaved: BTreeMap<&'static str, u64>,
-    /// Frames and datagrams of kinds that this version does not know.
-    pub skipped: u64,
-    /// Broadcasts handed to the application.
-    pub delivered: u64,
-    /// Peers that were too slow for a channel that may not lose frames.
-    pub stalled: u64,
-    /// Frames that were given up because their peer could not be reached or too many waited for it.
-    pub dropped: u64,
+/// The part of the [`Counters`] that no part of the node counts.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    skipped: u64,
+    delivered: u64,
+    stalled: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -189,8 +103,8 @@ pub struct Node {
     generator: random::Generator,
     connectivity: Connectivity,
     leaving: bool,
-    counters: Counters,
-    complaints: BTreeMap<(PeerId, &'static str), Time>,
+    tally: Tally,
+    complaints: Complaints,
     // Reused buffers, empty between inputs.
     notices: Vec<Notice>,
     overlay_actions: Vec<meshwork_overlay::Action<PeerId>>,
@@ -218,8 +132,8 @@ impl Node {
             generator,
             connectivity: Connectivity::Alone,
             leaving: false,
-            counters: Counters::default(),
-            complaints: BTreeMap::new(),
+            tally: Tally::default(),
+            complaints: Complaints::default(),
             notices: Vec::new(),
             overlay_actions: Vec::new(),
             state_actions: Vec::new(),
@@ -251,7 +165,7 @@ impl Node {
             }
             Input::Stalled { connection } => {
                 if let Some(peer) = self.links.on_slow(connection, now.time) {
-                    self.counters.stalled += 1;
+                    self.tally.stalled += 1;
                     actions.push(Action::Event(Event::SlowPeer(peer)));
                     // No neighbor from now on, even if another connection to it still stands.
                     self.notices.push(Notice::Down { peer, broken: false, lost: false });
@@ -307,188 +221,9 @@ impl Node {
         .min()
     }
 
-    /// Broadcasts a payload to every node of the cluster but this one, on an application channel.
-    ///
-    /// Every node that is connected to this one, directly or through others, from now until the message has spread gets it exactly once; nodes that are cut off
-    /// get it when they are linked again, as long as some node still holds the payload.
-    ///
-    /// # Errors
-    ///
-    /// [`SendError`] when the payload is larger than [`limits::BROADCAST_BYTES_MAX`], the channel is not for applications, or the node is leaving.
-    /// Nothing was sent then.
-    pub fn broadcast(&mut self, channel: ChannelId, payload: Bytes, now: Now, actions: &mut Vec<Action>) -> Result<Sent, SendError> {
-        self.check_channel(channel)?;
-        // Whoever passes a broadcast on needs its channel, and not every node has one that was defined.
-        if channel.is_defined() {
-            return Err(SendError::UnknownChannel(channel));
-        }
-        let id = self
-            .overlay
-            .broadcast(channel, payload, now.time, &mut self.overlay_actions)
-            .map_err(|BroadcastError::TooLarge { len, len_max }| SendError::TooLarge { len, len_max })?;
-        self.route(now, actions);
-        Ok(Sent { id, neighbors: self.neighbors().len() })
-    }
-
-    /// Sends a payload to one peer, dialing it if need be. It arrives at most once, in order with others on the same channel while
-    /// the connection stands.
-    ///
-    /// The driver ends the call once the payload is queued on a connection; [`Action::Answer`] tells that it could not be.
-    ///
-    /// # Errors
-    ///
-    /// [`SendError`]; nothing was sent then.
-    pub fn send(
-        &mut self,
-        to: PeerId,
-        channel: ChannelId,
-        payload: &[u8],
-        now: Now,
-        actions: &mut Vec<Action>,
-    ) -> Result<CallId, SendError> {
-        self.check_channel(channel)?;
-        self.check_direct(to, payload)?;
-        let call = self.calls.next_id();
-        let frame = frame::encode(wire::MESSAGE, payload);
-        let address = self.address_of(to);
-        self.links.send(to, address, channel, frame, Some(call), now.time, &mut self.notices, actions);
-        self.route(now, actions);
-        Ok(call)
-    }
-
-    /// Sends a payload to one peer with guaranteed delivery: it is kept until the application of the peer took it, and sent again on the next
-    /// connection as often as it takes. While both processes live it arrives exactly once, in order with others of this kind on the same channel; if the peer starts
-    /// anew before it acknowledged, it arrives again under the same incarnation and sequence. After `ttl` it is not sent any more, if it was not sent before.
-    ///
-    /// [`Action::Settled`] tells how it ended.
-    ///
-    /// # Errors
-    ///
-    /// [`SendError`]; nothing was kept or sent then. After [`SendError::Full`] it can be tried again when something to this peer was settled.
-    pub fn send_guaranteed(
-        &mut self,
-        to: PeerId,
-        channel: ChannelId,
-        payload: Bytes,
-        ttl: Option<Duration>,
-        now: Now,
-        actions: &mut Vec<Action>,
-    ) -> Result<Sequence, SendError> {
-        self.check_direct(to, &payload)?;
-        if !self.guaranteed.has(channel) {
-            return Err(if self.takes(channel) { SendError::Unsuited(channel) } else { SendError::UnknownChannel(channel) });
-        }
-        let link = self.links.link_of(to);
-        let sent = self.guaranteed.send(to, link, channel, payload, ttl, now.time, actions);
-        self.route(now, actions);
-        sent
-    }
-
-    /// Connects to one peer if it is not connected, so that messages can go past this node, straight to the connection. [`Action::Answer`] tells when it stands.
-    ///
-    /// # Errors
-    ///
-    /// [`SendError`]; nothing was done then.
-    pub fn connect(&mut self, to: PeerId, channel: ChannelId, now: Now, actions: &mut Vec<Action>) -> Result<CallId, SendError> {
-        self.check_channel(channel)?;
-        self.check_direct(to, &[])?;
-        if self.calls.len() >= CALLS_MAX {
-            return Err(SendError::TooManyCalls);
-        }
-        let call = self.calls.next_id();
-        if self.links.connection_of(to).is_some() {
-            actions.push(Action::Answer { call, outcome: Ok(Bytes::new()) });
-            return Ok(call);
-        }
-        // A call without a frame: all that it waits for is the connection.
-        self.calls.open(call, to, Bytes::new(), CONNECT_PATIENCE, now.time);
-        let address = self.address_of(to);
-        self.links.wait_for(to, address, now.time, &mut self.notices, actions);
-        self.route(now, actions);
-        Ok(call)
-    }
-
     /// The connection to a peer.
     pub fn connection_of(&self, peer: PeerId) -> Option<ConnectionId> {
         self.links.connection_of(peer)
-    }
-
-    /// Asks one peer, dialing it if need be, and waits at most `timeout` for the answer. If the connection breaks the request is sent again; the
-    /// peer's handler runs once all the same.
-    ///
-    /// # Errors
-    ///
-    /// [`SendError`]; nothing was sent then. Later failures are told by [`Action::Answer`].
-    pub fn request(
-        &mut self,
-        to: PeerId,
-        payload: Bytes,
-        timeout: Duration,
-        now: Now,
-        actions: &mut Vec<Action>,
-    ) -> Result<CallId, SendError> {
-        self.check_direct(to, &payload)?;
-        if self.calls.len() >= CALLS_MAX {
-            return Err(SendError::TooManyCalls);
-        }
-        let call = self.calls.next_id();
-        let frame = wire::encode(wire::REQUEST, &wire::Request { id: call.0, payload });
-        self.calls.open(call, to, frame, timeout, now.time);
-        if self.links.connection_of(to).is_some() {
-            self.send_call(call, to, now, actions);
-        } else {
-            let address = self.address_of(to);
-            self.links.wait_for(to, address, now.time, &mut self.notices, actions);
-        }
-        self.route(now, actions);
-        Ok(call)
-    }
-
-    /// Gives a call up: it is forgotten at once, and [`Action::Answer`] will not come for it. A peer that was asked is told if it is connected, so that its
-    /// handler can stop; it may have acted all the same. A call that is over, or that waits for no answer, is none of this.
-    pub fn cancel(&mut self, call: CallId, now: Now, actions: &mut Vec<Action>) {
-        if let Some(asked) = self.calls.cancel(call) {
-            self.send_cancel(call, asked, now, actions);
-            self.route(now, actions);
-        }
-    }
-
-    /// Writes a key of the replicated state. The write is visible here at once and everywhere soon.
-    ///
-    /// # Errors
-    ///
-    /// [`SetError`]; nothing was changed then.
-    pub fn set(&mut self, key: &str, value: Bytes, now: Now, actions: &mut Vec<Action>) -> Result<Stamp, SetError> {
-        let stamp = self.state.set(key, value, now, &mut self.state_actions)?;
-        self.route(now, actions);
-        Ok(stamp)
-    }
-
-    /// Removes a key of the replicated state; none when it has no value here.
-    ///
-    /// # Errors
-    ///
-    /// [`SetError`]; nothing was changed then.
-    pub fn remove(&mut self, key: &str, now: Now, actions: &mut Vec<Action>) -> Result<Option<Stamp>, SetError> {
-        let stamp = self.state.remove(key, now, &mut self.state_actions)?;
-        self.route(now, actions);
-        Ok(stamp)
-    }
-
-    /// The value of a key of the replicated state.
-    pub fn get(&self, key: &str) -> Option<&Bytes> {
-        self.state.get(key)
-    }
-
-    /// Says goodbye to the cluster. The driver goes on for a moment so that it is heard, then closes the connections. From now on nobody is
-    /// dialed, nobody is let in, and calls of the application are refused.
-    pub fn leave(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if !self.leaving {
-            self.leaving = true;
-            self.overlay.handle(meshwork_overlay::Input::Leave, now.time, &mut self.overlay_actions);
-            self.route(now, actions);
-            self.links.leave();
-        }
     }
 
     /// The public key of this node.
@@ -511,6 +246,13 @@ impl Node {
         let me = self.overlay.membership().me();
         let others = || self.overlay.membership().view().members().copied();
         others().take_while(move |member| member.peer < me.peer).chain([me]).chain(others().skip_while(move |member| member.peer < me.peer))
+    }
+
+    /// Living members and where they are, for whoever writes them down: with a node that starts again and asks them the cluster is found again.
+    pub fn worth_remembering(&self) -> impl Iterator<Item = (PeerId, SocketAddr)> {
+        let me = self.identity.peer;
+        let others = self.members().filter(move |member| member.peer != me && member.status == Status::Alive);
+        others.map(|member| (member.peer, member.address)).take(REMEMBERED_MAX)
     }
 
     /// The neighbors in the overlay, in order.
@@ -550,38 +292,19 @@ impl Node {
 
     /// What happened so far.
     pub fn counters(&self) -> Counters {
-        Counters { dropped: self.links.dropped + self.guaranteed.skipped, ..self.counters.clone() }
-    }
-
-    /// Whether the application may send what is not acknowledged on a channel.
-    pub(crate) fn check_channel(&self, channel: ChannelId) -> Result<(), SendError> {
-        if self.leaving {
-            return Err(SendError::Leaving);
-        }
-        match self.takes(channel) {
-            true if self.guaranteed.owns(channel) => Err(SendError::Unsuited(channel)),
-            true => Ok(()),
-            false => Err(SendError::UnknownChannel(channel)),
+        let Tally { skipped, delivered, stalled } = self.tally;
+        Counters {
+            misbehaved: self.complaints.counts().clone(),
+            skipped,
+            delivered,
+            stalled,
+            dropped: self.links.dropped + self.guaranteed.skipped,
         }
     }
 
     /// Whether messages of the application may come and go on a channel.
     fn takes(&self, channel: ChannelId) -> bool {
         is_application(channel) || self.channels.binary_search(&channel).is_ok()
-    }
-
-    fn check_direct(&self, to: PeerId, payload: &[u8]) -> Result<(), SendError> {
-        if self.leaving {
-            Err(SendError::Leaving)
-        } else if payload.len() > limits::MESSAGE_BYTES_MAX {
-            Err(SendError::TooLarge { len: payload.len(), len_max: limits::MESSAGE_BYTES_MAX })
-        } else if to == self.identity.peer {
-            Err(SendError::Myself)
-        } else if self.links.connection_of(to).is_none() && self.address_of(to).is_none() {
-            Err(SendError::UnknownPeer(to))
-        } else {
-            Ok(())
-        }
     }
 
     fn address_of(&self, peer: PeerId) -> Option<SocketAddr> {
@@ -621,7 +344,7 @@ impl Node {
             wire::RESPONSE => self.on_response(peer, &frame.body, actions),
             wire::CANCEL => self.on_cancel(peer, &frame.body, actions),
             _ => {
-                self.counters.skipped += 1;
+                self.tally.skipped += 1;
                 Ok(())
             }
         };
@@ -721,7 +444,7 @@ impl Node {
                 let bytes = bytes.slice(1..);
                 self.overlay.handle(meshwork_overlay::Input::Datagram { from: peer, bytes }, now.time, &mut self.overlay_actions);
             }
-            Some(_) => self.counters.skipped += 1,
+            Some(_) => self.tally.skipped += 1,
             None => self.on_misbehaved(peer, Some(connection), Misbehavior::Undecodable(DecodeError::Truncated), now, actions),
         }
     }
@@ -781,13 +504,7 @@ impl Node {
     }
 
     fn on_misbehaved(&mut self, peer: PeerId, connection: Option<ConnectionId>, what: Misbehavior, now: Now, actions: &mut Vec<Action>) {
-        *self.counters.misbehaved.entry(what.name()).or_default() += 1;
-        let last = self.complaints.get(&(peer, what.name())).copied();
-        if last.is_none_or(|last| now.time.since(last) >= Duration::from_secs(1)) {
-            if self.complaints.len() >= COMPLAINTS_MAX {
-                self.complaints.clear();
-            }
-            self.complaints.insert((peer, what.name()), now.time);
+        if self.complaints.take(peer, what.name(), now.time) {
             actions.push(Action::Event(Event::Misbehaved(peer, what)));
         }
         if what.is_fatal()
@@ -904,7 +621,7 @@ impl Node {
                 self.on_delta(id.origin, payload, now);
             }
             Overlay::Deliver { id, payload, hops } => {
-                self.counters.delivered += 1;
+                self.tally.delivered += 1;
                 actions.push(Action::Deliver(Delivery { id, payload, hops }));
             }
             Overlay::NeighborUp(peer) => {
@@ -939,7 +656,7 @@ impl Node {
         self.state.handle(replica::Input::Delta { origin, bytes }, now, &mut self.state_actions);
         for action in self.state_actions.split_off(first) {
             match action {
-                replica::Action::Misbehaved { what, .. } => *self.counters.misbehaved.entry(what.name()).or_default() += 1,
+                replica::Action::Misbehaved { what, .. } => self.complaints.count(what.name()),
                 other => self.state_actions.push(other),
             }
         }

@@ -21,6 +21,8 @@ use super::api::{CallId, RequestToken};
 
 /// Requests of peers whose handlers run at once.
 pub(crate) const RUNNING_MAX: usize = 4_096;
+/// Requests of our own that may be under way at once.
+pub(super) const CALLS_MAX: usize = 65_536;
 /// Answers that are remembered at once.
 pub(crate) const ANSWERS_MAX: usize = 4_096;
 /// Their bytes.

@@ -6,6 +6,8 @@ use meshwork_channels::dial::Direction;
 use meshwork_channels::{WallTime, frame::Decoder};
 
 use super::*;
+use meshwork_channels::limits;
+use meshwork_channels::reliable::Sequence;
 
 /// Nodes whose connections never break and whose messages take no time.
 struct Table {

@@ -18,8 +18,7 @@ use meshwork_channels::identity::{base32_decode, base32_encode};
 use meshwork_channels::quic::NodeKey;
 use meshwork_channels::{ClusterName, ClusterSecret, PeerId};
 
-/// Peers that are remembered across restarts.
-pub(super) const PEERS_MAX: usize = 32;
+use crate::node::REMEMBERED_MAX;
 
 /// A file or folder could not be used. Nothing was started.
 #[derive(Debug)]
@@ -213,13 +212,13 @@ impl DataDir {
                 let (peer, address) = line.split_once(' ')?;
                 Some((peer.parse().ok()?, address.parse().ok()?))
             })
-            .take(PEERS_MAX)
+            .take(REMEMBERED_MAX)
             .collect()
     }
 
     /// Remembers peers.
     pub(super) fn set_peers(&self, peers: &[(PeerId, SocketAddr)]) -> Result<(), StorageError> {
-        let lines: String = peers.iter().take(PEERS_MAX).map(|(peer, address)| format!("{peer} {address}\n")).collect();
+        let lines: String = peers.iter().take(REMEMBERED_MAX).map(|(peer, address)| format!("{peer} {address}\n")).collect();
         write_private(&self.dir.join("peers"), lines.as_bytes())
     }
 }

@@ -6,7 +6,7 @@ use meshwork_channels::{ChannelId, frame};
 
 use super::{Arrival, Sight, Stage, World};
 use crate::graph::{articulations, living, neighbors};
-use crate::host::{self, Connection, Host, index_of};
+use crate::host::{Connection, Host};
 use crate::network::{Cut, IDLE_TIMEOUT};
 use crate::schedule::{ATTACK_MICROS, Aim};
 
@@ -17,9 +17,6 @@ const KINDS: u64 = 64;
 /// Bytes of a frame that a hostile node makes.
 const HOSTILE_BYTES: u64 = 300;
 
-/// Peers that a node has in its data folder at most.
-const REMEMBERED_MAX: usize = 32;
-
 impl<H: Host> World<H> {
     /// A process ends without a word.
     pub(super) fn stop(&mut self, node: u32) -> bool {
@@ -27,10 +24,8 @@ impl<H: Host> World<H> {
         let Some(host) = slot.host.take() else { return false };
         let ends = std::mem::take(&mut slot.ends);
         self.tally.add(&host.tally());
-        let mut members = Vec::new();
-        host.visit_members(&mut |peer| members.push(index_of(peer)));
-        let known = members.into_iter().filter(|member| *member != node).take(REMEMBERED_MAX);
-        let remembered = known.filter_map(|member| Some(host::address(member, self.slots.get(member as usize)?.moves))).collect();
+        let mut remembered = Vec::new();
+        host.visit_remembered(&mut |address| remembered.push(address));
         self.slots[node as usize].remembered = remembered;
         for end in ends.into_iter().filter(|end| end.remote != 0) {
             self.push(node, end.peer, self.now + IDLE_TIMEOUT, Arrival::Silence { connection: end.remote });
