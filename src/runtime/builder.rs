@@ -21,7 +21,8 @@ use super::app::{Driven, Running, hosted};
 use super::driver::{self, Driver};
 use super::guaranteed::Inbox;
 use super::storage::{self, DataDir, StorageError};
-use super::{COMMANDS_MAX, Node, Pulse, Shared};
+use super::watchdog::{self, Pulse};
+use super::{COMMANDS_MAX, Node, Shared};
 use crate::app::Application;
 use crate::node::{self, Candidate, ConfigError, Identity};
 
@@ -399,7 +400,7 @@ impl Builder {
                 }
             }
         }
-        driver::start_watchdog(peer, &pulse).map_err(StartError::System)?;
+        watchdog::start(peer, &pulse).map_err(StartError::System)?;
         let (identity, listening) = started.await.map_err(|_| StartError::System("the protocol thread ended before it began".into()))??;
         let token = token_secret.map(|secret| {
             let expires = Some(wall + limits::TOKEN_LIFE);

@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -17,23 +16,25 @@ use meshwork_channels::channel::Overflow;
 use meshwork_channels::dial::ConnectionId;
 use meshwork_channels::quic::{self, CloseCode, Endpoint, Link};
 use meshwork_channels::{ChannelId, Now, PeerId, Time, WallTime, random};
-use meshwork_overlay::swim::Status;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::app::Driven;
+use super::backlog::Backlog;
 use super::calls::{Abandoned, GivenUp};
 use super::channel::{Receiver, inbox_bytes_max};
 use super::congestion::Congestion;
 use super::discovery::{self, Found};
 use super::guaranteed::{Content, GuaranteedSend, Inbox, Outbox, Owned};
+use super::known::Known;
 use super::metrics::Ledger;
-use super::storage::{DataDir, PEERS_MAX};
+use super::report::Report;
+use super::storage::DataDir;
 use super::streams::{Change, DirectMessage, Request};
-use super::{ChannelError, ChannelReport, Command, Error, LinkReport, Pulse, Report};
+use super::watchdog::Pulse;
+use super::{ChannelError, Command, Error};
 use crate::node::{
-    Action, CallError, CallId, Candidate, CloseReason, Connectivity, Delivery, Event, Identity, Input, Node, Params, Refusal, RequestToken,
-    SendError,
+    Action, CallError, CallId, Candidate, CloseReason, Delivery, Event, Identity, Input, Node, Params, Refusal, RequestToken, SendError,
 };
 
 /// Inputs of one kind that are handled before others get their turn.
@@ -44,20 +45,9 @@ const TICK: Duration = Duration::from_millis(500);
 const STALLED: Duration = Duration::from_secs(5);
 /// While the application is held up, the queues are looked at this often: nothing tells when they have drained.
 const CONGESTED_LOOK: Duration = Duration::from_millis(2);
-/// Frames of guaranteed delivery that are kept for one channel of a connection whose queue is full: what may be unacknowledged, and more
-/// acknowledgments than a peer that reads at all leaves waiting.
-const BACKLOG_MAX: usize = 4_096;
-/// How often a node without company knocks again where it once found somebody.
-const KNOCK_AGAIN: Duration = Duration::from_secs(5);
-/// How often known peers are written down.
-const REMEMBER: Duration = Duration::from_secs(30);
-/// Addresses of non-seeds to knock at again.
-const KNOWN_MAX: usize = 64;
 /// How long a goodbye may take to spread, and what is queued to go out.
 const GOODBYE: Duration = Duration::from_millis(600);
 const DRAIN: Duration = Duration::from_secs(3);
-/// The watchdog reports a loop that does not turn for this long.
-const WATCHDOG: Duration = Duration::from_secs(2);
 
 /// Where the application listens.
 #[derive(Clone)]
@@ -107,35 +97,6 @@ pub(super) fn start_thread(peer: PeerId, make: impl FnOnce() -> Option<Driver> +
     Ok(())
 }
 
-/// Reports a loop that does not turn, as long as the node runs.
-pub(super) fn start_watchdog(peer: PeerId, pulse: &Arc<Pulse>) -> Result<(), String> {
-    let watched = Arc::downgrade(pulse);
-    std::thread::Builder::new()
-        .name("meshwork-watchdog".into())
-        .spawn(move || {
-            let (mut turns, mut since) = (0, Instant::now());
-            loop {
-                std::thread::sleep(TICK);
-                let Some(pulse) = watched.upgrade() else { return };
-                let now_turns = pulse.turns.load(Ordering::Relaxed);
-                if now_turns == u64::MAX {
-                    return;
-                }
-                if now_turns != turns {
-                    (turns, since) = (now_turns, Instant::now());
-                    if pulse.stalled.swap(false, Ordering::Relaxed) {
-                        warn!(peer = %peer.short(), "the node turns again");
-                    }
-                } else if since.elapsed() >= WATCHDOG && !pulse.stalled.swap(true, Ordering::Relaxed) {
-                    pulse.stalls.fetch_add(1, Ordering::Relaxed);
-                    error!(peer = %peer.short(), for_s = since.elapsed().as_secs_f32(), "the node stalls; peers will hold this node for dead");
-                }
-            }
-        })
-        .map_err(|error| format!("the system gives no thread: {error}"))?;
-    Ok(())
-}
-
 enum Waiter {
     Connect(PeerId, oneshot::Sender<Result<Link, Error>>),
     Send(oneshot::Sender<Result<(), Error>>),
@@ -165,7 +126,6 @@ pub(super) struct Driver {
     found: mpsc::Receiver<Found>,
     streams: Streams,
     pulse: Arc<Pulse>,
-    data_dir: Option<Arc<DataDir>>,
     links: BTreeMap<ConnectionId, Link>,
     ledger: Ledger,
     congestion: Congestion,
@@ -174,21 +134,17 @@ pub(super) struct Driver {
     waiters: BTreeMap<CallId, Waiter>,
     inbox: Owned,
     outbox: Outbox,
-    /// Frames that wait for room in the queue of their channel.
-    backlog: BTreeMap<(ConnectionId, ChannelId), VecDeque<Bytes>>,
+    backlog: Backlog,
     requests: Option<mpsc::Sender<Request>>,
     /// Requests that the application has, and whose askers wait as far as is known: dropping the entry tells it that they do not.
     awaited: BTreeMap<RequestToken, watch::Sender<()>>,
     given_up: Arc<GivenUp>,
     /// For requests that wait for their answer: dropped with the driver, so that a handle that only serves does not keep the node alive.
     commands: mpsc::WeakSender<Command>,
-    known: Vec<Candidate>,
+    known: Known,
     inputs: VecDeque<Input>,
     actions: Vec<Action>,
     tick_at: Instant,
-    knock_at: Instant,
-    remember_at: Instant,
-    has_remembered: bool,
 }
 
 /// Why the loop ended.
@@ -229,7 +185,7 @@ impl Driver {
         if let Some((tag, listening)) = mdns {
             tokio::spawn(discovery::mdns(identity.peer, listening, tag, found_sender));
         }
-        let known = candidates.iter().filter(|candidate| !candidate.keep).copied().take(KNOWN_MAX).collect();
+        let known = Known::new(&candidates, data_dir, origin);
         info!(id = %identity.peer.short(), address = %identity.address, incarnation = identity.incarnation, "node started");
         Driver {
             node: Node::new(identity, params, seed, now),
@@ -242,7 +198,6 @@ impl Driver {
             found,
             streams,
             pulse,
-            data_dir: data_dir.map(Arc::new),
             links: BTreeMap::new(),
             ledger: Ledger::default(),
             congestion: Congestion::default(),
@@ -250,7 +205,7 @@ impl Driver {
             waiters: BTreeMap::new(),
             inbox: Owned(inbox),
             outbox: Outbox::default(),
-            backlog: BTreeMap::new(),
+            backlog: Backlog::default(),
             requests: None,
             awaited: BTreeMap::new(),
             given_up,
@@ -259,16 +214,12 @@ impl Driver {
             inputs: VecDeque::from([Input::Discovered { source: "static", candidates }]),
             actions: Vec::new(),
             tick_at: origin + TICK,
-            knock_at: origin + KNOCK_AGAIN,
-            remember_at: origin + REMEMBER,
-            has_remembered: false,
         }
     }
 
     pub(super) async fn run(mut self) {
         let end = self.turn_until_end().await;
-        // Told by its own value, because the watchdog must not take an end for a stall.
-        self.pulse.turns.store(u64::MAX, Ordering::Relaxed);
+        self.pulse.end();
         for (_, waiter) in std::mem::take(&mut self.waiters) {
             waiter.fail(CallError::Leaving);
         }
@@ -277,7 +228,7 @@ impl Driver {
         self.outbox = Outbox::default();
         self.awaited.clear();
         if let End::Leave(reply) = end {
-            self.remember_peers();
+            self.known.write_down(&self.node);
             self.endpoint.shutdown(CloseCode::Leaving, DRAIN).await;
             info!(id = %self.node.id().short(), "node stopped");
             if let Some(reply) = reply {
@@ -290,10 +241,10 @@ impl Driver {
         let mut leaving: Option<(Instant, Option<oneshot::Sender<()>>)> = None;
         self.call_app(|app, node, now, actions| app.start(node, now, actions));
         loop {
-            self.pulse.turns.fetch_add(1, Ordering::Relaxed);
+            self.pulse.beat();
             self.handle_inputs();
             self.send_waiting();
-            self.send_backlog();
+            self.backlog.send_waiting(&self.links);
             if let Some((until, reply)) = &mut leaving
                 && Instant::now() >= *until
             {
@@ -503,39 +454,13 @@ impl Driver {
 
     /// Queues a frame that may not be lost as long as its connection stands.
     fn send_in_order(&mut self, connection: ConnectionId, channel: ChannelId, frame: Bytes) {
-        let key = (connection, channel);
-        if self.links.get(&connection).is_some_and(|link| disagreement(link, channel).is_some()) {
+        // Without a connection: what it carried is sent again on the next one.
+        let Some(link) = self.links.get(&connection) else { return };
+        if disagreement(link, channel).is_some() {
             self.inputs.push_back(Input::Disagreed { connection, channel });
-            return;
+        } else if !self.backlog.send(link, channel, frame) {
+            self.inputs.push_back(Input::Stalled { connection });
         }
-        let kept = match self.links.get(&connection) {
-            // What it carried is sent again on the next one.
-            None => return,
-            Some(_) if self.backlog.contains_key(&key) => Some(frame),
-            Some(link) => refused(link.try_send(channel, frame)),
-        };
-        if let Some(frame) = kept {
-            let backlog = self.backlog.entry(key).or_default();
-            backlog.push_back(frame);
-            if backlog.len() > BACKLOG_MAX {
-                self.inputs.push_back(Input::Stalled { connection });
-            }
-        }
-    }
-
-    /// Queues what had to wait for room.
-    fn send_backlog(&mut self) {
-        let links = &self.links;
-        self.backlog.retain(|(connection, channel), frames| {
-            let Some(link) = links.get(connection) else { return false };
-            while let Some(frame) = frames.pop_front() {
-                if let Some(frame) = refused(link.try_send(*channel, frame)) {
-                    frames.push_front(frame);
-                    return true;
-                }
-            }
-            false
-        });
     }
 
     /// Tries the sends that waited for something to be settled.
@@ -667,14 +592,7 @@ impl Driver {
     }
 
     fn on_found(&mut self, found: Found) {
-        for candidate in &found.candidates {
-            if !self.known.contains(candidate) {
-                if self.known.len() == KNOWN_MAX {
-                    self.known.remove(0);
-                }
-                self.known.push(*candidate);
-            }
-        }
+        self.known.add(&found.candidates);
         self.inputs.push_back(Input::Discovered { source: found.source, candidates: found.candidates });
     }
 
@@ -739,7 +657,9 @@ impl Driver {
             }
             Command::Discovered { source, candidates } => self.inputs.push_back(Input::Discovered { source, candidates }),
             Command::Tell(input) => self.call_app(|app, node, now, actions| app.tell(input, node, now, actions)),
-            Command::Report { reply } => drop(reply.send(self.report())),
+            Command::Report { reply } => {
+                let _ = reply.send(Report::of(&self.node, self.links.values(), &self.pulse, self.origin.elapsed()));
+            }
             Command::ChannelReport { reply } => {
                 let _ = reply.send(self.ledger.report(self.links.values(), |channel| self.endpoint.channel(channel)));
             }
@@ -772,67 +692,9 @@ impl Driver {
                 self.inputs.push_back(Input::Stalled { connection: *connection });
             }
         }
-        if now >= self.knock_at {
-            self.knock_at = now + KNOCK_AGAIN;
-            if self.node.connectivity() != Connectivity::Connected && !self.known.is_empty() {
-                self.inputs.push_back(Input::Discovered { source: "known", candidates: self.known.clone() });
-            }
+        if let Some(candidates) = self.known.on_tick(&self.node, now) {
+            self.inputs.push_back(Input::Discovered { source: "known", candidates });
         }
-        let first_company = !self.has_remembered && self.node.connectivity() == Connectivity::Connected;
-        if now >= self.remember_at || first_company {
-            self.remember_at = now + REMEMBER;
-            self.has_remembered |= first_company;
-            self.remember_peers();
-        }
-    }
-
-    /// Writes down some living members, on another thread: a slow disk must not stop the protocol.
-    fn remember_peers(&self) {
-        let Some(dir) = self.data_dir.clone() else { return };
-        let me = self.node.id();
-        let peers: Vec<_> = self
-            .node
-            .members()
-            .filter(|member| member.peer != me && member.status == Status::Alive)
-            .map(|member| (member.peer, member.address))
-            .take(PEERS_MAX)
-            .collect();
-        if !peers.is_empty() {
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = dir.set_peers(&peers) {
-                    warn!(%error, "peers not remembered");
-                }
-            });
-        }
-    }
-
-    fn report(&self) -> Report {
-        let neighbors = self.node.neighbors().to_vec();
-        let links = self.links.values().map(|link| link_report(link, &neighbors)).collect();
-        Report {
-            connectivity: self.node.connectivity(),
-            members: self.node.members().collect(),
-            topology: self.node.overlay().topology().name(),
-            links,
-            neighbors,
-            open_calls: self.node.open_calls(),
-            open_requests: self.node.open_requests(),
-            keys: self.node.state().len(),
-            digest: self.node.state().digest(),
-            broadcast: *self.node.overlay().plumtree().counters(),
-            counters: self.node.counters(),
-            stalls: self.pulse.stalls.load(Ordering::Relaxed),
-            stalled: self.pulse.stalled.load(Ordering::Relaxed),
-            uptime: self.origin.elapsed(),
-        }
-    }
-}
-
-/// The frame, if it found its queue full. One that a closing connection did not take is sent again on the next.
-fn refused(sent: Result<(), quic::SendError>) -> Option<Bytes> {
-    match sent {
-        Err(quic::SendError::Refused(refused)) => Some(refused.frame),
-        _ => None,
     }
 }
 
@@ -858,38 +720,6 @@ fn close_code(reason: CloseReason) -> CloseCode {
         CloseReason::Misbehaved => CloseCode::Misbehaved,
         CloseReason::TooSlow => CloseCode::TooSlow,
         CloseReason::Leaving => CloseCode::Leaving,
-    }
-}
-
-fn link_report(link: &Link, neighbors: &[PeerId]) -> LinkReport {
-    let stats = link.stats();
-    let channels = stats.channels.iter().map(|channel| ChannelReport {
-        channel: channel.channel,
-        sent_frames: channel.sent.frames,
-        sent_bytes: channel.sent.sent_bytes,
-        received_frames: channel.received_frames,
-        received_bytes: channel.received_bytes,
-        refused: channel.sent.refused,
-        superseded: channel.sent.superseded,
-        expired: channel.sent.expired,
-        received_dropped: channel.received_dropped,
-        queued_frames_high: channel.sent.high.frames,
-        queued_bytes_high: channel.sent.high.bytes,
-    });
-    let queued = link.queued();
-    LinkReport {
-        peer: link.peer(),
-        address: link.address(),
-        direction: link.direction(),
-        neighbor: neighbors.binary_search(&link.peer()).is_ok(),
-        rtt: stats.rtt,
-        lost_packets: stats.packets_lost,
-        sent_packets: stats.packets_sent,
-        sent_bytes: stats.bytes_sent,
-        received_bytes: stats.bytes_received,
-        queued_frames: queued.frames,
-        queued_bytes: queued.bytes,
-        channels: channels.collect(),
     }
 }
 

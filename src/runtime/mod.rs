@@ -20,6 +20,7 @@
 //! | `streams` | what the application receives |
 
 mod app;
+mod backlog;
 mod builder;
 mod byte_stream;
 mod calls;
@@ -28,27 +29,27 @@ mod congestion;
 mod discovery;
 mod driver;
 mod guaranteed;
+mod known;
 mod metrics;
+mod report;
 mod storage;
 mod streams;
+mod watchdog;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork_channels::agreement::{Disagreement, Terms};
-use meshwork_channels::dial::Direction;
 use meshwork_channels::quic::{Handler, Link, OpenError};
 use meshwork_channels::{ChannelId, ClusterName, PeerId};
+use meshwork_crdt::Stamp;
 use meshwork_crdt::replica::SetError;
-use meshwork_crdt::{Digest, Stamp};
-use meshwork_overlay::plumtree;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::node::{self, CallError, Connectivity, Delivery, Event, Hint, Member, SendError, Sent};
+use crate::node::{self, CallError, Delivery, Event, Hint, Member, SendError, Sent};
 
 pub use app::{Running, TellError};
 pub use builder::{Builder, StartError};
@@ -57,6 +58,7 @@ pub use guaranteed::{GuaranteedMessage, GuaranteedMessages, Receipt, ReceiptErro
 pub use meshwork_channels::quic::{ByteReader, ByteStream, ByteWriter, StreamError, StreamListener};
 pub use metrics::{ChannelsReport, FORMER_PEERS_MAX, PeerMetrics};
 #[cfg(feature = "cli")]
+pub use report::{ChannelReport, LinkReport, Report};
 pub(crate) use storage::user_secret;
 pub use storage::{StorageError, state_dir};
 pub use streams::{Change, DirectMessage, Lagged, Request, Requests, Subscription, Watch};
@@ -100,21 +102,10 @@ pub(crate) struct Shared {
     pub(crate) deliveries: broadcast::WeakSender<Delivery>,
     pub(crate) messages: broadcast::WeakSender<DirectMessage>,
     pub(crate) changes: broadcast::WeakSender<Change>,
-    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) pulse: Arc<watchdog::Pulse>,
     /// Messages of guaranteed delivery that wait for the application.
     pub(crate) inbox: Arc<guaranteed::Inbox>,
     pub(crate) given_up: Arc<calls::GivenUp>,
-}
-
-/// How the protocol thread fares, readable even while it is stalled.
-#[derive(Debug, Default)]
-pub(crate) struct Pulse {
-    /// Turns of the loop so far.
-    pub(crate) turns: AtomicU64,
-    /// Whether the watchdog saw no turn for too long.
-    pub(crate) stalled: AtomicBool,
-    /// How often it saw that.
-    pub(crate) stalls: AtomicU64,
 }
 
 /// The node has stopped. The call had no effect.
@@ -232,95 +223,6 @@ pub(crate) enum Command {
     Leave { reply: oneshot::Sender<()> },
     BreakLinks,
     Kill,
-}
-
-/// Everything that a node knows about itself, taken at one moment.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// Whether it has company.
-    pub connectivity: Connectivity,
-    /// The members, this node included, in the order of their identities; those that failed or left lately too.
-    pub members: Vec<Member>,
-    /// The overlay: `hyparview` or `mesh`.
-    pub topology: &'static str,
-    /// The neighbors, in order.
-    pub neighbors: Vec<PeerId>,
-    /// The connections.
-    pub links: Vec<LinkReport>,
-    /// Calls of this node's application that wait for an answer or for a connection.
-    pub open_calls: usize,
-    /// Requests of other nodes that its application has and has not answered, cancelled ones included.
-    pub open_requests: usize,
-    /// Keys with a value.
-    pub keys: usize,
-    /// The digest of the replicated state: equal on two nodes when their states are.
-    pub digest: Digest,
-    /// Broadcasts.
-    pub broadcast: plumtree::Counters,
-    /// The rest.
-    pub counters: node::Counters,
-    /// How often the protocol thread stalled for two seconds or more.
-    pub stalls: u64,
-    /// Whether it is stalled now, by the word of the watchdog.
-    pub stalled: bool,
-    /// How long the node has been running.
-    pub uptime: Duration,
-}
-
-/// A connection.
-#[derive(Clone, Debug)]
-pub struct LinkReport {
-    /// Who is at the other end.
-    pub peer: PeerId,
-    /// Where.
-    pub address: SocketAddr,
-    /// Who dialed.
-    pub direction: Direction,
-    /// Whether the peer is a neighbor in the overlay.
-    pub neighbor: bool,
-    /// Smoothed round-trip time as QUIC measures it.
-    pub rtt: Duration,
-    /// Packets that QUIC holds for lost, of those it sent.
-    pub lost_packets: u64,
-    /// Packets sent.
-    pub sent_packets: u64,
-    /// UDP bytes sent.
-    pub sent_bytes: u64,
-    /// UDP bytes received.
-    pub received_bytes: u64,
-    /// Frames that wait for the peer now.
-    pub queued_frames: usize,
-    /// Their bytes.
-    pub queued_bytes: usize,
-    /// What was sent and received on each channel.
-    pub channels: Vec<ChannelReport>,
-}
-
-/// One channel of one connection. [`Node::channel_report`] knows more of it.
-#[derive(Clone, Debug)]
-pub struct ChannelReport {
-    /// The channel.
-    pub channel: ChannelId,
-    /// Frames queued for the peer.
-    pub sent_frames: u64,
-    /// Bytes of them that the transport took.
-    pub sent_bytes: u64,
-    /// Frames received.
-    pub received_frames: u64,
-    /// Their bytes.
-    pub received_bytes: u64,
-    /// Frames refused because the queue was full.
-    pub refused: u64,
-    /// Frames that gave way to later ones in the queue: the oldest of a full one, or those of the same key.
-    pub superseded: u64,
-    /// Frames whose time was over when they would have left.
-    pub expired: u64,
-    /// Messages of best effort that arrived and were dropped, because the application takes them too slowly.
-    pub received_dropped: u64,
-    /// The most frames that ever waited.
-    pub queued_frames_high: usize,
-    /// The most bytes that ever waited.
-    pub queued_bytes_high: usize,
 }
 
 impl Node {
@@ -591,7 +493,7 @@ impl Node {
 
     /// Whether the protocol thread has been seen to stall: then nothing else here answers. It reads one flag and never waits.
     pub fn is_stalled(&self) -> bool {
-        self.shared.pulse.stalled.load(Ordering::Relaxed)
+        self.shared.pulse.is_stalled()
     }
 
     /// Tells the node of addresses worth dialing, found in a way of the application's own. They are never taken for members.
