@@ -44,158 +44,40 @@
 //! Whoever sends asks once for its lane ([`State::lane_for`]) and keeps it. Senders without a key get one of few lanes, whose number grows while that brings more and
 //! is on record ([`ChannelMetrics::lane_changes`]); lanes that are blocked are given to nobody. The clock for this is [`State::turn`], one comparison for each turn of the driver.
 
+mod figures;
 mod frames;
 mod growth;
+mod lanes;
 mod measure;
 mod pace;
+mod params;
 mod spread;
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::figures::Counters;
 use self::frames::Frames;
 pub use self::frames::{BLOCK_BYTES, SHARED_FRAME_BYTES_MAX};
+use self::lanes::Window;
 use self::measure::{Busy, Stamps, Waits};
 use self::pace::Pace;
-use self::spread::{Seen, Spread, Totals};
-use crate::channel::{ChannelId, ChannelSpec, Class, Overflow, Path, Reliability};
-use crate::error::ConfigError;
+pub use self::params::{CHANNELS_MAX, LANES_MAX, Params};
+use self::spread::Spread;
+use crate::channel::{ChannelId, ChannelSpec, Class, Overflow, Reliability};
+use crate::frame;
 use crate::histogram::Histogram;
-use crate::metrics::{self, Blocked, ChannelMetrics, LaneMetrics, Volume};
 use crate::time::Time;
-use crate::{frame, limits};
-
-/// Channels to one peer.
-pub const CHANNELS_MAX: usize = 1_024;
 
 /// Bytes that go past a waiting class for one byte of its own.
 pub(crate) const FLOOR_ONE_IN: u64 = 63;
 
 /// Queues that grew beyond this many frames give their memory back when they are empty.
 const KEPT_FRAMES: usize = 64;
-
-/// Lanes of one channel.
-pub const LANES_MAX: u8 = 16;
-
-/// The channels to a peer and their limits. Cloning is cheap: all peers share one table.
-#[derive(Clone, Debug)]
-pub struct Params {
-    /// In the order of their numbers.
-    channels: Arc<[ChannelSpec]>,
-    /// Their numbers: a search reads these alone.
-    ids: Arc<[ChannelId]>,
-    /// Where the lanes of each channel start among all lanes, and behind the last channel their number.
-    lanes: Arc<[usize]>,
-    peer_bytes_max: usize,
-    /// What classes other than control may queue: the total without what is reserved.
-    shared_bytes_max: usize,
-}
-
-impl Params {
-    /// Bytes that may wait for one peer unless other params say so: what the built-in channels may hold together. A guess; with the
-    /// limit of connections it is also what a process full of stalled peers holds for them.
-    pub const PEER_BYTES_MAX: usize = 16 * 1_024 * 1_024;
-
-    /// Checks a table of channels.
-    ///
-    /// # Errors
-    ///
-    /// A [`ConfigError`] when there are more than [`CHANNELS_MAX`] channels, two have one number or one name, a name is empty, a queue
-    /// could never hold a frame of the largest size, a channel has no lane or more than [`LANES_MAX`], or `peer_bytes_max` leaves no room for one beside what control reserves.
-    pub fn new(channels: impl IntoIterator<Item = ChannelSpec>, peer_bytes_max: usize) -> Result<Self, ConfigError> {
-        const FRAME: usize = limits::FRAME_BYTES_MAX + frame::OVERHEAD_BYTES_MAX;
-        let mut channels: Vec<ChannelSpec> = channels.into_iter().collect();
-        if channels.len() > CHANNELS_MAX {
-            return Err(ConfigError::new("channels", channels.len(), format_args!("at most {CHANNELS_MAX}")));
-        }
-        let mut names: Vec<&str> = channels.iter().map(|channel| &*channel.name).collect();
-        names.sort_unstable();
-        if let Some(name) = names.windows(2).find(|pair| pair[0] == pair[1] || pair[0].is_empty()).map(|pair| pair[0]) {
-            return Err(ConfigError::new("channels.name", name, "a name of its own"));
-        }
-        if names == [""] {
-            return Err(ConfigError::new("channels.name", "", "a name of its own"));
-        }
-        channels.sort_by_key(|channel| channel.id);
-        if let Some(pair) = channels.windows(2).find(|pair| pair[0].id == pair[1].id) {
-            return Err(ConfigError::new("channels.id", pair[0].id.0, "a number of its own"));
-        }
-        for channel in &channels {
-            if channel.queued_frames_max == 0 {
-                return Err(ConfigError::new("channels.queued_frames_max", 0, "at least 1"));
-            }
-            if !(1..=LANES_MAX).contains(&channel.lanes) {
-                return Err(ConfigError::new("channels.lanes", channel.lanes, format_args!("1 to {LANES_MAX}")));
-            }
-            // What is best effort may have a queue that is small on purpose: a larger message is refused before it gets there.
-            if channel.queued_bytes_max < FRAME && channel.reliability != Reliability::BestEffort {
-                let limit = format!("at least {FRAME}, one frame of the largest size");
-                return Err(ConfigError::new("channels.queued_bytes_max", channel.queued_bytes_max, limit));
-            }
-        }
-        let reserved = channels
-            .iter()
-            .filter(|channel| channel.class == Class::Control)
-            .fold(0_usize, |sum, channel| sum.saturating_add(channel.queued_bytes_max));
-        let least = reserved.saturating_add(FRAME);
-        if peer_bytes_max < least {
-            let limit = format!("at least {least}: what control channels reserve, and one frame of the largest size");
-            return Err(ConfigError::new("peer_bytes_max", peer_bytes_max, limit));
-        }
-        let mut lanes = vec![0];
-        for channel in &channels {
-            lanes.push(lanes.last().copied().unwrap_or(0) + usize::from(channel.lanes));
-        }
-        let ids = channels.iter().map(|channel| channel.id).collect();
-        Ok(Params { channels: channels.into(), ids, lanes: lanes.into(), peer_bytes_max, shared_bytes_max: peer_bytes_max - reserved })
-    }
-
-    /// The channels in the order of their numbers.
-    pub fn channels(&self) -> &[ChannelSpec] {
-        &self.channels
-    }
-
-    /// The channel with this number.
-    pub fn channel(&self, id: ChannelId) -> Option<&ChannelSpec> {
-        self.index(id).map(|index| &self.channels[index])
-    }
-
-    /// Bytes that may wait for one peer.
-    pub fn peer_bytes_max(&self) -> usize {
-        self.peer_bytes_max
-    }
-
-    /// Which connection carries a channel; the urgent one when there is no such channel.
-    pub fn path(&self, id: ChannelId) -> Path {
-        self.channel(id).map_or(Path::Urgent, |spec| spec.path)
-    }
-
-    fn index(&self, id: ChannelId) -> Option<usize> {
-        self.ids.binary_search(&id).ok()
-    }
-
-    /// The number of a lane among all lanes of all channels; lanes beyond the last begin anew from the first.
-    pub(crate) fn lane_index(&self, id: ChannelId, lane: u8) -> Option<usize> {
-        self.index(id).map(|index| self.lanes[index] + usize::from(lane % self.channels[index].lanes))
-    }
-
-    /// How many lanes all channels have together.
-    #[cfg(feature = "quic")]
-    pub(crate) fn lanes_count(&self) -> usize {
-        self.lanes.last().copied().unwrap_or(0)
-    }
-}
-
-/// The built-in channels ([`ChannelSpec::built_in`]).
-impl Default for Params {
-    fn default() -> Self {
-        Params::new(ChannelSpec::built_in(), Params::PEER_BYTES_MAX).expect("the built-in table is valid, as a test says")
-    }
-}
 
 /// What waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -204,41 +86,6 @@ pub struct Queued {
     pub frames: usize,
     /// Bytes of those frames.
     pub bytes: usize,
-}
-
-/// What one channel to one peer has seen since the core was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Frames accepted.
-    pub frames: u64,
-    /// Bytes accepted.
-    pub bytes: u64,
-    /// The part of them that is content.
-    pub body_bytes: u64,
-    /// Frames refused, whatever became of them then.
-    pub refused: u64,
-    /// Those of them for which the channel had room, but the peer had not.
-    pub peer_full: u64,
-    /// Frames that gave way to later ones: the oldest of a full queue, or those that a later one of their key replaced.
-    pub superseded: u64,
-    /// Frames whose time was over when they would have left.
-    pub expired: u64,
-    /// Those of them that were the oldest of a full queue.
-    pub oldest: u64,
-    /// Frames that the driver gave up because the peer does not take the channel.
-    pub unwanted: u64,
-    /// Frames that were still here, or in the hands of the driver, when the connection was gone.
-    pub lost: u64,
-    /// Frames of which the transport took the last byte.
-    pub sent_frames: u64,
-    /// Bytes that the transport took.
-    pub sent_bytes: u64,
-    /// How often it took some.
-    pub writes: u64,
-    /// For how long streams held back what was ready.
-    pub blocked: Blocked,
-    /// The most that ever waited, frames and bytes each for themselves.
-    pub high: Queued,
 }
 
 /// A frame that was not queued, and what to do now. Nothing changed but a counter.
@@ -299,9 +146,7 @@ pub struct State {
     /// Whether a frame that waits may have a deadline.
     has_deadlines: bool,
     stamps: Stamps,
-    /// When the window began in which it is seen whether lanes help, and what the transport had taken of all channels by then.
-    window_began: Time,
-    window_bytes: u64,
+    window: Window,
     /// Frames for channels that do not exist.
     unknown: u64,
 }
@@ -411,8 +256,7 @@ impl State {
             shared_bytes: 0,
             waiting_since: None,
             stamps: Stamps::default(),
-            window_began: Time::ZERO,
-            window_bytes: 0,
+            window: Window::default(),
             unknown: 0,
             datagram_bytes_max: 0,
             has_deadlines: false,
@@ -422,62 +266,6 @@ impl State {
     /// Tells the time, for what is queued and what leaves from now on.
     pub fn set_now(&mut self, now: Time) {
         self.stamps.tell(now);
-    }
-
-    /// Tells the time, and now and then looks at what lanes bring.
-    pub fn turn(&mut self, now: Time) {
-        self.set_now(now);
-        if now.since(self.window_began) >= growth::WINDOW {
-            self.window(now);
-        }
-    }
-
-    /// The lane for a new sender: of those with a key, by a hash of it, always the same while the connection stands. The sender keeps it; nothing that it sends on
-    /// that lane is overtaken.
-    pub fn lane_for(&mut self, channel: ChannelId, key: Option<u64>, now: Time) -> u8 {
-        self.turn(now);
-        let Some(index) = self.params.index(channel) else { return 0 };
-        if self.params.channels[index].lanes == 1 || self.params.channels[index].reliability == Reliability::Latest {
-            return 0;
-        }
-        self.channels[index].has_senders = true;
-        if key.is_some() && self.channels[index].spread.is_none() {
-            self.channels[index].spread = Some(Box::new(Spread::new(self.totals(index), self.seen(index), now)));
-        }
-        match (&mut self.channels[index].spread, key) {
-            (None, _) => 0,
-            (Some(spread), None) => spread.give(now),
-            (Some(spread), Some(hash)) => spread.place(hash),
-        }
-    }
-
-    /// What a channel has seen so far.
-    fn totals(&self, index: usize) -> Totals {
-        let Channel { counters, queued, busy, .. } = &self.channels[index];
-        Totals { busy: busy.at(self.stamps.now()).0, bytes: counters.sent_bytes, is_waiting: queued.frames > 0 }
-    }
-
-    /// What its lanes have.
-    fn seen(&self, index: usize) -> impl Iterator<Item = Seen> + use<'_> {
-        let lanes = self.queues[self.params.lanes[index]..self.params.lanes[index + 1]].iter();
-        lanes.map(|queue| Seen { is_held: !queue.frames.is_empty() || queue.waits.under_way.bytes > 0, bytes: queue.waits.sent_bytes })
-    }
-
-    /// Ends a window: where senders came and something waits, lanes may help.
-    fn window(&mut self, now: Time) {
-        let bytes = self.channels.iter().map(|channel| channel.counters.sent_bytes).sum();
-        let has_moved = bytes > self.window_bytes;
-        (self.window_began, self.window_bytes) = (now, bytes);
-        for index in 0..self.channels.len() {
-            let totals = self.totals(index);
-            let Channel { has_senders, spread, .. } = &mut self.channels[index];
-            if let Some(mut spread) = spread.take() {
-                spread.on_window(totals, self.seen(index), has_moved, now);
-                self.channels[index].spread = Some(spread);
-            } else if *has_senders && totals.is_waiting {
-                self.channels[index].spread = Some(Box::new(Spread::new(totals, self.seen(index), now)));
-            }
-        }
     }
 
     /// Tells how many bytes of frames fit in a datagram: what is popped of a channel of [`Reliability::BestEffort`] fits, or is a single frame that does not.
@@ -978,51 +766,6 @@ impl State {
         self.params.channels.iter().zip(&self.channels).map(|(spec, channel)| (spec.id, channel.counters))
     }
 
-    /// What is measured of each channel, in the order of their numbers, but for what was received.
-    pub fn metrics(&self, now: Time) -> Vec<ChannelMetrics> {
-        let channels = self.params.channels.iter().zip(&self.channels).enumerate();
-        channels.map(|(index, (spec, channel))| self.channel_metrics(index, spec.id, channel, now)).collect()
-    }
-
-    fn channel_metrics(&self, index: usize, id: ChannelId, channel: &Channel, now: Time) -> ChannelMetrics {
-        let Channel { queued, counters, under_way, waited, busy, .. } = channel;
-        let (busy, busy_last) = busy.at(now.max(self.stamps.now()));
-        let spread = channel.spread.as_deref();
-        let lanes = self.queues[self.params.lanes[index]..self.params.lanes[index + 1]].iter().enumerate().map(|(lane, queue)| {
-            let (frames, waits) = (&queue.frames, &queue.waits);
-            LaneMetrics {
-                sent: Volume { messages: waits.sent_frames, bytes: waits.sent_bytes },
-                waiting: volume(frames.len() + waits.under_way.frames, frames.bytes() + waits.under_way.bytes),
-                dropped: waits.dropped,
-                received: Volume::default(),
-                is_blocked: spread.is_some_and(|spread| spread.is_blocked(lane)),
-            }
-        });
-        ChannelMetrics {
-            accepted: Volume { messages: counters.frames, bytes: counters.body_bytes },
-            sent: Volume { messages: counters.sent_frames, bytes: counters.sent_bytes },
-            waiting: volume(queued.frames + under_way.frames, queued.bytes + under_way.bytes),
-            queued_high: volume(counters.high.frames, counters.high.bytes),
-            refused: metrics::Refused { channel_full: counters.refused - counters.peer_full, peer_full: counters.peer_full },
-            dropped: metrics::Dropped {
-                conflated: counters.superseded - counters.oldest,
-                oldest: counters.oldest,
-                unwanted: counters.unwanted,
-                lost: counters.lost,
-                expired: counters.expired,
-            },
-            writes: counters.writes,
-            waited: waited.clone(),
-            busy,
-            busy_last,
-            blocked: counters.blocked,
-            lanes: lanes.collect(),
-            lanes_active: spread.map_or(1, |spread| spread.growth.lanes()),
-            lane_changes: spread.map_or_else(Vec::new, |spread| spread.growth.changes().iter().copied().collect()),
-            ..ChannelMetrics::new(id)
-        }
-    }
-
     /// Frames that were meant for channels that do not exist.
     pub fn unknown(&self) -> u64 {
         self.unknown
@@ -1043,10 +786,6 @@ impl State {
             "each frame that was taken is accounted for"
         );
     }
-}
-
-fn volume(frames: usize, bytes: usize) -> Volume {
-    Volume { messages: frames as u64, bytes: bytes as u64 }
 }
 
 impl fmt::Debug for State {

@@ -4,6 +4,8 @@ use rand::RngExt;
 
 use super::*;
 use crate::channel::{Path, Reliability};
+use crate::limits;
+use crate::metrics::{self, ChannelMetrics, Volume};
 use crate::random;
 
 const T0: Time = Time::from_secs(1);
