@@ -126,9 +126,7 @@ impl<H: Host> World<H> {
 
     pub(super) fn set_clock(&mut self, node: u32, jump: i64, drift: i32) -> bool {
         let slot = &mut self.slots[node as usize];
-        slot.skew = slot.skew_at(self.now).saturating_add(jump);
-        slot.drift = drift;
-        slot.drift_since = self.now;
+        slot.clock.set(self.now, jump, drift);
         let is_alive = slot.host.is_some();
         self.see(node, Sight::ClockSet);
         is_alive

@@ -14,28 +14,33 @@
 //!
 //! All memory of a connection lies with its two nodes, and each has its own number for it, so no number depends on what other nodes do.
 
+mod arrival;
 mod carried;
+mod clock;
 mod connections;
 mod entries;
 mod faults;
+mod seen;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use meshwork_channels::random::hash;
-use meshwork_channels::{ChannelId, Now, PeerId, Time, WallTime};
+use meshwork_channels::{ChannelId, Now, PeerId, Time};
 use serde::{Deserialize, Serialize};
 
+use self::arrival::Arrival;
+pub use self::arrival::Step;
+use self::clock::WallClock;
+pub use self::seen::{Moved, Seen, Sight, Traffic};
 use crate::digest::{Digest, hash_bytes};
-use crate::host::{self, Connection, DialFailure, Effect, Host, Input, Observation, Plant, Tally};
+use crate::host::{self, Connection, Effect, Host, Input, Observation, Plant, Tally};
 use crate::invariants::View;
 use crate::network::{Full, Link, Measured, Network, Shape};
 use crate::schedule::{SCHEDULE, Schedule};
 use crate::wheel::{Event, Wheel};
 
-/// The wall clock at the start of every run: 2026-01-01, in microseconds since the Unix epoch.
-const EPOCH: u64 = 1_767_225_600_000_000;
 /// A node that asks this often in a row for a deadline that has passed would never let time move on.
 const SPINS_MAX: u32 = 10_000;
 
@@ -59,180 +64,6 @@ pub struct Setup {
     /// A bug for one node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plant: Option<(u32, Plant)>,
-}
-
-/// What the world saw happen, in the order of time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// When, in microseconds since the start.
-    pub at: u64,
-    /// At which node.
-    pub node: u32,
-    /// In which of its lives, from 1.
-    pub life: u32,
-    /// What.
-    pub what: Sight,
-}
-
-/// One thing that was seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sight {
-    /// The node started.
-    Started,
-    /// The node crashed, or stopped after its goodbye.
-    Stopped,
-    /// The node broadcast a message.
-    Sent {
-        /// Its number.
-        message: u32,
-    },
-    /// The node handed a message to its application.
-    Delivered {
-        /// Its number.
-        message: u32,
-        /// Links that it crossed.
-        hops: u16,
-    },
-    /// The node accepted a message of guaranteed delivery.
-    Accepted {
-        /// Its number.
-        message: u32,
-    },
-    /// The node handed a message of guaranteed delivery to its application.
-    Received {
-        /// Who sent it.
-        from: u32,
-        /// Its number.
-        message: u32,
-    },
-    /// The node handed bytes to its application that nobody sent.
-    Garbled,
-    /// The node wrote a key.
-    Wrote {
-        /// The key.
-        key: u32,
-        /// The number of the write.
-        write: u32,
-    },
-    /// The node removed a key.
-    Removed {
-        /// The key.
-        key: u32,
-    },
-    /// The node has another number of neighbors, or others.
-    Neighbors {
-        /// How many.
-        len: usize,
-    },
-    /// The node holds another for dead.
-    HeldForDead {
-        /// Which.
-        node: u32,
-    },
-    /// The node suspects another.
-    Suspected {
-        /// Which.
-        node: u32,
-    },
-    /// The node turned hostile.
-    Attacked,
-    /// The wall clock of the node was set.
-    ClockSet,
-    /// The node says that another broke a rule.
-    Blamed {
-        /// Which.
-        node: u32,
-        /// The rule.
-        rule: &'static str,
-    },
-}
-
-/// What was moved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Traffic {
-    /// Frames on streams.
-    pub frames: u64,
-    /// Their bytes.
-    pub frame_bytes: u64,
-    /// Datagrams.
-    pub datagrams: u64,
-    /// Their bytes.
-    pub datagram_bytes: u64,
-    /// Dials.
-    pub dials: u64,
-    /// Dials that failed.
-    pub dials_failed: u64,
-    /// Connections that broke without a goodbye.
-    pub connections_lost: u64,
-    /// Frames that were sent on, or under way on, a connection that was gone.
-    pub frames_lost: u64,
-}
-
-/// What one node moved, in all its lives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moved {
-    /// Bytes of frames and datagrams that it sent, lost ones included.
-    pub sent: u64,
-    /// Bytes that reached it.
-    pub received: u64,
-}
-
-/// What arrives at a node.
-#[derive(Debug)]
-enum Arrival {
-    /// A deadline of the node itself.
-    Wake,
-    /// The first packet of a dial.
-    Hello { dial: Connection, peer_moves: u16, moves: u16 },
-    /// Its answer.
-    Welcome { dial: Connection, accept: Connection, incarnation: u64 },
-    /// The dialer's proof of admission.
-    Proof { accept: Connection, incarnation: u64 },
-    /// The proof of the other side.
-    Admitted { dial: Connection },
-    /// A handshake took too long, or cannot succeed.
-    GiveUp { connection: Connection, why: DialFailure },
-    /// The other side closed the connection.
-    Closed { connection: Connection, unneeded: bool },
-    /// Nothing was heard of the other side for the idle timeout.
-    Silence { connection: Connection },
-    Frame {
-        connection: Connection,
-        channel: ChannelId,
-        bytes: Bytes,
-        /// Whether it has come through the line of the receiver.
-        through: bool,
-    },
-    Datagram {
-        connection: Connection,
-        bytes: Bytes,
-        /// When it was sent.
-        sent: u64,
-        through: bool,
-    },
-    /// A node that said goodbye stops.
-    Stop { life: u32 },
-    /// An entry of the schedule.
-    Entry,
-}
-
-impl Arrival {
-    fn code(&self) -> u64 {
-        match self {
-            Arrival::Wake => 0,
-            Arrival::Hello { .. } => 1,
-            Arrival::Welcome { .. } => 2,
-            Arrival::Proof { .. } => 3,
-            Arrival::Admitted { .. } => 4,
-            Arrival::GiveUp { .. } => 5,
-            Arrival::Closed { .. } => 6,
-            Arrival::Silence { .. } => 7,
-            Arrival::Frame { .. } => 8,
-            Arrival::Datagram { .. } => 9,
-            Arrival::Stop { .. } => 10,
-            Arrival::Entry => 11,
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,21 +112,13 @@ struct Slot<H> {
     /// Until when the node is slow, and what it takes for an input, in microseconds.
     slow_until: u64,
     slow_by: u64,
-    /// What the wall clock was ahead of the true time at `drift_since`, in microseconds, and by how many millionths it goes too fast since.
-    skew: i64,
-    drift: i32,
-    drift_since: u64,
+    clock: WallClock,
     leaving: bool,
     /// Where members were that it knew when it last stopped: what a node has in its data folder.
     remembered: Vec<SocketAddr>,
 }
 
 impl<H> Slot<H> {
-    /// What the wall clock is ahead of the true time, in microseconds.
-    fn skew_at(&self, now: u64) -> i64 {
-        self.skew.saturating_add(now.saturating_sub(self.drift_since) as i64 * i64::from(self.drift) / 1_000_000)
-    }
-
     fn end(&mut self, id: Connection) -> Option<&mut End> {
         let index = self.ends.binary_search_by_key(&id, |end| end.id).ok()?;
         Some(&mut self.ends[index])
@@ -335,41 +158,6 @@ pub struct World<H: Host> {
     trace: Option<Vec<Step>>,
 }
 
-/// One event that a node handled, as it goes into the digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// When, in microseconds since the start.
-    pub at: u64,
-    /// At which node.
-    pub node: u32,
-    /// From which node; [`SCHEDULE`] for the schedule.
-    pub from: u32,
-    code: u64,
-    detail: u64,
-}
-
-impl Step {
-    /// What it was, in a word.
-    pub fn what(&self) -> &'static str {
-        match self.code & 0xff {
-            0 => "deadline",
-            1 => "dial",
-            2 => "answer to a dial",
-            3 => "proof of admission",
-            4 => "admission",
-            5 => "failed handshake",
-            6 => "end of a connection",
-            7 => "silence on a connection",
-            8 => "frame",
-            9 => "datagram",
-            10 => "stop",
-            11 => "entry of the schedule",
-            12 => "delivery of a broadcast",
-            _ => "delivery of a message",
-        }
-    }
-}
-
 impl<H: Host> World<H> {
     /// A world at time 0, in which nothing has happened yet.
     ///
@@ -385,10 +173,6 @@ impl<H: Host> World<H> {
             let to = entry.what.node().unwrap_or(SCHEDULE);
             wheel.push(Event { at: entry.at.max(1), to, from: SCHEDULE, sequence: index as u64, what: Arrival::Entry });
         }
-        let skew = |index| match setup.skew {
-            0 => 0,
-            skew => (hash(&[setup.seed, 0x736b_6577, u64::from(index)]) % (2 * skew + 1)) as i64 - skew as i64,
-        };
         let slots = (0..setup.nodes)
             .map(|index| Slot {
                 host: None,
@@ -402,9 +186,7 @@ impl<H: Host> World<H> {
                 paused_until: 0,
                 slow_until: 0,
                 slow_by: 0,
-                skew: skew(index),
-                drift: 0,
-                drift_since: 0,
+                clock: WallClock::drawn(setup.seed, index, setup.skew),
                 leaving: false,
                 remembered: Vec::new(),
             })
@@ -529,8 +311,7 @@ impl<H: Host> World<H> {
     }
 
     fn clock(&self, node: u32) -> Now {
-        let wall = (EPOCH + self.now).saturating_add_signed(self.slots[node as usize].skew_at(self.now));
-        Now { time: Time::from_micros(self.now), wall: WallTime::from_micros(wall) }
+        Now { time: Time::from_micros(self.now), wall: self.slots[node as usize].clock.at(self.now) }
     }
 
     fn take(&mut self, event: Event<Arrival>) {
