@@ -74,7 +74,7 @@ pub struct LinkReport {
     pub channels: Vec<ChannelReport>,
 }
 
-/// One channel of one connection. [`Node::channel_report`] knows more of it.
+/// One channel of one connection. [`Node::channel_report`](super::Node::channel_report) knows more of it.
 #[derive(Clone, Debug)]
 pub struct ChannelReport {
     /// The channel.

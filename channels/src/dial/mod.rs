@@ -30,6 +30,9 @@
 //! What peers make us want: [`Config::addresses_max`] addresses, of which the least recently wanted makes room. What they connect:
 //! [`LINKS_MAX`] connections for each peer, of which the oldest makes room; how many peers is for the driver, which admits them.
 
+mod config;
+mod standing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
@@ -37,8 +40,9 @@ use std::time::Duration;
 
 use rand::RngExt;
 
+pub use self::config::{Config, Params};
+use self::standing::{Link, Links};
 use crate::address::{canonical, is_dialable};
-use crate::error::ConfigError;
 use crate::identity::PeerId;
 use crate::random::{self, Generator};
 use crate::time::Time;
@@ -215,90 +219,6 @@ pub enum Action {
     },
 }
 
-/// How eagerly to dial. [`Config::build`] checks it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// The longest delay before the second try. Lower finds a restarted peer sooner and costs a dead one more dials. A guess: a restart
-    /// takes that long.
-    pub backoff_min: Duration,
-    /// Where doubling ends, so how long a peer that comes back may stay unnoticed by us. A guess: one dial in 15 s on average is nothing.
-    pub backoff_max: Duration,
-    /// Dials of an address that need not be kept. With five, the delays between them take 4 s at most: longer than
-    /// a restart. A guess.
-    pub tries_max: u32,
-    /// A connection that lived this long makes the next delay the shortest again.
-    /// A guess: longer than the idle timeout, so that a connection that never worked does not count.
-    pub settled_after: Duration,
-    /// Dials in flight. From the limits of the security design.
-    pub in_flight_max: usize,
-    /// Dials in a second, in the long run. From the limits of the security design.
-    pub per_second: u32,
-    /// Dials at once after a quiet time; more make a start with many configured addresses faster. From the limits of the security design.
-    pub burst: u32,
-    /// How long a dial may stay unanswered. Only a driver that lost it gets here: longer than handshake and admission together.
-    pub dial_timeout: Duration,
-    /// How long an address is left alone that turned out to be ourselves, another cluster or one that does not admit us. A guess: about
-    /// how long people take to mend such a thing.
-    pub blocked_for: Duration,
-    /// How long a replaced connection is still read. A guess: many round trips, and few bytes.
-    pub linger: Duration,
-    /// Addresses in the table. A guess: one dialed every 100 ms would take 7 minutes for all.
-    pub addresses_max: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Config {
-            backoff_min: Duration::from_millis(250),
-            backoff_max: Duration::from_secs(30),
-            tries_max: 5,
-            settled_after: Duration::from_secs(15),
-            in_flight_max: 64,
-            per_second: 10,
-            burst: 20,
-            dial_timeout: Duration::from_secs(15),
-            blocked_for: Duration::from_secs(300),
-            linger: Duration::from_secs(1),
-            addresses_max: 4_096,
-        }
-    }
-}
-
-impl Config {
-    /// Checks the fields against each other.
-    ///
-    /// # Errors
-    ///
-    /// A [`ConfigError`] that names the field.
-    pub fn build(self) -> Result<Params, ConfigError> {
-        let at_least_one = [
-            ("tries_max", u64::from(self.tries_max)),
-            ("in_flight_max", self.in_flight_max as u64),
-            ("per_second", u64::from(self.per_second)),
-            ("burst", u64::from(self.burst)),
-            ("addresses_max", self.addresses_max as u64),
-        ];
-        if let Some((field, value)) = at_least_one.into_iter().find(|(_, value)| *value == 0) {
-            return Err(ConfigError::new(field, value, "at least 1"));
-        }
-        let secs = |duration: Duration| format!("{duration:?}");
-        if self.backoff_min.is_zero() {
-            return Err(ConfigError::new("backoff_min", secs(self.backoff_min), "more than zero"));
-        }
-        if self.backoff_max < self.backoff_min {
-            return Err(ConfigError::new("backoff_max", secs(self.backoff_max), "at least backoff_min"));
-        }
-        if self.dial_timeout.is_zero() {
-            return Err(ConfigError::new("dial_timeout", secs(self.dial_timeout), "more than zero"));
-        }
-        Ok(Params(self))
-    }
-}
-
-/// A checked [`Config`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Params(Config);
-
 /// The addresses that are wanted and the connections that stand.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -356,21 +276,6 @@ enum Phase {
     Dialing,
     /// Left alone.
     Blocked,
-}
-
-#[derive(Clone, Debug)]
-struct Links {
-    incarnation: u64,
-    up_since: Time,
-    current: ConnectionId,
-    /// In the order in which they came; at most [`LINKS_MAX`].
-    all: Vec<Link>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Link {
-    connection: ConnectionId,
-    direction: Direction,
 }
 
 impl State {
@@ -649,40 +554,6 @@ impl State {
         }
     }
 
-    fn on_connected(&mut self, peer: PeerId, incarnation: u64, link: Link, address: SocketAddr, now: Time, actions: &mut Vec<Action>) {
-        let connection = link.connection;
-        if peer == self.myself {
-            if link.direction == Direction::Outbound {
-                self.on_failed(address, DialFailure::Myself, now, actions);
-            }
-            actions.push(Action::Close { connection, code: CloseReason::Myself });
-            return;
-        }
-        if link.direction == Direction::Outbound {
-            self.on_dialed(address, peer, now, actions);
-        }
-        match self.peers.get_mut(&peer) {
-            Some(links) if incarnation < links.incarnation => {
-                actions.push(Action::Close { connection, code: CloseReason::Outdated });
-            }
-            Some(links) if incarnation == links.incarnation => {
-                if links.all.iter().any(|known| known.connection == connection) {
-                    return;
-                }
-                links.all.push(link);
-                self.choose(peer, actions);
-                self.linger(peer, now, actions);
-            }
-            Some(_) => {
-                for old in self.take_down(peer, now, actions) {
-                    actions.push(Action::Close { connection: old.connection, code: CloseReason::Restarted });
-                }
-                self.bring_up(peer, incarnation, link, now, actions);
-            }
-            None => self.bring_up(peer, incarnation, link, now, actions),
-        }
-    }
-
     /// An address that we dialed was answered.
     fn on_dialed(&mut self, address: SocketAddr, peer: PeerId, now: Time, actions: &mut Vec<Action>) {
         let Some(target) = self.targets.get_mut(&address).filter(|target| target.phase == Phase::Dialing) else { return };
@@ -698,57 +569,6 @@ impl State {
         }
     }
 
-    fn bring_up(&mut self, peer: PeerId, incarnation: u64, link: Link, now: Time, actions: &mut Vec<Action>) {
-        self.peers.insert(peer, Links { incarnation, up_since: now, current: link.connection, all: vec![link] });
-        actions.push(Action::Up { peer, connection: link.connection });
-        // Other ways to the peer need not be tried any more.
-        let others = |(address, target): (&SocketAddr, &Target)| {
-            (target.expected.or(target.answered) == Some(peer) && target.phase == Phase::Waiting).then_some(*address)
-        };
-        for address in self.targets.iter().filter_map(others).collect::<Vec<_>>() {
-            self.rest(address, now);
-        }
-    }
-
-    /// Forgets a peer that lost its last connection, or its process; returns its connections.
-    fn take_down(&mut self, peer: PeerId, now: Time, actions: &mut Vec<Action>) -> Vec<Link> {
-        let Some(links) = self.peers.remove(&peer) else { return Vec::new() };
-        for link in &links.all {
-            self.timers.cancel(&Key::Linger(link.connection, peer));
-        }
-        actions.push(Action::Down { peer });
-        let settled = now.since(links.up_since) >= self.config.settled_after;
-        let ways = |(address, target): (&SocketAddr, &Target)| {
-            (target.phase == Phase::Idle && target.expected.or(target.answered) == Some(peer)).then_some(*address)
-        };
-        for address in self.targets.iter().filter_map(ways).collect::<Vec<_>>() {
-            if settled && let Some(target) = self.targets.get_mut(&address) {
-                target.failures = 0;
-            }
-            // Even a settled one waits a moment: when a peer dies, all that knew it dial.
-            self.count_failure(address, now);
-            if self.targets.get(&address).is_some_and(|target| target.keep) {
-                self.wait(address, now);
-            } else {
-                self.rest(address, now);
-            }
-        }
-        links.all
-    }
-
-    fn on_disconnected(&mut self, connection: ConnectionId, peer: PeerId, now: Time, actions: &mut Vec<Action>) {
-        let Some(links) = self.peers.get_mut(&peer) else { return };
-        let Some(index) = links.all.iter().position(|link| link.connection == connection) else { return };
-        if links.all.len() == 1 {
-            self.take_down(peer, now, actions);
-            return;
-        }
-        links.all.remove(index);
-        self.timers.cancel(&Key::Linger(connection, peer));
-        self.choose(peer, actions);
-        self.linger(peer, now, actions);
-    }
-
     /// Makes the addresses of a peer as good as new.
     fn forgive(&mut self, peer: PeerId, now: Time) {
         let of_peer = |(address, target): (&SocketAddr, &Target)| {
@@ -761,51 +581,6 @@ impl State {
             if target.phase == Phase::Waiting {
                 self.wait(address, now);
             }
-        }
-    }
-
-    fn on_linger_over(&mut self, connection: ConnectionId, peer: PeerId, actions: &mut Vec<Action>) {
-        let Some(links) = self.peers.get_mut(&peer) else { return };
-        links.all.retain(|link| link.connection != connection);
-        actions.push(Action::Close { connection, code: CloseReason::Replaced });
-    }
-
-    /// Whether a connection was dialed by the smaller of the two identities.
-    fn is_preferred(&self, peer: PeerId, link: &Link) -> bool {
-        (link.direction == Direction::Outbound) == (self.myself < peer)
-    }
-
-    /// Moves to the connection that stays.
-    fn choose(&mut self, peer: PeerId, actions: &mut Vec<Action>) {
-        let Some(links) = self.peers.get(&peer) else { return };
-        // Crossed dials: the smaller identity keeps its connection, or both sides would close one. Then the newest; the list is in order.
-        let Some(best) = links.all.iter().max_by_key(|link| self.is_preferred(peer, link)) else { return };
-        let (from, to) = (links.current, best.connection);
-        if from != to
-            && let Some(links) = self.peers.get_mut(&peer)
-        {
-            links.current = to;
-            self.timers.cancel(&Key::Linger(to, peer));
-            actions.push(Action::Replaced { peer, from, to });
-        }
-    }
-
-    /// Sees to the end of the connections that do not stay.
-    fn linger(&mut self, peer: PeerId, now: Time, actions: &mut Vec<Action>) {
-        let Some(links) = self.peers.get(&peer) else { return };
-        let Some(current) = links.all.iter().find(|link| link.connection == links.current) else { return };
-        for link in links.all.iter().filter(|link| link.connection != links.current) {
-            // Of two that the peer dialed, the peer says which one stays, by closing the other. This end only cleans up after a peer that
-            // does not, and late enough not to close the one that the peer kept.
-            let theirs = link.direction == Direction::Inbound && current.direction == Direction::Inbound;
-            let linger = if theirs { self.config.linger.saturating_mul(5) } else { self.config.linger };
-            self.timers.set_if_absent(Key::Linger(link.connection, peer), now + linger);
-        }
-        if links.all.len() > LINKS_MAX
-            && let Some(oldest) = links.all.iter().map(|link| link.connection).find(|connection| *connection != links.current)
-        {
-            self.timers.cancel(&Key::Linger(oldest, peer));
-            self.on_linger_over(oldest, peer, actions);
         }
     }
 

@@ -42,7 +42,7 @@
 //! # Lanes
 //!
 //! Whoever sends asks once for its lane ([`State::lane_for`]) and keeps it. Senders without a key get one of few lanes, whose number grows while that brings more and
-//! is on record ([`ChannelMetrics::lane_changes`]); lanes that are blocked are given to nobody. The clock for this is [`State::turn`], one comparison for each turn of the driver.
+//! is on record ([`ChannelMetrics::lane_changes`](crate::metrics::ChannelMetrics::lane_changes)); lanes that are blocked are given to nobody. The clock for this is [`State::turn`], one comparison for each turn of the driver.
 
 mod figures;
 mod frames;
