@@ -18,6 +18,7 @@ use super::inbox::Inboxes;
 use super::metrics::{ConnectionMetrics, ConnectionRole, LinkMetrics};
 use super::queues::{Bulk, BulkTimes, Drain, Queues};
 use super::reader::Arrivals;
+use super::received::Received;
 use super::seconds::{Seconds, Way};
 use super::stream::Streams;
 use super::writer::{Writer, write_now};
@@ -28,7 +29,6 @@ use crate::compress::{BODY_BYTES_MIN, COMPRESSED, Packer};
 use crate::dial::{ConnectionId, Direction};
 use crate::error::{DecodeError, Misbehavior};
 use crate::identity::PeerId;
-use crate::metrics::Volume;
 use crate::time::Time;
 use crate::{codec, frame, limits, sender};
 
@@ -84,20 +84,10 @@ pub(super) struct Inner {
     pub(super) draining: Notify,
     /// The first reason that this side had for closing.
     ours: OnceLock<CloseReason>,
-    /// What arrived, and what sending it smaller has saved, one for each channel of the params.
-    received: Vec<Received>,
-    /// The same, one for each lane.
-    received_lanes: Vec<Received>,
+    /// Whether what is sent gets smaller, one for each channel of the params.
+    packers: Vec<Packer>,
+    pub(super) received: Received,
     pub(super) datagrams_refused: AtomicU64,
-}
-
-#[derive(Default)]
-struct Received {
-    /// Whether what is sent gets smaller.
-    packer: Packer,
-    frames: AtomicU64,
-    bytes: AtomicU64,
-    dropped: AtomicU64,
 }
 
 /// What [`Inner::new`] needs beside the connection.
@@ -122,9 +112,8 @@ impl Inner {
         times: BulkTimes,
     ) -> Self {
         let Facts { id, peer, incarnation, version, direction, observed, table, channel_fallback } = facts;
-        let received = params.channels().iter().map(|_| Received::default()).collect();
-        let received_lanes = (0..params.lanes_count()).map(|_| Received::default()).collect();
         let queues = Queues::new(sender::State::new(params.clone()));
+        let (channels, received) = (params.channels().len(), Received::new(&params));
         Inner {
             id,
             peer,
@@ -151,8 +140,8 @@ impl Inner {
             streams: Streams::default(),
             draining: Notify::new(),
             ours: OnceLock::new(),
+            packers: std::iter::repeat_with(Packer::default).take(channels).collect(),
             received,
-            received_lanes,
             datagrams_refused: AtomicU64::new(0),
         }
     }
@@ -166,17 +155,9 @@ impl Inner {
         u64::from(built_in) + u64::from(lanes) * u64::from(limits::STREAM_WINDOW_BYTES)
     }
 
-    /// Counts frames that arrived and found no room.
-    pub(super) fn count_dropped(&self, channel: ChannelId, frames: u64) {
-        if let Ok(index) = self.params.channels().binary_search_by_key(&channel, |spec| spec.id) {
-            self.received[index].dropped.fetch_add(frames, Ordering::Relaxed);
-        }
-    }
-
     /// Tells the peer how much of a channel that keeps the latest was taken here.
     pub(super) fn give_credit(self: &Arc<Self>, channel: ChannelId) {
-        let Ok(index) = self.params.channels().binary_search_by_key(&channel, |spec| spec.id) else { return };
-        let total = self.received[index].frames.load(Ordering::Relaxed);
+        let Some(total) = self.received.frames(&self.params, channel) else { return };
         let frame = frame::encode(CREDIT, &codec::encode(&(channel, total)));
         let now = self.clock.now();
         let mut queues = self.queues();
@@ -203,8 +184,8 @@ impl Inner {
         if body.len() < BODY_BYTES_MIN {
             return None;
         }
-        let index = self.params.channels().binary_search_by_key(&channel, |spec| spec.id).ok()?;
-        if self.params.channels()[index].is_compressed { self.received[index].packer.pack(kind, body) } else { None }
+        let index = self.params.index(channel)?;
+        if self.params.channels()[index].is_compressed { self.packers[index].pack(kind, body) } else { None }
     }
 
     /// Whether both sides have the channel on the same terms.
@@ -296,17 +277,6 @@ impl Inner {
         self.wake.notify_one();
         self.wake_bulk.notify_one();
         self.streams.bulk_changed.notify_waiters();
-    }
-
-    pub(super) fn count_received(&self, channel: ChannelId, lane: u8, frames: u64, bytes: u64) {
-        if let Some(index) = self.params.lane_index(channel, lane) {
-            self.received_lanes[index].frames.fetch_add(frames, Ordering::Relaxed);
-            self.received_lanes[index].bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
-        if let Ok(index) = self.params.channels().binary_search_by_key(&channel, |spec| spec.id) {
-            self.received[index].frames.fetch_add(frames, Ordering::Relaxed);
-            self.received[index].bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
     }
 }
 
@@ -574,9 +544,9 @@ impl Link {
     /// Frames that were queued for the peer and received from it on all channels but those of control.
     pub fn carried_frames(&self) -> u64 {
         let sent: Vec<_> = self.0.queues().state.counters().map(|(_, counters)| counters.frames).collect();
-        let channels = self.0.params.channels().iter().zip(sent).zip(&self.0.received);
+        let channels = self.0.params.channels().iter().zip(sent).zip(self.0.received.channels());
         let carried = channels.filter(|((spec, _), _)| spec.class != Class::Control);
-        carried.map(|((_, sent), received)| sent + received.frames.load(Ordering::Relaxed)).sum()
+        carried.map(|((_, sent), received)| sent + received.messages).sum()
     }
 
     /// Since when something waits and the transport took nothing, on the clock of
@@ -599,15 +569,7 @@ impl Link {
             queues.state.turn(now);
             (queues.state.metrics(now), queues.state.unknown())
         };
-        let volume = |received: &Received| Volume {
-            messages: received.frames.load(Ordering::Relaxed),
-            bytes: received.bytes.load(Ordering::Relaxed),
-        };
-        let mut received_lanes = self.0.received_lanes.iter();
-        for (channel, received) in channels.iter_mut().zip(&self.0.received) {
-            channel.received = volume(received);
-            channel.lanes.iter_mut().zip(&mut received_lanes).for_each(|(lane, received)| lane.received = volume(received));
-        }
+        self.0.received.tell(&mut channels);
         let connections = connections.iter().map(|(connection, role)| ConnectionMetrics::of(connection, *role));
         LinkMetrics { channels, unknown_channel, connections: connections.collect() }
     }
@@ -618,13 +580,15 @@ impl Link {
         let mut traffic = self.0.seconds.traffic();
         traffic.add(&self.0.connection);
         let counters: Vec<_> = self.0.queues().state.counters().collect();
-        let channels = counters.into_iter().zip(&self.0.received).map(|((channel, sent), received)| ChannelStats {
-            channel,
-            sent,
-            received_frames: received.frames.load(Ordering::Relaxed),
-            received_bytes: received.bytes.load(Ordering::Relaxed),
-            received_dropped: received.dropped.load(Ordering::Relaxed),
-        });
+        let channels = counters.into_iter().zip(self.0.received.channels()).zip(self.0.received.dropped()).map(
+            |(((channel, sent), received), dropped)| ChannelStats {
+                channel,
+                sent,
+                received_frames: received.messages,
+                received_bytes: received.bytes,
+                received_dropped: dropped,
+            },
+        );
         LinkStats {
             rtt: transport.path.rtt,
             congestion_window_bytes: transport.path.cwnd,

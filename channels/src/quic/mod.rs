@@ -93,6 +93,7 @@ mod metrics;
 mod queues;
 mod reader;
 mod reading;
+mod received;
 mod seconds;
 mod socket;
 mod stream;

@@ -355,13 +355,13 @@ async fn read_messages(mut datagram: Bytes, link: &Arc<Inner>, outlet: &Outlet) 
     if decoder.held_bytes() > 0 {
         return Err(Fault::Undecodable(DecodeError::Truncated));
     }
-    link.count_received(channel, 0, frames, bytes);
+    link.received.count(&link.params, channel, 0, frames, bytes);
     if let Some(slot) = slot {
         let batch = Batch::new(link.peer, link.incarnation, 0, bodies);
         match &slot.taker {
             Taker::Inbox(inbox) => {
                 if let Err(batch) = inbox.try_send(batch) {
-                    link.count_dropped(channel, batch.bodies.len() as u64);
+                    link.received.count_dropped(&link.params, channel, batch.bodies.len() as u64);
                 }
             }
             Taker::Handler(handler) => call(handler, link, channel, batch),

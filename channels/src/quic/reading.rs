@@ -236,7 +236,7 @@ impl Source {
         }
         if frames > 0 {
             self.is_credit_due = true;
-            link.count_received(channel, lane, frames, bytes);
+            link.received.count(&link.params, channel, lane, frames, bytes);
         }
         match (found, slot) {
             (Some(found), Some(slot)) if bodies.len() > 0 => {

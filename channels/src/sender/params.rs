@@ -105,7 +105,7 @@ impl Params {
         self.channel(id).map_or(Path::Urgent, |spec| spec.path)
     }
 
-    pub(super) fn index(&self, id: ChannelId) -> Option<usize> {
+    pub(crate) fn index(&self, id: ChannelId) -> Option<usize> {
         self.ids.binary_search(&id).ok()
     }
 
