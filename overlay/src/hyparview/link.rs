@@ -80,7 +80,8 @@ impl<I: Identifier> State<I> {
     }
 
     pub(super) fn on_disconnect(&mut self, from: I, link: u32, reason: Farewell, peers: &[I], now: Time, actions: &mut Vec<Action<I>>) {
-        if self.link_of(from) == Some(link) {
+        let was_neighbor = self.link_of(from) == Some(link);
+        if was_neighbor {
             let down = match reason {
                 Farewell::Evicted => DownReason::EvictedUs,
                 Farewell::Leaving => DownReason::Left,
@@ -109,7 +110,12 @@ impl<I: Identifier> State<I> {
         {
             self.send_request(successor, Purpose::Fill(Priority::Low), now, actions);
         }
-        self.on_slot_free(now, actions);
+        if was_neighbor {
+            self.on_slot_free(now, actions);
+        } else {
+            // It was only asked. Asked for a new budget each time it would be asked again as fast as it says no, by who knows nobody else.
+            self.fill(now, actions);
+        }
     }
 
     pub(super) fn on_alive(&mut self, from: I, link: u32, now: Time, actions: &mut Vec<Action<I>>) {

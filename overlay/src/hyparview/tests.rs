@@ -93,6 +93,30 @@ fn full() -> Core {
     Core::with_neighbors(Config::default(), &[1, 2, 3, 4, 5, 6])
 }
 
+/// A pair of which one says goodbye and is then asked again and again, as fast as it answers.
+#[test]
+fn whoever_left_is_not_asked_in_a_circle() {
+    let mut core = Core::new(Config::default());
+    let mut asked = sent(&core.input(Input::Join { contact: 1 }));
+    let Some((1, Message::Join { link })) = asked.pop() else { panic!("it joins: {asked:?}") };
+    core.receive(1, reply(link, true));
+    assert_eq!(core.state.neighbors(), [1]);
+    core.pass(Duration::from_secs(5));
+    let goodbye = |link| Message::Disconnect { link, reason: Farewell::Leaving, peers: Peers::new() };
+    let mut waiting = vec![goodbye(link)];
+    let mut count = 0;
+    while let Some(message) = waiting.pop() {
+        for (to, message) in sent(&core.receive(1, message)) {
+            assert_eq!(to, 1);
+            count += 1;
+            assert!(count <= usize::from(Config::default().requests_per_retry), "without a moment passing");
+            if let Message::Join { link } | Message::Neighbor { link, .. } = message {
+                waiting.push(goodbye(link));
+            }
+        }
+    }
+}
+
 // ---- Wire ----
 
 #[test]
