@@ -10,6 +10,8 @@
 
 mod quic_support;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use meshwork_channels::agreement::with_defined;
 use meshwork_channels::frame::{self, Decoder, Preamble};
@@ -177,4 +179,36 @@ async fn datagrams_of_messages_are_read_and_what_is_wrong_with_one_costs_its_sen
         Event::Closed { reason: CloseReason::Misbehaved(Misbehavior::Undecodable(_)), .. } => {}
         other => panic!("{other:?}"),
     }
+}
+
+/// QUIC keeps what arrived at once in one piece, and joins what waits for long. A message that is kept must not keep that.
+#[tokio::test]
+async fn a_message_holds_little_more_than_itself() {
+    let mut node = Node::start();
+    let socket = stranger();
+    let connection = member(&socket, &NodeKey::generate().unwrap(), &node).await;
+    node.connected().await;
+    // One message fills it, so that the others wait below.
+    let mut inbox = node.endpoint.inbox(ChannelId::DATA, 7, 64);
+    let mut stream = connection.open_uni().await.unwrap();
+    stream.write_all(&Preamble::of(ChannelId::DATA).encode()).await.unwrap();
+    let message = frame::encode(7, &[1; 700]);
+    for _ in 0..2_100 {
+        stream.write_all(&message).await.unwrap();
+        // A packet of its own.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (mut taken, mut largest) = (0, 0);
+    while taken < 2_100 {
+        let batch = tokio::time::timeout(PATIENCE, inbox.recv()).await.unwrap().unwrap();
+        taken += batch.bodies.len();
+        largest = largest.max(batch.bodies.len());
+        let mut bodies = batch.bodies;
+        let first = bodies.next().unwrap();
+        drop(bodies);
+        // From the body to the end of the memory that it is a part of.
+        let memory = first.try_into_mut().expect("nobody else has a part of it").capacity();
+        assert!(memory <= 64 * 1_024, "{memory} bytes of memory");
+    }
+    assert!(largest > 1_000, "{largest}: nothing was joined below, so nothing was seen here");
 }

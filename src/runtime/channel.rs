@@ -301,7 +301,7 @@ impl Receiver {
 
     /// The next message; none once the node has stopped or another receiver took the channel over. Safe to cancel.
     ///
-    /// Payloads share memory with others that arrived with them, up to 64 KiB: copy what you keep for long.
+    /// Small payloads share memory with others that arrived with them, up to 64 KiB, and larger ones up to the window of their stream, 2 MiB: copy what you keep for long.
     pub async fn recv(&mut self) -> Option<DirectMessage> {
         loop {
             if let Some(message) = self.next_of_batch() {

@@ -180,17 +180,17 @@ impl Decoder {
         self.unless_failed(Self::read_frame)
     }
 
-    /// The frames of one kind that come next and lie whole in what was pushed last, as they are; `each` is told the length of each body. Empty when the next frame is
-    /// another one, or lies in several pushes: then it is [`Decoder::next`] that knows.
-    pub fn run(&mut self, kind: u16, mut each: impl FnMut(usize)) -> Bytes {
+    /// The frames of one kind that come next and lie whole in what was pushed last, as they are, up to `bytes_max` bytes of them; `each` is told the length of each body.
+    /// Empty when the next frame is another one, is larger than that, or lies in several pushes: then it is [`Decoder::next`] that knows.
+    pub fn run(&mut self, kind: u16, bytes_max: usize, mut each: impl FnMut(usize)) -> Bytes {
         if self.failed.is_some() || !self.partial.is_empty() {
             return Bytes::new();
         }
-        let mut len = 0;
+        let (mut len, len_max) = (0, self.chunk.len().min(bytes_max));
         // What is wrong with a frame is said when it is the next.
         while let Ok(Some(header)) = parse_header(&self.chunk[len..], self.frame_bytes_max)
             && header.kind == kind
-            && len + header.frame_len() <= self.chunk.len()
+            && len + header.frame_len() <= len_max
         {
             each(header.body_len);
             len += header.frame_len();

@@ -208,21 +208,22 @@ fn a_run_is_what_lies_whole_and_is_of_the_kind() {
     let mut decoder = Decoder::new(100);
     let mut lens = Vec::new();
     decoder.push(Bytes::copy_from_slice(&stream[..cut]));
-    let mut run = decoder.run(7, |len| lens.push(len));
+    let mut run = decoder.run(7, 100, |len| lens.push(len));
     assert_eq!(
         (next_body(&mut run).unwrap(), next_body(&mut run).unwrap(), next_body(&mut run)),
         (Bytes::from_static(b"one"), Bytes::new(), None)
     );
-    assert_eq!(decoder.run(7, |len| lens.push(len)), Bytes::new());
+    assert_eq!(decoder.run(7, 100, |len| lens.push(len)), Bytes::new());
     assert_eq!(decoder.next().unwrap().map(|frame| frame.kind), Some(8));
-    assert_eq!(decoder.run(7, |len| lens.push(len)).len(), 5);
-    assert_eq!((decoder.run(7, |len| lens.push(len)), decoder.next()), (Bytes::new(), Ok(None)));
+    assert_eq!(decoder.run(7, 100, |len| lens.push(len)).len(), 5);
+    assert_eq!((decoder.run(7, 100, |len| lens.push(len)), decoder.next()), (Bytes::new(), Ok(None)));
     decoder.push(Bytes::copy_from_slice(&stream[cut..]));
-    assert_eq!(decoder.run(7, |len| lens.push(len)), Bytes::new());
+    assert_eq!(decoder.run(7, 100, |len| lens.push(len)), Bytes::new());
     assert_eq!(decoder.next().unwrap().unwrap().body, b"in two pieces"[..]);
-    assert_eq!(decoder.run(7, |len| lens.push(len)).len(), 7);
+    assert_eq!(decoder.run(7, 6, |_| unreachable!("it is larger")), Bytes::new());
+    assert_eq!(decoder.run(7, 7, |len| lens.push(len)).len(), 7);
     assert_eq!(lens, [3, 0, 3, 5]);
     // What is wrong is said once the run before it was taken.
-    assert_eq!(decoder.run(7, |_| {}), Bytes::new());
+    assert_eq!(decoder.run(7, 100, |_| {}), Bytes::new());
     assert_eq!(decoder.next(), Err(DecodeError::Truncated));
 }

@@ -1,6 +1,6 @@
 //! Messages that arrived together, as they are handed from the thread that reads them to the one that takes them.
 //!
-//! They cross as the blocks in which they came, each a run of whole frames, and are cut by whoever takes them. Cut before, each message would be a reference of its own to a block
+//! They cross in blocks, each a run of whole frames in memory of its own, and are cut by whoever takes them. Cut before, each message would be a reference of its own to a block
 //! that both threads count at the same time: on a machine whose cores share no cache that costs more than all else that is done for a small message.
 
 use std::collections::VecDeque;
@@ -27,7 +27,8 @@ pub struct Batch {
     pub incarnation: u64,
     /// The lane on which they came.
     pub lane: u8,
-    /// The bodies. They share memory: what arrived together stays in memory until the last of it is dropped, up to 64 KiB. Copy what is kept for long.
+    /// The bodies. Small ones share memory: what arrived together stays until the last of it is dropped, up to 64 KiB. A body that is larger than that may keep what came with it, up
+    /// to the window of its stream ([`STREAM_WINDOW_BYTES`](crate::limits::STREAM_WINDOW_BYTES)). Copy what is kept for long.
     pub bodies: Bodies,
     pub(super) weight: u32,
 }

@@ -32,6 +32,10 @@ const CHUNKS_MAX: usize = 32;
 /// Bytes of messages that are told together: compressed ones may be many times what came.
 const BATCH_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
+/// Frames that are told together in one piece of memory of their own. What they came in may be much larger: QUIC keeps what was received at once in one piece, and joins what waits for long,
+/// so that a message which is kept, or that waits for somebody to take it, would hold what is none of it.
+const RUN_BYTES_MAX: usize = 64 * 1_024;
+
 /// Bodies up to this size may be slices of a received batch of packets, which a kept body of a few bytes would keep whole. Copying them
 /// makes what an event holds what it counts. Larger ones span packets, so the decoder has copied them together.
 const COPIED_BYTES_MAX: usize = 8 * 1_024;
@@ -182,14 +186,18 @@ impl Source {
                 }
                 if let Some(slot) = &slot {
                     let (mut run_frames, mut run_bytes) = (0, 0);
-                    let run = self.decoder.run(slot.kind, |body_len| {
+                    let run = self.decoder.run(slot.kind, RUN_BYTES_MAX, |body_len| {
                         run_frames += 1;
                         run_bytes += body_len;
                     });
                     if run_frames > 0 {
                         frames += run_frames as u64;
                         bytes += run_bytes as u64;
-                        bodies.push_run(run, run_frames, run_bytes);
+                        bodies.push_run(Bytes::copy_from_slice(&run), run_frames, run_bytes);
+                        if bodies.bytes() > BATCH_BYTES_MAX {
+                            break 'told;
+                        }
+                        continue;
                     }
                 }
                 let Frame { kind, body } = match self.decoder.next() {
