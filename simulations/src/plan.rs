@@ -93,6 +93,7 @@ impl Plan {
             Buggify::IS_BUILT || self.tuning.buggify.is_empty(),
             "it switches on rare behavior, which this build leaves out: build with the feature `buggify`, or leave `buggify` out of the plan",
         )?;
+        must(self.setup.seed < u64::MAX, "its seed is the largest number there is, and behind a seed comes another")?;
         must((0.0..1.0).contains(&link.loss), "the loss of its links is not from 0 to below 1")?;
         let bytes = |bytes: usize| (8..=1 << 20).contains(&bytes);
         must(bytes(*payload_bytes) && bytes(*value_bytes), "its payloads and values must have 8 bytes to a megabyte")?;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use meshwork_simulations::host::RealNode;
+use meshwork_simulations::report::figures::is_known;
 use meshwork_simulations::run::run;
 use meshwork_simulations::scenarios::Scenario;
 
@@ -21,6 +22,8 @@ fn counted() -> Counts {
             let plan = Scenario::named(scenario).expect("a preset").plan(nodes, 7, &[]).expect("parameters that fit");
             let outcome = run::<RealNode>(&plan, &mut |_| {}).expect("parameters that nodes accept");
             assert!(outcome.ok, "{scenario}: {:?}", outcome.failure);
+            let strange = outcome.metrics.iter().find(|metric| !is_known(metric.name)).map(|metric| metric.name);
+            assert_eq!(strange, None, "an expectation could not name it");
             let mut counts =
                 BTreeMap::from([("digest".to_owned(), outcome.digest.to_string()), ("events".to_owned(), outcome.events.to_string())]);
             for name in COUNTED {

@@ -225,7 +225,22 @@ fn what_cannot_be_compared_is_refused_with_a_reason() {
     let plan = sim(&folder, &["show", "broadcast", "--schedule"]);
     std::fs::write(folder.join("plan.json"), plan.stdout).unwrap();
     assert!(sim(&folder, &["compare", "one.json", "one.json", "--quiet", "--json", "compared.json"]).status.success());
-    let cases: [(&[&str], &str); 12] = [
+    // No run has these metrics, and no run is there twice.
+    std::fs::write(
+        folder.join("renamed.json"),
+        text.replace("\": ", "_\": ")
+            .replace("schema_", "schema")
+            .replace("runs_", "runs")
+            .replace("seed_", "seed")
+            .replace("replay_", "replay")
+            .replace("metrics_", "metrics")
+            .replace("failure_", "failure"),
+    )
+    .unwrap();
+    std::fs::write(folder.join("twice.json"), text.replace("\"seed\": 2", "\"seed\": 1")).unwrap();
+    let cases: [(&[&str], &str); 14] = [
+        (&["one.json", "renamed.json"], "no metric in common"),
+        (&["one.json", "twice.json"], "it has two runs of seed 1"),
         (&["one.json"], "name a second file"),
         (&["one.json", "brodcast"], "Did you mean `broadcast`?"),
         (&["one.json", "two.json"], "no seed in common: 1..3 and 7..9"),
@@ -273,4 +288,13 @@ fn the_overlay_alone_has_a_page_too() {
     let degrees = sum(&nodes, "degree_neighbors") / 300.0;
     assert!((degrees - json["metrics"]["degree_mean"].as_f64().unwrap()).abs() < 1e-9);
     assert_eq!(run("2", "two.html").1, page.replace("--threads 1", "--threads 2"), "whatever the number of threads");
+}
+
+#[test]
+fn a_swarm_that_stops_says_how_far_it_came() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stopped");
+    std::fs::create_dir_all(&folder).unwrap();
+    let done = sim(&folder, &["swarm", "--seeds", "0..50", "--plant", "deliver-never", "--failures-max", "1", "--quiet"]);
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(text.starts_with("swarm: 1 of 50 seeds from 0 on: 1 failed"), "{text}");
 }

@@ -37,6 +37,9 @@ impl Comparison {
     /// Says what differs; gives the exit code.
     pub(super) fn tell(&self, pairs: &[Pair<'_>], limit: Limit<'_>, output: &Output) -> Result<u8, Usage> {
         let mut found = compare(pairs);
+        if found.is_empty() {
+            return Err(Usage("the two have no metric in common, so there is nothing to compare".to_owned()));
+        }
         if let Some(unknown) = limit.metrics.iter().find(|name| !found.iter().any(|difference| difference.name == **name)) {
             let names: Vec<&str> = found.iter().map(|difference| difference.name).collect();
             return Err(Usage(crate::settings::unknown("metric", unknown, &names).to_string()));
@@ -71,6 +74,9 @@ impl Comparison {
         let mut text = format!("seeds {first}..{end}, {pairs}\n  base   {}\n  other  {}\n", self.base, self.other);
         for note in &self.notes {
             let _ = writeln!(text, "  {note}");
+        }
+        if self.seeds.len() == 1 {
+            text.push_str("  one pair tells nothing from chance, and nothing fails for it: give more seeds, such as --seed 1..21\n");
         }
         let _ = writeln!(text, "\n  {:<22} {:>12} {:>12} {:>12} {:>12} {:>9}", "", "base", "other", "difference", "+- 95 %", "relative");
         for difference in found {

@@ -184,7 +184,9 @@ impl Size {
 fn one(seeds: &std::ops::Range<u64>) -> Result<u64, Usage> {
     match seeds.end - seeds.start {
         1 => Ok(seeds.start),
-        _ => Err(Usage("this takes one seed; `run` and `compare` with whole nodes and `swarm` take several".to_owned())),
+        _ => {
+            Err(Usage("this takes one seed: pick it with --seed; `run` and `compare` with whole nodes and `swarm` take several".to_owned()))
+        }
     }
 }
 
@@ -205,6 +207,11 @@ fn share(text: &str) -> Result<f64, String> {
         None => number(text),
     }
     .ok_or_else(|| "a share is written `0.05` or `5%`".to_owned())
+}
+
+/// A share that cannot be above one.
+fn share_of_one(text: &str) -> Result<f64, String> {
+    share(text).and_then(|share| if share <= 1.0 { Ok(share) } else { Err("it is from 0 to 1, or to 100%".to_owned()) })
 }
 
 fn plant(text: &str) -> Result<Plant, String> {
@@ -417,9 +424,10 @@ fn verdict(finished: &Finished) -> u8 {
 fn give(output: &Output, table: &str, json: &str) -> Result<(), Usage> {
     match &output.json {
         Some(path) if path.as_os_str() == "-" => say(json),
+        // What was found is shown in any case.
         Some(path) => {
-            write_file(path, json)?;
             say(table);
+            write_file(path, json)?;
         }
         None => say(table),
     }

@@ -105,8 +105,10 @@ impl Count {
 
     /// Ends it; gives how many runs there were.
     pub(super) fn finish(&self) -> u64 {
+        // Its end would count all that were meant to be.
+        let done = self.bar.position();
         self.bar.finish_and_clear();
-        self.bar.position()
+        done
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::source::Source;
-use super::{Output, Size, Usage, can_write, give, say, share};
+use super::{Output, Size, Usage, can_write, give, say, share_of_one};
 use crate::host::Host;
 use crate::plan::Plan;
 use crate::real::compare::{Figures, Side, distance};
@@ -43,7 +43,7 @@ pub(super) struct RealArgs {
     #[arg(long, value_name = "PATH")]
     meshwork: Option<PathBuf>,
     /// Fail when the Kolmogorov-Smirnov distance of the delivery latencies of a seed is above this
-    #[arg(long, value_name = "DISTANCE", value_parser = share)]
+    #[arg(long, value_name = "DISTANCE", value_parser = share_of_one)]
     ks_max: Option<f64>,
     /// Write the comparison to a page
     #[arg(long, value_name = "FILE.md")]
@@ -158,10 +158,10 @@ pub(super) fn run<H: Host>(args: &RealArgs) -> Result<u8, Usage> {
 }
 
 fn report(args: &RealArgs, comparison: &Comparison) -> Result<u8, Usage> {
+    give(&args.output, &table::text(comparison), &table::json(comparison))?;
     if let Some(path) = &args.markdown {
         super::write_file(path, &table::markdown(comparison))?;
     }
-    give(&args.output, &table::text(comparison), &table::json(comparison))?;
     let failures = comparison.failures();
     failures.iter().for_each(|failure| super::complain(failure));
     Ok(if failures.is_empty() { 0 } else { Class::Expectation.exit_code() })
@@ -169,7 +169,7 @@ fn report(args: &RealArgs, comparison: &Comparison) -> Result<u8, Usage> {
 
 /// The command of the nodes: the one that was named, or the one beside this command.
 fn binary(named: Option<&Path>) -> Result<PathBuf, Usage> {
-    let how = "build it with `cargo build --release --features cli --bin meshwork`, or name it with --meshwork PATH";
+    let how = "build it with `cargo build --release --package meshwork --features cli --bin meshwork`, or name it with --meshwork PATH";
     let path = match named {
         Some(path) => path.to_owned(),
         None => std::env::current_exe()
@@ -277,7 +277,7 @@ mod linux {
     ) -> Result<Vec<Pair>, RealError> {
         let stop = stop()?;
         let orphaned = stop.clone();
-        let names = Names::of(prefix, nodes);
+        let names = Names::of(prefix, nodes).ok_or_else(|| RealError::Failed("--inside is for this command alone".to_owned()))?;
         std::thread::Builder::new()
             .name("orphaned".to_owned())
             .spawn(move || {
@@ -350,7 +350,8 @@ mod tests {
     fn a_command_that_is_not_there_is_told_with_how_to_build_it() {
         let Err(Usage(missing)) = binary(Some(Path::new("/nowhere/meshwork"))) else { panic!("there is one") };
         assert!(
-            missing.contains("/nowhere/meshwork") && missing.contains("cargo build --release --features cli --bin meshwork"),
+            missing.contains("/nowhere/meshwork")
+                && missing.contains("cargo build --release --package meshwork --features cli --bin meshwork"),
             "{missing}"
         );
     }

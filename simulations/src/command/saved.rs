@@ -121,7 +121,13 @@ impl Saved {
         let unit = |(name, value): (&String, &Json)| Some((name.clone(), value.get("unit")?.as_str()?.to_owned()));
         let units = part.get("metrics").and_then(Json::as_object).into_iter().flatten().filter_map(unit).collect();
         let replay = part.get("replay").and_then(Json::as_str).unwrap_or_default().to_owned();
-        Ok(Runs { runs: runs.into_iter().map(|run| (run.seed, run)).collect(), units, replay })
+        let mut by_seed = BTreeMap::new();
+        for run in runs {
+            if let Some(twice) = by_seed.insert(run.seed, run) {
+                return Err(Usage(format!("{name} is no result file: it has two runs of seed {}", twice.seed)));
+            }
+        }
+        Ok(Runs { runs: by_seed, units, replay })
     }
 }
 

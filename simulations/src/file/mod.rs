@@ -39,6 +39,7 @@ use fault::{Fault, Select};
 pub use fault::{KINDS, Kind};
 
 use crate::plan::{Expectation, Plan, SECOND};
+use crate::report::figures;
 use crate::scenarios::{self, Scenario};
 use crate::schedule::Happening;
 use crate::settings::{SettingError, unknown};
@@ -352,7 +353,14 @@ fn expectation(at: &Text<'_>, start: usize, table: &DeTable<'_>) -> Result<Expec
     let mut expectation = Expectation { metric: String::new(), min: None, max: None };
     at.walk(table, "an expectation", &["metric", "min", "max"], |key, value| {
         match key {
-            "metric" => expectation.metric = at.word(key, value)?,
+            "metric" => {
+                let metric = at.word(key, value)?;
+                if !figures::is_known(&metric) {
+                    let names: Vec<&str> = figures::FIGURES.iter().map(|figure| figure.name).collect();
+                    return Err(at.error(value.span().start, unknown("metric", &metric, &names).to_string()));
+                }
+                expectation.metric = metric;
+            }
             "min" => expectation.min = Some(at.number(key, value)?),
             _ => expectation.max = Some(at.number(key, value)?),
         }

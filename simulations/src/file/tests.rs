@@ -124,6 +124,7 @@ fn mistakes_name_the_line_the_key_and_what_would_be_right() {
         ("scenario = \"broadcast\"\n[[fault]]\nkind = \"crash\"\nat = \"20s\"\nnodes = [99]\n", 2, &["no node 99"]),
         ("scenario = \"broadcast\"\n[[expect]]\nmetric = \"delivery\"\n", 2, &["a `min`"]),
         ("scenario = \"broadcast\"\n[[expect]]\nmetric = \"delivery\"\nmin = \"all\"\n", 4, &["min: `all`", "not a number"]),
+        ("scenario = \"broadcast\"\n[[expect]]\nmetric = \"latency_p5\"\nmin = 1\n", 3, &["metric `latency_p5`", "`latency_p50`"]),
         ("scenario = \"broadcast\"\n[sweep]\nactive = 3\n", 3, &["active", "a list of values"]),
         ("scenario = \"broadcast\"\n[sweep]\nactive = []\n", 2, &["combinations"]),
         ("scenario = \"broadcast\"\n[sweep]\nactive = [4, 900]\n", 3, &["active: `900`", "from 1 to 64"]),

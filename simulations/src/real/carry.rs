@@ -25,6 +25,8 @@ use crate::world::{Seen, Sight, key_name};
 
 /// Lines of nodes that wait to be looked at; a node whose line finds no place waits with its next.
 const SAID_MAX: usize = 4_096;
+/// How long a node may take to say that it started.
+const START_MAX: Duration = Duration::from_secs(15);
 /// How long the loop may sleep.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 
@@ -103,6 +105,8 @@ struct Slot {
     moves: u16,
     paused_until: u64,
     is_leaving: bool,
+    /// Until when it may take to say that it started; none once it has.
+    silent_until: Option<u64>,
 }
 
 struct Run<'a> {
@@ -262,6 +266,7 @@ impl<'a> Run<'a> {
     }
 
     fn start(&mut self, node: u32, contacts: &[u32], moved: bool, remembers: bool) -> Result<(), RealError> {
+        let now = self.now();
         let slot = &mut self.slots[node as usize];
         if slot.process.is_some() {
             return Ok(());
@@ -269,6 +274,7 @@ impl<'a> Run<'a> {
         slot.life += 1;
         slot.moves += u16::from(moved);
         (slot.paused_until, slot.is_leaving) = (0, false);
+        slot.silent_until = Some(now + START_MAX.as_micros() as u64);
         if !remembers {
             self.home.forget_peers(node);
         }
@@ -289,14 +295,22 @@ impl<'a> Run<'a> {
 
     /// Looks for nodes that have ended: they may when they were told to leave.
     fn look_after(&mut self) -> Result<(), RealError> {
+        let now = self.now();
         for node in 0..self.plan.setup.nodes {
             let slot = &mut self.slots[node as usize];
             let Some(process) = &mut slot.process else { continue };
-            if !process.has_ended()? {
+            let Some(status) = process.ended()? else {
+                if slot.silent_until.is_some_and(|until| until < now) {
+                    return Err(RealError::Failed(format!(
+                        "node {node} has not said that it started after {} s: is {} the command `meshwork`, and of this version?",
+                        START_MAX.as_secs(),
+                        self.home.binary.display()
+                    )));
+                }
                 continue;
-            }
+            };
             if !slot.is_leaving {
-                return Err(RealError::Failed(format!("node {node} ended by itself: {}", self.home.last_words(node))));
+                return Err(RealError::Failed(format!("node {node} ended by itself ({status}): {}", self.home.last_words(node))));
             }
             slot.process = None;
             self.see(node, Sight::Stopped);
@@ -319,7 +333,13 @@ impl<'a> Run<'a> {
                 }
             }
             Line::Error { text } | Line::Lost { text } => return Err(RealError::Failed(format!("node {node} says: {text}"))),
-            Line::Started | Line::Other => return Ok(()),
+            Line::Started => {
+                if let Some(slot) = self.slots.get_mut(node as usize).filter(|slot| slot.life == life) {
+                    slot.silent_until = None;
+                }
+                return Ok(());
+            }
+            Line::Other => return Ok(()),
         };
         self.seen.push(Seen { at, node, life, what });
         Ok(())

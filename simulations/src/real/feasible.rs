@@ -7,6 +7,9 @@ use crate::network::Classes;
 use crate::plan::Plan;
 use crate::schedule::Happening;
 
+/// What a line that is typed may have for the text of a broadcast or the value of a key, with room for the rest of the line: `meshwork node` takes 65,536 bytes.
+const LINE_BYTES_MAX: usize = 65_000;
+
 /// What a plan has that cannot be done to processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Infeasible {
@@ -25,6 +28,8 @@ pub enum Infeasible {
     Plant,
     /// Rare behavior that was switched on.
     Rare,
+    /// Broadcasts or values of more bytes than a typed line may have.
+    Bytes(usize),
 }
 
 impl fmt::Display for Infeasible {
@@ -38,6 +43,9 @@ impl fmt::Display for Infeasible {
                 f.write_str("the wire translates no addresses: leave out `cone`, `symmetric` and `blocked`, or use `run` for them")
             }
             Infeasible::Plant => f.write_str("the bugs that `plant` names are not in the command `meshwork`; use `run` for them"),
+            Infeasible::Bytes(bytes) => {
+                write!(f, "{bytes} bytes cannot be typed: broadcasts and values are lines of at most {LINE_BYTES_MAX} bytes there")
+            }
             Infeasible::Rare => {
                 f.write_str("rare behavior is not built into the command `meshwork`: leave out `buggify`, or use `run` for it")
             }
@@ -61,6 +69,10 @@ pub fn check(plan: &Plan) -> Result<(), Infeasible> {
     }
     if plan.setup.plant.is_some() {
         return Err(Infeasible::Plant);
+    }
+    let bytes = plan.setup.payload_bytes.max(plan.setup.value_bytes);
+    if bytes > LINE_BYTES_MAX {
+        return Err(Infeasible::Bytes(bytes));
     }
     if !plan.tuning.buggify.is_empty() {
         return Err(Infeasible::Rare);
@@ -122,6 +134,7 @@ mod tests {
         assert_eq!(check(&plan("broadcast", 51, &[])), Err(Infeasible::Nodes(51)));
         assert_eq!(check(&plan("broadcast", 50, &["blocked=10%"])), Err(Infeasible::Classes));
         assert_eq!(check(&plan("broadcast", 5, &["buggify=all"])), Err(Infeasible::Rare));
+        assert_eq!(check(&plan("broadcast", 5, &["bytes=65536"])), Err(Infeasible::Bytes(65_536)));
         for (what, named, instead) in [
             (Happening::Attack { node: 1, frames: 1 }, "`attack`", "`run`"),
             (Happening::Clock { node: 1, jump: 1, drift: 1 }, "`clock`", "`run`"),

@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -25,9 +26,11 @@ impl Names {
         Names { prefix: format!("meshwork-{}-{:x}", std::process::id(), micros & 0xffff_ffff), nodes }
     }
 
-    /// Those with a prefix that another process chose.
-    pub(crate) fn of(prefix: &str, nodes: u32) -> Self {
-        Names { prefix: prefix.to_owned(), nodes }
+    /// Those with a prefix that another process chose; none when it is not one that [`Names::new`] makes. Whatever has these names is taken away in the end.
+    pub(crate) fn of(prefix: &str, nodes: u32) -> Option<Self> {
+        let rest = prefix.strip_prefix("meshwork-")?;
+        let is_name = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+        is_name.then(|| Names { prefix: prefix.to_owned(), nodes })
     }
 
     pub(crate) fn prefix(&self) -> &str {
@@ -154,7 +157,9 @@ fn batch(arguments: &[&str], lines: &str) -> Result<(), RealError> {
 }
 
 fn ip(arguments: &[&str], input: &str) -> std::io::Result<Output> {
-    let mut child = Command::new("ip").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut command = Command::new("ip");
+    // A group of its own: ctrl-c is for this program, which then has `ip` take everything away.
+    let mut child = command.args(arguments).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     if let Some(mut to) = child.stdin.take() {
         // A command that reads nothing may be gone already.
         let _ = to.write_all(input.as_bytes());

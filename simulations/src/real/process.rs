@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::SyncSender;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -147,9 +147,9 @@ impl Process {
         kill_process(self.pid()?, signal).map_err(|error| RealError::Failed(format!("cannot pause a node: {error}")))
     }
 
-    /// Whether it has ended.
-    pub(super) fn has_ended(&mut self) -> Result<bool, RealError> {
-        Ok(self.child.try_wait().map_err(failed("look after a node"))?.is_some())
+    /// How it ended, if it has.
+    pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>, RealError> {
+        self.child.try_wait().map_err(failed("look after a node"))
     }
 
     /// Ends it without a word.

@@ -57,7 +57,11 @@ pub const FIGURES: &[Figure] = &[
     figure("pause", Worse::Neither, "pauses"),
     figure("break", Worse::Neither, "breaks of all connections of a node"),
     figure("partition", Worse::Neither, "partitions"),
-    figure("one_way", Worse::Neither, "partitions in one direction; of the overlay alone: links that stand on one side at the end"),
+    figure(
+        "one_way",
+        Worse::Neither,
+        "partitions in one direction; of the overlay alone: links that stand on one side at the end, those included that are just being made or ended",
+    ),
     figure("bridge", Worse::Neither, "partitions with nodes on both sides"),
     figure("strike", Worse::Neither, "crashes of those who matter most"),
     figure("slow", Worse::Neither, "times that a node became slow"),
@@ -107,6 +111,11 @@ pub const FIGURES: &[Figure] = &[
 pub fn figure_of(name: &'static str) -> Figure {
     let about = || rare::of_metric(name).map_or("", rare::about);
     FIGURES.iter().copied().find(|figure| figure.name == name).unwrap_or_else(|| figure(name, Worse::Neither, about()))
+}
+
+/// Whether some run has a metric of this name.
+pub fn is_known(name: &str) -> bool {
+    FIGURES.iter().any(|figure| figure.name == name) || rare::of_metric(name).is_some()
 }
 
 /// What a metric is, in words with a capital letter.
