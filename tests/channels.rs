@@ -250,8 +250,8 @@ fn what_best_effort_drops_here_is_counted_exactly() {
         let mut received = b.receiver("telemetry").await.unwrap();
         let mut sender = a.sender(b.id(), "telemetry").await.unwrap();
         for _ in 0..COUNT {
-            // Faster than any path: nothing yields here.
-            sender.try_send(&[7; 100]).unwrap();
+            // Faster than any path: nothing yields here, and these are large enough that encrypting them takes longer than queueing.
+            sender.try_send(&[7; 1_000]).unwrap();
         }
         let channel = ChannelId::named("telemetry");
         let [sent, superseded, refused, ..] = counts(&a, channel).await;
@@ -260,7 +260,7 @@ fn what_best_effort_drops_here_is_counted_exactly() {
         // What did not give way left. It arrived unless the system lost packets, and whatever arrived was taken or is counted as dropped.
         let mut taken = 0;
         while let Ok(message) = tokio::time::timeout(Duration::from_millis(500), received.recv()).await {
-            assert_eq!(message.unwrap().payload.len(), 100);
+            assert_eq!(message.unwrap().payload.len(), 1_000);
             taken += 1;
         }
         let [_, _, _, arrived, dropped] = counts(&b, channel).await;
