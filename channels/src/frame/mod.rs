@@ -60,20 +60,36 @@ pub fn encode(kind: u16, body: &[u8]) -> Bytes {
 }
 
 /// Appends the whole frame of a kind and a body, so that many small frames can share one write.
+#[inline]
 pub fn encode_into(kind: u16, body: &[u8], bytes: &mut impl BufMut) {
     encode_head_into(kind, body.len(), bytes);
     bytes.put_slice(body);
 }
 
 /// Appends what precedes the body of a frame.
+#[inline]
 pub fn encode_head_into(kind: u16, body_len: usize, bytes: &mut impl BufMut) {
+    // Most messages are small, and both numbers then take one byte.
+    if is_small(kind, body_len) {
+        return bytes.put_slice(&[body_len as u8 + 1, kind as u8]);
+    }
     put_varint(kind_and_body_len(kind, body_len), bytes);
     put_varint(u64::from(kind), bytes);
 }
 
 /// The bytes that [`encode`] makes of a kind and a body of `body_len` bytes.
+#[inline]
 pub fn encoded_len(kind: u16, body_len: usize) -> usize {
+    if is_small(kind, body_len) {
+        return 2 + body_len;
+    }
     varint_len(kind_and_body_len(kind, body_len)) + varint_len(u64::from(kind)) + body_len
+}
+
+/// Whether each of the two numbers before the body takes one byte.
+#[inline]
+fn is_small(kind: u16, body_len: usize) -> bool {
+    kind < 0x80 && body_len < 0x7f
 }
 
 /// The bytes of the body in a whole frame; of bytes that are none, some number up to theirs.
@@ -304,6 +320,7 @@ impl Header {
     }
 
     /// Cuts the frame off that `bytes` begin with, and gives its body.
+    #[inline]
     fn cut(&self, bytes: &mut Bytes) -> Bytes {
         if self.frame_len() == bytes.len() {
             // The last frame takes all over: even an empty rest would keep the memory, for as long as the stream is silent.
@@ -320,7 +337,13 @@ impl Header {
 }
 
 /// The header at the start of `bytes`; `None` when it is incomplete.
+#[inline]
 fn parse_header(bytes: &[u8], frame_bytes_max: usize) -> Result<Option<Header>, DecodeError> {
+    if let [length @ 1..0x80, kind @ 0..0x80, ..] = *bytes
+        && usize::from(length) <= frame_bytes_max
+    {
+        return Ok(Some(Header { kind: u16::from(kind), len: 2, body_len: usize::from(length) - 1 }));
+    }
     let Some((frame_bytes, length_len)) = parse_varint(bytes, frame_bytes_max as u64)? else { return Ok(None) };
     // A frame has at least its kind. The cast is lossless: the number is not above a `usize`.
     let frame_bytes = frame_bytes as usize;

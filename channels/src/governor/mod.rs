@@ -6,9 +6,10 @@
 //!
 //! # The law
 //!
-//! Time is cut into rounds: one ends when a packet that was sent after its start is acknowledged. A round's queue is its *smallest*
-//! sample above the
-//! base, the delay of an empty path; the smallest, because a busy processor or a delayed acknowledgment can only add.
+//! Time is cut into rounds: one ends when a packet that was sent after its start is acknowledged. A round's queue is the mean of the *smallest*
+//! samples of its batches, 16 acknowledgments each, above the base, the delay of an empty path; the smallest, because a busy processor or a delayed
+//! acknowledgment can only add, and the mean of several, because a sender that did not run for a while sends its window in one burst: the first packets of it
+//! find no queue, and the window would grow for ever.
 //!
 //! 1. **Steady.** `w ← (w + w' · (base + target) / (base + queue)) / 2`, once a round, and only when the window was used (FAST TCP: Wei,
 //!    Jin, Low and
@@ -207,6 +208,8 @@ struct Round {
     min: Option<Duration>,
     /// The largest of the smallest samples of its batches: the queue where it was longest, without what noise adds.
     peak: Duration,
+    /// The sum of those queues, and how many they are.
+    batches: (Duration, u32),
     /// The window was changed abruptly at its start: its samples are of packets from before, and say nothing about it.
     stale: bool,
 }
@@ -275,7 +278,17 @@ impl State {
         State {
             window,
             phase: Phase::Start { from: window },
-            round: Round { began: now, window, sent_under: window, acked: 0, lost: 0, min: None, peak: Duration::ZERO, stale: true },
+            round: Round {
+                began: now,
+                window,
+                sent_under: window,
+                acked: 0,
+                lost: 0,
+                min: None,
+                peak: Duration::ZERO,
+                batches: (Duration::ZERO, 0),
+                stale: true,
+            },
             packet_bytes: 1_200,
             base: None,
             queue: Duration::ZERO,
@@ -393,6 +406,7 @@ impl State {
             let queue = self.batch.0.saturating_sub(base);
             self.batch = (Duration::MAX, 0);
             self.round.peak = self.round.peak.max(queue);
+            self.round.batches = (self.round.batches.0 + queue, self.round.batches.1 + 1);
             if let Phase::Start { from } = self.phase
                 && (queue > self.aim() / 2 || self.window >= self.window_max())
             {
@@ -408,7 +422,8 @@ impl State {
     fn end_round(&mut self, now: Time) {
         let round = self.round;
         let Some(min) = round.min else { return self.restart_round(now) };
-        self.queue = min.saturating_sub(self.base.unwrap_or(min));
+        let mean = round.batches.0 / round.batches.1.max(1);
+        self.queue = min.saturating_sub(self.base.unwrap_or(min)).max(mean);
         self.acked = round.acked;
         let nanos = now.since(round.began).as_nanos().max(1);
         self.bytes_per_second = u64::try_from(u128::from(round.acked) * 1_000_000_000 / nanos).unwrap_or(u64::MAX);
@@ -433,6 +448,7 @@ impl State {
             lost: 0,
             min: None,
             peak: Duration::ZERO,
+            batches: (Duration::ZERO, 0),
             stale: false,
         };
     }
@@ -507,6 +523,7 @@ impl State {
             lost: 0,
             min: None,
             peak: Duration::ZERO,
+            batches: (Duration::ZERO, 0),
             stale: true,
         };
         self.low_rounds = 0;

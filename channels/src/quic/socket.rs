@@ -5,14 +5,16 @@
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
-use quinn::udp::{RecvMeta, Transmit};
+use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncUdpSocket, UdpPoller};
+
+use crate::limits;
 
 /// Datagrams in a batch while little leaves: some KiB, what a few small messages and their answers take.
 const SEGMENTS_FEW: usize = 4;
@@ -22,6 +24,19 @@ const FULL: u32 = 4;
 const DEMAND_MAX: u32 = 64;
 /// From so much demand on batches are as large as they can be: some full ones in a row.
 const MUCH: u32 = 32;
+
+/// Asks the system for room in front of a socket; it gives as much as it allows.
+pub(super) fn deepen(socket: &UdpSocket) -> io::Result<()> {
+    // Quinn makes another of these, with the same options.
+    let state = UdpSocketState::new(socket.into())?;
+    if state.recv_buffer_size(socket.into())? < limits::SOCKET_BUFFER_BYTES {
+        let _ = state.set_recv_buffer_size(socket.into(), limits::SOCKET_BUFFER_BYTES);
+    }
+    if state.send_buffer_size(socket.into())? < limits::SOCKET_BUFFER_BYTES {
+        let _ = state.set_send_buffer_size(socket.into(), limits::SOCKET_BUFFER_BYTES);
+    }
+    Ok(())
+}
 
 /// A socket with batches of two sizes.
 pub(super) struct Socket {

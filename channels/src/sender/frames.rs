@@ -137,6 +137,7 @@ impl Frames {
         }
     }
 
+    #[inline]
     pub(super) fn push_message(&mut self, kind: u16, body: &[u8], len: usize) {
         self.lens.push_back(part_len(len));
         self.count += 1;
@@ -155,6 +156,7 @@ impl Frames {
     }
 
     /// The block at the end with room for so many bytes.
+    #[inline]
     fn room(&mut self, len: usize) -> &mut BytesMut {
         if self.tail.capacity() - self.tail.len() < len {
             // A full block leaves as it is; growing it would copy it.

@@ -45,6 +45,7 @@ impl Stamps {
     }
 
     /// The stamp of a frame; a fresh one if it must be.
+    #[inline]
     pub(super) fn stamp(&mut self, fresh: bool, now: impl FnOnce() -> Time) -> Time {
         if fresh || self.left == 0 {
             let now = now();
@@ -83,6 +84,7 @@ pub(super) struct Waits {
 }
 
 impl Waits {
+    #[inline]
     pub(super) fn push(&mut self, at: Time, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if let Some(last) = self.queued.back_mut()

@@ -149,6 +149,8 @@ pub struct State {
     window: Window,
     /// Frames for channels that do not exist.
     unknown: u64,
+    /// The channel and the lane of the last frame, and where they are: most come for the same as the one before.
+    recent: Option<(ChannelId, u8, usize, usize)>,
 }
 
 /// What all lanes of a channel hold and have seen.
@@ -201,6 +203,7 @@ impl Deref for LaneQueue {
 }
 
 impl DerefMut for LaneQueue {
+    #[inline]
     fn deref_mut(&mut self) -> &mut Queue {
         self.0.get_or_insert_default()
     }
@@ -258,6 +261,7 @@ impl State {
             stamps: Stamps::default(),
             window: Window::default(),
             unknown: 0,
+            recent: None,
             datagram_bytes_max: 0,
             has_deadlines: false,
         }
@@ -331,7 +335,7 @@ impl State {
     ) -> Result<bool, (Reason, Overflow)> {
         let len = frame::encoded_len(kind, body.len());
         let at = self.admit(channel, lane, len, body.len(), now)?;
-        let queue = &mut self.queues[at];
+        let queue = &mut *self.queues[at];
         let waited = !queue.frames.is_empty();
         queue.waits.push(self.stamps.now(), len);
         if len <= SHARED_FRAME_BYTES_MAX {
@@ -385,7 +389,7 @@ impl State {
             return self.push_message(channel, lane, kind, &body, now);
         }
         let at = self.admit(channel, lane, len, body.len(), now)?;
-        let queue = &mut self.queues[at];
+        let queue = &mut *self.queues[at];
         let waited = !queue.frames.is_empty();
         queue.waits.push(self.stamps.now(), len);
         queue.frames.push_shared(kind, body, len);
@@ -434,6 +438,7 @@ impl State {
     }
 
     /// Makes room for a frame, or says why there is none. The caller puts it into the queue with the number that is returned.
+    #[inline]
     fn admit(
         &mut self,
         channel: ChannelId,
@@ -442,52 +447,70 @@ impl State {
         body_len: usize,
         now: impl FnOnce() -> Time,
     ) -> Result<usize, (Reason, Overflow)> {
-        let Some(index) = self.params.index(channel) else {
+        let Some((index, at)) = self.place(channel, lane) else {
             self.unknown += 1;
             return Err((Reason::UnknownChannel, Overflow::Refuse));
         };
-        let spec = &self.params.channels[index];
-        let (shared, class, overflow) = (spec.class != Class::Control, spec.class as usize, spec.overflow);
-        let (frames_max, bytes_max) = (spec.queued_frames_max, spec.queued_bytes_max);
-        let queue = self.params.lanes[index] + usize::from(lane % spec.lanes);
-        if overflow == Overflow::DropOldest && len <= bytes_max {
-            while (self.channels[index].queued.frames >= frames_max
-                || len > bytes_max - self.channels[index].queued.bytes
-                || (shared && len > self.params.shared_bytes_max - self.shared_bytes))
-                && self.drop_oldest(index, queue)
-            {}
+        if self.lacks_room(index, len).is_some() {
+            self.make_room(index, at, len)?;
         }
-        let queued = self.channels[index].queued;
-        let reason = if queued.frames >= frames_max || len > bytes_max - queued.bytes {
-            Some(Reason::ChannelFull)
-        } else if shared && len > self.params.shared_bytes_max - self.shared_bytes {
-            Some(Reason::PeerFull)
-        } else {
-            None
-        };
-        if let Some(reason) = reason {
-            self.channels[index].counters.refused += 1;
-            self.channels[index].counters.peer_full += u64::from(reason == Reason::PeerFull);
-            return Err((reason, overflow));
-        }
-        let at = self.stamps.stamp(self.queues[queue].frames.is_empty(), now);
-        let channel = &mut self.channels[index];
-        if channel.queued.frames == 0 {
-            channel.busy.begin(at);
-            channel.turn = channel.turn.max(self.classes[class].clock);
-        }
-        if self.queues[queue].frames.is_empty() {
-            self.queues[queue].turn = self.queues[queue].turn.max(channel.clock);
+        let (channel, queue) = (&mut self.channels[index], &mut *self.queues[at]);
+        let is_first = queue.frames.is_empty();
+        let now = self.stamps.stamp(is_first, now);
+        if is_first {
+            if channel.queued.frames == 0 {
+                channel.busy.begin(now);
+                channel.turn = channel.turn.max(self.classes[self.params.channels[index].class as usize].clock);
+            }
+            queue.turn = queue.turn.max(channel.clock);
+            self.waiting_since.get_or_insert(now);
         }
         let counters = &mut channel.counters;
         counters.frames += 1;
         counters.bytes += len as u64;
         counters.body_bytes += body_len as u64;
         self.hold(index, 1, len);
-        if self.waiting_since.is_none() {
-            self.waiting_since = Some(at);
+        Ok(at)
+    }
+
+    /// The number of a channel, and of a lane of it among all lanes; lanes beyond the last begin anew from the first.
+    #[inline]
+    fn place(&mut self, channel: ChannelId, lane: u8) -> Option<(usize, usize)> {
+        if let Some((.., index, at)) = self.recent.filter(|recent| (recent.0, recent.1) == (channel, lane)) {
+            return Some((index, at));
         }
-        Ok(queue)
+        let index = self.params.index(channel)?;
+        let at = self.params.lanes[index] + usize::from(lane % self.params.channels[index].lanes);
+        self.recent = Some((channel, lane, index, at));
+        Some((index, at))
+    }
+
+    /// Why a channel has no room for so many bytes.
+    #[inline]
+    fn lacks_room(&self, index: usize, len: usize) -> Option<Reason> {
+        let (spec, queued) = (&self.params.channels[index], self.channels[index].queued);
+        if queued.frames >= spec.queued_frames_max || len > spec.queued_bytes_max - queued.bytes {
+            Some(Reason::ChannelFull)
+        } else if len > self.params.shared_bytes_max - self.shared_bytes && spec.class != Class::Control {
+            Some(Reason::PeerFull)
+        } else {
+            None
+        }
+    }
+
+    /// Drops what gives way to a frame that there is no room for, where the channel says so.
+    #[cold]
+    fn make_room(&mut self, index: usize, at: usize, len: usize) -> Result<(), (Reason, Overflow)> {
+        let (overflow, bytes_max) = (self.params.channels[index].overflow, self.params.channels[index].queued_bytes_max);
+        while let Some(reason) = self.lacks_room(index, len) {
+            if overflow == Overflow::DropOldest && len <= bytes_max && self.drop_oldest(index, at) {
+                continue;
+            }
+            self.channels[index].counters.refused += 1;
+            self.channels[index].counters.peer_full += u64::from(reason == Reason::PeerFull);
+            return Err((reason, overflow));
+        }
+        Ok(())
     }
 
     /// Drops the oldest frame of the lane that the new one is for, or of the first lane of the channel that has one to drop; says whether there was any.
@@ -536,6 +559,7 @@ impl State {
         }
     }
 
+    #[inline]
     fn hold(&mut self, index: usize, frames: usize, bytes: usize) {
         let Channel { queued, counters, .. } = &mut self.channels[index];
         queued.frames += frames;

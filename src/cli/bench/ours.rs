@@ -229,15 +229,12 @@ async fn send(mut sender: Sender, load: Load, flow: &Flow) -> Result<(), Error> 
     let payload = Bytes::from(vec![7; load.size]);
     let mut pace = Pace::new(load.rate);
     while !flow.is_stopped() {
-        for _ in 0..pace.next().await {
+        let count = pace.next().await;
+        for _ in 0..count {
             // What is large is handed over whole, as a program would.
-            if load.size >= 16 * 1_024 {
-                sender.send_bytes(payload.clone()).await?
-            } else {
-                sender.send(&payload).await?
-            }
-            flow.sent(1);
+            if load.size >= 16 * 1_024 { sender.send_bytes(payload.clone()).await? } else { sender.send(&payload).await? }
         }
+        flow.sent(count);
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ use tokio::task::JoinSet;
 
 use super::keys;
 use super::subject::{Boxed, Deframer, Facts, Flow, Inlet, Load, Outlet, Pace, Subject, Way, number_of};
-use super::wire::{Link, Unlinked, Wire};
+use super::wire::{Link, Unlinked, Wire, deepen};
 use crate::cli::Failure;
 
 /// Small messages are collected up to this size.
@@ -152,6 +152,9 @@ fn endpoint(form: Form, server: Option<ServerConfig>, thread: Option<&Thread>) -
         config.max_udp_payload_size(SAME_PACKET_BYTES_MAX).map_err(|error| failed("packet size")(&error))?;
     }
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| failed("no socket")(&error))?;
+    if form == Form::Same {
+        deepen(&socket, limits::SOCKET_BUFFER_BYTES).map_err(|error| failed("no socket")(&error))?;
+    }
     let runtime: Arc<dyn Runtime> = match thread {
         Some(thread) => Arc::new(On(thread.runtime.clone())),
         None => Arc::new(TokioRuntime),

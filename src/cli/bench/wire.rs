@@ -250,12 +250,18 @@ struct Socket {
 
 impl Socket {
     fn new(socket: UdpSocket) -> io::Result<Self> {
-        let state = UdpSocketState::new((&socket).into())?;
         // As much as the system gives: what is lost here would not be lost by the model.
-        let _ = state.set_recv_buffer_size((&socket).into(), 8 << 20);
-        let _ = state.set_send_buffer_size((&socket).into(), 8 << 20);
+        let state = deepen(&socket, 8 << 20)?;
         Ok(Socket { socket, state })
     }
+}
+
+/// Asks the system for room in front of a socket; it gives as much as it allows.
+pub(super) fn deepen(socket: &UdpSocket, bytes: usize) -> io::Result<UdpSocketState> {
+    let state = UdpSocketState::new(socket.into())?;
+    let _ = state.set_recv_buffer_size(socket.into(), bytes);
+    let _ = state.set_send_buffer_size(socket.into(), bytes);
+    Ok(state)
 }
 
 struct Packet {

@@ -28,7 +28,7 @@ use super::link::{Facts, Inner, Link};
 use super::queues::BulkTimes;
 use super::reader::Place;
 use super::seconds::Attached;
-use super::socket::Socket;
+use super::socket::{Socket, deepen};
 use super::stream::StreamListener;
 use super::tls::{self, Tls, Unwanted};
 use super::tuning::{DRAWN_ID_BYTES, LOOPBACK_PACKET_BYTES_MAX, bulk_transport, no_tokens, own_ids, transport, widened};
@@ -229,7 +229,9 @@ impl Endpoint {
             socket.max_udp_payload_size(LOOPBACK_PACKET_BYTES_MAX).expect("the size is in the range that QUIC allows");
         }
         let runtime = Arc::new(quinn::TokioRuntime);
-        let bound = Socket::new(runtime.wrap_udp_socket(UdpSocket::bind(listen)?)?);
+        let bound = UdpSocket::bind(listen)?;
+        deepen(&bound)?;
+        let bound = Socket::new(runtime.wrap_udp_socket(bound)?);
         let quinn = quinn::Endpoint::new_with_abstract_socket(socket, Some(server), Arc::new(bound), runtime)?;
         let local = quinn.local_addr()?;
 
