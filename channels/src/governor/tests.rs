@@ -101,6 +101,8 @@ struct World {
     config: bottleneck::Config,
     back: Duration,
     jitter: Duration,
+    /// At the start of each such time the senders do not run for a while.
+    pauses: Option<(Duration, Duration)>,
     flows: Vec<Flow>,
     /// What a packet that came now would wait, every millisecond.
     waits: Vec<(Time, Duration)>,
@@ -129,6 +131,7 @@ impl World {
             back: config.delay,
             config,
             jitter: Duration::ZERO,
+            pauses: None,
             flows: Vec::new(),
             waits: Vec::new(),
         };
@@ -194,6 +197,10 @@ impl World {
         while self.events.peek().is_some_and(|Reverse((time, ..))| *time <= until) {
             let Some(Reverse((time, _, what))) = self.events.pop() else { break };
             self.now = time;
+            if let (Some(until), Happens::Acks { .. } | Happens::Wake { .. }) = (self.paused_until(), &what) {
+                self.push(until, what);
+                continue;
+            }
             match what {
                 Happens::Arrives { flow, number, sent_at } => self.on_arrival(flow, number, sent_at),
                 Happens::DelayedAck { flow, pending_since } => {
@@ -214,6 +221,12 @@ impl World {
         self.now = until;
     }
 
+    fn paused_until(&self) -> Option<Time> {
+        let (every, pause) = self.pauses?;
+        let passed = Duration::from_nanos(self.now.as_nanos() % every.as_nanos() as u64);
+        (passed < pause).then(|| self.now + (pause - passed))
+    }
+
     fn on_tick(&mut self) {
         self.waits.push((self.now, self.line.wait(self.now)));
         for flow in 0..self.flows.len() {
@@ -230,7 +243,9 @@ impl World {
                 (it.in_flight, it.heard_at) = (0, self.now);
                 it.outstanding.clear();
             }
-            self.send(flow);
+            if self.paused_until().is_none() {
+                self.send(flow);
+            }
         }
         self.push(self.now + MILLI, Happens::Tick);
     }
@@ -405,7 +420,7 @@ fn governed(target_ms: Option<u64>) -> Control {
 #[test]
 fn lines_are_full_and_queues_are_short() {
     for (megabits, trip, queue, filled) in [(100, 20, 100, 0.2), (20, 50, 200, 0.25), (100, 100, 100, 0.8), (500, 5, 50, 0.15)] {
-        // Without a target it is 5 ms at 20 ms, and 10 ms at 50 ms and 100 ms.
+        // Without a target it is 3 ms at 20 ms, 7.5 ms at 50 ms, 10 ms at 100 ms and 5 ms at 5 ms.
         for target in [None, Some(if trip > 20 { 5 } else { 10 })] {
             // The fastest line is the slowest to simulate.
             let seconds = if megabits > 100 { 3.0 } else { 11.0 };
@@ -566,6 +581,18 @@ fn noise_of_samples_costs_nothing() {
         world.run(5.0);
         let outcome = world.show(&format!("0 to 3 ms of noise, target {target:?}"), 1.0, 5.0);
         assert!(outcome.goodput >= 0.97 && outcome.wait_p99 <= MILLI * 8);
+    }
+}
+
+/// The first packets of a burst after a pause find an empty queue. With the least queue of a round as its queue the window grew until bursts were several times the target.
+#[test]
+fn bursts_after_pauses_do_not_open_the_window() {
+    for (every, pause) in [(6, 3), (10, 4)] {
+        let mut world = World::governed(500, 5, 50, 0.0, None);
+        world.pauses = Some((MILLI * every, MILLI * pause));
+        world.run(4.0);
+        let outcome = world.show(&format!("500 Mbit/s x 5 ms, {pause} ms of pause in {every} ms"), 1.0, 4.0);
+        assert!(outcome.goodput >= 0.95 && outcome.wait_p99 < MILLI * 5, "{:?}", outcome.wait_p99);
     }
 }
 
