@@ -13,7 +13,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use meshwork_channels::identity::{ClusterNameError, base32_encode};
 use meshwork_channels::quic::{self, NodeKey};
 use meshwork_channels::token::{JoinToken, TokenError};
-use meshwork_channels::{Bounded, ChannelId, ChannelSpec, ClusterName, ClusterSecret, PeerId, WallTime, agreement, limits};
+use meshwork_channels::{Bounded, ChannelId, ChannelSpec, ClusterName, ClusterSecret, PeerId, WallTime, agreement, governor, limits};
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -28,6 +28,9 @@ use crate::node::{self, Candidate, ConfigError, Identity};
 
 /// Items that a subscriber may fall behind before it loses some.
 const SUBSCRIPTION_MAX: usize = 16_384;
+/// The most bulk in flight to one peer on a local network, of a node on the runtime of its program: no thread must wake before it goes on, and so less fills the line. Measured on loopback, urgent messages beside bulk
+/// have a p99 of 0.6 ms then, of 1.2 ms with 512 KiB.
+const LAN_WINDOW_SHARED_BYTES: u64 = 256 * 1_024;
 /// Events that a subscriber may fall behind before it loses some.
 const EVENTS_MAX: usize = 4_096;
 
@@ -329,7 +332,14 @@ impl Builder {
             let problem = format!("`{channel}` is no built-in channel on which applications send");
             return Err(StartError::Config(ConfigError { field: "channel_fallback".into(), problem }));
         }
+        let governor = match self.runtime {
+            Some(_) => governor::Config { lan_window: LAN_WINDOW_SHARED_BYTES, ..governor::Config::default() }
+                .build()
+                .expect("a window between the least and the largest"),
+            None => governor::Params::default(),
+        };
         let config = quic::EndpointConfig {
+            governor,
             channels,
             channel_fallback,
             secrets,

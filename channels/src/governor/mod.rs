@@ -118,8 +118,8 @@ pub struct Config {
     pub lan_base: Duration,
     /// The target on a local network, unless `target` is higher. Measured: on a busy host, 5 ms lost half of the throughput.
     pub lan_target: Duration,
-    /// The largest window on a local network, in bytes. Measured on loopback: 1 MiB loses nothing and keeps the other connections below 1
-    /// ms.
+    /// The largest window on a local network, in bytes. What is in flight waits in the sockets of the system, before what is urgent. Measured on loopback, for the p99 of urgent messages
+    /// beside bulk between endpoints with a thread each: 1 MiB 5 ms, 512 KiB 4 ms, 256 KiB 3 ms, which costs an eighth of the throughput.
     pub lan_window: u64,
 }
 
@@ -132,7 +132,7 @@ impl Default for Config {
             window_max: 64 * 1_024 * 1_024,
             lan_base: Duration::from_millis(2),
             lan_target: Duration::from_millis(10),
-            lan_window: 1_024 * 1_024,
+            lan_window: 512 * 1_024,
         }
     }
 }

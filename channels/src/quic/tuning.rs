@@ -55,12 +55,12 @@ pub(super) fn widened(mut transport: TransportConfig) -> TransportConfig {
 }
 
 /// What the dialer of a second connection sends with.
-pub(super) fn bulk_transport(loopback: bool, origin: Instant) -> TransportConfig {
+pub(super) fn bulk_transport(loopback: bool, governor: governor::Params, origin: Instant) -> TransportConfig {
     let mut transport = transport(loopback, 0);
     if loopback {
         transport = widened(transport);
     }
-    transport.congestion_controller_factory(Arc::new(Governed::new(governor::Params::default(), origin)));
+    transport.congestion_controller_factory(Arc::new(Governed::new(governor, origin)));
     transport
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::channel::{ChannelId, Class};
 use crate::error::ConfigError;
+use crate::governor;
 use crate::identity::{ClusterName, ClusterSecret, PeerId};
 use crate::limits;
 use crate::quic::key::{NodeKey, NodeKeyError};
@@ -41,6 +42,8 @@ pub struct EndpointConfig {
     pub bulk_idle: Duration,
     /// A peer that did not take the second connection is asked again after this time. A guess.
     pub bulk_retry: Duration,
+    /// How much bulk may be in flight to one peer.
+    pub governor: governor::Params,
     /// The moment that is [`Time::ZERO`](crate::Time::ZERO).
     pub origin: Instant,
 }
@@ -61,6 +64,7 @@ impl EndpointConfig {
             event_bytes_max: 16 * 1_024 * 1_024,
             bulk_idle: limits::BULK_IDLE,
             bulk_retry: limits::BULK_RETRY,
+            governor: governor::Params::default(),
             origin: Instant::now(),
         }
     }

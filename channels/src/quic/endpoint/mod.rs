@@ -36,7 +36,6 @@ use crate::address::{canonical, is_dialable};
 use crate::agreement::Table;
 use crate::channel::{ChannelId, ChannelSpec};
 use crate::dial::{ConnectionId, Direction};
-use crate::governor;
 use crate::identity::{ClusterName, ClusterSecret, PeerId};
 use crate::limits;
 use crate::sender;
@@ -198,7 +197,7 @@ impl Endpoint {
             return Err(BindError::NoRuntime);
         }
         let EndpointConfig { listen, key, cluster, secrets, incarnation, allow, channels, channel_fallback, .. } = config;
-        let EndpointConfig { events_max, event_bytes_max, bulk_idle, bulk_retry, origin, .. } = config;
+        let EndpointConfig { events_max, event_bytes_max, bulk_idle, bulk_retry, governor, origin, .. } = config;
         let protocols = if secrets.is_empty() {
             vec![tls::protocol_name(&cluster, None)]
         } else {
@@ -207,7 +206,7 @@ impl Endpoint {
         let tls = Tls::new(&key, protocols)?;
 
         let loopback = listen.ip().to_canonical().is_loopback();
-        let governed = Arc::new(Accepting(Arc::new(Governed::new(governor::Params::default(), origin))));
+        let governed = Arc::new(Accepting(Arc::new(Governed::new(governor.clone(), origin))));
         let accepted = |mut transport: TransportConfig| {
             transport.congestion_controller_factory(governed.clone());
             Arc::new(transport)
@@ -244,7 +243,7 @@ impl Endpoint {
             local,
             tls,
             transport: Arc::new(transport(loopback, 0)),
-            bulk_transport: Arc::new(bulk_transport(loopback, origin)),
+            bulk_transport: Arc::new(bulk_transport(loopback, governor, origin)),
             second_server,
             own: key.peer_id(),
             cluster,
