@@ -221,6 +221,12 @@ struct Round {
     stale: bool,
 }
 
+impl Round {
+    fn begin(began: Time, window: u64, sent_under: u64, stale: bool) -> Self {
+        Round { began, window, sent_under, acked: 0, lost: 0, min: None, peak: Duration::ZERO, batches: (Duration::ZERO, 0), stale }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     /// Grows by what is acknowledged, from this window.
@@ -285,17 +291,7 @@ impl State {
         State {
             window,
             phase: Phase::Start { from: window },
-            round: Round {
-                began: now,
-                window,
-                sent_under: window,
-                acked: 0,
-                lost: 0,
-                min: None,
-                peak: Duration::ZERO,
-                batches: (Duration::ZERO, 0),
-                stale: true,
-            },
+            round: Round::begin(now, window, window, true),
             packet_bytes: 1_200,
             base: None,
             queue: Duration::ZERO,
@@ -447,17 +443,7 @@ impl State {
         if used && !round.stale && matches!(self.phase, Phase::Steady) {
             self.steer(&round);
         }
-        self.round = Round {
-            began: now,
-            window: self.window,
-            sent_under: round.window,
-            acked: 0,
-            lost: 0,
-            min: None,
-            peak: Duration::ZERO,
-            batches: (Duration::ZERO, 0),
-            stale: false,
-        };
+        self.round = Round::begin(now, self.window, round.window, false);
     }
 
     /// The law, once a round.
@@ -522,17 +508,7 @@ impl State {
 
     /// The window was changed abruptly.
     fn restart_round(&mut self, now: Time) {
-        self.round = Round {
-            began: now,
-            window: self.window,
-            sent_under: self.window,
-            acked: 0,
-            lost: 0,
-            min: None,
-            peak: Duration::ZERO,
-            batches: (Duration::ZERO, 0),
-            stale: true,
-        };
+        self.round = Round::begin(now, self.window, self.window, true);
         self.low_rounds = 0;
         self.batch = (Duration::MAX, 0);
     }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::machine::{cpu_time, resident_bytes};
-use super::subject::{Boxed, Facts, Flow, Inlet, Load, Outlet, Pace, Subject, Way, number_of};
+use super::subject::{BLOCK_BYTES, Boxed, Facts, Flow, Inlet, Load, Outlet, Pace, Subject, Way, number_of};
 use super::wire::{Link, Unlinked, Wire};
 use crate::cli::Failure;
 use crate::runtime::{Error, Node, Receiver, Sender, TrySendError};
@@ -227,14 +227,23 @@ impl Subject for Ours {
 
 async fn send(mut sender: Sender, load: Load, flow: &Flow) -> Result<(), Error> {
     let payload = Bytes::from(vec![7; load.size]);
-    let mut pace = Pace::new(load.rate);
+    // As the baselines count: what would fill a block.
+    let counted_together = (BLOCK_BYTES / load.size.max(1)).max(1) as u64;
+    let (mut pace, mut uncounted) = (Pace::new(load.rate), 0);
     while !flow.is_stopped() {
-        let count = pace.next().await;
-        for _ in 0..count {
+        for _ in 0..pace.next().await {
             // What is large is handed over whole, as a program would.
-            if load.size >= 16 * 1_024 { sender.send_bytes(payload.clone()).await? } else { sender.send(&payload).await? }
+            if load.size >= 16 * 1_024 {
+                sender.send_bytes(payload.clone()).await?
+            } else {
+                sender.send(&payload).await?
+            }
+            uncounted += 1;
+            if uncounted >= counted_together {
+                flow.sent(std::mem::take(&mut uncounted));
+            }
         }
-        flow.sent(count);
+        flow.sent(std::mem::take(&mut uncounted));
     }
     Ok(())
 }

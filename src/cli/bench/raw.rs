@@ -30,12 +30,10 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::keys;
-use super::subject::{Boxed, Deframer, Facts, Flow, Inlet, Load, Outlet, Pace, Subject, Way, number_of};
+use super::subject::{BLOCK_BYTES, Boxed, Deframer, Facts, Flow, Inlet, Load, Outlet, Pace, Subject, Way, number_of};
 use super::wire::{Link, Unlinked, Wire, deepen};
 use crate::cli::Failure;
 
-/// Small messages are collected up to this size.
-const BLOCK_BYTES: usize = 32 * 1_024;
 /// Larger messages are handed over in pieces of this size: quinn counts a piece as unsent until all of it is acknowledged.
 const PIECE_BYTES: usize = 64 * 1_024;
 /// Tasks that open or read streams, when each message has one.

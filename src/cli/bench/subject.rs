@@ -26,6 +26,8 @@ const ANSWERS_MAX: Duration = Duration::from_secs(5);
 const DUE_MAX: usize = 256;
 /// Messages that a flood without a rate sends before it looks whether it shall end.
 const BATCH: u64 = 256;
+/// The baselines collect small messages up to this size, and count those of a block together; ours are counted alike.
+pub(super) const BLOCK_BYTES: usize = 32 * 1_024;
 
 /// Two connected ends in this process, and traffic between them.
 pub(super) trait Subject: Send + Sync {

@@ -14,10 +14,9 @@ use tokio::task::JoinSet;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::keys;
-use super::subject::{Boxed, Deframer, Facts, Flow, Load, Outlet, Pace, Subject, Way, number_of};
+use super::subject::{BLOCK_BYTES, Boxed, Deframer, Facts, Flow, Load, Outlet, Pace, Subject, Way, number_of};
 use crate::cli::Failure;
 
-const BLOCK_BYTES: usize = 32 * 1_024;
 const FRAME_BYTES_MAX: usize = 64 * 1_024;
 const BULK: u8 = 0;
 const URGENT: u8 = 1;
