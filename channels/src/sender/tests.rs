@@ -4,6 +4,7 @@ use rand::RngExt;
 
 use super::*;
 use crate::channel::{Path, Reliability};
+use crate::frame;
 use crate::limits;
 use crate::metrics::{self, ChannelMetrics, Volume};
 use crate::random;
