@@ -42,7 +42,7 @@ impl Received {
     }
 
     pub(super) fn count(&self, params: &Params, channel: ChannelId, lane: u8, frames: u64, bytes: u64) {
-        if let Some(index) = params.lane_index(channel, lane) {
+        if let Some((_, index)) = params.place(channel, lane) {
             self.lanes[index].add(frames, bytes);
         }
         if let Some(index) = params.index(channel) {

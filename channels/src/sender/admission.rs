@@ -124,9 +124,8 @@ impl State {
         now: Time,
     ) -> Result<bool, (Reason, Overflow)> {
         let waited = self.push_message(channel, lane, kind, body, || now)?;
-        if let Some(index) = self.params.index(channel) {
-            let lane = usize::from(lane % self.params.channels[index].lanes);
-            self.queues[self.params.lanes[index] + lane].frames.set_deadline(deadline);
+        if let Some((_, at)) = self.place(channel, lane) {
+            self.queues[at].frames.set_deadline(deadline);
             self.has_deadlines = true;
         }
         Ok(waited)
@@ -234,14 +233,13 @@ impl State {
         Ok(at)
     }
 
-    /// The number of a channel, and of a lane of it among all lanes; lanes beyond the last begin anew from the first.
+    /// [`Params::place`](super::Params), without a search for the same as before.
     #[inline]
-    fn place(&mut self, channel: ChannelId, lane: u8) -> Option<(usize, usize)> {
+    pub(super) fn place(&mut self, channel: ChannelId, lane: u8) -> Option<(usize, usize)> {
         if let Some((.., index, at)) = self.recent.filter(|recent| (recent.0, recent.1) == (channel, lane)) {
             return Some((index, at));
         }
-        let index = self.params.index(channel)?;
-        let at = self.params.lanes[index] + usize::from(lane % self.params.channels[index].lanes);
+        let (index, at) = self.params.place(channel, lane)?;
         self.recent = Some((channel, lane, index, at));
         Some((index, at))
     }

@@ -391,7 +391,7 @@ impl State {
     /// Says that the transport took bytes of what was popped from a lane, all or a part: progress.
     pub fn sent(&mut self, channel: ChannelId, lane: u8, bytes: usize, now: Time) {
         self.set_now(now);
-        if let (Some(index), Some(queue)) = (self.params.index(channel), self.params.lane_index(channel, lane)) {
+        if let Some((index, queue)) = self.place(channel, lane) {
             let Channel { counters, waited, .. } = &mut self.channels[index];
             let frames = self.queues[queue].waits.sent(bytes, now, waited);
             counters.sent_frames += frames;
@@ -407,7 +407,7 @@ impl State {
     /// Says that bytes of what was popped from a lane were given up, because the peer does not take the channel.
     pub fn unwanted(&mut self, channel: ChannelId, lane: u8, bytes: usize, now: Time) {
         self.set_now(now);
-        if let (Some(index), Some(queue)) = (self.params.index(channel), self.params.lane_index(channel, lane)) {
+        if let Some((index, queue)) = self.place(channel, lane) {
             let frames = self.queues[queue].waits.drop_popped(bytes);
             self.channels[index].counters.unwanted += frames;
             self.settle(index, frames, bytes);

@@ -109,9 +109,9 @@ impl Params {
         self.ids.binary_search(&id).ok()
     }
 
-    /// The number of a lane among all lanes of all channels; lanes beyond the last begin anew from the first.
-    pub(crate) fn lane_index(&self, id: ChannelId, lane: u8) -> Option<usize> {
-        self.index(id).map(|index| self.lanes[index] + usize::from(lane % self.channels[index].lanes))
+    /// The number of a channel, and of a lane of it among all lanes of all channels; lanes beyond the last begin anew from the first.
+    pub(crate) fn place(&self, id: ChannelId, lane: u8) -> Option<(usize, usize)> {
+        self.index(id).map(|index| (index, self.lanes[index] + usize::from(lane % self.channels[index].lanes)))
     }
 
     /// How many lanes all channels have together.
