@@ -12,7 +12,7 @@
 //! 5. [`run`](mod@run), [`report`], [`minimize`](mod@minimize): one run from its plan to its outcome, what people look at, a page with plots and tables, and the search for the smallest plan
 //!    that fails in the same way.
 //! 6. [`app`]: an application of your own on every node of a run.
-//! 7. [`scale`](mod@scale): the overlay alone, for sizes that whole nodes do not reach.
+//! 7. [`scale`](mod@scale): the overlay alone, for sizes that whole nodes do not reach and for the figures of the papers; [`job`]: a run of either depth.
 //! 8. `real` (a feature): a plan carried out on real processes, over a wire that is the same network. It performs input and output too, to that end.
 //! 9. `command` (a feature): the command line. It and `real` are the only modules here that perform input and output.
 
@@ -25,6 +25,7 @@ pub mod file;
 mod graph;
 pub mod host;
 pub mod invariants;
+pub mod job;
 pub mod minimize;
 pub mod network;
 pub mod plan;

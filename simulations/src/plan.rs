@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::Plant;
 use crate::network::Link;
+use crate::run::{Class, Failure, Metric};
 use crate::scenarios;
 use crate::schedule::{Happening, Schedule};
 use crate::world::Setup;
@@ -44,6 +45,20 @@ pub struct Expectation {
     pub min: Option<f64>,
     /// The most that it may be.
     pub max: Option<f64>,
+}
+
+/// The first expectation that figures do not meet.
+pub(crate) fn unmet(expectations: &[Expectation], metrics: &[Metric], at: u64) -> Option<Failure> {
+    expectations.iter().find_map(|Expectation { metric, min, max }| {
+        let value = metrics.iter().find(|measured| measured.name == metric).map(|measured| measured.value);
+        let detail = match (value, min, max) {
+            (None, ..) => "was not measured".to_owned(),
+            (Some(value), Some(min), _) if value < *min => format!("is {value:.4}, at least {min} is expected"),
+            (Some(value), _, Some(max)) if value > *max => format!("is {value:.4}, at most {max} is expected"),
+            _ => return None,
+        };
+        Some(Failure { class: Class::Expectation, what: metric.clone(), at, node: None, detail })
+    })
 }
 
 /// One run.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::Host;
 use crate::invariants::{self, Bounds, Invariant, Kind, Violation};
 use crate::network::Measured;
-use crate::plan::{Plan, SECOND};
+use crate::plan::{self, Plan, SECOND};
 use crate::rare;
 use crate::record::{Record, Totals};
 use crate::report::metrics::{self, Results};
@@ -429,17 +429,7 @@ impl<'a, H: Host> Run<'a, H> {
     pub(crate) fn end(mut self) -> (Outcome, World<H>) {
         let metrics = self.metrics();
         if self.failure.is_none() {
-            self.failure = self.plan.expectations.iter().find_map(|expectation| {
-                let value = metrics.iter().find(|metric| metric.name == expectation.metric).map(|metric| metric.value);
-                let detail = match (value, expectation.min, expectation.max) {
-                    (None, ..) => "was not measured".to_owned(),
-                    (Some(value), Some(min), _) if value < min => format!("is {value:.3}, at least {min} is expected"),
-                    (Some(value), _, Some(max)) if value > max => format!("is {value:.3}, at most {max} is expected"),
-                    _ => return None,
-                };
-                let what = expectation.metric.clone();
-                Some(Failure { class: Class::Expectation, what, at: self.world.now(), node: None, detail })
-            });
+            self.failure = plan::unmet(&self.plan.expectations, &metrics, self.world.now());
         }
         let verdict = |invariant: &dyn Invariant| Verdict {
             name: invariant.name(),

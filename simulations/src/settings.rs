@@ -17,6 +17,8 @@ pub enum Type {
     Share(f64),
     /// One of some words.
     Choice(&'static [&'static str]),
+    /// Two durations in order within bounds in microseconds; written `10ms..50ms`.
+    Span(u64, u64),
 }
 
 /// A key that can be set.
@@ -96,17 +98,48 @@ pub const KEYS: &[Key] = &[
         of: Type::Choice(&["one-by-one", "staggered", "storm"]),
         about: "how nodes come in; a storm is all at once through one contact",
     },
-    Key { name: "join-over", of: Type::Time(1, 600 * SECOND), about: "over what time nodes come in, unless all at once" },
-    Key { name: "form", of: Type::Time(SECOND, 600 * SECOND), about: "time to form before the work begins" },
-    Key { name: "work", of: Type::Time(SECOND, 3_600 * SECOND), about: "over what time messages and writes are made" },
+    Key { name: "join-over", of: Type::Time(0, 86_400 * SECOND), about: "over what time nodes come in; 0s for all at once" },
+    Key {
+        name: "entry",
+        of: Type::Choice(&["anyone", "contacts"]),
+        about: "through whom nodes come in: one of those before them, or the first few in turn",
+    },
+    Key {
+        name: "contacts",
+        of: Type::Count(1, 1_000_000),
+        about: "how many of the first nodes the others come in through, with entry=contacts",
+    },
+    Key { name: "links", of: Type::Span(0, 2 * SECOND), about: "one-way latencies between nodes, all between two times alike" },
+    Key {
+        name: "protocol",
+        of: Type::Choice(&["ours", "paper"]),
+        about: "our protocols, or HyParView and Plumtree as they were published",
+    },
+    Key { name: "without", of: Type::Choice(&["nothing"]), about: "an improvement of ours over the papers to be left out" },
+    Key {
+        name: "threshold",
+        of: Type::Count(0, 1_000),
+        about: "by how many links another way must be shorter before a tree takes it; 0 for never",
+    },
+    Key { name: "shuffle", of: Type::Time(SECOND, 3_600 * SECOND), about: "time between two shuffles of a node, a membership cycle" },
+    Key { name: "form", of: Type::Time(SECOND, 86_400 * SECOND), about: "time to form before the work begins" },
+    Key { name: "work", of: Type::Time(SECOND, 86_400 * SECOND), about: "over what time messages and writes are made" },
     Key { name: "messages", of: Type::Count(0, 1_000_000), about: "broadcasts over the whole run" },
+    Key { name: "warmup", of: Type::Count(0, 1_000_000), about: "the first broadcasts, which build the trees and are not measured" },
+    Key { name: "volley", of: Type::Count(1, 1_000_000), about: "broadcasts that are sent at the same moment" },
     Key { name: "senders", of: Type::Count(1, 1_000_000), about: "nodes that broadcast, in turn" },
     Key { name: "bytes", of: Type::Count(8, 65_536), about: "bytes of a broadcast" },
+    Key { name: "payload", of: Type::Count(0, 65_536), about: "bytes of a broadcast" },
     Key { name: "writes", of: Type::Count(0, 1_000_000), about: "writes of replicated keys over the whole run" },
     Key { name: "keys", of: Type::Count(1, 100_000), about: "different keys that are written" },
     Key { name: "late", of: Type::Share(0.5), about: "the share of nodes that join when half of the writes are made" },
     Key { name: "breaks", of: Type::Count(0, 10_000), about: "moments at which all connections of one node break" },
     Key { name: "crashed", of: Type::Share(0.9), about: "the share of nodes that crash" },
+    Key { name: "failed", of: Type::Share(0.99), about: "the share of nodes that crash at the moment at which the work begins" },
+    Key { name: "crash-rate", of: Type::Share(0.5), about: "the share of nodes that crash in each second of the work" },
+    Key { name: "leave-rate", of: Type::Share(0.5), about: "the share of nodes that leave in each second of the work" },
+    Key { name: "join-rate", of: Type::Share(0.5), about: "nodes that come in each second of the work, as a share of those at first" },
+    Key { name: "notice", of: Type::Time(0, 600 * SECOND), about: "how long after a crash the neighbors learn of it; a latency at least" },
     Key { name: "restarted", of: Type::Share(1.0), about: "the share of crashed nodes that start again, half of them at a new address" },
     Key { name: "side", of: Type::Share(0.5), about: "the share of nodes on the smaller side of the partition" },
     Key { name: "cut", of: Type::Time(SECOND, 3_600 * SECOND), about: "how long the partition lasts" },
@@ -137,6 +170,7 @@ enum Value {
     Number(u64),
     Share(f64),
     Word(&'static str),
+    Span(u64, u64),
 }
 
 /// The values of a run.
@@ -222,6 +256,14 @@ impl Settings {
         }
     }
 
+    /// Two durations in microseconds; zeros when the scenario does not have the key.
+    pub fn span(&self, key: &str) -> (u64, u64) {
+        match self.values.get(key) {
+            Some(Value::Span(min, max)) => (*min, *max),
+            _ => (0, 0),
+        }
+    }
+
     /// A share of a number, rounded down.
     pub fn part(&self, key: &str, of: u32) -> u64 {
         (self.share(key) * f64::from(of)) as u64
@@ -241,6 +283,7 @@ pub fn describe(of: Type) -> String {
         Type::Time(min, max) => format!("a time such as `20ms` or `1.5s`, from {} to {}", print_time(min), print_time(max)),
         Type::Share(max) => format!("a share such as `0.05` or `5%`, up to {}%", max * 100.0),
         Type::Choice(words) => format!("one of {}", words.join(", ")),
+        Type::Span(min, max) => format!("two times such as `10ms..50ms`, from {} to {}", print_time(min), print_time(max)),
     }
 }
 
@@ -265,6 +308,11 @@ fn parse(of: Type, text: &str) -> Option<Value> {
             (0.0..=max).contains(&share).then_some(Value::Share(share))
         }
         Type::Choice(words) => words.iter().find(|word| **word == text).map(|word| Value::Word(word)),
+        Type::Span(min, max) => {
+            let (first, last) = text.split_once("..").unwrap_or((text, text));
+            let (first, last) = (parse_time(first)?, parse_time(last)?);
+            (min <= first && first <= last && last <= max).then_some(Value::Span(first, last))
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use meshwork_simulations::scenarios::Scenario;
 
 type Counts = BTreeMap<String, BTreeMap<String, String>>;
 
-const RUNS: [(&str, u32); 5] = [("broadcast", 30), ("state", 20), ("partition", 20), ("crash", 30), ("join-storm", 50)];
+const RUNS: [(&str, u32); 5] = [("broadcast", 30), ("state", 20), ("partition", 20), ("crash", 30), ("storm", 50)];
 const COUNTED: [&str; 6] = ["frames", "datagrams", "dials", "grafts", "prunes", "bytes_per_node"];
 
 fn counted() -> Counts {

@@ -26,6 +26,7 @@ use std::sync::Mutex;
 use clap::{Args, Parser, Subcommand};
 
 use crate::host::{Host, Plant};
+use crate::job::Job;
 use crate::minimize;
 use crate::plan::Plan;
 use crate::report::metrics::Results;
@@ -174,13 +175,6 @@ struct Size {
     set: Vec<String>,
 }
 
-impl Size {
-    /// The seed, where only one can be run.
-    fn one_seed(&self) -> Result<u64, Usage> {
-        one(&self.seed.clone().unwrap_or(1..2))
-    }
-}
-
 fn one(seeds: &std::ops::Range<u64>) -> Result<u64, Usage> {
     match seeds.end - seeds.start {
         1 => Ok(seeds.start),
@@ -244,22 +238,15 @@ pub fn main<H: Host>() -> ExitCode {
     quiet_panics();
     let done = match cli.command {
         Command::List => list(),
-        Command::Show { scenario, size, schedule } => match scenario == scale::NAME {
-            true => large::show(&size, schedule),
-            false => show(&scenario, &size, schedule),
-        },
-        Command::Run { scenario, size, output, files, threads, plant } => match scenario == scale::NAME {
-            true => large::run(&size, &output, &files, threads, plant),
-            false => results::run::<H>(&scenario, &size, &output, &files, threads, plant),
-        },
+        Command::Show { scenario, size, schedule } => show(&scenario, &size, schedule),
+        Command::Run { scenario, size, output, files, threads, plant } => {
+            results::run::<H>(&scenario, &size, &output, &files, threads, plant)
+        }
         Command::Real(args) => real::run::<H>(&args),
         Command::Swarm { seeds, threads, failures_max, plant, output } => {
             swarm::run::<H>(seeds, threads.max(1), failures_max.max(1), plant, &output)
         }
-        Command::Check { scenario, size, plant, output } => match scenario == scale::NAME {
-            true => large::check(&size, &output),
-            false => check::<H>(&scenario, &size, plant, &output),
-        },
+        Command::Check { scenario, size, plant, output } => check::<H>(&scenario, &size, plant, &output),
         Command::Compare { base, other, size, set_other, worse, metrics, threads, output } => {
             let other = variants::Other { name: other.as_deref(), set: &set_other };
             variants::compare::<H>(&base, other, &size, comparison::Limit { worse, metrics: &metrics }, threads, &output)
@@ -290,10 +277,12 @@ fn complain(line: &str) {
 fn list() -> Result<u8, Usage> {
     let mut text = String::new();
     for scenario in scenarios::ALL {
-        let _ = writeln!(text, "{:<12} {}", scenario.name, scenario.about);
+        let _ = writeln!(text, "{:<16} {}", scenario.name, scenario.about);
     }
-    let _ = writeln!(text, "{:<12} {}", scale::NAME, scale::plan::ABOUT);
-    text.push_str("swarm        small clusters with random parameters and random faults, one for each seed\n");
+    for preset in scale::plan::ALL {
+        let _ = writeln!(text, "{:<16} {}", preset.name, preset.about);
+    }
+    text.push_str("swarm            small clusters with random parameters and random faults, one for each seed\n");
     text.push_str("\nRun one with `meshwork-sim run NAME`; `meshwork-sim show NAME` tells what can be set in it.\n");
     say(&text);
     Ok(0)
@@ -301,22 +290,27 @@ fn list() -> Result<u8, Usage> {
 
 fn show(name: &str, size: &Size, schedule: bool) -> Result<u8, Usage> {
     let source = Source::find(name)?;
-    let plan = source.one_plan(size)?;
+    let job = source.one_job(size)?;
+    let mut text = match &source {
+        Source::Preset(scenario) => settings_of(scenario.name, scenario.about, &scenario.defaults()),
+        Source::Overlay(preset) => settings_of(preset.name, preset.about, &preset.defaults()),
+        _ => format!("{}: {}\n", job.name(), job.describe()),
+    };
+    let plan = match job {
+        Job::Whole(plan) => plan,
+        Job::Overlay(_) if schedule => {
+            return Err(Usage(format!("`{name}` has no schedule of faults; who comes, goes and broadcasts follows from the settings")));
+        }
+        Job::Overlay(plan) => {
+            show_overlay(&mut text, &plan);
+            say(&text);
+            return Ok(0);
+        }
+    };
     if schedule {
         say(&report::plan(&plan));
         return Ok(0);
     }
-    let mut text = match &source {
-        Source::Preset(scenario) => {
-            let mut text = format!("{}: {}\n\nSettings (--set key=value):\n", scenario.name, scenario.about);
-            for (name, default) in scenario.defaults() {
-                let Some(key) = KEYS.iter().find(|key| key.name == name) else { continue };
-                let _ = writeln!(text, "  {name:<11} {default:<10} {} ({})", key.about, settings::describe(key.of));
-            }
-            text
-        }
-        _ => format!("{}: {}\n", plan.scenario, plan.describe()),
-    };
     let _ = writeln!(text, "\nWith {} nodes and seed {}:", plan.setup.nodes, plan.setup.seed);
     let mut names: Vec<&str> = plan.schedule.entries().iter().map(|entry| entry.what.name()).collect();
     names.sort_unstable();
@@ -335,6 +329,29 @@ fn show(name: &str, size: &Size, schedule: bool) -> Result<u8, Usage> {
     );
     say(&text);
     Ok(0)
+}
+
+/// A preset with what can be set in it.
+fn settings_of(name: &str, about: &str, defaults: &[(&str, &str)]) -> String {
+    let mut text = format!("{name}: {about}\n\nSettings (--set key=value):\n");
+    for (name, default) in defaults {
+        let Some(key) = KEYS.iter().find(|key| key.name == *name) else { continue };
+        let _ = writeln!(text, "  {name:<11} {default:<12} {} ({})", key.about, settings::describe(key.of));
+    }
+    text
+}
+
+/// What happens when in a run of the overlay alone.
+fn show_overlay(text: &mut String, plan: &scale::Plan) {
+    let setup = &plan.setup;
+    let seconds = |micros: u64| micros as f64 / 1e6;
+    let from = setup.works_from();
+    let _ = writeln!(text, "\nWith {} nodes and seed {}: {}", setup.founders, setup.seed, plan.describe());
+    let _ = writeln!(text, "  nodes join from 0.0 s to {:.1} s", seconds(setup.join_over));
+    let _ = writeln!(text, "  {:>6} x broadcast  from {:.1} s to {:.1} s", setup.messages, seconds(from), seconds(from + setup.work));
+    let _ = writeln!(text, "  quiet from {:.1} s to {:.1} s", seconds(from + setup.work), seconds(setup.ends_at()));
+    let bytes = plan.bytes();
+    let _ = writeln!(text, "  about {} of memory, {} B a node", large::gigabytes(bytes), bytes / u64::from(setup.nodes.max(1)));
 }
 
 /// What one run gave, with what it cost.
@@ -360,8 +377,8 @@ fn quiet_panics() {
     }));
 }
 
-/// Plays a plan, for its results too if they are asked for; a panic becomes a failure.
-fn play<H: Host>(plan: &Plan, results: Option<&mut Results>, watch: &mut dyn FnMut(run::Progress)) -> Result<Finished, Usage> {
+/// Plays a run, for its results too if they are asked for; a panic becomes a failure.
+fn play<H: Host>(job: &Job, results: Option<&mut Results>, watch: &mut dyn FnMut(run::Progress)) -> Result<Finished, Usage> {
     let cpu = cpu::Meter::start();
     let mut last = 0;
     let mut events = 0;
@@ -370,16 +387,18 @@ fn play<H: Host>(plan: &Plan, results: Option<&mut Results>, watch: &mut dyn FnM
             (last, events) = (progress.now, progress.events);
             watch(progress);
         };
-        match results {
-            Some(results) => run::observe::<H>(plan, results, &mut see),
-            None => run::run::<H>(plan, &mut see),
+        let alone = |outcome| (outcome, 0.0);
+        match (job, results) {
+            (Job::Whole(plan), Some(results)) => run::observe::<H>(plan, results, &mut see).map(alone),
+            (Job::Whole(plan), None) => run::run::<H>(plan, &mut see).map(alone),
+            (Job::Overlay(plan), results) => Ok(large::play(plan, results, &mut see)),
         }
     }));
-    let outcome = match result {
+    let (outcome, helped) = match result {
         Ok(outcome) => outcome.map_err(Usage)?,
-        Err(_) => panicked(&plan.scenario, plan.setup.seed, plan.setup.nodes, last, events),
+        Err(_) => (panicked(job.name(), job.seed(), job.nodes(), last, events), 0.0),
     };
-    Ok(Finished { outcome, cpu_s: cpu.seconds(), replay: plan.replay.clone(), plan: plan.describe() })
+    Ok(Finished { outcome, cpu_s: cpu.seconds() + helped, replay: job.replay().to_owned(), plan: job.describe() })
 }
 
 /// The outcome of a run in which a node panicked.
@@ -453,9 +472,22 @@ fn write_file(path: &Path, text: &str) -> Result<(), Usage> {
 
 fn check<H: Host>(name: &str, size: &Size, plant: Option<Plant>, output: &Output) -> Result<u8, Usage> {
     let source = Source::find(name)?;
-    let mut plan = source.one_plan(size)?;
+    let job = source.one_job(size)?;
+    let mut bar = progress::Bar::start(output.quiet, &job);
+    let mut plan = match job {
+        Job::Whole(plan) => *plan,
+        Job::Overlay(plan) => {
+            bar.finish();
+            // Once on one thread and once on two.
+            let on = |shards| {
+                let mut plan = plan.clone();
+                plan.setup.shards = shards;
+                play::<H>(&Job::Overlay(plan), None, &mut |_| {})
+            };
+            return compare(vec![on(1)?, on(2)?], output);
+        }
+    };
     planted(&mut plan, plant);
-    let mut bar = progress::Bar::start(output.quiet, &plan);
     let cpu = cpu::Meter::start();
     let twice = catch_unwind(AssertUnwindSafe(|| run::twice::<H>(&plan, &mut |progress| bar.show(progress))));
     bar.finish();
@@ -516,7 +548,7 @@ fn minimize<H: Host>(name: &str, size: &Size, plant: Option<Plant>, out: &Path, 
     let cpu = cpu::Meter::start();
     let mut bar = progress::Search::start(output.quiet, runs_max);
     let mut trouble = None;
-    let mut fails = |plan: &Plan| match play::<H>(plan, None, &mut |_| {}) {
+    let mut fails = |plan: &Plan| match play::<H>(&Job::Whole(Box::new(plan.clone())), None, &mut |_| {}) {
         Ok(finished) => finished.outcome.failure,
         Err(usage) => {
             trouble.get_or_insert(usage);
@@ -581,7 +613,7 @@ mod tests {
     #[test]
     fn mistakes_come_with_a_suggestion() {
         let size = |set: &[&str], nodes| Size { nodes, seed: None, set: set.iter().map(|text| (*text).to_owned()).collect() };
-        let plan = |name, size: &Size| Source::find(name).and_then(|source| source.plan(size, 1, &[]));
+        let plan = |name, size: &Size| Source::find(name).and_then(|source| source.job(size, 1, &[], 1));
         let mistake = |name, size| plan(name, &size).err().map(|Usage(message)| message).unwrap_or_default();
         assert!(mistake("brodcast", size(&[], None)).contains("Did you mean `broadcast`?"));
         assert!(mistake("broadcast", size(&["message=3"], None)).contains("Did you mean `messages`?"));

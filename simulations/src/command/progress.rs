@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::complain;
+use crate::job::Job;
 use crate::minimize;
-use crate::plan::Plan;
 use crate::run::Progress;
 
 /// How often a line is written where there is no terminal.
@@ -36,8 +36,8 @@ pub(super) struct Bar {
 }
 
 impl Bar {
-    pub(super) fn start(quiet: bool, plan: &Plan) -> Self {
-        Self::named(quiet, plan.ends_at(), format!("{} seed {}", plan.scenario, plan.setup.seed))
+    pub(super) fn start(quiet: bool, job: &Job) -> Self {
+        Self::named(quiet, job.ends_at(), format!("{} seed {}", job.name(), job.seed()))
     }
 
     pub(super) fn named(quiet: bool, ends_at: u64, name: String) -> Self {

@@ -7,6 +7,7 @@ use clap::Args;
 use super::source::Source;
 use super::{Finished, Output, SHOWN_MAX, Size, Usage, complain, give, planted, report, variants, verdict, weigh, write_file};
 use crate::host::{Host, Plant};
+use crate::job::Job;
 use crate::report::metrics::Results;
 use crate::report::page::Report;
 use crate::report::sweep::Sweep;
@@ -24,11 +25,6 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Whether any was asked for.
-    pub(super) fn is_any(&self) -> bool {
-        self.csv.is_some() || self.report.is_some()
-    }
-
     /// Makes the folder, before anything runs: an hour later is a bad time to hear of it.
     pub(super) fn prepare(&self) -> Result<(), Usage> {
         self.csv.as_deref().map_or(Ok(()), make_folder)
@@ -47,15 +43,22 @@ pub(super) fn run<H: Host>(
     let source = Source::find(name)?;
     let (seeds, combinations) = (source.seeds(size), source.variants(size));
     files.prepare()?;
-    let mut plans = Vec::new();
+    let mut jobs = Vec::new();
+    let is_one = combinations.len() == 1 && seeds.end - seeds.start == 1;
     for variant in &combinations {
         for seed in seeds.clone() {
-            let mut plan = source.plan(size, seed, variant)?;
-            planted(&mut plan, plant);
-            plans.push(plan);
+            let mut job = source.job(size, seed, variant, if is_one { threads } else { 1 })?;
+            match &mut job {
+                Job::Whole(plan) => planted(plan, plant),
+                Job::Overlay(_) if plant.is_some() => {
+                    return Err(Usage("--plant is for scenarios of whole nodes, and this runs the overlay alone".to_owned()));
+                }
+                Job::Overlay(_) => {}
+            }
+            jobs.push(job);
         }
     }
-    let mut played = variants::play_all::<H>(&plans, threads, output)?;
+    let mut played = variants::play_all::<H>(&jobs, threads, output)?;
     if let [(finished, _)] = &mut played[..] {
         weigh(finished);
     }

@@ -14,7 +14,7 @@ use super::{Output, Size, Usage, report};
 use crate::report::compare::Value;
 use crate::report::figures::FIGURES;
 use crate::run::Failure;
-use crate::scale;
+use crate::scale::Preset;
 use crate::scenarios::Scenario;
 
 /// The result file of a run.
@@ -44,7 +44,8 @@ struct Runs {
 pub(super) fn recognize(name: &str) -> Result<Option<Saved>, Usage> {
     let path = Path::new(name);
     let is_json = path.extension().is_some_and(|extension| extension == "json");
-    let is_other = path.extension().is_some_and(|extension| extension == "toml") || name == scale::NAME || Scenario::named(name).is_some();
+    let is_preset = Scenario::named(name).is_some() || Preset::named(name).is_some();
+    let is_other = is_preset || path.extension().is_some_and(|extension| extension == "toml");
     if is_other || !(is_json || path.is_file()) {
         return Ok(None);
     }

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use super::{Size, Usage, large, one};
 use crate::file::File;
+use crate::job::Job;
 use crate::plan::Plan;
-use crate::scale;
+use crate::scale::{self, Preset};
 use crate::scenarios::{self, Scenario};
 use crate::settings;
 use crate::swarm;
@@ -18,8 +19,10 @@ const SWARM: &str = "swarm";
 /// Where plans come from.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// A preset.
+    /// A preset of whole nodes.
     Preset(&'static Scenario),
+    /// A preset of the overlay alone.
+    Overlay(&'static Preset),
     /// A scenario file.
     File(Box<File>),
     /// One plan, as `minimize` and `show --schedule` write it.
@@ -46,8 +49,9 @@ impl Source {
                 Ok(Source::Plan(Box::new(plan)))
             }
             _ if name == SWARM => Ok(Source::Swarm),
-            _ => Scenario::named(name).map(Source::Preset).ok_or_else(|| {
-                let names: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).chain([scale::NAME, SWARM]).collect();
+            _ => Scenario::named(name).map(Source::Preset).or_else(|| Preset::named(name).map(Source::Overlay)).ok_or_else(|| {
+                let whole = scenarios::ALL.iter().map(|scenario| scenario.name);
+                let names: Vec<&str> = whole.chain(scale::plan::ALL.iter().map(|preset| preset.name)).chain([SWARM]).collect();
                 let mut text = settings::unknown("scenario", name, &names).to_string();
                 let _ = write!(text, " A file ends in .toml, a plan in .json.");
                 Usage(text)
@@ -61,6 +65,7 @@ impl Source {
             (Some(seeds), _) => seeds.clone(),
             (None, Source::File(file)) => file.seeds.clone(),
             (None, Source::Plan(plan)) => plan.setup.seed..plan.setup.seed + 1,
+            (None, Source::Overlay(preset)) => 1..1 + preset.seeds,
             (None, _) => 1..2,
         }
     }
@@ -77,11 +82,23 @@ impl Source {
         variants
     }
 
-    /// The plan of the one seed and the one combination that are asked for.
+    /// The plan of the one seed and the one combination that are asked for, of whole nodes.
     pub(super) fn one_plan(&self, size: &Size) -> Result<Plan, Usage> {
-        let seed = one(&self.seeds(size))?;
+        whole(self.one_job(size)?)
+    }
+
+    /// The plan of a seed and a combination, of whole nodes.
+    pub(super) fn plan(&self, size: &Size, seed: u64, variant: &[String]) -> Result<Plan, Usage> {
+        whole(self.job(size, seed, variant, 1)?)
+    }
+
+    /// The run of the one seed and the one combination that are asked for.
+    pub(super) fn one_job(&self, size: &Size) -> Result<Job, Usage> {
+        let seeds = self.seeds(size);
+        // Of presets that are run with several seeds the first is meant where only one can be.
+        let seed = if size.seed.is_none() { seeds.start } else { one(&seeds)? };
         match &self.variants(size)[..] {
-            [variant] => self.plan(size, seed, variant),
+            [variant] => self.job(size, seed, variant, 1),
             variants => Err(Usage(format!(
                 "the file sweeps settings and this takes one combination: pick it with --set, such as --set {}",
                 variants.first().map(|variant| variant.join(" --set ")).unwrap_or_default()
@@ -89,41 +106,59 @@ impl Source {
         }
     }
 
-    /// The plan of a seed and a combination.
-    pub(super) fn plan(&self, size: &Size, seed: u64, variant: &[String]) -> Result<Plan, Usage> {
-        let plan = match self {
+    /// The run of a seed and a combination; one of the overlay alone is on so many threads.
+    pub(super) fn job(&self, size: &Size, seed: u64, variant: &[String], threads: u32) -> Result<Job, Usage> {
+        // Where a file could say it, the number of nodes can be typed as a setting too.
+        let (nodes, set) = nodes_of(size)?;
+        let set = [variant, &set].concat();
+        let wrong = |error: &dyn std::fmt::Display| Usage(error.to_string());
+        let job = match self {
             Source::Preset(scenario) => {
-                let nodes = size.nodes.unwrap_or(scenario.nodes);
+                let nodes = nodes.unwrap_or(scenario.nodes);
                 can_have(nodes)?;
-                scenario.plan(nodes, seed, &[variant, &size.set].concat()).map_err(|error| Usage(error.to_string()))?
+                Job::Whole(Box::new(scenario.plan(nodes, seed, &set).map_err(|error| wrong(&error))?))
+            }
+            Source::Overlay(preset) => {
+                let nodes = nodes.unwrap_or(preset.nodes);
+                Job::Overlay(Box::new(preset.plan(nodes, seed, threads, &set).map_err(|error| wrong(&error))?))
             }
             Source::File(file) => {
                 let mut file = file.clone();
-                file.nodes = size.nodes.unwrap_or(file.nodes);
-                can_have(file.nodes)?;
-                let mut plan = file.plan(seed, &[variant, &size.set].concat()).map_err(|error| Usage(error.to_string()))?;
-                if size.nodes.is_some() {
-                    let _ = write!(plan.replay, " --nodes {}", file.nodes);
+                file.nodes = nodes.unwrap_or(file.nodes);
+                if !file.is_of_the_overlay() {
+                    can_have(file.nodes)?;
                 }
-                plan
+                let mut job = file.job(seed, &set, threads).map_err(|error| wrong(&error))?;
+                if nodes.is_some() {
+                    let _ = write!(job.replay_mut(), " --nodes {}", file.nodes);
+                }
+                job
             }
-            Source::Plan(_) | Source::Swarm if size.nodes.is_some() || !size.set.is_empty() => {
+            Source::Plan(_) | Source::Swarm if nodes.is_some() || !set.is_empty() => {
                 return Err(Usage("a plan and a run of the swarm are as they are: --nodes and --set are for scenarios".to_owned()));
             }
             Source::Plan(plan) if seed != plan.setup.seed => {
                 return Err(Usage(format!("this plan is for seed {}", plan.setup.seed)));
             }
-            Source::Plan(plan) => (**plan).clone(),
-            Source::Swarm => swarm::plan(seed),
+            Source::Plan(plan) => Job::Whole(plan.clone()),
+            Source::Swarm => Job::Whole(Box::new(swarm::plan(seed))),
         };
-        let needed = scenarios::bytes(plan.setup.nodes, plan.tuning.full_mesh);
-        let instead = match plan.tuning.full_mesh {
-            true => "without `--set topology=mesh` a node has a handful of links instead of one to each",
-            false => "`run scale` runs the overlay without membership, up to millions of nodes",
-        };
-        large::fits(plan.setup.nodes, needed, instead)?;
-        Ok(plan)
+        large::fits(&job)?;
+        Ok(job)
     }
+}
+
+fn whole(job: Job) -> Result<Plan, Usage> {
+    let name = job.name().to_owned();
+    job.into_whole().ok_or_else(|| Usage(format!("this is for scenarios of whole nodes, and `{name}` runs the overlay alone")))
+}
+
+/// The number of nodes that was asked for, and the other settings.
+fn nodes_of(size: &Size) -> Result<(Option<u32>, Vec<String>), Usage> {
+    let (nodes, set): (Vec<String>, Vec<String>) = size.set.iter().cloned().partition(|set| set.starts_with("nodes="));
+    let typed = nodes.last().and_then(|set| set.split_once('=')).map(|(_, text)| text);
+    let typed = typed.map(|text| text.parse().map_err(|_| Usage(format!("nodes: `{text}` is not a number of nodes")))).transpose()?;
+    Ok((size.nodes.or(typed), set))
 }
 
 /// Whether this is what a run wrote, and not what can be run.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::{Output, Usage, complain, give, lock, planted, play, progress, report, verdict};
 use crate::host::{Host, Plant};
 use crate::invariants::sometimes::Coverage;
+use crate::job::Job;
 use crate::run::Class;
 use crate::swarm;
 
@@ -23,12 +24,12 @@ pub(super) fn run<H: Host>(
     let draw = |seed| {
         let mut plan = swarm::plan(seed);
         planted(&mut plan, plant);
-        plan
+        Job::Whole(Box::new(plan))
     };
     if seeds.end - seeds.start == 1 {
-        let plan = draw(seeds.start);
-        let mut bar = progress::Bar::start(output.quiet, &plan);
-        let finished = play::<H>(&plan, None, &mut |progress| bar.show(progress))?;
+        let job = draw(seeds.start);
+        let mut bar = progress::Bar::start(output.quiet, &job);
+        let finished = play::<H>(&job, None, &mut |progress| bar.show(progress))?;
         bar.finish();
         give(output, &report::table(&finished), &report::json(&finished))?;
         return Ok(verdict(&finished));

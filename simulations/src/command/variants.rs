@@ -10,33 +10,33 @@ use super::comparison::{Comparison, Limit, Pair};
 use super::source::Source;
 use super::{Finished, Output, Size, Usage, lock, play, progress, report, saved};
 use crate::host::Host;
-use crate::plan::Plan;
+use crate::job::Job;
 use crate::report::compare::values;
 use crate::report::metrics::Results;
 
 /// What became of a plan.
 type Played = Result<(Finished, Results), Usage>;
 
-/// Plays plans, several at once, and gives what they gave in the order of the plans.
-pub(super) fn play_all<H: Host>(plans: &[Plan], threads: u32, output: &Output) -> Result<Vec<(Finished, Results)>, Usage> {
-    if let [plan] = plans {
+/// Plays runs, several at once, and gives what they gave in their order.
+pub(super) fn play_all<H: Host>(jobs: &[Job], threads: u32, output: &Output) -> Result<Vec<(Finished, Results)>, Usage> {
+    if let [job] = jobs {
         let mut results = Results::default();
-        let mut bar = progress::Bar::start(output.quiet, plan);
-        let finished = play::<H>(plan, Some(&mut results), &mut |progress| bar.show(progress));
+        let mut bar = progress::Bar::start(output.quiet, job);
+        let finished = play::<H>(job, Some(&mut results), &mut |progress| bar.show(progress));
         bar.finish();
         return Ok(vec![(finished?, results)]);
     }
     let next = AtomicUsize::new(0);
-    let bar = Mutex::new(progress::Count::start(output.quiet, "runs", plans.len() as u64));
-    let played: Mutex<Vec<Option<Played>>> = Mutex::new(plans.iter().map(|_| None).collect());
+    let bar = Mutex::new(progress::Count::start(output.quiet, "runs", jobs.len() as u64));
+    let played: Mutex<Vec<Option<Played>>> = Mutex::new(jobs.iter().map(|_| None).collect());
     std::thread::scope(|scope| {
-        for _ in 0..threads.min(plans.len() as u32) {
+        for _ in 0..threads.min(jobs.len() as u32) {
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(plan) = plans.get(index) else { break };
+                    let Some(job) = jobs.get(index) else { break };
                     let mut results = Results::default();
-                    let finished = play::<H>(plan, Some(&mut results), &mut |_| {});
+                    let finished = play::<H>(job, Some(&mut results), &mut |_| {});
                     if let Some(place) = lock(&played).get_mut(index) {
                         *place = Some(finished.map(|finished| (finished, results)));
                     }
@@ -153,12 +153,12 @@ fn played<H: Host>(base: &str, other: Other<'_>, size: &Size, limit: Limit<'_>, 
         )),
     };
     let (first, second) = (one(&sources.0, size)?, one(&sources.1, &more)?);
-    let mut plans = Vec::new();
+    let mut jobs = Vec::new();
     for seed in seeds.clone() {
-        plans.push(sources.0.plan(size, seed, &first)?);
-        plans.push(sources.1.plan(&more, seed, &second)?);
+        jobs.push(sources.0.job(size, seed, &first, 1)?);
+        jobs.push(sources.1.job(&more, seed, &second, 1)?);
     }
-    let played = play_all::<H>(&plans, threads, output)?;
+    let played = play_all::<H>(&jobs, threads, output)?;
     let pairs: Vec<Pair<'_>> =
         played.chunks(2).filter_map(|pair| Some((values(&pair.first()?.0.outcome), values(&pair.get(1)?.0.outcome)))).collect();
     let shown = |index: usize| played.get(index).map_or(String::new(), |(finished, _)| finished.replay.clone());

@@ -23,6 +23,8 @@
 //! active = [4, 6]
 //! ```
 //!
+//! A preset of the overlay alone takes settings, expectations and sweeps, and no faults: who goes is one of its settings.
+//!
 //! Whatever is wrong is told with the file, the line, the key and what would be right. Faults are drawn for each seed with numbers of their own, so a further fault changes nothing of the others.
 
 mod fault;
@@ -30,7 +32,7 @@ mod fault;
 mod tests;
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -38,14 +40,50 @@ use toml::de::{DeTable, DeValue};
 use fault::{Fault, Select};
 pub use fault::{KINDS, Kind};
 
+use crate::job::Job;
 use crate::plan::{Expectation, Plan, SECOND};
 use crate::report::figures;
+use crate::scale::{self, Preset};
 use crate::scenarios::{self, Scenario};
 use crate::schedule::Happening;
 use crate::settings::{SettingError, unknown};
 
 /// Most values of one swept setting, and most runs of a file for each seed.
 const SWEPT_MAX: usize = 1_000;
+
+/// What a file changes.
+#[derive(Clone, Copy, Debug)]
+enum Base {
+    Whole(&'static Scenario),
+    Overlay(&'static Preset),
+}
+
+impl Base {
+    fn named(name: &str) -> Option<Base> {
+        Scenario::named(name).map(Base::Whole).or_else(|| Preset::named(name).map(Base::Overlay))
+    }
+
+    fn nodes(self) -> u32 {
+        match self {
+            Base::Whole(scenario) => scenario.nodes,
+            Base::Overlay(preset) => preset.nodes,
+        }
+    }
+
+    fn seeds(self) -> u64 {
+        match self {
+            Base::Whole(_) => 1,
+            Base::Overlay(preset) => preset.seeds,
+        }
+    }
+
+    fn nodes_bounds(self) -> RangeInclusive<u32> {
+        match self {
+            Base::Whole(_) => scenarios::NODES_MIN..=scenarios::NODES_MAX,
+            Base::Overlay(_) => scale::plan::NODES_MIN..=scale::plan::NODES_MAX,
+        }
+    }
+}
 
 /// What a file says.
 #[derive(Clone, Debug)]
@@ -54,7 +92,7 @@ pub struct File {
     path: String,
     /// What people call the scenario; the name of the preset unless they say.
     pub name: String,
-    scenario: &'static Scenario,
+    base: Base,
     /// How many nodes.
     pub nodes: u32,
     /// The seeds.
@@ -171,19 +209,19 @@ impl File {
         let at = Text { path, text };
         let root = DeTable::parse(text).map_err(|error| at.error(error.span().map_or(0, |span| span.start), error.message()))?;
         let root = root.get_ref();
-        let names: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).collect();
+        let whole = scenarios::ALL.iter().map(|scenario| scenario.name);
+        let names: Vec<&str> = whole.chain(scale::plan::ALL.iter().map(|preset| preset.name)).collect();
         let Some(named) = root.get("scenario") else {
             return Err(at.error(0, format!("there is no `scenario`, the preset that the file changes: one of {}", names.join(", "))));
         };
         let name = at.word("scenario", named)?;
-        let scenario =
-            Scenario::named(&name).ok_or_else(|| at.error(named.span().start, unknown("scenario", &name, &names).to_string()))?;
+        let base = Base::named(&name).ok_or_else(|| at.error(named.span().start, unknown("scenario", &name, &names).to_string()))?;
         let mut file = File {
             path: path.to_owned(),
             name,
-            scenario,
-            nodes: scenario.nodes,
-            seeds: 1..2,
+            base,
+            nodes: base.nodes(),
+            seeds: 1..1 + base.seeds(),
             set: Vec::new(),
             faults: Vec::new(),
             expectations: Vec::new(),
@@ -194,7 +232,7 @@ impl File {
             match key {
                 "name" => file.name = at.word(key, value)?,
                 "nodes" => {
-                    let (text, nodes) = (at.word(key, value)?, scenarios::NODES_MIN..=scenarios::NODES_MAX);
+                    let (text, nodes) = (at.word(key, value)?, base.nodes_bounds());
                     let number = text.parse().ok().filter(|number| nodes.contains(number));
                     file.nodes = number
                         .ok_or_else(|| wrong(format!("nodes: `{text}` is not a number from {} to {}", nodes.start(), nodes.end())))?;
@@ -206,6 +244,9 @@ impl File {
                     }
                 }
                 "fault" => {
+                    if matches!(base, Base::Overlay(_)) {
+                        return Err(wrong("a run of the overlay alone has no faults; who goes is one of its settings".to_owned()));
+                    }
                     for (start, table) in at.tables(value, key)? {
                         file.faults.push(fault(&at, start, table)?);
                     }
@@ -239,7 +280,7 @@ impl File {
         }
         // Whatever is wrong with the settings shall be said now, with its line.
         for variant in file.variants() {
-            file.plan(file.seeds.start, &variant)?;
+            file.job(file.seeds.start, &variant, 1)?;
         }
         Ok(file)
     }
@@ -257,12 +298,18 @@ impl File {
         variants
     }
 
-    /// The plan for a seed, with further settings as `key=value`, such as one of [`variants`](Self::variants).
+    /// Whether it runs the overlay alone.
+    pub fn is_of_the_overlay(&self) -> bool {
+        matches!(self.base, Base::Overlay(_))
+    }
+
+    /// The run for a seed, with further settings as `key=value`, such as one of [`variants`](Self::variants); one of the overlay alone is on so
+    /// many threads.
     ///
     /// # Errors
     ///
     /// A setting that cannot be used.
-    pub fn plan(&self, seed: u64, further: &[String]) -> Result<Plan, FileError> {
+    pub fn job(&self, seed: u64, further: &[String], threads: u32) -> Result<Job, FileError> {
         let mut typed: Vec<String> = Vec::new();
         let key = |assignment: &str| assignment.split('=').next().map(str::to_owned);
         for assignment in self.set.iter().map(|(assignment, _)| assignment).chain(further) {
@@ -270,12 +317,27 @@ impl File {
             typed.retain(|earlier| key(earlier) != key(assignment));
             typed.push(assignment.clone());
         }
-        let mut plan = self.scenario.plan(self.nodes, seed, &typed).map_err(|error| self.place(&error))?;
-        plan.scenario.clone_from(&self.name);
-        plan.replay = format!("meshwork-sim run {} --seed {seed}", self.path);
+        let mut replay = format!("meshwork-sim run {} --seed {seed}", self.path);
         for assignment in further {
-            plan.replay.push_str(&format!(" --set {assignment}"));
+            replay.push_str(&format!(" --set {assignment}"));
         }
+        match self.base {
+            Base::Whole(scenario) => Ok(Job::Whole(Box::new(self.whole(scenario, seed, &typed, replay)?))),
+            Base::Overlay(preset) => {
+                let mut plan = preset.plan(self.nodes, seed, threads, &typed).map_err(|error| self.place(&error))?;
+                plan.name.clone_from(&self.name);
+                plan.replay = replay;
+                plan.expectations.extend(self.expectations.iter().cloned());
+                Ok(Job::Overlay(Box::new(plan)))
+            }
+        }
+    }
+
+    /// The run of whole nodes.
+    fn whole(&self, scenario: &Scenario, seed: u64, typed: &[String], replay: String) -> Result<Plan, FileError> {
+        let mut plan = scenario.plan(self.nodes, seed, typed).map_err(|error| self.place(&error))?;
+        plan.scenario.clone_from(&self.name);
+        plan.replay = replay;
         for (index, fault) in self.faults.iter().enumerate() {
             fault.put(index, &mut plan).map_err(|what| FileError { path: self.path.clone(), line: fault.line, what })?;
         }

@@ -50,7 +50,7 @@ fn a_file_says_what_is_run() {
     let variants = file.variants();
     assert_eq!(variants.len(), 4);
     assert_eq!(variants[1], ["active=4", "latency=50ms"]);
-    let plan = file.plan(3, &variants[3]).unwrap();
+    let plan = file.job(3, &variants[3], 1).unwrap().into_whole().unwrap();
     assert_eq!((plan.tuning.active, plan.setup.link.latency, plan.setup.link.loss), (6, 50_000, 0.01));
     let count = |name| plan.schedule.count(name);
     assert_eq!((count("crash"), count("restart"), count("bridge"), count("broadcast")), (4, 4, 3, 12));
@@ -78,7 +78,7 @@ fn a_file_says_what_is_run() {
 #[test]
 fn a_further_fault_changes_nothing_of_the_others() {
     let longer = format!("{FILE}\n[[fault]]\nkind = \"clog\"\nat = \"26s\"\nnodes = 2\n");
-    let plans = [FILE, &longer].map(|text| File::parse("a.toml", text).unwrap().plan(3, &[]).unwrap());
+    let plans = [FILE, &longer].map(|text| File::parse("a.toml", text).unwrap().job(3, &[], 1).unwrap().into_whole().unwrap());
     let entries = |plan: &Plan| -> Vec<_> {
         plan.schedule.entries().iter().filter(|entry| !matches!(entry.what.name(), "clog" | "calm")).cloned().collect()
     };
@@ -89,7 +89,7 @@ fn a_further_fault_changes_nothing_of_the_others() {
 fn every_kind_of_fault_can_be_had_and_happens() {
     for kind in KINDS {
         let text = format!("scenario = \"broadcast\"\nnodes = 8\n[[fault]]\nkind = \"{}\"\nat = \"27s\"\n", kind.name);
-        let plan = File::parse("a.toml", &text).unwrap().plan(2, &[]).unwrap();
+        let plan = File::parse("a.toml", &text).unwrap().job(2, &[], 1).unwrap().into_whole().unwrap();
         let outcome = run::<RealNode>(&plan, &mut |_| {}).unwrap();
         assert!(outcome.ok, "{}: {:?}", kind.name, outcome.failure);
         let happens = match kind.name {

@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn what_processes_can_do_is_taken() {
-        for name in ["broadcast", "partition", "crash", "join-storm"] {
+        for name in ["broadcast", "partition", "crash", "storm"] {
             assert_eq!(check(&plan(name, 20, &[])), Ok(()), "{name}");
         }
         let mut plan = plan("broadcast", 10, &[]);

@@ -2,144 +2,61 @@
 //!
 //! A whole node knows every other, which ends at some tens of thousands of them. Here each node is what a broadcast needs of it: its partial
 //! views ([`hyparview`]) and its part of the trees ([`plumtree`]), the very cores of a real node, so that a million of them fit into the
-//! memory of one machine. The run lets them join through contacts at random, waits until they have settled, lets some broadcast, and then
-//! looks at the graph.
+//! memory of one machine. The run lets them join, waits until they have settled, lets some broadcast while others come and go, and looks at
+//! the graph.
 //!
 //! Rules of the model:
 //!
-//! 1. Connections are taken to stand: a message takes the latency of its pair ([`Network`](crate::network::Network)), in order, and none is
-//!    lost. Messages are values; nothing is encoded.
+//! 1. Connections are taken to stand: a message takes the latency of its pair ([`Network`](crate::network::Network)), in order. A packet that
+//!    is lost is sent again, so its message and those behind it come later. Messages are values; nothing is encoded.
 //! 2. Payloads are one static piece of zeros: what is passed on is a pointer and a length, never a copy and never a count of references.
 //! 3. A node runs by itself for as long as no message of another can reach it, which is the smallest latency. So what happens within such a
 //!    time happens node by node, in the order in which nodes lie in the memory, and each node sees its events in the order of their moments
 //!    ([`wheel`](crate::wheel)). In the same way shards of nodes run by themselves, each on a thread. Digests are sums over events, so they
 //!    depend on neither.
-//! 4. Nodes that crash do so without a word, at moments drawn over the first half of the broadcasts. Whoever had a link to one, or tells it something about links, learns that it cannot be
-//!    reached when QUIC's idle timeout is over. Nodes that broadcast do not crash.
+//! 4. Nodes that crash do so without a word. Whoever had a link to one, or tells it something about links, learns that it cannot be reached
+//!    after a time that is set: QUIC's idle timeout, or a latency for what an ideal detector does. Whoever broadcasts lives for some time
+//!    before and after.
 //!
-//! Invariants, looked at in the end and of the nodes that live then: every broadcast was delivered once by every node of the largest component; a link stands on both sides;
+//! Invariants, looked at in the end and of the nodes that live then: every broadcast was delivered once by every node of the largest
+//! component that had joined before it was sent; a link stands on both sides;
 //! no view is larger than it may be; nobody broke a rule. Links come and go to the end, and one that is about to stands on one side for a
 //! moment. So those found on one side are looked at again after the time in which the protocol ends them, and what is still there counts.
 
 pub mod graph;
+mod metrics;
 mod parcel;
 pub mod plan;
 mod results;
+pub mod setup;
 pub mod shard;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use meshwork_channels::histogram::Histogram;
-use meshwork_channels::random::hash;
-use meshwork_overlay::{hyparview, plumtree};
 use serde::Serialize;
 
 use self::graph::Graph;
-pub use self::plan::{NAME, Plan};
+pub use self::plan::{Plan, Preset};
+pub use self::setup::{PAYLOAD_BYTES_MAX, Setup};
 use self::shard::Shard;
 use crate::digest::Sum;
 use crate::invariants::Kind;
-use crate::network::Link;
 use crate::plan::SECOND;
 use crate::report::metrics::Results;
-use crate::run::{Class, Failure, Metric, Outcome, Progress, Verdict};
-
-/// The largest payload, in bytes.
-pub const PAYLOAD_BYTES_MAX: usize = 65_536;
-static ZEROS: [u8; PAYLOAD_BYTES_MAX] = [0; PAYLOAD_BYTES_MAX];
-
-// Purposes of draws.
-const CONTACT: u64 = 0x5ca1_e001;
-const SENDER: u64 = 0x5ca1_e002;
-const NODE: u64 = 0x5ca1_e003;
-const CRASH: u64 = 0x5ca1_e004;
-const CRASH_AT: u64 = 0x5ca1_e005;
-
-/// What a run is made of.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// Feeds every draw.
-    pub seed: u64,
-    /// How many nodes.
-    pub nodes: u32,
-    /// In how many shards they are, which only matters to how fast a run is.
-    pub shards: u32,
-    /// The links between them. Only the latency counts.
-    pub link: Link,
-    /// Of the partial views.
-    pub hyparview: hyparview::Params,
-    /// Of the broadcast.
-    pub plumtree: plumtree::Params,
-    /// Over what time the nodes join, in microseconds.
-    pub join_over: u64,
-    /// What time they then have to settle, in microseconds.
-    pub form: u64,
-    /// How many broadcasts there are.
-    pub messages: u32,
-    /// By how many nodes, in turn.
-    pub senders: u32,
-    /// Over what time, in microseconds.
-    pub work: u64,
-    /// The chance of each node that does not broadcast to crash meanwhile.
-    pub crashed: f64,
-    /// How long the run goes on after the last broadcast, in microseconds.
-    pub quiet: u64,
-    /// Bytes of a broadcast, at most [`PAYLOAD_BYTES_MAX`].
-    pub payload_bytes: usize,
-}
-
-impl Setup {
-    /// When the run ends, in microseconds since its start.
-    pub fn ends_at(&self) -> u64 {
-        self.join_over + self.form + self.work + self.quiet
-    }
-
-    /// When a node joins.
-    fn joins_at(&self, node: u32) -> u64 {
-        1 + self.join_over * u64::from(node) / u64::from(self.nodes.max(1))
-    }
-
-    /// Through whom: one of those that joined before it.
-    fn contact(&self, node: u32) -> Option<u32> {
-        (node > 0).then(|| (hash(&[self.seed, CONTACT, u64::from(node)]) % u64::from(node)) as u32)
-    }
-
-    /// When a broadcast is sent.
-    fn sent_at(&self, message: u32) -> u64 {
-        self.join_over + self.form + self.work * u64::from(message) / u64::from(self.messages.max(1))
-    }
-
-    /// By whom.
-    fn sender(&self, message: u32) -> u32 {
-        let turn = message % self.senders.max(1);
-        (hash(&[self.seed, SENDER, u64::from(turn)]) % u64::from(self.nodes)) as u32
-    }
-
-    /// When a node crashes, if it does and broadcasts nothing.
-    fn crashes_at(&self, node: u32) -> Option<u64> {
-        let draw = |purpose| hash(&[self.seed, purpose, u64::from(node)]);
-        // The high bits, which a float holds whole.
-        let is_drawn = self.crashed > 0.0 && ((draw(CRASH) >> 11) as f64) < self.crashed * (1_u64 << 53) as f64;
-        is_drawn.then(|| self.join_over + self.form + draw(CRASH_AT) % (self.work / 2).max(1))
-    }
-
-    fn node_seed(&self, node: u32) -> u64 {
-        hash(&[self.seed, NODE, u64::from(node)])
-    }
-
-    fn payload(&self) -> Bytes {
-        Bytes::from_static(&ZEROS[..self.payload_bytes])
-    }
-}
+use crate::run::{Class, Failure, Outcome, Progress, Verdict};
 
 /// How one broadcast spread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Spread {
     /// Nodes that delivered it.
     pub delivered: u64,
+    /// Nodes that delivered it within a second.
+    pub in_a_second: u64,
+    /// Nodes that delivered it within ten seconds.
+    pub in_ten_seconds: u64,
     /// Payloads that arrived, the needed ones included.
     pub payloads: u64,
     /// Links that the last of its ways crossed.
@@ -153,6 +70,8 @@ pub struct Spread {
 impl Spread {
     fn add(&mut self, other: &Spread) {
         self.delivered += other.delivered;
+        self.in_a_second += other.in_a_second;
+        self.in_ten_seconds += other.in_ten_seconds;
         self.payloads += other.payloads;
         self.hops_max = self.hops_max.max(other.hops_max);
         self.latency_max = self.latency_max.max(other.latency_max);
@@ -179,6 +98,8 @@ pub struct Events {
     pub prunes: u64,
     /// Nodes that crashed.
     pub crashes: u64,
+    /// Nodes that left.
+    pub leaves: u64,
     /// Nodes that learned that another cannot be reached.
     pub losses: u64,
 }
@@ -193,13 +114,14 @@ impl Events {
         self.grafts += other.grafts;
         self.prunes += other.prunes;
         self.crashes += other.crashes;
+        self.leaves += other.leaves;
         self.losses += other.losses;
     }
 
     /// All of them.
     pub fn total(&self) -> u64 {
-        let Events { joins, deadlines, topology, payloads, announcements, grafts, prunes, crashes, losses } = self;
-        joins + deadlines + topology + payloads + announcements + grafts + prunes + crashes + losses
+        let Events { joins, deadlines, topology, payloads, announcements, grafts, prunes, crashes, leaves, losses } = self;
+        joins + deadlines + topology + payloads + announcements + grafts + prunes + crashes + leaves + losses
     }
 }
 
@@ -218,15 +140,30 @@ pub fn run(plan: &Plan, drive: Drive<'_>, watch: &mut dyn FnMut(Progress)) -> Ou
 
 /// Plays a plan to its end and gives, beside the outcome, what reports show, where somebody wants that.
 pub fn observe(plan: &Plan, mut results: Option<&mut Results>, drive: Drive<'_>, watch: &mut dyn FnMut(Progress)) -> Outcome {
-    let mut world = World::new(plan.setup.clone());
-    let ends_at = plan.setup.ends_at();
-    let mut digests = Vec::new();
+    let setup = &plan.setup;
+    let mut world = World::new(setup.clone());
+    let ends_at = setup.ends_at();
+    let mut seen = Seen::default();
     let mut seconds = results::Seconds::default();
     while world.now < ends_at {
-        world.run_until(ends_at.min(world.now + SECOND), drive);
-        digests.push(world.digest().value());
-        if results.is_some() {
-            seconds.end(&world);
+        let second = (world.now / SECOND + 1) * SECOND;
+        let moments = [ends_at, second, setup.works_from(), setup.measured_from()];
+        let next = moments.into_iter().filter(|moment| *moment > world.now).min().unwrap_or(ends_at);
+        world.run_until(next, drive);
+        if world.now == setup.works_from() && setup.is_measured_early {
+            seen.graph = Some(world.graph());
+        }
+        if world.now == setup.measured_from() {
+            seen.before = world.events();
+        }
+        if world.now == second || world.now == ends_at {
+            seen.digests.push(world.digest().value());
+            if setup.losses.any() {
+                seen.look_for_the_isolated(&world);
+            }
+            if results.is_some() {
+                seconds.end(&world);
+            }
         }
         watch(Progress { now: world.now, ends_at, events: world.events().total(), alive: world.living() });
     }
@@ -234,7 +171,45 @@ pub fn observe(plan: &Plan, mut results: Option<&mut Results>, drive: Drive<'_>,
     if let Some(results) = &mut results {
         **results = results::of(&world, &graph, seconds);
     }
-    world.outcome(&graph, digests, drive)
+    world.outcome(plan, &graph, seen, drive)
+}
+
+/// What was seen on the way.
+#[derive(Debug, Default)]
+struct Seen {
+    digests: Vec<u128>,
+    /// The graph when the work began, where that is what is measured.
+    graph: Option<Graph>,
+    /// What had happened when the first broadcast that is measured was about to be sent.
+    before: Events,
+    /// For how many seconds in a row nodes have had no neighbor that lives, and the most that any had.
+    isolated: BTreeMap<u32, u32>,
+    isolated_max: u32,
+}
+
+impl Seen {
+    fn look_for_the_isolated(&mut self, world: &World) {
+        let mut now = BTreeMap::new();
+        if world.now > world.setup.works_from() {
+            for node in (0..world.setup.nodes).filter(|node| world.is_alive(*node)) {
+                if !world.shard_of(node).neighbors(node).iter().any(|peer| world.is_alive(*peer)) {
+                    let seconds = self.isolated.get(&node).copied().unwrap_or(0) + 1;
+                    self.isolated_max = self.isolated_max.max(seconds);
+                    now.insert(node, seconds);
+                }
+            }
+        }
+        self.isolated = now;
+    }
+}
+
+/// A broadcast, by who should have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Debt {
+    /// Nodes that live in the end and had joined before it was sent, but for its sender.
+    owed: u64,
+    /// Those of them that have it.
+    had: u64,
 }
 
 /// A run under way.
@@ -274,16 +249,16 @@ impl World {
     /// How many nodes live now.
     fn living(&self) -> usize {
         let events = self.events();
-        (events.joins - events.crashes) as usize
+        (events.joins - events.crashes - events.leaves) as usize
     }
 
     fn is_alive(&self, node: u32) -> bool {
-        self.shard_of(node).is_alive(node)
+        self.setup.joins_at(node) <= self.now && self.shard_of(node).is_alive(node)
     }
 
     /// Lets time pass until a moment; everything up to it has happened then.
     pub fn run_until(&mut self, until: u64, drive: Drive<'_>) {
-        let lookahead = shard::latency_min(&self.setup.link);
+        let lookahead = self.setup.latency_min();
         while self.now < until {
             // With one shard nobody else's messages can come in between.
             let end = if self.shards.len() == 1 { until } else { until.min(self.now + lookahead) };
@@ -318,7 +293,7 @@ impl World {
         }
         let numbers: Vec<Option<u32>> = links.iter().map(|(node, peer)| self.shard_of(*node).link(*node, *peer)).collect();
         let alive_period = self.setup.hyparview.alive_period.as_micros() as u64;
-        self.run_until(self.now + alive_period + 2 * shard::latency_max(&self.setup.link), drive);
+        self.run_until(self.now + alive_period + 2 * self.setup.latency_max() + self.setup.losses.notice, drive);
         // A link that was replaced in the meantime has another number.
         let stays = |((node, peer), number): (&(u32, u32), &Option<u32>)| {
             self.shard_of(*node).link(*node, *peer) == *number && self.shard_of(*peer).link(*peer, *node) != *number
@@ -335,15 +310,19 @@ impl World {
         spreads
     }
 
-    /// By broadcast: how many of the nodes that live now have it, but for its sender.
-    fn had_by_the_living(&self) -> Vec<u64> {
-        let mut had = vec![0; self.setup.messages as usize];
-        for node in (0..self.setup.nodes).filter(|node| self.is_alive(*node)) {
-            let shard = self.shard_of(node);
-            (0_u32..).zip(&mut had).for_each(|(message, had)| *had += u64::from(shard.has(node, message)));
+    /// By broadcast, how many of some nodes that live now should have it, and how many do.
+    fn debts(&self, of: impl Fn(u32) -> bool) -> Vec<Debt> {
+        let mut debts = vec![Debt::default(); self.setup.messages as usize];
+        for node in (0..self.setup.nodes).filter(|node| self.is_alive(*node) && of(*node)) {
+            let (shard, joined) = (self.shard_of(node), self.setup.joins_at(node));
+            for (message, debt) in (0_u32..).zip(&mut debts) {
+                if self.setup.sent_at(message) > joined && self.setup.sender(message) != node {
+                    debt.owed += 1;
+                    debt.had += u64::from(shard.has(node, message));
+                }
+            }
         }
-        had.iter_mut().for_each(|had: &mut u64| *had = had.saturating_sub(1));
-        had
+        debts
     }
 
     /// How long deliveries took.
@@ -360,18 +339,13 @@ impl World {
     }
 
     /// Looks at what became of it.
-    fn outcome(mut self, graph: &Graph, digests: Vec<u128>, drive: Drive<'_>) -> Outcome {
+    fn outcome(mut self, plan: &Plan, graph: &Graph, seen: Seen, drive: Drive<'_>) -> Outcome {
         let setup = self.setup.clone();
         let (at, events, digest) = (self.now, self.events(), self.digest());
-        let (spreads, latency) = (self.spreads(), self.latency());
         let misbehaved: u64 = self.shards.iter().map(|shard| shard.misbehaved).sum();
         let repeated: u64 = self.shards.iter().map(|shard| shard.repeated).sum();
-        let in_largest = (0..setup.nodes).filter(|node| graph.is_in_largest(*node));
-        let missed: u64 = in_largest.map(|node| u64::from(setup.messages - self.shard_of(node).delivered_len(node))).sum();
-        // The senders live.
-        let owed = u64::from(setup.messages) * u64::from(graph.nodes.saturating_sub(1));
-        let delivery = self.had_by_the_living().iter().sum::<u64>() as f64 / owed.max(1) as f64;
-
+        let missed: u64 = self.debts(|node| graph.is_in_largest(node)).iter().map(|debt| debt.owed - debt.had).sum();
+        let metrics = metrics::of(&self, graph, &seen);
         let one_way = self.still_one_way(&graph.one_way, drive);
 
         let rules = [
@@ -382,24 +356,28 @@ impl World {
             ("one_component", Kind::Eventually, u64::from(graph.components.saturating_sub(1)), "further components"),
             ("neighbors_symmetric", Kind::Eventually, one_way, "links that stand on one side only, and stay so"),
         ];
-        let broken = rules.iter().find(|(.., count, _)| *count > 0).map(|(name, kind, count, what)| Failure {
+        // What the papers do not promise is not asked of their protocols.
+        let matters = |kind: Kind| kind == Kind::Always || !plan.is_reference;
+        let broken = rules.iter().find(|(_, kind, count, _)| *count > 0 && matters(*kind)).map(|(name, kind, count, what)| Failure {
             class: if *kind == Kind::Always { Class::Safety } else { Class::Liveness },
             what: (*name).to_owned(),
             at,
             node: None,
             detail: format!("{count} {what}"),
         });
-        let failure = broken.or_else(|| {
-            (setup.crashed > 0.0 && events.crashes == 0).then(|| Failure {
-                class: Class::Vacuous,
-                what: "crash".to_owned(),
-                at,
-                node: None,
-                detail: "no node crashed; more nodes, or a greater share of them".to_owned(),
+        let failure = broken
+            .or_else(|| {
+                (setup.losses.any() && events.crashes + events.leaves == 0).then(|| Failure {
+                    class: Class::Vacuous,
+                    what: "crash".to_owned(),
+                    at,
+                    node: None,
+                    detail: "no node crashed; more nodes, or a greater share of them".to_owned(),
+                })
             })
-        });
+            .or_else(|| crate::plan::unmet(&plan.expectations, &metrics, at));
         Outcome {
-            scenario: NAME.to_owned(),
+            scenario: plan.name.clone(),
             seed: setup.seed,
             nodes: setup.nodes,
             digest: digest.to_string(),
@@ -408,57 +386,8 @@ impl World {
             ok: failure.is_none(),
             failure,
             invariants: rules.iter().map(|(name, kind, count, _)| Verdict { name, kind: kind.name(), ok: *count == 0 }).collect(),
-            metrics: metrics(&setup, &events, &spreads, &latency, graph, delivery),
-            digests,
+            metrics,
+            digests: seen.digests,
         }
     }
-}
-
-fn metrics(setup: &Setup, events: &Events, spreads: &[Spread], latency: &Histogram, graph: &Graph, delivery: f64) -> Vec<Metric> {
-    let mut metrics = Vec::new();
-    let mut put = |name, value: f64, unit| metrics.push(Metric { name, value, unit });
-    if !spreads.is_empty() {
-        let mean = |of: &dyn Fn(&Spread) -> f64| spreads.iter().map(of).sum::<f64>() / spreads.len() as f64;
-        let millis = |duration: Duration| duration.as_secs_f64() * 1e3;
-        put("messages", spreads.len() as f64, "");
-        put("delivery", delivery, "");
-        // Relative message redundancy and last delivery hop (Leitão, Pereira and Rodrigues, SRDS 2007).
-        put("rmr", mean(&|spread| spread.payloads as f64 / (spread.delivered.max(1)) as f64 - 1.0), "");
-        put("last_hop_mean", mean(&|spread| f64::from(spread.hops_max)), "");
-        put("last_hop_max", spreads.iter().map(|spread| spread.hops_max).max().unwrap_or(0).into(), "");
-        put(
-            "latency_mean",
-            millis(Duration::from_micros(spreads.iter().map(|spread| spread.latency_sum).sum::<u64>() / latency.count().max(1))),
-            "ms",
-        );
-        put("latency_p50", millis(latency.quantile(0.5)), "ms");
-        put("latency_p99", millis(latency.quantile(0.99)), "ms");
-        put("latency_max", millis(latency.max()), "ms");
-        put("last_latency_mean", mean(&|spread| spread.latency_max as f64 / 1e3), "ms");
-    }
-    put("components", graph.components.into(), "");
-    put("largest", graph.largest.into(), "");
-    put("one_way", graph.one_way.len() as f64, "");
-    let of_degree = |degree: usize| f64::from(graph.degrees[degree]);
-    let degrees = 0..graph.degrees.len();
-    put("degree_min", degrees.clone().find(|degree| of_degree(*degree) > 0.0).unwrap_or(0) as f64, "");
-    put("degree_mean", degrees.map(|degree| degree as f64 * of_degree(degree)).sum::<f64>() / f64::from(graph.nodes.max(1)), "");
-    put(if graph.clustering_exact { "clustering" } else { "clustering_sampled" }, graph.clustering, "");
-    put("path_mean", graph.path_mean, "");
-    put("path_max", graph.path_max.into(), "");
-    put("deadlines", events.deadlines as f64, "");
-    put("view_messages", events.topology as f64, "");
-    put("payloads", events.payloads as f64, "");
-    put("announcements", events.announcements as f64, "");
-    put("grafts", events.grafts as f64, "");
-    put("prunes", events.prunes as f64, "");
-    if setup.crashed > 0.0 {
-        put("crash", events.crashes as f64, "");
-    }
-    metrics
-}
-
-/// A duration of so many microseconds.
-fn micros(micros: u64) -> Duration {
-    Duration::from_micros(micros)
 }

@@ -49,12 +49,12 @@ pub(super) fn of(world: &World, graph: &Graph, seconds: Seconds) -> Results {
         .collect();
     let living_neighbors = |node: u32| neighbors(node).iter().copied().filter(|peer| world.is_alive(*peer)).collect();
     let others = graph.nodes.saturating_sub(1);
-    let row = |((message, spread), had): ((u32, &super::Spread), u64)| MessageRow {
+    let row = |((message, spread), debt): ((u32, &super::Spread), super::Debt)| MessageRow {
         message,
         sender: setup.sender(message),
         sent_at: setup.sent_at(message),
-        expected: others,
-        delivered: had as u32,
+        expected: debt.owed as u32,
+        delivered: debt.had as u32,
         in_time: None,
         deliveries: spread.delivered as u32,
         payloads: spread.payloads as u32,
@@ -67,7 +67,7 @@ pub(super) fn of(world: &World, graph: &Graph, seconds: Seconds) -> Results {
     let reached: u64 = graph.paths.iter().sum();
     Results {
         seconds: seconds.rows,
-        messages: (0..).zip(&world.spreads()).zip(world.had_by_the_living()).map(row).collect(),
+        messages: (0..).zip(&world.spreads()).zip(world.debts(|_| true)).map(row).collect(),
         faults: Vec::new(),
         latencies: if latency.is_empty() { Vec::new() } else { (0..=STEPS).map(step).collect() },
         paths: graph.paths.clone(),

@@ -1,16 +1,19 @@
 //! Some of the nodes, and what will happen to them.
 
-use meshwork_channels::Time;
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::iter;
+use std::time::Duration;
 
+use meshwork_channels::Time;
 use meshwork_channels::histogram::Histogram;
 use meshwork_overlay::{MessageId, hyparview, plumtree, topology};
 
 use super::parcel::{CHANNEL, INCARNATION, Message, Parcel};
-use super::{Events, Setup, Spread, ZEROS, micros};
+use super::{Events, Setup, Spread};
 use crate::digest::Sum;
-use crate::network::{IDLE_TIMEOUT, Link, Network};
+use crate::network::{Fate, IDLE_TIMEOUT, Network, Shape};
+use crate::plan::SECOND;
 use crate::wheel::{Event, Wheel};
 
 /// So many events are looked at together: what they will read is read for all of them before the first happens. The memory answers to many
@@ -20,16 +23,6 @@ const BATCH: usize = 16;
 const WINDOW_MAX: u64 = 10_000;
 /// No wake-up is queued.
 const NEVER: u64 = u64::MAX;
-
-/// The least that a message takes.
-pub(super) fn latency_min(link: &Link) -> u64 {
-    (link.latency / 2).max(1)
-}
-
-/// The most that a message takes.
-pub(super) fn latency_max(link: &Link) -> u64 {
-    link.latency / 2 + link.latency + 1
-}
 
 /// What arrives at a node.
 #[derive(Debug)]
@@ -42,8 +35,8 @@ pub(super) enum What {
     Broadcast(u32),
     /// A message.
     Parcel(Parcel),
-    /// It crashes.
-    Crash,
+    /// It goes, with or without a farewell.
+    Go { leaves: bool },
     /// It learns that whom the event comes from cannot be reached.
     Lost,
 }
@@ -65,7 +58,7 @@ enum Touch {
 impl What {
     fn touches(&self, from: u32) -> Touch {
         match self {
-            What::Join | What::Broadcast(_) | What::Crash | What::Lost => Touch::Nothing,
+            What::Join | What::Broadcast(_) | What::Go { .. } | What::Lost => Touch::Nothing,
             What::Wake { is_of_topology: true } => Touch::Views,
             What::Wake { is_of_topology: false } | What::Parcel(Parcel::Gossip { .. } | Parcel::Other(_)) => Touch::Neighbors,
             What::Parcel(Parcel::Alive { .. }) => Touch::Links,
@@ -87,9 +80,25 @@ struct Node {
     plumtree_due: Time,
     /// Counts the events that it has caused.
     sequence: u32,
-    has_crashed: bool,
+    is_gone: bool,
     topology: hyparview::State<u32>,
     plumtree: plumtree::State<u32>,
+}
+
+/// What the first node, through which others come in, did until the work began.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Contact {
+    /// Messages of the views that it sent.
+    pub(super) frames: u64,
+    /// By second, how many neighbors it gave up for others.
+    evictions: BTreeMap<u64, u64>,
+}
+
+impl Contact {
+    /// The most neighbors that it gave up in a second.
+    pub(super) fn evictions_max(&self) -> u64 {
+        self.evictions.values().copied().max().unwrap_or(0)
+    }
 }
 
 /// Some of the nodes: those whose number leaves the same rest when divided by the number of shards.
@@ -114,6 +123,9 @@ pub struct Shard {
     plumtree_actions: Vec<plumtree::Action<u32>>,
     /// Whether the broadcast of the node handled anything in this event.
     is_plumtree_changed: bool,
+    /// When the last message from one node to another arrives, where losses could let one overtake another.
+    last: BTreeMap<(u32, u32), u64>,
+    contact: Contact,
 
     pub(super) digest: Sum,
     pub(super) events: Events,
@@ -135,10 +147,10 @@ impl Shard {
         }
         let mut shard = Shard {
             index,
-            network: Network::new(setup.seed, setup.link),
+            network: Network::shaped(setup.seed, setup.nodes, setup.link, Shape { model: setup.model, ..Shape::default() }),
             now: 0,
             nodes: Vec::with_capacity((setup.nodes / shards + 1) as usize),
-            wheel: Wheel::by_node(latency_min(&setup.link).min(WINDOW_MAX)),
+            wheel: Wheel::by_node(setup.latency_min().min(WINDOW_MAX)),
             warmed: 0,
             out: (0..shards).map(|_| Vec::new()).collect(),
             delivered: Vec::new(),
@@ -146,6 +158,8 @@ impl Shard {
             topology_actions: Vec::new(),
             plumtree_actions: Vec::new(),
             is_plumtree_changed: false,
+            last: BTreeMap::new(),
+            contact: Contact::default(),
             digest: Sum::default(),
             events: Events::default(),
             spreads: vec![Spread::default(); setup.messages as usize],
@@ -163,12 +177,11 @@ impl Shard {
                 topology_due: Time::MAX,
                 plumtree_due: Time::MAX,
                 sequence: 0,
-                has_crashed: false,
+                is_gone: false,
             });
             shard.push(number, setup.joins_at(number), What::Join);
-            let broadcasts = shard.numbers.binary_search_by_key(&number, |(sender, ..)| *sender).is_ok();
-            if let Some(at) = setup.crashes_at(number).filter(|_| !broadcasts) {
-                shard.push(number, at, What::Crash);
+            if let Some(end) = setup.end(number) {
+                shard.push(number, end.at, What::Go { leaves: end.leaves });
             }
         }
         shard.delivered = vec![0; shard.nodes.len() * shard.words()];
@@ -186,9 +199,14 @@ impl Shard {
         self.nodes[self.place(node)].topology.neighbors()
     }
 
-    /// Whether a node has not crashed.
+    /// What the first node did; only in the shard that has it.
+    pub(super) fn contact(&self) -> &Contact {
+        &self.contact
+    }
+
+    /// Whether a node has not gone.
     pub(super) fn is_alive(&self, node: u32) -> bool {
-        !self.nodes[self.place(node)].has_crashed
+        !self.nodes[self.place(node)].is_gone
     }
 
     /// The number of the link that a node holds to a peer.
@@ -322,11 +340,32 @@ impl Shard {
     }
 
     fn send(&mut self, from: u32, place: usize, to: u32, parcel: Parcel) {
-        let latency = self.network.latency(from, to);
-        self.cause(from, place, to, self.now + latency, What::Parcel(parcel));
+        let at = if self.setup.link.loss == 0.0 && self.setup.link.jitter == 0 {
+            self.now + self.network.latency(from, to)
+        } else {
+            let sequence = u64::from(self.nodes[place].sequence) + 1;
+            match self.network.stream(from, to, sequence, self.now) {
+                Fate::After(latency) => {
+                    let last = self.last.entry((from, to)).or_default();
+                    *last = (self.now + latency).max(*last);
+                    *last
+                }
+                Fate::Breaks => return self.lose_each_other(from, place, to),
+            }
+        };
+        self.cause(from, place, to, at, What::Parcel(parcel));
+    }
+
+    /// A connection breaks because nothing came through for too long. Both sides notice.
+    fn lose_each_other(&mut self, from: u32, place: usize, to: u32) {
+        let at = self.now + IDLE_TIMEOUT;
+        self.cause(from, place, to, at, What::Lost);
+        self.cause(to, place, from, at, What::Lost);
     }
 
     /// Queues an event that a node causes at another.
+    ///
+    /// `place` is that of the node whose turn it is: its count tells the events of one moment apart.
     fn cause(&mut self, from: u32, place: usize, to: u32, at: u64, what: What) {
         let sequence = self.next_sequence(place);
         let event = Event { at, to, from, sequence, what };
@@ -343,7 +382,7 @@ impl Shard {
         let Event { at, to: node, from, sequence, what } = event;
         let now = Time::from_micros(self.now);
         let place = self.place(node);
-        if self.nodes[place].has_crashed {
+        if self.nodes[place].is_gone {
             return self.happen_to_nobody(node, place, from, &what);
         }
         let told = match what {
@@ -369,9 +408,9 @@ impl Shard {
                 self.arrive(node, place, from, parcel);
                 told
             }
-            What::Crash => {
-                self.crash(node, place);
-                4
+            What::Go { leaves } => {
+                self.go(node, place, leaves);
+                if leaves { 6 } else { 4 }
             }
             What::Lost => {
                 self.events.losses += 1;
@@ -386,21 +425,34 @@ impl Shard {
         true
     }
 
-    /// A node ends without a word. Its neighbors notice when nothing has come from it for long enough.
-    fn crash(&mut self, node: u32, place: usize) {
-        self.events.crashes += 1;
-        let slot = &mut self.nodes[place];
-        slot.has_crashed = true;
-        (slot.topology_due, slot.plumtree_due) = (Time::MAX, Time::MAX);
-        for neighbor in slot.topology.neighbors().to_vec() {
-            self.cause(node, place, neighbor, self.now + IDLE_TIMEOUT, What::Lost);
+    /// A node ends. If it says nothing, its neighbors notice later.
+    fn go(&mut self, node: u32, place: usize, leaves: bool) {
+        if leaves {
+            self.events.leaves += 1;
+            let now = Time::from_micros(self.now);
+            self.nodes[place].topology.handle(topology::Input::Leave, now, &mut self.topology_actions);
+            self.route_topology(node, place);
+        } else {
+            self.events.crashes += 1;
+            for neighbor in self.nodes[place].topology.neighbors().to_vec() {
+                self.notice(node, place, neighbor);
+            }
         }
+        let slot = &mut self.nodes[place];
+        slot.is_gone = true;
+        (slot.topology_due, slot.plumtree_due) = (Time::MAX, Time::MAX);
     }
 
-    /// An event at a node that has crashed. Who wants something of its links waits in vain: for as long as a connection may be silent, or a dial takes.
+    /// A node will learn that another is gone.
+    fn notice(&mut self, gone: u32, place: usize, who: u32) {
+        let after = self.setup.losses.notice.max(self.network.latency(gone, who));
+        self.cause(gone, place, who, self.now + after, What::Lost);
+    }
+
+    /// An event at a node that is gone. Who wants something of its links waits in vain: for as long as a connection may be silent, or a dial takes.
     fn happen_to_nobody(&mut self, node: u32, place: usize, from: u32, what: &What) -> bool {
         if matches!(what, What::Parcel(parcel) if parcel.is_of_topology()) {
-            self.cause(node, place, from, self.now + IDLE_TIMEOUT, What::Lost);
+            self.notice(node, place, from);
         }
         false
     }
@@ -446,7 +498,7 @@ impl Shard {
     /// Hands a message to its node.
     fn arrive(&mut self, node: u32, place: usize, from: u32, parcel: Parcel) {
         let now = Time::from_micros(self.now);
-        match parcel.open(&ZEROS) {
+        match parcel.open(Setup::zeros()) {
             Message::Topology(message) => {
                 self.events.topology += 1;
                 self.nodes[place].topology.handle(topology::Input::Received { from, message }, now, &mut self.topology_actions);
@@ -473,15 +525,22 @@ impl Shard {
     /// Carries out what the topology of a node decided: the same arrows as in `meshwork_overlay::state`.
     fn route_topology(&mut self, node: u32, place: usize) {
         let now = Time::from_micros(self.now);
+        let is_forming = self.now <= self.setup.works_from();
         let mut actions = std::mem::take(&mut self.topology_actions);
         for action in actions.drain(..) {
             match action {
-                topology::Action::Send { to, message } => self.send(node, place, to, Parcel::topology(message)),
+                topology::Action::Send { to, message } => {
+                    self.contact.frames += u64::from(node == 0 && is_forming);
+                    self.send(node, place, to, Parcel::topology(message));
+                }
                 topology::Action::NeighborUp(peer) => {
                     self.nodes[place].plumtree.handle(plumtree::Input::NeighborUp(peer), now, &mut self.plumtree_actions);
                     self.is_plumtree_changed = true;
                 }
-                topology::Action::NeighborDown(peer, _) => {
+                topology::Action::NeighborDown(peer, reason) => {
+                    if node == 0 && is_forming && reason == topology::DownReason::Evicted {
+                        *self.contact.evictions.entry(self.now / SECOND).or_default() += 1;
+                    }
                     self.nodes[place].plumtree.handle(plumtree::Input::NeighborDown(peer), now, &mut self.plumtree_actions);
                     self.is_plumtree_changed = true;
                 }
@@ -524,10 +583,14 @@ impl Shard {
         let after = self.now - self.setup.sent_at(message);
         let spread = &mut self.spreads[message as usize];
         spread.delivered += 1;
+        spread.in_a_second += u64::from(after <= SECOND);
+        spread.in_ten_seconds += u64::from(after <= 10 * SECOND);
         spread.hops_max = spread.hops_max.max(hops);
         spread.latency_max = spread.latency_max.max(after);
         spread.latency_sum += after;
-        self.latency.record(micros(after), 1);
+        if message >= self.setup.warmup {
+            self.latency.record(Duration::from_micros(after), 1);
+        }
         self.mark(place, message);
     }
 

@@ -4,7 +4,7 @@ use super::*;
 
 fn play(nodes: u32, seed: u64, threads: u32, set: &[&str]) -> Outcome {
     let set: Vec<String> = set.iter().map(|text| (*text).to_owned()).collect();
-    let plan = Plan::new(nodes, seed, threads, &set).expect("settings that fit");
+    let plan = Preset::named("scale").expect("a preset").plan(nodes, seed, threads, &set).expect("settings that fit");
     run(&plan, &mut in_turn, &mut |_| {})
 }
 
@@ -17,9 +17,9 @@ fn every_broadcast_reaches_every_node_once() {
     assert_eq!(outcome.metric("largest"), Some(1_000.0));
     // Each node but the sender needs one payload; the first message goes over every link and prunes those that bring a second one.
     assert!((9_990.0..20_000.0).contains(&outcome.metric("payloads").unwrap()));
-    assert!((8.0..20.0).contains(&outcome.metric("last_hop_mean").unwrap()), "{:?}", outcome.metric("last_hop_mean"));
+    assert!((8.0..20.0).contains(&outcome.metric("ldh_mean").unwrap()), "{:?}", outcome.metric("ldh_mean"));
     // A random graph of six links each has 4.2 links between two nodes in the mean, and 0.005 closed triangles.
-    assert!((3.9..4.6).contains(&outcome.metric("path_mean").unwrap()), "{:?}", outcome.metric("path_mean"));
+    assert!((3.9..4.6).contains(&outcome.metric("avg_path").unwrap()), "{:?}", outcome.metric("avg_path"));
     assert!(outcome.metric("clustering").unwrap() < 0.01);
 }
 
@@ -70,7 +70,7 @@ fn a_run_without_messages_only_joins() {
 fn a_link_in_transition_is_given_the_time_to_end_and_no_more() {
     let set = ["messages=0", "join-over=5s", "form=10s", "work=1s"].map(str::to_owned);
     let broken = |threads| {
-        let mut world = World::new(Plan::new(100, 1, threads, &set).expect("settings that fit").setup);
+        let mut world = World::new(Preset::named("scale").expect("a preset").plan(100, 1, threads, &set).expect("settings that fit").setup);
         world.run_until(16 * SECOND, &mut in_turn);
         // Both sides hold each link until one of them loses its connection.
         let (node, peer) = (7, world.shard_of(7).neighbors(7)[0]);

@@ -5,9 +5,9 @@
 
 mod broadcast;
 mod crash;
-mod join_storm;
 mod partition;
 mod state;
+mod storm;
 
 use crate::network::shape::{self, Shape};
 use meshwork_channels::buggify::{Buggify, Sites};
@@ -33,7 +33,7 @@ pub struct Scenario {
 }
 
 /// All presets.
-pub const ALL: &[Scenario] = &[broadcast::SCENARIO, state::SCENARIO, partition::SCENARIO, crash::SCENARIO, join_storm::SCENARIO];
+pub const ALL: &[Scenario] = &[broadcast::SCENARIO, state::SCENARIO, partition::SCENARIO, crash::SCENARIO, storm::SCENARIO];
 
 /// The fewest nodes of a preset: below, there is nobody to crash or to be cut off from.
 pub const NODES_MIN: u32 = 3;

@@ -3,7 +3,7 @@
 use super::{Maker, Scenario};
 
 pub(super) const SCENARIO: Scenario = Scenario {
-    name: "join-storm",
+    name: "storm",
     about: "all nodes start at the same moment and know one address: the cluster forms, everybody knows everybody and hears everything",
     nodes: 100,
     settings: &[("join", "storm"), ("loss", "1%"), ("messages", "20")],
