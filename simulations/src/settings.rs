@@ -121,6 +121,7 @@ pub const KEYS: &[Key] = &[
         of: Type::Count(0, 1_000),
         about: "by how many links another way must be shorter before a tree takes it; 0 for never",
     },
+    Key { name: "flood", of: Type::Count(0, 8), about: "over how many links a broadcast is flooded before it follows the tree" },
     Key { name: "shuffle", of: Type::Time(SECOND, 3_600 * SECOND), about: "time between two shuffles of a node, a membership cycle" },
     Key { name: "form", of: Type::Time(SECOND, 86_400 * SECOND), about: "time to form before the work begins" },
     Key { name: "work", of: Type::Time(SECOND, 86_400 * SECOND), about: "over what time messages and writes are made" },

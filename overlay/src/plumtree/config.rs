@@ -90,6 +90,10 @@ pub struct Config {
     /// of 10 to 50 ms and senders in turn, 3 gives 14.3 links to the last node at a redundancy of 0.03, 7 gives 18.5 at 0.04, 1 is no better.
     pub optimization_threshold: Option<u16>,
 
+    /// Over how many links a broadcast is flooded before it follows the tree, unless its sender is the one who sends most; 0 for none, at most
+    /// 8. More reaches the far ends of the tree sooner, and every further link costs about four times as many duplicates. Default 3.
+    pub flood_len: u8,
+
     /// How often one neighbor at random is told what is held: the net under every other mechanism.
     ///
     /// Default 5 s: half of Partisan's exchange period; costs one small frame.
@@ -150,6 +154,7 @@ impl Default for Config {
             grafts_per_second: 10_000,
             graft_burst: 2_048,
             optimization_threshold: Some(3),
+            flood_len: 3,
             summary_period: Duration::from_secs(5),
             summary_bytes_max: 32 * 1_024,
             missing_max: 65_536,

@@ -80,6 +80,12 @@ pub enum Push {
     Answer,
     /// It travels down the tree after a repair, so it may enter the tree in several places; a duplicate says nothing about the tree.
     Late,
+    /// It goes over all links, in the tree or not, for so many more of them, so that it enters the tree in many places; a duplicate says
+    /// nothing about the tree.
+    Flood(u8),
+    /// It travels down the tree from one of these places, which this tells from most others; a duplicate from the same place means that the
+    /// link is not needed in the tree.
+    Wave(u16),
 }
 
 /// What the sender of an announcement says about the link itself.

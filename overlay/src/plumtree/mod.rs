@@ -44,7 +44,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use meshwork_channels::buggify::Site;
 use meshwork_channels::limits::BROADCAST_BYTES_MAX;
-use meshwork_channels::random::{Generator, generator};
+use meshwork_channels::random::{Generator, generator, hash};
 use meshwork_channels::{ChannelId, Misbehavior, Time};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,12 @@ use crate::tally::Tally;
 const SETTLE: Duration = Duration::from_secs(1);
 /// Peers that are remembered because they announced something before they were neighbors.
 const EARLY_MAX: usize = 32;
+/// Over how many links a payload is flooded at most, whatever a peer claims.
+const FLOOD_LEN_MAX: u8 = 8;
+/// The draw of the name of a wave.
+const WAVE: u64 = 0x9_0a7e;
+/// Over so many broadcasts it is seen who sends most.
+const OWN_SHARE_LEN: f32 = 8.0;
 /// Identities after which an announcement does not wait any longer.
 const ANNOUNCE_IDS_MAX: usize = 512;
 /// Messages that a busy node wants in one announcement.
@@ -223,6 +229,10 @@ pub struct State<I> {
     passed_interval: Duration,
     /// How long the tree lags behind announcements.
     tree_lag: Estimate,
+    /// What part of the latest broadcasts was ours.
+    own_share: f32,
+    /// Tells waves that start here from most others; not 0.
+    wave: u16,
     counters: Tally<Counters>,
     generator: Generator,
     /// Peers that announced something before they were neighbors, and when; in the order of arrival.
@@ -264,6 +274,8 @@ impl<I: Identifier> State<I> {
             is_wanting: false,
             ask_at: Time::MAX,
             tree_lag: Estimate::default(),
+            own_share: 1.0,
+            wave: (hash(&[seed, WAVE]) as u16).max(1),
             aside: None,
         }
     }
@@ -313,10 +325,22 @@ impl<I: Identifier> State<I> {
             let chosen = self.generator.random_range(0..self.neighbors.len());
             self.neighbors[chosen].eager = true;
         }
-        self.pass_on(id, &payload, 0, Push::Eager, self.me, &[], now, actions);
-        self.keep(id, Held { payload, hops: 0, from: self.me }, now);
+        let push = self.push_of_own();
+        self.own_share += (1.0 - self.own_share) / OWN_SHARE_LEN;
+        self.pass_on(id, &payload, 0, push, self.me, &[], now, actions);
+        self.keep(id, Held { payload, hops: 0, from: self.me, wave: 0 }, now);
         self.finish(now, actions);
         Ok(id)
+    }
+
+    /// How what we broadcast starts. The tree is the best one for whoever sends most; what others send is flooded over some links first, so
+    /// that it enters the tree in many places at once.
+    fn push_of_own(&self) -> Push {
+        let is_all_eager = self.neighbors.iter().all(|neighbor| neighbor.eager);
+        match self.params.config().flood_len.checked_sub(1) {
+            Some(left) if !is_all_eager && self.own_share < 0.5 => Push::Flood(left),
+            _ => Push::Eager,
+        }
     }
 
     /// When [`Input::DeadlineReached`] is due.
@@ -435,13 +459,16 @@ impl<I: Identifier> State<I> {
             self.forget_missing(id.stream().message(first), id.stream().message(last));
         }
         let missing = self.take_missing(&id, from, push, now);
+        let is_of_tree = matches!(push, Push::Eager | Push::Wave(_));
         let push = match push {
-            Push::Eager | Push::Late => push,
+            Push::Eager | Push::Late | Push::Wave(_) => push,
+            Push::Flood(0) => Push::Wave(self.wave),
+            Push::Flood(left) => Push::Flood((left - 1).min(FLOOD_LEN_MAX)),
             // A graft that follows an announcement on its first way mends the tree; the payload goes on as if the tree had brought it.
-            Push::Answer if missing.as_ref().is_some_and(Missing::is_fresh) => Push::Eager,
+            Push::Answer if missing.as_ref().is_some_and(Missing::is_fresh) => Push::Wave(self.wave),
             Push::Answer => Push::Late,
         };
-        if push == Push::Eager {
+        if is_of_tree {
             // Algorithm 1: who brings a payload first belongs into the tree.
             if let Some(neighbor) = self.neighbor_mut(&from) {
                 neighbor.eager = true;
@@ -451,18 +478,27 @@ impl<I: Identifier> State<I> {
                 self.optimize(nearest, from, hops, now, actions);
             }
         }
+        self.own_share -= self.own_share / OWN_SHARE_LEN;
         self.counters.count(|counters| counters.delivered += 1);
         actions.push(Action::Deliver { id, payload: payload.clone(), from, hops });
         let have = missing.map_or(Vec::new(), Missing::into_announcers);
         self.pass_on(id, &payload, hops, push, from, &have, now, actions);
-        self.keep(id, Held { payload, hops, from }, now);
+        let wave = if let Push::Wave(wave) = push { wave } else { 0 };
+        self.keep(id, Held { payload, hops, from, wave }, now);
     }
 
     /// Section 3.5: a duplicate shows that the link closes a circle, so the link leaves the tree on both sides.
     fn on_duplicate(&mut self, from: I, id: MessageId<I>, push: Push, now: Time, actions: &mut Vec<Action<I>>) {
         self.counters.count(|counters| counters.duplicates += 1);
         let is_eager = |peer: &I| self.find(peer).is_ok_and(|at| self.neighbors[at].eager);
-        let other_way = match self.store.way(&id).map(|(from, _)| from) {
+        let way = self.store.way(&id);
+        let closes_circle = match push {
+            Push::Eager => true,
+            // Waves from several places meet everywhere.
+            Push::Wave(wave) => way.is_some_and(|way| way.wave == wave),
+            Push::Answer | Push::Late | Push::Flood(_) => false,
+        };
+        let other_way = match way.map(|way| way.from) {
             Some(first) if first != self.me => first != from && is_eager(&first),
             // Our own, or too old to know who brought it: any other eager link will do.
             Some(_) | None => self.neighbors.iter().any(|neighbor| neighbor.eager && neighbor.peer != from),
@@ -474,7 +510,7 @@ impl<I: Identifier> State<I> {
         neighbor.announce.remove(&id);
         // More duplicates are on their way when the first one comes; they need no prune of their own.
         let told = !neighbor.eager && neighbor.is_settling(now);
-        if push == Push::Eager && other_way && !told {
+        if closes_circle && other_way && !told {
             self.prune(from, now, actions);
         }
     }
@@ -538,7 +574,7 @@ impl<I: Identifier> State<I> {
         self.passed_interval = (self.passed_interval * 7 + interval) / 8;
         let mut full = false;
         for neighbor in self.neighbors.iter_mut().filter(|neighbor| neighbor.peer != from && !have.contains(&neighbor.peer)) {
-            if neighbor.eager {
+            if neighbor.eager || matches!(push, Push::Flood(_)) {
                 self.counters.count(|counters| counters.pushes_sent += 1);
                 self.counters.count(|counters| counters.payload_bytes_sent += payload.len() as u64);
                 actions.push(Action::Send { to: neighbor.peer, message: Message::Gossip { id, hops, push, payload: payload.clone() } });
@@ -546,7 +582,7 @@ impl<I: Identifier> State<I> {
                     actions.push(Action::Send { to: neighbor.peer, message: Message::Gossip { id, hops, push, payload: payload.clone() } });
                 }
             } else {
-                neighbor.announce.insert(id, if push == Push::Eager { hops } else { 0 });
+                neighbor.announce.insert(id, if matches!(push, Push::Eager | Push::Wave(_)) { hops } else { 0 });
                 full |= neighbor.announce.len() >= ANNOUNCE_IDS_MAX;
                 if self.announce_at == Time::MAX {
                     let config = self.params.config();

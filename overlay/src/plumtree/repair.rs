@@ -4,6 +4,7 @@ use meshwork_channels::buggify::Site;
 use meshwork_channels::{Misbehavior, Time};
 
 use super::message::{Group, LinkNews, Message, Packer, Push, Range};
+use super::store::Way;
 use super::{Action, EARLY_MAX, MessageId, SETTLE, State, Stream};
 use crate::identifier::Identifier;
 use crate::sorted::reserve;
@@ -98,7 +99,7 @@ impl<I: Identifier> State<I> {
             let is_held = unseen.is_none_or(|(_, unseen)| unseen < range.last()) || self.seen.has_forgotten();
             if range.hops > 0
                 && is_held
-                && let Some((pusher, hops)) = self.store.way(&last)
+                && let Some(Way { from: pusher, hops, .. }) = self.store.way(&last)
                 && pusher != self.me
                 && self.neighbor_mut(&pusher).is_some_and(|neighbor| neighbor.eager)
             {
@@ -275,7 +276,7 @@ impl<I: Identifier> State<I> {
     pub(super) fn take_missing(&mut self, id: &MessageId<I>, from: I, push: Push, now: Time) -> Option<Missing<I>> {
         let missing = self.missing.remove(id)?;
         match push {
-            Push::Eager => self.tree_lag.sample(now - missing.since),
+            Push::Eager | Push::Wave(_) => self.tree_lag.sample(now - missing.since),
             Push::Answer => {
                 if let Phase::Asked { peer, at, .. } = missing.phase
                     && peer == from
@@ -286,7 +287,7 @@ impl<I: Identifier> State<I> {
                     neighbor.answers.sample(now - at);
                 }
             }
-            Push::Late => {}
+            Push::Late | Push::Flood(_) => {}
         }
         self.forget_announcers(id, &missing);
         Some(missing)

@@ -29,6 +29,22 @@ pub(crate) struct Held<I> {
     pub(crate) hops: u16,
     /// Who sent it; ourselves for our own.
     pub(crate) from: I,
+    /// From which place it came down the tree; 0 when it came in another way.
+    pub(crate) wave: u16,
+}
+
+/// On which way a payload came; see [`Held`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way<I> {
+    pub(crate) from: I,
+    pub(crate) hops: u16,
+    pub(crate) wave: u16,
+}
+
+impl<I: Copy> Held<I> {
+    fn way(&self) -> Way<I> {
+        Way { from: self.from, hops: self.hops, wave: self.wave }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -102,8 +118,8 @@ impl<I: Identifier> Queue<I> {
 pub(crate) struct Store<I> {
     /// When the first of them came.
     oldest_at: Time,
-    /// Which of them came last, from whom, and over how many links: what is asked for is mostly that.
-    newest: Option<(MessageId<I>, I, u16)>,
+    /// Which of them came last and on which way: what is asked for is mostly that.
+    newest: Option<(MessageId<I>, Way<I>)>,
     bytes: usize,
     /// In the order of arrival.
     entries: Queue<I>,
@@ -127,11 +143,11 @@ impl<I: Identifier> Store<I> {
         entry.map(|entry| &entry.held)
     }
 
-    /// Who sent what is kept, and how many links it had crossed.
-    pub(crate) fn way(&self, id: &MessageId<I>) -> Option<(I, u16)> {
+    /// On which way what is kept came.
+    pub(crate) fn way(&self, id: &MessageId<I>) -> Option<Way<I>> {
         match self.newest {
-            Some((newest, from, hops)) if newest == *id => Some((from, hops)),
-            _ => self.get(id).map(|held| (held.from, held.hops)),
+            Some((newest, way)) if newest == *id => Some(way),
+            _ => self.get(id).map(Held::way),
         }
     }
 
@@ -173,7 +189,7 @@ impl<I: Identifier> Store<I> {
     pub(crate) fn insert(&mut self, id: MessageId<I>, held: Held<I>, now: Time, bounds: &Bounds, counters: &mut Tally<Counters>) {
         self.bytes += held.payload.len();
         self.oldest_at = self.oldest_at.min(now);
-        self.newest = Some((id, held.from, held.hops));
+        self.newest = Some((id, held.way()));
         let number = self.removed + self.entries.len as u64;
         self.entries.push_back(Entry { at: now, id, held });
         match &mut self.index {
@@ -246,7 +262,7 @@ mod tests {
             while model.front().is_some_and(|(at, ..)| now - *at >= bounds.retention) {
                 model.pop_front();
             }
-            store.insert(new, Held { payload: payload.clone(), hops: step as u16, from: 7 }, now, &bounds, &mut counters);
+            store.insert(new, Held { payload: payload.clone(), hops: step as u16, from: 7, wave: 0 }, now, &bounds, &mut counters);
             model.push_back((now, new, payload));
             let bytes = |model: &VecDeque<(Time, MessageId<u32>, Bytes)>| model.iter().map(|(.., payload)| payload.len()).sum::<usize>();
             while model.len() > bounds.payloads_max || bytes(&model) > bounds.bytes_max {

@@ -47,6 +47,17 @@ pub(super) enum Parcel {
 // With the head of an event, 64 bytes.
 const _: () = assert!(size_of::<Parcel>() <= 40);
 
+/// What a digest tells of why a payload is sent.
+fn told(push: Push) -> u64 {
+    match push {
+        Push::Eager => 0,
+        Push::Answer => 1,
+        Push::Late => 2,
+        Push::Flood(left) => 3 | u64::from(left) << 16,
+        Push::Wave(wave) => 4 | u64::from(wave) << 16,
+    }
+}
+
 impl Parcel {
     pub(super) fn topology(message: topology::Message<u32>) -> Self {
         use hyparview::Message::*;
@@ -153,7 +164,7 @@ impl Parcel {
             Parcel::ShuffleReply { nonce, len, peers: list } => peers(10, *nonce, *len, list),
             Parcel::Alive { link } => peers(11, *link, 0, &[]),
             Parcel::Gossip { origin, hops, push, sequence, .. } => {
-                (12 | (*push as u64) << 8 | u64::from(*hops) << 16 | u64::from(*origin) << 32).wrapping_add(sequence.rotate_left(40))
+                (12 | told(*push) << 8 | u64::from(*hops) << 16 | u64::from(*origin) << 32).wrapping_add(sequence.rotate_left(40))
             }
             Parcel::IHave { origin, link, range: list } => range(13 | (*link as u64) << 4, *origin, list),
             Parcel::IHaveNothing { link } => 14 | (*link as u64) << 4,

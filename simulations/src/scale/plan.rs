@@ -122,6 +122,7 @@ const COMMON: &[(&str, &str)] = &[
     ("passive", "30"),
     ("shuffle", "10s"),
     ("threshold", "3"),
+    ("flood", "3"),
     ("retention", "10s"),
     ("entry", "anyone"),
     ("contacts", "1"),
@@ -195,8 +196,12 @@ impl Preset {
             ..base
         };
         let threshold = u16::try_from(number("threshold")).ok().filter(|threshold| *threshold > 0);
-        let plumtree =
-            plumtree::Config { payload_retention: micros("retention"), optimization_threshold: threshold, ..plumtree::Config::default() };
+        let plumtree = plumtree::Config {
+            payload_retention: micros("retention"),
+            optimization_threshold: threshold,
+            flood_len: number("flood") as u8,
+            ..plumtree::Config::default()
+        };
         let (min, max) = settings.span("links");
         // Between a half and one and a half of a mean is the model of every other scenario.
         let model = if max == 3 * min { Model::Pair } else { Model::Uniform { min, max } };
