@@ -8,6 +8,7 @@ use meshwork_channels::buggify::Buggify;
 use meshwork_channels::limits::BROADCAST_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
+use super::improvement::Improvement;
 use super::{seen, store};
 
 /// What people write. [`Config::build`] checks it.
@@ -128,6 +129,12 @@ pub struct Config {
     ///
     /// Default 1,048,576: 90 s at 11,000 messages a second.
     pub ahead_max: u64,
+
+    /// What of our improvements over the paper is left undone, in any order; see [`Config::paper`]. Every one that is named costs what it was
+    /// made for.
+    ///
+    /// Default: nothing.
+    pub without: Vec<Improvement>,
 }
 
 impl Default for Config {
@@ -159,6 +166,7 @@ impl Default for Config {
             stream_ranges_max: 4_096,
             ranges_max: 262_144,
             ahead_max: 1 << 20,
+            without: Vec::new(),
         }
     }
 }
@@ -191,6 +199,26 @@ impl Config {
     /// For nodes on one machine, as in tests and demonstrations.
     pub fn local() -> Self {
         Config { announce_delay_min: Duration::from_millis(1), summary_period: Duration::from_secs(2), ..Config::lan() }
+    }
+
+    /// Plumtree as published (SRDS 2007), as a reference to measure against and for nothing else: without any of our improvements. What stays are
+    /// identities by interval (deviation 7) and every bound on what is stored; payloads are still forgotten after `payload_retention`.
+    ///
+    /// The paper configures its timers by hand and never has one fire while nothing fails. So does this: its longest way has 77 links
+    /// (Figure 2, many senders without optimization), which take 3.9 s when each takes 50 ms, and `graft_wait` is above that. `optimization_threshold`
+    /// is `None`, the protocol of section 3.5; the optimized one of section 3.8 has 3 for one sender and 7 for many.
+    pub fn paper() -> Self {
+        Config {
+            announce_delay_min: Duration::ZERO,
+            announce_delay_max: Duration::ZERO,
+            graft_wait: Duration::from_secs(5),
+            graft_wait_max: Duration::from_secs(5),
+            answer_wait: Duration::from_millis(500),
+            attempts_max: 1,
+            optimization_threshold: None,
+            without: Improvement::ALL.to_vec(),
+            ..Config::default()
+        }
     }
 
     /// Checks the fields against their limits and each other.
@@ -253,6 +281,7 @@ impl Config {
                 idle: self.payload_retention,
             },
             store: store::Bounds { retention: self.payload_retention, bytes_max: self.payload_bytes_max, payloads_max: self.payloads_max },
+            without: Improvement::bits(&self.without),
             config: self,
             buggify: Buggify::default(),
         })))
@@ -266,6 +295,8 @@ pub struct Params(Arc<Checked>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Checked {
     config: Config,
+    /// Of `config`, one bit for each.
+    without: u16,
     seen: seen::Bounds,
     store: store::Bounds,
     buggify: Buggify,
@@ -275,6 +306,11 @@ impl Params {
     /// What it was built from.
     pub fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// Whether an improvement is on.
+    pub fn has(&self, improvement: Improvement) -> bool {
+        self.0.without & improvement.bit() == 0
     }
 
     /// With rare behavior, for the simulator.

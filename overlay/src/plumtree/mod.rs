@@ -5,17 +5,27 @@
 //! pushed over it, else *lazy*; the eager links become a tree, because every link that brings a duplicate is pruned, and stay one, because
 //! a payload that is announced and does not come is grafted from an announcer.
 //!
-//! Deviations, each for what the papers or their implementations lose:
+//! Deviations, each for what the papers or their implementations lose, and with the [`Improvement`] by which [`Config::without`] undoes it, if
+//! it has one; [`Config::paper`] undoes all of those:
 //!
-//! 1. A new neighbor is told everything that is still held (section 3.7 tells it nothing), so what was sent while a node was cut off
-//!    arrives afterwards. One neighbor at random is told the same every few seconds, since a push can be lost where no lazy link exists.
-//! 2. A graft is always answered, if only by "gone", and is retried at every announcer until the payload came or no announcer is left.
-//! 3. Only what is on its first way through the tree shapes the tree. Payloads that repair, and what follows from them, never cause a prune.
-//! 4. A duplicate does not prune a link when the payload did not come over another eager link: some link must stay.
-//! 5. Waiting times are measured, not configured: how long the tree lags behind announcements, how long a neighbor takes to answer.
-//! 6. Announcements are batched, longer where messages are frequent, and are not sent to a neighbor that is known to have the payload.
-//! 7. An identity is (origin, incarnation, channel, sequence), so delivered messages are remembered as intervals, for good.
-//! 8. A node whose links are all lazy makes one of them eager when it broadcasts.
+//! 1. A new neighbor is told everything that is still held ([`Improvement::Backlog`]; section 3.7 tells it nothing), so what was sent while
+//!    a node was cut off arrives afterwards. One neighbor at random is told the same every few seconds ([`Improvement::Summary`]), since a
+//!    push can be lost where no lazy link exists.
+//! 2. A graft is always answered, if only by "gone" ([`Improvement::AnswerGone`]), and is retried at every announcer until the payload came
+//!    or no announcer is left ([`Improvement::RetryGrafts`]).
+//! 3. Only what is on its first way through the tree shapes the tree ([`Improvement::FirstWayOnly`]). Payloads that repair, and what
+//!    follows from them, never cause a prune.
+//! 4. A duplicate does not prune a link when the payload did not come over another eager link: some link must stay; nor while the last
+//!    prune is on its way ([`Improvement::SparePrunes`]).
+//! 5. Waiting times are measured, not configured ([`Improvement::MeasuredTimers`]): how long the tree lags behind announcements, how long a
+//!    neighbor takes to answer.
+//! 6. Announcements are batched, longer where messages are frequent ([`Improvement::Batching`]), and are not sent to a neighbor that is
+//!    known to have the payload ([`Improvement::SkipHolders`]).
+//! 7. An identity is (origin, incarnation, channel, sequence), so delivered messages are remembered as intervals, for good. No switch: it
+//!    decides what is a duplicate only where the paper leaves that open.
+//! 8. A node whose links are all lazy makes one of them eager when it broadcasts ([`Improvement::RaiseLazy`]).
+//! 9. An announcement that comes after its payload can optimize the tree too ([`Improvement::OptimizeLater`]): links differ in delay, so
+//!    the nearer announcer may be the later one.
 //!
 //! What it aims at: each message that any node of a connected overlay still holds is delivered once on every node.
 //!
@@ -30,6 +40,7 @@
 
 mod config;
 mod counters;
+mod improvement;
 pub mod message;
 mod neighbor;
 mod repair;
@@ -51,6 +62,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::config::{Config, Params};
 pub use self::counters::Counters;
+pub use self::improvement::Improvement;
 pub use self::message::Message;
 use self::message::{LinkNews, Packer, Push};
 use self::neighbor::{Announce, Estimate, Neighbor, Quota};
@@ -308,7 +320,7 @@ impl<I: Identifier> State<I> {
         self.aside().sequences.insert(channel, sequence);
         let id = MessageId { origin: self.me, incarnation: self.incarnation, channel, sequence };
         self.counters.count(|counters| counters.broadcasts += 1);
-        if !self.neighbors.is_empty() && self.neighbors.iter().all(|neighbor| !neighbor.eager) {
+        if self.params.has(Improvement::RaiseLazy) && !self.neighbors.is_empty() && self.neighbors.iter().all(|neighbor| !neighbor.eager) {
             // Without an eager link the payload would wait to be pulled. The receiver makes the link eager too, or prunes it again.
             let chosen = self.generator.random_range(0..self.neighbors.len());
             self.neighbors[chosen].eager = true;
@@ -436,6 +448,7 @@ impl<I: Identifier> State<I> {
         }
         let missing = self.take_missing(&id, from, push, now);
         let push = match push {
+            _ if !self.params.has(Improvement::FirstWayOnly) => Push::Eager,
             Push::Eager | Push::Late => push,
             // A graft that follows an announcement on its first way mends the tree; the payload goes on as if the tree had brought it.
             Push::Answer if missing.as_ref().is_some_and(Missing::is_fresh) => Push::Eager,
@@ -453,7 +466,7 @@ impl<I: Identifier> State<I> {
         }
         self.counters.count(|counters| counters.delivered += 1);
         actions.push(Action::Deliver { id, payload: payload.clone(), from, hops });
-        let have = missing.map_or(Vec::new(), Missing::into_announcers);
+        let have = missing.filter(|_| self.params.has(Improvement::SkipHolders)).map_or(Vec::new(), Missing::into_announcers);
         self.pass_on(id, &payload, hops, push, from, &have, now, actions);
         self.keep(id, Held { payload, hops, from }, now);
     }
@@ -461,6 +474,9 @@ impl<I: Identifier> State<I> {
     /// Section 3.5: a duplicate shows that the link closes a circle, so the link leaves the tree on both sides.
     fn on_duplicate(&mut self, from: I, id: MessageId<I>, push: Push, now: Time, actions: &mut Vec<Action<I>>) {
         self.counters.count(|counters| counters.duplicates += 1);
+        let shapes = push == Push::Eager || !self.params.has(Improvement::FirstWayOnly);
+        let spares = self.params.has(Improvement::SparePrunes);
+        let skips = self.params.has(Improvement::SkipHolders);
         let is_eager = |peer: &I| self.find(peer).is_ok_and(|at| self.neighbors[at].eager);
         let other_way = match self.store.way(&id).map(|(from, _)| from) {
             Some(first) if first != self.me => first != from && is_eager(&first),
@@ -471,10 +487,12 @@ impl<I: Identifier> State<I> {
             self.counters.count(|counters| counters.strangers_ignored += 1);
             return;
         };
-        neighbor.announce.remove(&id);
+        if skips {
+            neighbor.announce.remove(&id);
+        }
         // More duplicates are on their way when the first one comes; they need no prune of their own.
         let told = !neighbor.eager && neighbor.is_settling(now);
-        if push == Push::Eager && other_way && !told {
+        if shapes && (!spares || other_way && !told) {
             self.prune(from, now, actions);
         }
     }
@@ -548,7 +566,10 @@ impl<I: Identifier> State<I> {
             } else {
                 neighbor.announce.insert(id, if push == Push::Eager { hops } else { 0 });
                 full |= neighbor.announce.len() >= ANNOUNCE_IDS_MAX;
-                if self.announce_at == Time::MAX {
+                if !self.params.has(Improvement::Batching) {
+                    // At the end of this input.
+                    self.announce_at = now;
+                } else if self.announce_at == Time::MAX {
                     let config = self.params.config();
                     // Waiting pays where company is near: on a quiet node it would only delay.
                     let (least, most) = (config.announce_delay_min, config.announce_delay_max);
@@ -566,7 +587,7 @@ impl<I: Identifier> State<I> {
     /// Keeps a payload for those who missed it, and makes sure that a summary tells of it.
     fn keep(&mut self, id: MessageId<I>, held: Held<I>, now: Time) {
         self.store.insert(id, held, now, self.params.store(), &mut self.counters);
-        if self.summary_at == Time::MAX {
+        if self.summary_at == Time::MAX && self.params.has(Improvement::Summary) {
             // At a random phase, or all nodes would send theirs in the same moment after a broadcast.
             let period = self.params.config().summary_period;
             self.summary_at = now + period.mul_f64(self.generator.random_range(0.0..1.0));
@@ -634,6 +655,10 @@ impl<I: Identifier> State<I> {
 
     /// Tells a neighbor everything that is held. The news about the link come last, when all is said.
     fn send_backlog(&mut self, to: I, link: LinkNews, actions: &mut Vec<Action<I>>) {
+        if !self.params.has(Improvement::Backlog) {
+            // Section 3.7: a new neighbor is told nothing.
+            return;
+        }
         let mut packer = Packer::new();
         for id in self.store.ids_from(None) {
             packer.add(id, 0);

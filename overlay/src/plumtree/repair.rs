@@ -3,8 +3,8 @@
 use meshwork_channels::buggify::Site;
 use meshwork_channels::{Misbehavior, Time};
 
-use super::message::{Group, LinkNews, Message, Packer, Push, Range};
-use super::{Action, EARLY_MAX, MessageId, SETTLE, State, Stream};
+use super::message::{self, Group, LinkNews, Message, Packer, Push, Range};
+use super::{Action, EARLY_MAX, Improvement, MessageId, SETTLE, State, Stream};
 use crate::identifier::Identifier;
 use crate::sorted::reserve;
 
@@ -68,7 +68,7 @@ impl<I: Identifier> State<I> {
             // The two sides of a link do not come up in the same instant. Once it is our neighbor, we ask it to say this again.
             self.counters.count(|counters| counters.strangers_ignored += 1);
             self.early.retain(|(early, _)| *early != from);
-            if self.params.buggify().happens(Site::EarlyForgotten) {
+            if !self.params.has(Improvement::Backlog) || self.params.buggify().happens(Site::EarlyForgotten) {
                 return;
             }
             if self.early.len() == EARLY_MAX {
@@ -82,8 +82,10 @@ impl<I: Identifier> State<I> {
         let mut misbehavior = None;
         'frame: for (stream, range) in ranges(groups) {
             let (first, last) = (stream.message(range.first), stream.message(range.last()));
-            // It has them, so it need not be told of them.
-            self.neighbors[at].announce.remove_range(first, last);
+            if self.params.has(Improvement::SkipHolders) {
+                // It has them, so it need not be told of them.
+                self.neighbors[at].announce.remove_range(first, last);
+            }
             if self.is_own(&stream) {
                 if range.first == 0 || range.last() > self.sequence(stream.channel) {
                     misbehavior = Some(Misbehavior::OwnName);
@@ -97,6 +99,7 @@ impl<I: Identifier> State<I> {
             };
             let is_held = unseen.is_none_or(|(_, unseen)| unseen < range.last()) || self.seen.has_forgotten();
             if range.hops > 0
+                && self.params.has(Improvement::OptimizeLater)
                 && is_held
                 && let Some((pusher, hops)) = self.store.way(&last)
                 && pusher != self.me
@@ -163,7 +166,11 @@ impl<I: Identifier> State<I> {
                 if is_full || self.missing.len() >= config.missing_max {
                     return false;
                 }
-                let due = now + self.tree_lag.bound(config.graft_wait, config.graft_wait_min, config.graft_wait_max);
+                let due = now
+                    + match self.params.has(Improvement::MeasuredTimers) {
+                        true => self.tree_lag.bound(config.graft_wait, config.graft_wait_min, config.graft_wait_max),
+                        false => config.graft_wait,
+                    };
                 let missing = Missing { announcers: vec![announcer], phase: Phase::Waiting { due }, since: now, rounds: 0 };
                 self.missing.insert(id, missing);
                 self.missing_due.insert((due, id), ());
@@ -213,12 +220,15 @@ impl<I: Identifier> State<I> {
             self.counters.count(|counters| counters.payload_bytes_sent += held.payload.len() as u64);
             let (hops, payload) = (held.hops.saturating_add(1), held.payload.clone());
             actions.push(Action::Send { to: from, message: Message::Gossip { id, hops, push: Push::Answer, payload } });
-            if let Some(at) = at {
+            if let Some(at) = at
+                && self.params.has(Improvement::SkipHolders)
+            {
                 self.neighbors[at].announce.remove(&id);
             }
         }
         self.counters.count(|counters| counters.grafts_missed += gone.ids());
-        for groups in gone.finish() {
+        let gone = if self.params.has(Improvement::AnswerGone) { gone.finish() } else { Vec::new() };
+        for groups in gone {
             actions.push(Action::Send { to: from, message: Message::Gone { groups } });
         }
         let quota = match at {
@@ -260,7 +270,8 @@ impl<I: Identifier> State<I> {
             Phase::Asked { peer, .. } => {
                 self.counters.count(|counters| counters.grafts_timed_out += 1);
                 let attempts = missing.position(peer).map_or(0, |at| missing.announcers[at].attempts);
-                if attempts >= self.params.config().attempts_max {
+                let attempts_max = if self.params.has(Improvement::RetryGrafts) { self.params.config().attempts_max } else { 1 };
+                if attempts >= attempts_max {
                     self.remove_announcer(id, peer, now);
                 } else {
                     self.leave_phase(&id);
@@ -344,7 +355,13 @@ impl<I: Identifier> State<I> {
             let neighbor = &mut self.neighbors[at];
             if !neighbor.is_asking_empty() {
                 let (to, eager) = (neighbor.peer, std::mem::take(&mut neighbor.asking_eager));
-                for groups in Packer::pack(neighbor.take_asking().iter().map(|(id, ())| (*id, 0))) {
+                let asking = neighbor.take_asking();
+                let ids = asking.iter().map(|(id, ())| *id);
+                let lists = match self.params.has(Improvement::Batching) {
+                    true => Packer::pack(ids.map(|id| (id, 0))),
+                    false => ids.map(|id| message::one(id, 0)).collect(),
+                };
+                for groups in lists {
                     self.counters.count(|counters| counters.graft_frames_sent += 1);
                     actions.push(Action::Send { to, message: Message::Graft { eager, groups } });
                 }
@@ -397,11 +414,15 @@ impl<I: Identifier> State<I> {
     fn ask(&mut self, id: MessageId<I>, at: usize, now: Time) {
         let peer = self.neighbors[at].peer;
         let config = self.params.config();
-        let wait = self.neighbors[at].answers.bound(config.answer_wait, config.answer_wait_min, config.answer_wait_max);
+        let wait = match self.params.has(Improvement::MeasuredTimers) {
+            true => self.neighbors[at].answers.bound(config.answer_wait, config.answer_wait_min, config.answer_wait_max),
+            false => config.answer_wait,
+        };
+        let shapes = !self.params.has(Improvement::FirstWayOnly);
         let Some(missing) = self.missing.get_mut(&id) else { return };
         let due = now + wait.saturating_mul(1 << missing.rounds.min(8)).min(config.answer_wait_max);
         missing.phase = Phase::Asked { peer, at: now, due };
-        let is_fresh = missing.is_fresh();
+        let shapes = shapes || missing.is_fresh();
         if let Some(announcer) = missing.announcers.iter_mut().find(|announcer| announcer.peer == peer) {
             announcer.asked = true;
             announcer.attempts = announcer.attempts.saturating_add(1);
@@ -419,7 +440,7 @@ impl<I: Identifier> State<I> {
         neighbor.insert_asking(id);
         self.is_wanting = true;
         neighbor.ask_quota.take(1, now, per_second);
-        if is_fresh {
+        if shapes {
             neighbor.eager = true;
             neighbor.asking_eager = true;
         }
