@@ -1,7 +1,7 @@
 //! What a core does better than its paper, as names that a configuration can switch off.
 //!
-//! Two uses: without any of them a core is the protocol as published, a reference to measure against; without one of them a run must miss the
-//! expectation that this one is there for, which shows that the expectation can fail.
+//! Two uses: without any of them a core is the protocol as published, a reference to measure against; without one of them a run must miss
+//! the expectation that this one is there for, which shows that the expectation can fail.
 
 use std::fmt;
 

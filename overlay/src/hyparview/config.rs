@@ -79,8 +79,8 @@ pub struct Config {
     /// How often a node looks whether it is in a closed group, and opens it if so. Shorter unites sooner what full views keep apart. Default 30 s (guess: a group of
     /// four looks every 7 s).
     pub rewire_period: Duration,
-    /// What of our improvements over the paper is left undone, in any order; see [`Config::paper`]. Every one that is named costs what it was
-    /// made for. Default: nothing.
+    /// What of our improvements over the paper is left undone, in any order; see [`Config::paper`]. Every one that is named costs what it
+    /// was made for. Default: nothing.
     pub without: Vec<Improvement>,
 }
 
@@ -148,12 +148,12 @@ impl Config {
         }
     }
 
-    /// HyParView as published (DSN 2007, section 5.1), as a reference to measure against and for nothing else: without any of our improvements,
-    /// and with rates that bind nobody. What a cycle of the paper is takes one `shuffle_period` here.
+    /// HyParView as published (DSN 2007, section 5.1), as a reference to measure against and for nothing else: without any of our
+    /// improvements, and with rates that bind nobody. What a cycle of the paper is takes one `shuffle_period` here.
     ///
-    /// What stays are the numbers of links (deviation 1), which only matter when messages are lost or overtake each other, and every bound on
-    /// what is stored. A node whose view is not full tries its passive view when it loses a neighbor, when it learns of a peer, and once in
-    /// each cycle; whoever refused is left alone for half a cycle, so that each candidate is asked once in a row.
+    /// What stays are the numbers of links (deviation 1), which only matter when messages are lost or overtake each other, and every bound
+    /// on what is stored. A node whose view is not full tries its passive view when it loses a neighbor, when it learns of a peer, and once
+    /// in each cycle; whoever refused is left alone for half a cycle, so that each candidate is asked once in a row.
     pub fn paper() -> Self {
         let cycle = Duration::from_secs(10);
         Config {

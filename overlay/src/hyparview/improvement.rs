@@ -5,11 +5,12 @@ use crate::improvements::improvements;
 improvements! {
     /// What this core does beyond the paper and can leave undone, by [`Config::without`](super::Config::without).
     {
-        /// 2: a full contact keeps its view. Without it the contact gives up a random neighbor for every joiner, whatever the rates, and a walk
-        /// starts at each of its other neighbors (section 4.2).
+        /// 2: a full contact keeps its view. Without it the contact gives up a random neighbor for every joiner, whatever the rates, and a
+        /// walk starts at each of its other neighbors (section 4.2).
         KeepView = "keep_view",
-        /// 2: a walk takes a free slot from its middle on, and at a full node it is spliced into a link, at a rate. Without it a walk ends only at
-        /// its last step or at a node with one neighbor, and that node gives up a random neighbor for the joiner, always (section 4.2).
+        /// 2: a walk takes a free slot from its middle on, and at a full node it is spliced into a link, at a rate. Without it a walk ends
+        /// only at its last step or at a node with one neighbor, and that node gives up a random neighbor for the joiner, always (section
+        /// 4.2).
         Splice = "splice",
         /// 3: joiners beyond a rate are introduced to one another. Without it each is answered at once, as below the rate.
         StormMixing = "storm_mixing",
@@ -28,7 +29,8 @@ improvements! {
         OpenClosedGroups = "open_closed_groups",
         /// 9: a farewell names replacements. Without it the evicted asks its passive view alone (section 4.4).
         FarewellPeers = "farewell_peers",
-        /// 10: an answer to a joiner and a refusal name candidates. Without it a joiner knows its contact and what walks and shuffles bring.
+        /// 10: an answer to a joiner and a refusal name candidates. Without it a joiner knows its contact and what walks and shuffles
+        /// bring.
         AnswerPeers = "answer_peers",
         /// 11: the newest links are not evicted while there are older ones. Without it any neighbor may have to go.
         SpareNewest = "spare_newest",

@@ -129,7 +129,8 @@ impl<I: Identifier> State<I> {
         }
     }
 
-    /// Section 4.2: a walk ends at its last step or at a node with one neighbor, which takes the joiner in, if need be in the place of another.
+    /// Section 4.2: a walk ends at its last step or at a node with one neighbor, which takes the joiner in, if need be in the place of
+    /// another.
     fn walk_on(&mut self, joiner: I, ttl: u8, missing: u8, next: Option<I>, now: Time, actions: &mut Vec<Action<I>>) {
         match next {
             Some(next) if ttl > 0 && self.active.len() > 1 => {

@@ -3,8 +3,8 @@
 //! **Paper.** J. Leitão, J. Pereira, L. Rodrigues, *HyParView: a membership protocol for reliable gossip-based broadcast*, DSN 2007;
 //! sections 4.2 (join), 4.3 (active view), 4.4 (disconnect), 4.5 (passive view). The active view is reactive, the passive one is shuffled.
 //!
-//! **Deviations**, each with its reason and with the [`Improvement`] by which [`Config::without`] undoes it, if it has one; [`Config::paper`]
-//! undoes all of those:
+//! **Deviations**, each with its reason and with the [`Improvement`] by which [`Config::without`] undoes it, if it has one;
+//! [`Config::paper`] undoes all of those:
 //!
 //! 1. *A link has a number*, drawn by the side that asks, and stands only once the other side said so. Replies, farewells and checks quote
 //!    it, so a late one never touches a newer link; [`Message::Alive`] names it every `alive_period`, and a node that does not hold it says

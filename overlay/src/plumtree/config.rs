@@ -130,8 +130,8 @@ pub struct Config {
     /// Default 1,048,576: 90 s at 11,000 messages a second.
     pub ahead_max: u64,
 
-    /// What of our improvements over the paper is left undone, in any order; see [`Config::paper`]. Every one that is named costs what it was
-    /// made for.
+    /// What of our improvements over the paper is left undone, in any order; see [`Config::paper`]. Every one that is named costs what it
+    /// was made for.
     ///
     /// Default: nothing.
     pub without: Vec<Improvement>,
@@ -201,12 +201,14 @@ impl Config {
         Config { announce_delay_min: Duration::from_millis(1), summary_period: Duration::from_secs(2), ..Config::lan() }
     }
 
-    /// Plumtree as published (SRDS 2007), as a reference to measure against and for nothing else: without any of our improvements. What stays are
-    /// identities by interval (deviation 7) and every bound on what is stored; payloads are still forgotten after `payload_retention`.
+    /// Plumtree as published (SRDS 2007), as a reference to measure against and for nothing else: without any of our improvements. What
+    /// stays are identities by interval (deviation 7) and every bound on what is stored; payloads are still forgotten after
+    /// `payload_retention`.
     ///
-    /// The paper configures its timers by hand and never has one fire while nothing fails. So does this: its longest way has 77 links
-    /// (Figure 2, many senders without optimization), which take 3.9 s when each takes 50 ms, and `graft_wait` is above that. `optimization_threshold`
-    /// is `None`, the protocol of section 3.5; the optimized one of section 3.8 has 3 for one sender and 7 for many.
+    /// The paper configures its timers by hand and reports no redundancy while nothing fails, so that none can fire then. Its longest way has
+    /// 77 links (Figure 2, many senders without optimization), which take 3.9 s when each takes 50 ms, and `graft_wait` is above that.
+    /// `optimization_threshold` is `None`, the protocol of section 3.5; the optimized one of section 3.8 has 3 for one sender and 7 for
+    /// many.
     pub fn paper() -> Self {
         Config {
             announce_delay_min: Duration::ZERO,

@@ -13,8 +13,8 @@ improvements! {
         AnswerGone = "answer_gone",
         /// 2: announcers are asked again and again. Without it each is asked once, in the order in which they announced (section 3.6).
         RetryGrafts = "retry_grafts",
-        /// 3: only what is on its first way shapes the tree. Without it whatever is new makes its link eager, whatever is not prunes it, and every
-        /// graft takes its link into the tree (sections 3.5 and 3.6).
+        /// 3: only what is on its first way shapes the tree. Without it whatever is new makes its link eager, whatever is not prunes it,
+        /// and every graft takes its link into the tree (sections 3.5 and 3.6).
         FirstWayOnly = "first_way_only",
         /// 4: a duplicate does not prune the last way in, nor twice in a moment. Without it every duplicate prunes (section 3.5).
         SparePrunes = "spare_prunes",
@@ -23,11 +23,13 @@ improvements! {
         MeasuredTimers = "measured_timers",
         /// 6: announcements and grafts go out in batches. Without it each goes out alone and at once (section 3.4).
         Batching = "batching",
-        /// 6: nothing is pushed or announced to a neighbor that is known to have it. Without it only the neighbor that brought it is left out.
+        /// 6: nothing is pushed or announced to a neighbor that is known to have it. Without it only the neighbor that brought it is left
+        /// out.
         SkipHolders = "skip_holders",
         /// 8: a node whose links are all lazy makes one of them eager when it broadcasts. Without it its broadcast waits to be pulled.
         RaiseLazy = "raise_lazy",
-        /// 9: an announcement that comes after its payload can shorten the tree too. Without it only one that came before can (section 3.8).
+        /// 9: an announcement that comes after its payload can shorten the tree too. Without it only one that came before can (section
+        /// 3.8).
         OptimizeLater = "optimize_later",
     }
 }

@@ -5,8 +5,8 @@
 //! pushed over it, else *lazy*; the eager links become a tree, because every link that brings a duplicate is pruned, and stay one, because
 //! a payload that is announced and does not come is grafted from an announcer.
 //!
-//! Deviations, each for what the papers or their implementations lose, and with the [`Improvement`] by which [`Config::without`] undoes it, if
-//! it has one; [`Config::paper`] undoes all of those:
+//! Deviations, each for what the papers or their implementations lose, and with the [`Improvement`] by which [`Config::without`] undoes it,
+//! if it has one; [`Config::paper`] undoes all of those:
 //!
 //! 1. A new neighbor is told everything that is still held ([`Improvement::Backlog`]; section 3.7 tells it nothing), so what was sent while
 //!    a node was cut off arrives afterwards. One neighbor at random is told the same every few seconds ([`Improvement::Summary`]), since a

@@ -4,4 +4,5 @@ mod by_hand;
 mod hostile;
 mod network;
 mod pieces;
+mod plain;
 mod together;

@@ -104,7 +104,7 @@ impl Node {
         actions
     }
 
-    fn eager(&self) -> Vec<u32> {
+    pub(super) fn eager(&self) -> Vec<u32> {
         self.state.neighbors().filter(|(_, eager)| *eager).map(|(peer, _)| peer).collect()
     }
 }
@@ -113,7 +113,7 @@ pub(super) fn send(to: u32, message: Message<u32>) -> Action<u32> {
     Action::Send { to, message }
 }
 
-fn deliver(id: Id, from: u32, hops: u16) -> Action<u32> {
+pub(super) fn deliver(id: Id, from: u32, hops: u16) -> Action<u32> {
     Action::Deliver { id, payload: Bytes::from_static(b"payload"), from, hops }
 }
 
