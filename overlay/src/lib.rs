@@ -14,6 +14,7 @@
 pub mod few;
 pub mod hyparview;
 pub mod identifier;
+pub mod improvements;
 pub mod mesh;
 pub mod plumtree;
 mod sorted;

@@ -279,6 +279,8 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
                     if let Some(input) = topology_input(&event) {
                         self.topology.handle(input, now, &mut self.topology_actions);
                     }
+                    let nodes = u32::try_from(self.membership.view().up_len() + 1).unwrap_or(u32::MAX);
+                    self.plumtree.handle(plumtree::Input::ClusterSize(nodes), now, &mut self.plumtree_actions);
                     actions.push(Action::Member(event));
                 }
             }

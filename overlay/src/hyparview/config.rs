@@ -9,7 +9,11 @@ use meshwork_channels::ConfigError;
 use meshwork_channels::buggify::Buggify;
 use serde::{Deserialize, Serialize};
 
+use super::improvement::Improvement;
 use super::message::SHUFFLE_LEN_MAX;
+
+/// A rate that binds nobody.
+const RATE_MAX: u32 = 1_000_000;
 
 /// How the partial views are kept.
 ///
@@ -75,6 +79,9 @@ pub struct Config {
     /// How often a node looks whether it is in a closed group, and opens it if so. Shorter unites sooner what full views keep apart. Default 30 s (guess: a group of
     /// four looks every 7 s).
     pub rewire_period: Duration,
+    /// What of our improvements over the paper is left undone, in any order; see [`Config::paper`]. Every one that is named costs what it
+    /// was made for. Default: nothing.
+    pub without: Vec<Improvement>,
 }
 
 impl Default for Config {
@@ -104,6 +111,7 @@ impl Default for Config {
             heal_links: 2,
             heal_pause: Duration::from_secs(10),
             rewire_period: Duration::from_secs(30),
+            without: Vec::new(),
         }
     }
 }
@@ -140,6 +148,35 @@ impl Config {
         }
     }
 
+    /// HyParView as published (DSN 2007, section 5.1), as a reference to measure against and for nothing else: without any of our
+    /// improvements, and with rates that bind nobody. What a cycle of the paper is takes one `shuffle_period` here.
+    ///
+    /// What stays are the numbers of links (deviation 1), which only matter when messages are lost or overtake each other, and every bound
+    /// on what is stored. A node whose view is not full tries its passive view when it loses a neighbor, when it learns of a peer, and once
+    /// in each cycle; whoever refused is left alone for half a cycle, so that each candidate is asked once in a row.
+    pub fn paper() -> Self {
+        let cycle = Duration::from_secs(10);
+        Config {
+            active_len_max: 5,
+            active_len_min: 1,
+            passive_len_max: 30,
+            active_walk_len: 6,
+            passive_walk_len: 3,
+            shuffle_active_len: 3,
+            shuffle_passive_len: 4,
+            shuffle_period: cycle,
+            retry_period: cycle,
+            rejoin_period_max: cycle,
+            requests_len_max: 1,
+            requests_per_retry: u8::MAX,
+            refusal_pause: cycle / 2,
+            joins_per_second: RATE_MAX,
+            evictions_per_second: RATE_MAX,
+            without: Improvement::ALL.to_vec(),
+            ..Self::default()
+        }
+    }
+
     /// Checks every field, alone and against the others.
     ///
     /// # Errors
@@ -164,13 +201,13 @@ impl Config {
         within("requests_per_retry", self.requests_per_retry, 1..=u8::MAX)?;
         lasts("refusal_pause", self.refusal_pause, Duration::from_millis(1))?;
         within("join_walks", self.join_walks, 1..=8)?;
-        within("joins_per_second", self.joins_per_second, 1..=1_000_000)?;
+        within("joins_per_second", self.joins_per_second, 1..=RATE_MAX)?;
         within("storm_len_max", self.storm_len_max, 1..=65_536)?;
-        within("evictions_per_second", self.evictions_per_second, 1..=1_000_000)?;
+        within("evictions_per_second", self.evictions_per_second, 1..=RATE_MAX)?;
         within("heal_links", self.heal_links, 1..=32)?;
         lasts("heal_pause", self.heal_pause, Duration::from_millis(1))?;
         lasts("rewire_period", self.rewire_period, Duration::from_millis(1))?;
-        Ok(Params(Arc::new(Checked { config: self, buggify: Buggify::default() })))
+        Ok(Params(Arc::new(Checked { without: Improvement::bits(&self.without), config: self, buggify: Buggify::default() })))
     }
 }
 
@@ -194,6 +231,8 @@ pub struct Params(Arc<Checked>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Checked {
     config: Config,
+    /// Of `config`, one bit for each.
+    without: u16,
     buggify: Buggify,
 }
 
@@ -202,6 +241,11 @@ impl Params {
     pub fn with_buggify(mut self, buggify: Buggify) -> Self {
         Arc::make_mut(&mut self.0).buggify = buggify;
         self
+    }
+
+    /// Whether an improvement is on.
+    pub fn has(&self, improvement: Improvement) -> bool {
+        self.0.without & improvement.bit() == 0
     }
 
     pub(super) fn buggify(&self) -> &Buggify {

@@ -43,11 +43,16 @@ impl<I: Identifier> State<I> {
             true => (Priority::High, HIGH_REQUESTS_MAX.min(self.params.requests_len_max)),
             false => (Priority::Low, self.params.requests_len_max),
         };
+        let in_parallel = self.params.has(Improvement::FillInParallel);
         let moment = if ignore_pauses { Time::MAX } else { now };
         let purpose = Purpose::Fill(priority);
         while self.requests_left > 0
             && self.room() > 0
-            && self.requests.iter().filter(|request| request.purpose == purpose).count() < in_flight_max
+            && match in_parallel {
+                true => self.requests.iter().filter(|request| request.purpose == purpose).count() < in_flight_max,
+                // Section 4.3: another one is tried once this one has refused or cannot be reached.
+                false => !self.requests.iter().any(|request| matches!(request.purpose, Purpose::Fill(_))),
+            }
         {
             let requests = &self.requests;
             let Some(peer) = self.passive.pick(moment, |peer| requests.iter().any(|request| request.peer == peer), &mut self.random) else {
@@ -92,8 +97,10 @@ impl<I: Identifier> State<I> {
                     self.learn(peer, &[]);
                 });
             }
-            // A walk of our own. Whoever has a free slot answers it; so do full nodes if we miss two.
-            self.send_walks(self.me, self.room(), 1, actions);
+            if self.params.has(Improvement::OwnWalks) {
+                // A walk of our own. Whoever has a free slot answers it; so do full nodes if we miss two.
+                self.send_walks(self.me, self.room(), 1, actions);
+            }
         }
         self.fill(now, actions);
     }
@@ -132,7 +139,9 @@ impl<I: Identifier> State<I> {
         let message = match purpose {
             Purpose::Join => Message::Join { link },
             Purpose::Fill(priority) => Message::Neighbor { link, priority },
-            Purpose::Splice => Message::Neighbor { link, priority: Priority::Low },
+            Purpose::Evict if self.params.has(Improvement::Splice) => Message::Neighbor { link, priority: Priority::Low },
+            // Section 4.2: the end of a walk takes the joiner in whatever the state of both views.
+            Purpose::Evict => Message::Neighbor { link, priority: Priority::High },
             Purpose::Heal => Message::Neighbor { link, priority: Priority::Heal },
         };
         send(peer, message, actions);
@@ -157,6 +166,11 @@ impl<I: Identifier> State<I> {
 
     /// The contact has started walks for us: about half a retry later we ask for what they did not bring.
     pub(super) fn wait_for_walks(&mut self, now: Time) {
+        if !self.params.has(Improvement::AnswerPeers) {
+            // Nobody was named whom we could ask in their place, so there is nothing to wait with.
+            self.fill_after = now;
+            return;
+        }
         self.fill_after = now + self.params.retry_period.mul_f64(self.random.random_range(0.25..0.75));
         self.timers.set(Key::Fill, self.fill_after);
     }

@@ -4,7 +4,7 @@ use super::*;
 
 impl<I: Identifier> State<I> {
     pub(super) fn on_member_up(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
-        if !self.has_left && self.learn(peer, &[]) {
+        if !self.has_left && self.params.has(Improvement::LearnMore) && self.learn(peer, &[]) {
             // Worth a request, however many were made in vain.
             self.requests_left = self.requests_left.max(1);
             self.fruitless = 0;
@@ -16,8 +16,12 @@ impl<I: Identifier> State<I> {
         if self.has_left || peer == self.me || self.link_of(peer).is_some() {
             return;
         }
-        self.learn(peer, &[]);
-        self.want_heal(peer, now);
+        if self.params.has(Improvement::LearnMore) {
+            self.learn(peer, &[]);
+        }
+        if self.params.has(Improvement::Heal) {
+            self.want_heal(peer, now);
+        }
         self.fill(now, actions);
     }
 
@@ -91,11 +95,17 @@ impl<I: Identifier> State<I> {
     }
 
     pub(super) fn rewire_later(&mut self, now: Time) {
+        if !self.params.has(Improvement::OpenClosedGroups) {
+            return;
+        }
         let period = self.params.rewire_period.mul_f64(self.random.random_range(0.5..1.5));
         self.timers.set_if_absent(Key::Rewire, now + period);
     }
 
     pub(super) fn note_origin(&mut self, origin: I) {
+        if !self.params.has(Improvement::OpenClosedGroups) {
+            return;
+        }
         if self.origins.len() == ORIGINS_LEN {
             self.origins.pop_front();
         }

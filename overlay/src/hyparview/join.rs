@@ -8,7 +8,9 @@ impl<I: Identifier> State<I> {
             return;
         }
         self.has_left = false;
-        remember(&mut self.contacts, contact);
+        if self.params.has(Improvement::Reseed) {
+            remember(&mut self.contacts, contact);
+        }
         if self.link_of(contact).is_some() {
             return;
         }
@@ -20,7 +22,7 @@ impl<I: Identifier> State<I> {
                 self.fill_after = now + self.params.retry_period;
             }
             self.arm_fill(now);
-        } else {
+        } else if self.params.has(Improvement::Heal) {
             // Somebody wants these two connected, and they may belong to overlays that have never met: worth a link even between full views.
             self.want_heal(contact, now);
         }
@@ -34,12 +36,22 @@ impl<I: Identifier> State<I> {
         if !self.yield_to(from) {
             return;
         }
+        if !self.params.has(Improvement::KeepView) {
+            // Section 4.2: the contact takes every joiner in, if need be in the place of a random neighbor, and tells all others of it.
+            self.accept(from, link, true, now, actions);
+            let missing = u8::try_from(self.params.active_len_max - 1).unwrap_or(MISSING_MAX);
+            for to in self.active.iter().copied().filter(|peer| *peer != from) {
+                send(to, Message::ForwardJoin { joiner: from, ttl: self.params.active_walk_len, missing }, actions);
+            }
+            return;
+        }
         if self.room() > 0 {
             self.accept(from, link, true, now, actions);
             self.send_walks(from, self.params.active_len_max - 1, self.params.join_walks, actions);
             return;
         }
-        if self.joins.take(now, self.params.joins_per_second, per_second(self.params.joins_per_second)) {
+        let is_in_time = self.joins.take(now, self.params.joins_per_second, per_second(self.params.joins_per_second));
+        if is_in_time || !self.params.has(Improvement::StormMixing) {
             self.learn(from, &[]);
             self.refuse(from, link, now, actions);
             self.send_walks(from, self.params.active_len_max, self.params.join_walks, actions);
@@ -100,6 +112,9 @@ impl<I: Identifier> State<I> {
         if ttl == self.params.passive_walk_len {
             self.learn(joiner, &[]);
         }
+        if !self.params.has(Improvement::Splice) {
+            return self.walk_on(joiner, ttl, missing, next, now, actions);
+        }
         // The paper takes the joiner in where the walk ends. A free slot from the middle of the walk on is as random and spares an eviction.
         if !is_known && self.room() > 0 && (is_end || ttl <= self.params.passive_walk_len) {
             return self.send_request(joiner, Purpose::Fill(Priority::Low), now, actions);
@@ -108,9 +123,26 @@ impl<I: Identifier> State<I> {
             Some(next) if !is_end => send(next, Message::ForwardJoin { joiner, ttl: ttl - 1, missing }, actions),
             // The end, at a full node: the joiner is put between us and a neighbor, if it has a slot for both.
             _ if !is_known && missing >= 2 && self.active.len() == self.params.active_len_max && self.may_evict(now) => {
-                self.send_request(joiner, Purpose::Splice, now, actions);
+                self.send_request(joiner, Purpose::Evict, now, actions);
             }
             _ => self.counters.count(|counters| counters.walks_lost += 1),
+        }
+    }
+
+    /// Section 4.2: a walk ends at its last step or at a node with one neighbor, which takes the joiner in, if need be in the place of
+    /// another.
+    fn walk_on(&mut self, joiner: I, ttl: u8, missing: u8, next: Option<I>, now: Time, actions: &mut Vec<Action<I>>) {
+        match next {
+            Some(next) if ttl > 0 && self.active.len() > 1 => {
+                send(next, Message::ForwardJoin { joiner, ttl: ttl - 1, missing }, actions);
+            }
+            _ if self.link_of(joiner).is_some() || self.request_of(joiner).is_some() => {
+                self.counters.count(|counters| counters.walks_lost += 1);
+            }
+            _ => {
+                let purpose = if self.room() > 0 { Purpose::Fill(Priority::High) } else { Purpose::Evict };
+                self.send_request(joiner, purpose, now, actions);
+            }
         }
     }
 
@@ -119,7 +151,7 @@ impl<I: Identifier> State<I> {
             send(joiner, Message::Disconnect { link, reason: Farewell::Leaving, peers: Peers::new() }, actions);
         }
         for (peer, link) in self.active.clone().into_iter().zip(std::mem::take(&mut self.links)) {
-            let peers = Peers::first_of(self.candidates(peer, CANDIDATES_LEN_MAX));
+            let peers = Peers::first_of(self.replacements(peer));
             send(peer, Message::Disconnect { link: link.number, reason: Farewell::Leaving, peers }, actions);
             actions.push(Action::NeighborDown(peer, DownReason::Leaving));
         }

@@ -17,9 +17,11 @@ impl<I: Identifier> State<I> {
         let accepts = self.room() > 0 && !pretends()
             || match priority {
                 // It asks us while we were about to evict for it: the eviction is already paid for.
-                _ if matches!(wanted, Some(Purpose::Splice | Purpose::Heal)) => true,
+                _ if matches!(wanted, Some(Purpose::Evict | Purpose::Heal)) => true,
                 Priority::Low => false,
+                Priority::High if !self.params.has(Improvement::LimitHigh) => true,
                 Priority::High => self.is_unfavored(from, now) && self.may_evict(now),
+                Priority::Heal if !self.params.has(Improvement::Heal) && !self.params.has(Improvement::OpenClosedGroups) => false,
                 Priority::Heal => {
                     self.is_unfavored(from, now) && {
                         let links_max = self.params.heal_links;
@@ -30,7 +32,9 @@ impl<I: Identifier> State<I> {
         if accepts {
             self.accept(from, link, false, now, actions);
         } else {
-            self.learn(from, &[]);
+            if self.params.has(Improvement::LearnMore) {
+                self.learn(from, &[]);
+            }
             self.refuse(from, link, now, actions);
         }
     }
@@ -65,7 +69,7 @@ impl<I: Identifier> State<I> {
         match request.purpose {
             Purpose::Join => self.wait_for_walks(now),
             Purpose::Heal => self.counters.count(|counters| counters.healed += 1),
-            Purpose::Fill(_) | Purpose::Splice => {}
+            Purpose::Fill(_) | Purpose::Evict => {}
         }
         self.make_room(request.peer, now, actions);
         self.add_link(request.peer, request.link, now, actions);
@@ -203,7 +207,8 @@ impl<I: Identifier> State<I> {
     }
 
     pub(super) fn send_reply(&mut self, peer: I, link: u32, accepted: bool, peers_len: usize, actions: &mut Vec<Action<I>>) {
-        let peers = Peers::first_of(self.candidates(peer, peers_len));
+        let candidates = if self.params.has(Improvement::AnswerPeers) { self.candidates(peer, peers_len) } else { Vec::new() };
+        let peers = Peers::first_of(candidates);
         send(peer, Message::NeighborReply { link, accepted, peers }, actions);
     }
 
@@ -221,16 +226,19 @@ impl<I: Identifier> State<I> {
         }
         // The newest links are spared while there are older ones, or newcomers would only push each other out.
         let settled = |link: &Link| now.since(link.since) >= self.params.retry_period;
-        let has_settled = self.links.iter().any(settled);
+        let has_settled = self.params.has(Improvement::SpareNewest) && self.links.iter().any(settled);
         let Some((index, link)) =
             self.links.iter().copied().enumerate().filter(|(_, link)| !has_settled || settled(link)).choose(&mut self.random)
         else {
             return;
         };
         let evicted = self.active[index];
-        let mut peers = vec![newcomer];
-        peers.extend(self.candidates(evicted, CANDIDATES_LEN_MAX).into_iter().filter(|peer| *peer != newcomer));
-        peers.truncate(CANDIDATES_LEN_MAX);
+        let mut peers = self.replacements(evicted);
+        if self.params.has(Improvement::FarewellPeers) {
+            peers.retain(|peer| *peer != newcomer);
+            peers.insert(0, newcomer);
+            peers.truncate(CANDIDATES_LEN_MAX);
+        }
         send(evicted, Message::Disconnect { link: link.number, reason: Farewell::Evicted, peers: Peers::first_of(peers) }, actions);
         self.drop_link(evicted, DownReason::Evicted, actions);
         self.learn(evicted, &[]);
@@ -240,6 +248,11 @@ impl<I: Identifier> State<I> {
             self.favored.remove(0);
         }
         self.favored.push((newcomer, now));
+    }
+
+    /// Peers that a neighbor may take in our place, given along with a farewell.
+    pub(super) fn replacements(&mut self, neighbor: I) -> Vec<I> {
+        if self.params.has(Improvement::FarewellPeers) { self.candidates(neighbor, CANDIDATES_LEN_MAX) } else { Vec::new() }
     }
 
     pub(super) fn may_evict(&mut self, now: Time) -> bool {
@@ -261,7 +274,9 @@ impl<I: Identifier> State<I> {
             self.links.insert(index, Link { number: link, since: now });
         }
         self.rewire_later(now);
-        remember(&mut self.acquaintances, peer);
+        if self.params.has(Improvement::Reseed) {
+            remember(&mut self.acquaintances, peer);
+        }
         self.fruitless = 0;
         actions.push(Action::NeighborUp(peer));
         if self.active.len() == 1 {

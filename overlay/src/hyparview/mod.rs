@@ -3,28 +3,35 @@
 //! **Paper.** J. Leitão, J. Pereira, L. Rodrigues, *HyParView: a membership protocol for reliable gossip-based broadcast*, DSN 2007;
 //! sections 4.2 (join), 4.3 (active view), 4.4 (disconnect), 4.5 (passive view). The active view is reactive, the passive one is shuffled.
 //!
-//! **Deviations**, each with its reason:
+//! **Deviations**, each with its reason and with the [`Improvement`] by which [`Config::without`] undoes it, if it has one;
+//! [`Config::paper`] undoes all of those:
 //!
 //! 1. *A link has a number*, drawn by the side that asks, and stands only once the other side said so. Replies, farewells and checks quote
 //!    it, so a late one never touches a newer link; [`Message::Alive`] names it every `alive_period`, and a node that does not hold it says
-//!    so. One-way links end within that period whatever was lost.
-//! 2. *A full contact keeps its view.* The paper evicts for every joiner, which under a storm of joins makes chains of evictions and a
-//!    clustered graph. Here walks look for places, and a walk that ends at a full node *splices* the joiner into one of its links: the node
-//!    gives up a neighbor for the joiner and sends that neighbor to the joiner. Nobody ends with fewer links than before, the new links are
-//!    those of a random edge, and evictions have a rate.
-//! 3. *A storm is mixed.* Joiners beyond a rate are collected for a moment and introduced to one another at random, each with one walk that
-//!    ties it to the older overlay. Otherwise each knows only those just before it. Measured with 5,000 joins at once through one contact:
-//!    clustering 0.025 without and 0.002 with this rule (0.001 is random), mean path 6.0 and 5.3.
-//! 4. *Views fill.* The paper tries one replacement at a time. Here several are asked at once and again at once on refusal, within a budget
-//!    per retry; and a node that misses neighbors sends a walk of its own, which the first node with a free slot answers, so that two
-//!    half-full views find each other.
-//! 5. *A high priority has a rate*, per node and per peer, because any node can claim it.
-//! 6. *A healed partition is bridged.* Full views on both sides would never meet; peers that come back are asked with
-//!    [`Priority::Heal`], which a full node accepts by splicing, and each node does so for few of them.
-//! 7. *Isolation is never final.* Contacts and past neighbors are remembered and tried for ever, with a growing wait.
-//! 8. *A closed group opens.* Nodes whose views hold only each other, while the rest is full, would stay apart from the rest for ever, because the active view of the paper only reacts. A
-//!    node that sees the same few origins in all shuffles asks, every `rewire_period`, a peer from beyond for a link.
-//! 9. The evicted learn replacements with the farewell (they would otherwise have to wait for a shuffle).
+//!    so. One-way links end within that period whatever was lost. No switch: without losses it changes nothing.
+//! 2. *A full contact keeps its view* ([`Improvement::KeepView`], [`Improvement::Splice`]). The paper evicts for every joiner, which under
+//!    a storm of joins makes chains of evictions and a clustered graph. Here walks look for places, and a walk that ends at a full node
+//!    *splices* the joiner into one of its links: the node gives up a neighbor for the joiner and sends that neighbor to the joiner. Nobody
+//!    ends with fewer links than before, the new links are those of a random edge, and evictions have a rate.
+//! 3. *A storm is mixed* ([`Improvement::StormMixing`]). Joiners beyond a rate are collected for a moment and introduced to one another at
+//!    random, each with one walk that ties it to the older overlay. Otherwise each knows only those just before it. Measured with 5,000
+//!    joins at once through one contact: clustering 0.025 without and 0.002 with this rule (0.001 is random), mean path 6.0 and 5.3.
+//! 4. *Views fill* ([`Improvement::FillInParallel`], [`Improvement::OwnWalks`]). The paper tries one replacement at a time. Here several
+//!    are asked at once and again at once on refusal, within a budget per retry; and a node that misses neighbors sends a walk of its own,
+//!    which the first node with a free slot answers, so that two half-full views find each other.
+//! 5. *A high priority has a rate* ([`Improvement::LimitHigh`]), per node and per peer, because any node can claim it.
+//! 6. *A healed partition is bridged* ([`Improvement::Heal`]). Full views on both sides would never meet; peers that come back are asked
+//!    with [`Priority::Heal`], which a full node accepts by splicing, and each node does so for few of them.
+//! 7. *Isolation is never final* ([`Improvement::Reseed`]). Contacts and past neighbors are remembered and tried for ever, with a growing
+//!    wait.
+//! 8. *A closed group opens* ([`Improvement::OpenClosedGroups`]). Nodes whose views hold only each other, while the rest is full, would
+//!    stay apart from the rest for ever, because the active view of the paper only reacts. A node that sees the same few origins in all
+//!    shuffles asks, every `rewire_period`, a peer from beyond for a link.
+//! 9. *The evicted learn replacements* with the farewell ([`Improvement::FarewellPeers`]); they would otherwise have to wait for a shuffle.
+//! 10. *A joiner learns candidates* with the answer, and so does whoever is refused ([`Improvement::AnswerPeers`]), for the same reason.
+//! 11. *The newest links are spared* when one has to go ([`Improvement::SpareNewest`]), or newcomers would only push each other out.
+//! 12. *The passive view learns more* ([`Improvement::LearnMore`]): the membership names peers anyway, and whoever was refused has a free
+//!     slot.
 //!
 //! **Invariants** (checked after every input): the views hold neither us nor each other's peers and keep their bounds; no peer is both a
 //! neighbor and asked to become one; slots taken and slots kept free for requests in flight never exceed the active view; a
@@ -54,6 +61,7 @@ mod config;
 mod deadlines;
 mod fill;
 mod heal;
+mod improvement;
 mod join;
 mod link;
 mod message;
@@ -67,6 +75,7 @@ mod tests;
 
 pub use config::{Config, Params};
 use deadlines::Deadlines;
+pub use improvement::Improvement;
 pub use message::{CANDIDATES_LEN_MAX, Farewell, Message, Peers, Priority, SHUFFLE_LEN_MAX};
 use passive::{Passive, Spare};
 use rate::Rate;
@@ -127,7 +136,7 @@ enum Purpose {
     /// To fill a free slot.
     Fill(Priority),
     /// It is a joiner, and we are full and will evict for it.
-    Splice,
+    Evict,
     /// It was beyond a partition, and we will evict for it if we are full.
     Heal,
 }

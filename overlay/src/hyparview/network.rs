@@ -504,3 +504,25 @@ fn the_same_seed_gives_the_same_run() {
     assert_eq!(run(11), run(11));
     assert_ne!(run(11).1, run(12).1);
 }
+
+#[test]
+fn the_paper_makes_a_random_graph_and_survives_half_of_it() {
+    // Section 5, in small.
+    let mut network = Network::new(Config::paper(), 13);
+    network.join_one_by_one(300, Duration::from_millis(200));
+    assert!(network.evictions[0] > 200, "the contact evicts for nearly every joiner: {}", network.evictions[0]);
+    network.run_for(200 * SECOND);
+    network.assert_one_sound_overlay();
+    assert!(network.full() >= 90.0, "{} % of the views are full", network.full());
+    // A random 5-regular graph of 300 nodes has a clustering of 0.011 and a mean path of 3.9.
+    assert!(network.clustering() < 0.04, "clustering {}", network.clustering());
+    assert!(network.path().0 < 4.3, "path {:?}", network.path());
+
+    let dying: Vec<u32> = network.living().into_iter().filter(|me| hash(&[13, u64::from(*me)]).is_multiple_of(2)).collect();
+    dying.iter().for_each(|me| network.crash(*me));
+    network.run_for(Duration::from_millis(60));
+    assert!(network.full() < 20.0, "the failure tore no view");
+    network.run_for(20 * SECOND);
+    let living = network.living().len();
+    assert!(network.components()[0] * 100 >= living * 97, "{:?} of {living}", network.components());
+}

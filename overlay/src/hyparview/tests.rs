@@ -4,6 +4,8 @@ use meshwork_channels::{DecodeError, decode, encode};
 
 use super::*;
 
+mod plain;
+
 const ME: u32 = 100;
 
 /// One node, its clock, and what it decided last.
@@ -634,15 +636,18 @@ fn any_sequence_of_inputs_keeps_the_invariants() {
             heal_links: 32,
             ..Config::wan()
         },
+        Config::paper(),
     ];
-    for (seed, config) in odd.into_iter().enumerate() {
+    // And every improvement on its own, which has to do without it.
+    let lacking = Improvement::ALL.iter().map(|improvement| (4_000, Config { without: vec![*improvement], ..Config::default() }));
+    for (seed, (inputs, config)) in odd.into_iter().map(|config| (20_000, config)).chain(lacking).enumerate() {
         let mut random = generator(seed as u64, "test", 0);
         let mut core = Core::new(config);
         core.state.me = 5;
         let mut up = Vec::new();
         // Numbers that were seen, so that some answers match.
         let mut links = vec![0_u32; 64];
-        for _ in 0..20_000 {
+        for _ in 0..inputs {
             let mut peer = || random.random_range(0..16_u32);
             let (from, other) = (peer(), peer());
             let list = Peers::first_of((0..peer()).map(|_| peer()).collect::<Vec<_>>());

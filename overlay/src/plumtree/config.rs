@@ -8,7 +8,8 @@ use meshwork_channels::buggify::Buggify;
 use meshwork_channels::limits::BROADCAST_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
-use super::{seen, store};
+use super::improvement::Improvement;
+use super::{FLOOD_LEN_MAX, seen, store};
 
 /// What people write. [`Config::build`] checks it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,15 +84,18 @@ pub struct Config {
     /// Default 2,048: a guess; sixteen times the unanswered requests.
     pub graft_burst: u32,
 
-    /// By how many links an announced way must be shorter than the tree's before the tree takes it (section 3.8). Lower gives shorter ways and
-    /// more control messages; `None` turns the optimization off.
+    /// By how many links an announced way must be shorter than the tree's before the tree takes it (section 3.8); `None` for never. It says
+    /// nothing for trees that are made by floods, which are as short as they can be.
     ///
-    /// Default 3: the paper's value for one sender (section 4.1). The paper takes 7 for many senders; measured with 1,000 nodes, five links each
-    /// of 10 to 50 ms and senders in turn, 3 gives 14.3 links to the last node at a redundancy of 0.03, 7 gives 18.5 at 0.04, 1 is no better.
+    /// Default `None`. The paper takes 3 for one sender and 7 for many.
     pub optimization_threshold: Option<u16>,
 
-    /// Over how many links a broadcast is flooded before it follows the tree, unless its sender is the one who sends most; 0 for none, at most
-    /// 8. More reaches the far ends of the tree sooner, and every further link costs about four times as many duplicates. Default 3.
+    /// Over how many links a broadcast is flooded at most before it follows the tree, unless its sender is the one who sends most; 0 for none,
+    /// at most 8. It is fewer where the flood would reach more than a small share of the nodes. More reaches the far ends of the tree sooner
+    /// and brings more duplicates.
+    ///
+    /// Default 4: measured with 10,000 nodes, five links each of 10 to 50 ms and senders in turn, the last node is reached after 384 ms at a
+    /// redundancy of 0.02 with 3, after 369 ms at 0.06 with 4, and after 349 ms at 0.18 with 5.
     pub flood_len: u8,
 
     /// How often one neighbor at random is told what is held: the net under every other mechanism.
@@ -132,6 +136,12 @@ pub struct Config {
     ///
     /// Default 1,048,576: 90 s at 11,000 messages a second.
     pub ahead_max: u64,
+
+    /// What of our improvements over the paper is left undone, in any order; see [`Config::paper`]. Every one that is named costs what it
+    /// was made for.
+    ///
+    /// Default: nothing.
+    pub without: Vec<Improvement>,
 }
 
 impl Default for Config {
@@ -153,8 +163,8 @@ impl Default for Config {
             asked_max: 128,
             grafts_per_second: 10_000,
             graft_burst: 2_048,
-            optimization_threshold: Some(3),
-            flood_len: 3,
+            optimization_threshold: None,
+            flood_len: 4,
             summary_period: Duration::from_secs(5),
             summary_bytes_max: 32 * 1_024,
             missing_max: 65_536,
@@ -164,6 +174,7 @@ impl Default for Config {
             stream_ranges_max: 4_096,
             ranges_max: 262_144,
             ahead_max: 1 << 20,
+            without: Vec::new(),
         }
     }
 }
@@ -198,6 +209,28 @@ impl Config {
         Config { announce_delay_min: Duration::from_millis(1), summary_period: Duration::from_secs(2), ..Config::lan() }
     }
 
+    /// Plumtree as published (SRDS 2007), as a reference to measure against and for nothing else: without any of our improvements. What
+    /// stays are identities by interval (deviation 7) and every bound on what is stored; payloads are still forgotten after
+    /// `payload_retention`.
+    ///
+    /// The paper configures its timers by hand and reports no redundancy while nothing fails, so that none can fire then. Its longest way has
+    /// 77 links (Figure 2, many senders without optimization), which take 3.9 s when each takes 50 ms, and `graft_wait` is above that.
+    /// `optimization_threshold` is `None`, the protocol of section 3.5; the optimized one of section 3.8 has 3 for one sender and 7 for
+    /// many.
+    pub fn paper() -> Self {
+        Config {
+            announce_delay_min: Duration::ZERO,
+            announce_delay_max: Duration::ZERO,
+            graft_wait: Duration::from_secs(5),
+            graft_wait_max: Duration::from_secs(5),
+            answer_wait: Duration::from_millis(500),
+            attempts_max: 1,
+            optimization_threshold: None,
+            without: Improvement::ALL.to_vec(),
+            ..Config::default()
+        }
+    }
+
     /// Checks the fields against their limits and each other.
     ///
     /// # Errors
@@ -230,6 +263,9 @@ impl Config {
         between("answer_wait_min", self.answer_wait_min, MILLI, self.answer_wait_max)?;
         between("answer_wait", self.answer_wait, self.answer_wait_min, self.answer_wait_max)?;
         between("summary_period", self.summary_period, 10 * MILLI, 60 * MINUTE)?;
+        if self.flood_len > FLOOD_LEN_MAX {
+            return Err(ConfigError::new("flood_len", self.flood_len, format_args!("from 0 to {FLOOD_LEN_MAX}")));
+        }
         at_least("payloads_max", self.payloads_max as u64, 1)?;
         at_least("payload_bytes_max", self.payload_bytes_max as u64, 1)?;
         at_least("attempts_max", u64::from(self.attempts_max), 1)?;
@@ -258,6 +294,7 @@ impl Config {
                 idle: self.payload_retention,
             },
             store: store::Bounds { retention: self.payload_retention, bytes_max: self.payload_bytes_max, payloads_max: self.payloads_max },
+            without: Improvement::bits(&self.without),
             config: self,
             buggify: Buggify::default(),
         })))
@@ -271,6 +308,8 @@ pub struct Params(Arc<Checked>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Checked {
     config: Config,
+    /// Of `config`, one bit for each.
+    without: u16,
     seen: seen::Bounds,
     store: store::Bounds,
     buggify: Buggify,
@@ -280,6 +319,11 @@ impl Params {
     /// What it was built from.
     pub fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// Whether an improvement is on.
+    pub fn has(&self, improvement: Improvement) -> bool {
+        self.0.without & improvement.bit() == 0
     }
 
     /// With rare behavior, for the simulator.

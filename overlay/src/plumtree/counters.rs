@@ -63,6 +63,8 @@ counters! {
     prunes_sent,
     /// Links taken out of the tree by the neighbor.
     prunes_received,
+    /// Links that joined the tree because it did not bring what was pulled over them.
+    mended,
     /// Links of the tree replaced by shorter ways.
     optimizations,
     /// Payloads dropped after their retention.

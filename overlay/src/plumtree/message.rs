@@ -53,11 +53,19 @@ pub enum Message<I> {
         groups: Groups<I>,
     },
     /// The link leaves the tree: payloads are announced over it from now on.
-    Prune,
+    Prune {
+        /// The number of the tree; 0 for one that was not made by [`Push::Shape`].
+        shape: u32,
+    },
     /// Payloads that were asked for and that the sender does not hold (any more).
     Gone {
         /// The identities.
         groups: Groups<I>,
+    },
+    /// A payload that somebody pulled has come down the tree as well. This goes back to that node, along the way on which it passed it on.
+    Met {
+        /// The identity.
+        id: MessageId<I>,
     },
 }
 
@@ -83,9 +91,21 @@ pub enum Push {
     /// It goes over all links, in the tree or not, for so many more of them, so that it enters the tree in many places; a duplicate says
     /// nothing about the tree.
     Flood(u8),
-    /// It travels down the tree from one of these places, which this tells from most others; a duplicate from the same place means that the
-    /// link is not needed in the tree.
-    Wave(u16),
+    /// It travels down the tree from a node that pulled it before the tree had brought it; a duplicate says nothing about the tree.
+    Pulled,
+    /// It goes over all links and makes the tree anew: all join it, and those that bring a duplicate leave it. Of two trees that are made at the
+    /// same time the one with the larger number stays.
+    Shape(u32),
+}
+
+impl Push {
+    /// Whether it is on its first way through the tree.
+    pub(crate) fn is_first_way(self) -> bool {
+        match self {
+            Push::Eager | Push::Pulled | Push::Shape(_) => true,
+            Push::Answer | Push::Late | Push::Flood(_) => false,
+        }
+    }
 }
 
 /// What the sender of an announcement says about the link itself.

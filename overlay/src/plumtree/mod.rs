@@ -5,17 +5,27 @@
 //! pushed over it, else *lazy*; the eager links become a tree, because every link that brings a duplicate is pruned, and stay one, because
 //! a payload that is announced and does not come is grafted from an announcer.
 //!
-//! Deviations, each for what the papers or their implementations lose:
+//! Deviations, each for what the papers or their implementations lose, and with the [`Improvement`] by which [`Config::without`] undoes it,
+//! if it has one; [`Config::paper`] undoes all of those:
 //!
-//! 1. A new neighbor is told everything that is still held (section 3.7 tells it nothing), so what was sent while a node was cut off
-//!    arrives afterwards. One neighbor at random is told the same every few seconds, since a push can be lost where no lazy link exists.
-//! 2. A graft is always answered, if only by "gone", and is retried at every announcer until the payload came or no announcer is left.
-//! 3. Only what is on its first way through the tree shapes the tree. Payloads that repair, and what follows from them, never cause a prune.
-//! 4. A duplicate does not prune a link when the payload did not come over another eager link: some link must stay.
-//! 5. Waiting times are measured, not configured: how long the tree lags behind announcements, how long a neighbor takes to answer.
-//! 6. Announcements are batched, longer where messages are frequent, and are not sent to a neighbor that is known to have the payload.
-//! 7. An identity is (origin, incarnation, channel, sequence), so delivered messages are remembered as intervals, for good.
-//! 8. A node whose links are all lazy makes one of them eager when it broadcasts.
+//! 1. A new neighbor is told everything that is still held ([`Improvement::Backlog`]; section 3.7 tells it nothing), so what was sent while
+//!    a node was cut off arrives afterwards. One neighbor at random is told the same every few seconds ([`Improvement::Summary`]), since a
+//!    push can be lost where no lazy link exists.
+//! 2. A graft is always answered, if only by "gone" ([`Improvement::AnswerGone`]), and is retried at every announcer until the payload came
+//!    or no announcer is left ([`Improvement::RetryGrafts`]).
+//! 3. Only what is on its first way through the tree shapes the tree ([`Improvement::FirstWayOnly`]). Payloads that repair, and what
+//!    follows from them, never cause a prune.
+//! 4. A duplicate does not prune a link when the payload did not come over another eager link: some link must stay; nor while the last
+//!    prune is on its way ([`Improvement::SparePrunes`]).
+//! 5. Waiting times are measured, not configured ([`Improvement::MeasuredTimers`]): how long the tree lags behind announcements, how long a
+//!    neighbor takes to answer.
+//! 6. Announcements are batched, longer where messages are frequent ([`Improvement::Batching`]), and are not sent to a neighbor that is
+//!    known to have the payload ([`Improvement::SkipHolders`]).
+//! 7. An identity is (origin, incarnation, channel, sequence), so delivered messages are remembered as intervals, for good. No switch: it
+//!    decides what is a duplicate only where the paper leaves that open.
+//! 8. A node whose links are all lazy makes one of them eager when it broadcasts ([`Improvement::RaiseLazy`]).
+//! 9. An announcement that comes after its payload can optimize the tree too ([`Improvement::OptimizeLater`]): links differ in delay, so
+//!    the nearer announcer may be the later one.
 //!
 //! What it aims at: each message that any node of a connected overlay still holds is delivered once on every node.
 //!
@@ -30,6 +40,7 @@
 
 mod config;
 mod counters;
+mod improvement;
 pub mod message;
 mod neighbor;
 mod repair;
@@ -51,6 +62,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::config::{Config, Params};
 pub use self::counters::Counters;
+pub use self::improvement::Improvement;
 pub use self::message::Message;
 use self::message::{LinkNews, Packer, Push};
 use self::neighbor::{Announce, Estimate, Neighbor, Quota};
@@ -67,8 +79,22 @@ const SETTLE: Duration = Duration::from_secs(1);
 const EARLY_MAX: usize = 32;
 /// Over how many links a payload is flooded at most, whatever a peer claims.
 const FLOOD_LEN_MAX: u8 = 8;
-/// The draw of the name of a wave.
-const WAVE: u64 = 0x9_0a7e;
+/// The draw of the number of a tree.
+const SHAPE: u64 = 0x5_4a9e;
+/// One in so many broadcasts makes the tree anew, if nobody sends most: what churn left of it is longer than it need be.
+const SHAPING: u64 = 256;
+/// Broadcasts of whoever sends most until it makes its tree anew.
+const SHAPE_LEN: u64 = 1_024;
+/// A node that lost half of its neighbors within this time takes the whole tree for torn.
+const TORN_TIME: Duration = Duration::from_secs(5);
+/// The share of the nodes that a flood may reach, one in so many.
+const FLOODED: u64 = 22;
+/// For so long a tree is being made, and another one must have a larger number.
+const SHAPE_TIME: Duration = Duration::from_secs(5);
+/// Pulled payloads of which it is not known yet whether the tree brings them too.
+const PULLED_MAX: usize = 32;
+/// A tree is not made anew within this time. It is well above `SHAPE_TIME`, so that all agree whether the old one still counts.
+const SHAPE_PAUSE: Duration = Duration::from_secs(15);
 /// Over so many broadcasts it is seen who sends most.
 const OWN_SHARE_LEN: f32 = 8.0;
 /// Identities after which an announcement does not wait any longer.
@@ -121,6 +147,8 @@ pub enum Input<I> {
     NeighborUp(I),
     /// A peer is no neighbor any more. For a peer that is none: nothing.
     NeighborDown(I),
+    /// So many nodes are in the cluster, as far as anybody can say. Until it is told nothing is flooded.
+    ClusterSize(u32),
     /// A message of this core arrived.
     Received {
         /// The peer that sent it over its own connection, neighbor or not.
@@ -231,13 +259,43 @@ pub struct State<I> {
     tree_lag: Estimate,
     /// What part of the latest broadcasts was ours.
     own_share: f32,
-    /// Tells waves that start here from most others; not 0.
-    wave: u16,
+    /// The number of the tree, when it was made, and whether by us.
+    shape: Shape,
+    /// Whether a link of the tree was lost and the tree has brought nothing since.
+    has_lost_link: bool,
+    /// Neighbors that were lost within a few seconds, and since when.
+    torn: (u8, Time),
+    /// Nodes in the cluster, if that is known.
+    nodes: u32,
+    /// What the numbers of our trees are drawn from.
+    shape_seed: u32,
     counters: Tally<Counters>,
     generator: Generator,
     /// Peers that announced something before they were neighbors, and when; in the order of arrival.
     early: Vec<(I, Time)>,
     aside: Option<Box<Aside<I>>>,
+}
+
+/// A tree that was made by a flood.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shape {
+    /// Its number; 0 when there was none yet.
+    number: u32,
+    at: Time,
+    /// Our broadcasts since, if we made it.
+    own: Option<u64>,
+}
+
+/// A payload that was pulled though it was on its first way.
+#[derive(Clone, Debug)]
+struct Pulled<I> {
+    id: MessageId<I>,
+    /// Who sent it.
+    from: I,
+    /// When it was first announced.
+    since: Time,
+    /// When the tree counts as broken unless it has brought it by then.
+    due: Time,
 }
 
 /// What most nodes of a simulated million never need.
@@ -247,6 +305,8 @@ struct Aside<I> {
     strangers_quota: Quota,
     /// The last sequence number of each channel that we broadcast on.
     sequences: Sorted<ChannelId, u64>,
+    /// What was pulled of late, and may yet turn out to come down the tree.
+    pulled: Vec<Pulled<I>>,
     /// Where the next summary starts, when the last one had no room for everything.
     summary_from: Option<MessageId<I>>,
 }
@@ -274,8 +334,12 @@ impl<I: Identifier> State<I> {
             is_wanting: false,
             ask_at: Time::MAX,
             tree_lag: Estimate::default(),
-            own_share: 1.0,
-            wave: (hash(&[seed, WAVE]) as u16).max(1),
+            own_share: 0.5,
+            shape: Shape::default(),
+            has_lost_link: false,
+            torn: (0, Time::ZERO),
+            nodes: 0,
+            shape_seed: hash(&[seed, SHAPE]) as u32,
             aside: None,
         }
     }
@@ -286,12 +350,14 @@ impl<I: Identifier> State<I> {
         match input {
             Input::NeighborUp(peer) => self.on_neighbor_up(peer, now, actions),
             Input::NeighborDown(peer) => self.on_neighbor_down(peer, now),
+            Input::ClusterSize(nodes) => self.nodes = nodes,
             Input::Received { from, message } => match message {
                 Message::Gossip { id, hops, push, payload } => self.on_gossip(from, id, hops, push, payload, now, actions),
                 Message::IHave { link, groups } => self.on_ihave(from, link, &groups, now, actions),
                 Message::Graft { eager, groups } => self.on_graft(from, eager, &groups, now, actions),
-                Message::Prune => self.on_prune(from, now),
+                Message::Prune { shape } => self.on_prune(from, shape, now),
                 Message::Gone { groups } => self.on_gone(from, &groups, now),
+                Message::Met { id } => self.on_met(from, id, now, actions),
             },
             Input::DeadlineReached => self.on_deadline_reached(now, actions),
         }
@@ -320,27 +386,82 @@ impl<I: Identifier> State<I> {
         self.aside().sequences.insert(channel, sequence);
         let id = MessageId { origin: self.me, incarnation: self.incarnation, channel, sequence };
         self.counters.count(|counters| counters.broadcasts += 1);
-        if !self.neighbors.is_empty() && self.neighbors.iter().all(|neighbor| !neighbor.eager) {
+        if self.params.has(Improvement::RaiseLazy) && !self.neighbors.is_empty() && self.neighbors.iter().all(|neighbor| !neighbor.eager) {
             // Without an eager link the payload would wait to be pulled. The receiver makes the link eager too, or prunes it again.
             let chosen = self.generator.random_range(0..self.neighbors.len());
             self.neighbors[chosen].eager = true;
         }
-        let push = self.push_of_own();
+        let push = self.push_of_own(sequence, now);
+        if let Push::Shape(number) = push {
+            self.shape = Shape { number, at: now, own: Some(0) };
+        }
+        self.shape.own.iter_mut().for_each(|own| *own += 1);
         self.own_share += (1.0 - self.own_share) / OWN_SHARE_LEN;
         self.pass_on(id, &payload, 0, push, self.me, &[], now, actions);
-        self.keep(id, Held { payload, hops: 0, from: self.me, wave: 0 }, now);
+        self.keep(id, Held { payload, hops: 0, from: self.me, push }, now);
         self.finish(now, actions);
         Ok(id)
     }
 
-    /// How what we broadcast starts. The tree is the best one for whoever sends most; what others send is flooded over some links first, so
-    /// that it enters the tree in many places at once.
-    fn push_of_own(&self) -> Push {
-        let is_all_eager = self.neighbors.iter().all(|neighbor| neighbor.eager);
-        match self.params.config().flood_len.checked_sub(1) {
-            Some(left) if !is_all_eager && self.own_share < 0.5 => Push::Flood(left),
+    /// Whether trees are made by floods and mended only where they are broken.
+    fn is_rooted(&self) -> bool {
+        self.params.has(Improvement::RootedTree)
+    }
+
+    /// Whether a pull mends the tree at once. A payload that is late is no proof that the tree is broken, and a link more closes a circle.
+    fn is_tree_broken(&self) -> bool {
+        !self.is_rooted() || self.has_lost_link || self.neighbors.iter().all(|neighbor| !neighbor.eager)
+    }
+
+    /// How what we broadcast starts. The tree is best for the node that made it: whoever sends most, if anybody does. What others send is
+    /// flooded over some links first, so that it enters the tree in many places at once.
+    fn push_of_own(&self, sequence: u64, now: Time) -> Push {
+        if !self.is_rooted() {
+            return Push::Eager;
+        }
+        let has_tree = self.shape.number != 0 || self.seen.streams_len() > 0;
+        let number = (hash(&[u64::from(self.shape_seed), sequence]) as u32).max(1);
+        let is_main = self.own_share >= 0.5;
+        let is_due = now - self.shape.at >= SHAPE_PAUSE
+            && match self.shape.own {
+                _ if self.is_torn(now) => true,
+                Some(own) if is_main => own >= SHAPE_LEN,
+                _ if is_main => self.own_share >= 0.8,
+                _ => u64::from(number).is_multiple_of(SHAPING),
+            };
+        match self.flood_len().checked_sub(1) {
+            _ if !has_tree || is_due => Push::Shape(number),
+            Some(left) if !is_main && self.params.has(Improvement::Flood) => Push::Flood(left),
             _ => Push::Eager,
         }
+    }
+
+    /// Whether so many neighbors were lost at once that the tree is hardly one any more.
+    fn is_torn(&self, now: Time) -> bool {
+        let (count, since) = self.torn;
+        now - since <= 2 * TORN_TIME && usize::from(count) * 2 > self.neighbors.len().max(2)
+    }
+
+    /// Over how many links what we broadcast is flooded first: so many that a small share of the nodes is reached.
+    fn flood_len(&self) -> u8 {
+        let (links, most) = (self.neighbors.len() as u64, u64::from(self.nodes) / FLOODED);
+        let (mut reached, mut ring) = (0, links);
+        (0..self.params.config().flood_len)
+            .take_while(|_| {
+                reached += ring;
+                ring *= links.saturating_sub(1).max(1);
+                reached <= most
+            })
+            .count() as u8
+    }
+
+    /// Whether a tree that is being made becomes ours: it is the only one, or has the larger number of two.
+    fn takes_shape(&mut self, number: u32, now: Time) -> bool {
+        let takes = self.is_rooted() && (number >= self.shape.number || now - self.shape.at >= SHAPE_TIME);
+        if takes && number != self.shape.number {
+            self.shape = Shape { number, at: now, own: None };
+        }
+        takes
     }
 
     /// When [`Input::DeadlineReached`] is due.
@@ -410,8 +531,12 @@ impl<I: Identifier> State<I> {
         if peer == self.me {
             return;
         }
+        // A link more closes a circle, so only a node outside the tree takes one into it.
+        let is_outside = self.neighbors.iter().all(|neighbor| !neighbor.eager);
         reserve(&mut self.neighbors);
-        self.neighbors.insert(at, Neighbor::new(peer, now));
+        let mut neighbor = Neighbor::new(peer, now);
+        neighbor.eager = is_outside || !self.is_rooted();
+        self.neighbors.insert(at, neighbor);
         reserve(&mut self.peers);
         self.peers.insert(at, peer);
         let unheard = self.early.iter().any(|(early, since)| *early == peer && now - *since <= 10 * SETTLE);
@@ -420,6 +545,9 @@ impl<I: Identifier> State<I> {
             self.early = Vec::new();
         }
         self.send_backlog(peer, if unheard { LinkNews::OpenedUnheard } else { LinkNews::Opened }, actions);
+        if is_outside && self.is_rooted() {
+            actions.push(Action::Send { to: peer, message: Message::Graft { eager: true, groups: message::Groups::new() } });
+        }
     }
 
     /// Section 3.7: a lost neighbor is forgotten, and what it was asked for is asked for elsewhere.
@@ -427,6 +555,9 @@ impl<I: Identifier> State<I> {
         self.early.retain(|(early, _)| *early != peer);
         if let Ok(at) = self.find(&peer) {
             self.forget_announcer(peer, now);
+            self.has_lost_link |= self.neighbors[at].eager;
+            let (count, since) = self.torn;
+            self.torn = if now - since > TORN_TIME { (1, now) } else { (count.saturating_add(1), since) };
             self.neighbors.remove(at);
             self.peers.remove(at);
         }
@@ -459,44 +590,59 @@ impl<I: Identifier> State<I> {
             self.forget_missing(id.stream().message(first), id.stream().message(last));
         }
         let missing = self.take_missing(&id, from, push, now);
-        let is_of_tree = matches!(push, Push::Eager | Push::Wave(_));
+        let is_pulled = push == Push::Answer;
+        let was_pushed = matches!(push, Push::Eager | Push::Pulled);
         let push = match push {
-            Push::Eager | Push::Late | Push::Wave(_) => push,
-            Push::Flood(0) => Push::Wave(self.wave),
+            _ if !self.params.has(Improvement::FirstWayOnly) => Push::Eager,
+            Push::Shape(number) if !self.is_rooted() || !self.takes_shape(number, now) => Push::Flood(FLOOD_LEN_MAX),
+            Push::Shape(_) | Push::Eager | Push::Pulled | Push::Late => push,
+            Push::Flood(0) => Push::Eager,
             Push::Flood(left) => Push::Flood((left - 1).min(FLOOD_LEN_MAX)),
             // A graft that follows an announcement on its first way mends the tree; the payload goes on as if the tree had brought it.
-            Push::Answer if missing.as_ref().is_some_and(Missing::is_fresh) => Push::Wave(self.wave),
+            Push::Answer if missing.as_ref().is_some_and(Missing::is_fresh) => {
+                if self.find(&from).is_ok_and(|at| self.neighbors[at].eager) { Push::Eager } else { Push::Pulled }
+            }
             Push::Answer => Push::Late,
         };
-        if is_of_tree {
+        if was_pushed || matches!(push, Push::Shape(_)) || !self.params.has(Improvement::FirstWayOnly) {
+            self.has_lost_link &= push == Push::Pulled;
             // Algorithm 1: who brings a payload first belongs into the tree.
             if let Some(neighbor) = self.neighbor_mut(&from) {
                 neighbor.eager = true;
             }
             // Section 3.8: an announcer was nearer to the origin than who brought the payload.
-            if let Some(nearest) = missing.as_ref().and_then(Missing::nearest) {
+            if !self.is_rooted()
+                && let Some(nearest) = missing.as_ref().and_then(Missing::nearest)
+            {
                 self.optimize(nearest, from, hops, now, actions);
             }
+        }
+        if is_pulled && let Some(missing) = missing.as_ref().filter(|missing| missing.is_fresh()) {
+            self.on_pulled(id, from, missing.since(), now);
         }
         self.own_share -= self.own_share / OWN_SHARE_LEN;
         self.counters.count(|counters| counters.delivered += 1);
         actions.push(Action::Deliver { id, payload: payload.clone(), from, hops });
-        let have = missing.map_or(Vec::new(), Missing::into_announcers);
+        let have = missing.filter(|_| self.params.has(Improvement::SkipHolders)).map_or(Vec::new(), Missing::into_announcers);
         self.pass_on(id, &payload, hops, push, from, &have, now, actions);
-        let wave = if let Push::Wave(wave) = push { wave } else { 0 };
-        self.keep(id, Held { payload, hops, from, wave }, now);
+        self.keep(id, Held { payload, hops, from, push }, now);
     }
 
     /// Section 3.5: a duplicate shows that the link closes a circle, so the link leaves the tree on both sides.
     fn on_duplicate(&mut self, from: I, id: MessageId<I>, push: Push, now: Time, actions: &mut Vec<Action<I>>) {
         self.counters.count(|counters| counters.duplicates += 1);
+        if matches!(push, Push::Eager | Push::Shape(_)) {
+            self.on_meeting(&id, now, actions);
+        }
+        let spares = self.params.has(Improvement::SparePrunes);
+        let skips = self.params.has(Improvement::SkipHolders);
         let is_eager = |peer: &I| self.find(peer).is_ok_and(|at| self.neighbors[at].eager);
         let way = self.store.way(&id);
+        // Of a tree that is made by floods nothing else takes links away, or two payloads at once would cut a circle in two places.
         let closes_circle = match push {
-            Push::Eager => true,
-            // Waves from several places meet everywhere.
-            Push::Wave(wave) => way.is_some_and(|way| way.wave == wave),
-            Push::Answer | Push::Late | Push::Flood(_) => false,
+            Push::Shape(number) => number == self.shape.number && way.is_none_or(|way| way.push == push),
+            Push::Eager => !self.is_rooted(),
+            _ => !self.params.has(Improvement::FirstWayOnly),
         };
         let other_way = match way.map(|way| way.from) {
             Some(first) if first != self.me => first != from && is_eager(&first),
@@ -507,17 +653,23 @@ impl<I: Identifier> State<I> {
             self.counters.count(|counters| counters.strangers_ignored += 1);
             return;
         };
-        neighbor.announce.remove(&id);
+        if skips {
+            neighbor.announce.remove(&id);
+        }
         // More duplicates are on their way when the first one comes; they need no prune of their own.
         let told = !neighbor.eager && neighbor.is_settling(now);
-        if closes_circle && other_way && !told {
+        if closes_circle && (!spares || other_way && !told) {
             self.prune(from, now, actions);
         }
     }
 
     /// Section 3.5: the neighbor gets this payload over another link.
-    fn on_prune(&mut self, from: I, now: Time) {
+    fn on_prune(&mut self, from: I, shape: u32, now: Time) {
         self.counters.count(|counters| counters.prunes_received += 1);
+        if shape != self.shape.number {
+            // Of a tree that was made at the same time as this one, and gave way to it.
+            return;
+        }
         match self.neighbor_mut(&from) {
             Some(neighbor) => {
                 // Its side is lazy too, so what still comes was on its way.
@@ -532,7 +684,7 @@ impl<I: Identifier> State<I> {
             && at <= now
         {
             self.missing_due.remove(&(at, id));
-            self.on_missing_due(id, now);
+            self.on_missing_due(id, now, actions);
         }
         if self.ask_at <= now {
             self.ask_at = Time::MAX;
@@ -574,6 +726,8 @@ impl<I: Identifier> State<I> {
         self.passed_interval = (self.passed_interval * 7 + interval) / 8;
         let mut full = false;
         for neighbor in self.neighbors.iter_mut().filter(|neighbor| neighbor.peer != from && !have.contains(&neighbor.peer)) {
+            // All links belong to the tree again until they bring what came before.
+            neighbor.eager |= matches!(push, Push::Shape(_));
             if neighbor.eager || matches!(push, Push::Flood(_)) {
                 self.counters.count(|counters| counters.pushes_sent += 1);
                 self.counters.count(|counters| counters.payload_bytes_sent += payload.len() as u64);
@@ -582,9 +736,12 @@ impl<I: Identifier> State<I> {
                     actions.push(Action::Send { to: neighbor.peer, message: Message::Gossip { id, hops, push, payload: payload.clone() } });
                 }
             } else {
-                neighbor.announce.insert(id, if matches!(push, Push::Eager | Push::Wave(_)) { hops } else { 0 });
+                neighbor.announce.insert(id, if push.is_first_way() { hops } else { 0 });
                 full |= neighbor.announce.len() >= ANNOUNCE_IDS_MAX;
-                if self.announce_at == Time::MAX {
+                if !self.params.has(Improvement::Batching) {
+                    // At the end of this input.
+                    self.announce_at = now;
+                } else if self.announce_at == Time::MAX {
                     let config = self.params.config();
                     // Waiting pays where company is near: on a quiet node it would only delay.
                     let (least, most) = (config.announce_delay_min, config.announce_delay_max);
@@ -602,7 +759,7 @@ impl<I: Identifier> State<I> {
     /// Keeps a payload for those who missed it, and makes sure that a summary tells of it.
     fn keep(&mut self, id: MessageId<I>, held: Held<I>, now: Time) {
         self.store.insert(id, held, now, self.params.store(), &mut self.counters);
-        if self.summary_at == Time::MAX {
+        if self.summary_at == Time::MAX && self.params.has(Improvement::Summary) {
             // At a random phase, or all nodes would send theirs in the same moment after a broadcast.
             let period = self.params.config().summary_period;
             self.summary_at = now + period.mul_f64(self.generator.random_range(0.0..1.0));
@@ -670,6 +827,10 @@ impl<I: Identifier> State<I> {
 
     /// Tells a neighbor everything that is held. The news about the link come last, when all is said.
     fn send_backlog(&mut self, to: I, link: LinkNews, actions: &mut Vec<Action<I>>) {
+        if !self.params.has(Improvement::Backlog) {
+            // Section 3.7: a new neighbor is told nothing.
+            return;
+        }
         let mut packer = Packer::new();
         for id in self.store.ids_from(None) {
             packer.add(id, 0);
@@ -694,10 +855,11 @@ impl<I: Identifier> State<I> {
 
     /// Takes a link out of the tree.
     fn prune(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
+        let shape = self.shape.number;
         if let Some(neighbor) = self.neighbor_mut(&peer) {
             neighbor.prune(now);
             self.counters.count(|counters| counters.prunes_sent += 1);
-            actions.push(Action::Send { to: peer, message: Message::Prune });
+            actions.push(Action::Send { to: peer, message: Message::Prune { shape } });
         }
     }
 
@@ -718,8 +880,9 @@ impl<I: Identifier> State<I> {
     }
 
     fn aside(&mut self) -> &mut Aside<I> {
-        self.aside
-            .get_or_insert_with(|| Box::new(Aside { strangers_quota: Quota::default(), sequences: Sorted::new(), summary_from: None }))
+        self.aside.get_or_insert_with(|| {
+            Box::new(Aside { strangers_quota: Quota::default(), sequences: Sorted::new(), pulled: Vec::new(), summary_from: None })
+        })
     }
 
     fn is_own(&self, stream: &Stream<I>) -> bool {

@@ -3,9 +3,9 @@
 use meshwork_channels::buggify::Site;
 use meshwork_channels::{Misbehavior, Time};
 
-use super::message::{Group, LinkNews, Message, Packer, Push, Range};
+use super::message::{self, Group, LinkNews, Message, Packer, Push, Range};
 use super::store::Way;
-use super::{Action, EARLY_MAX, MessageId, SETTLE, State, Stream};
+use super::{Action, EARLY_MAX, Improvement, MessageId, PULLED_MAX, Pulled, SETTLE, State, Stream};
 use crate::identifier::Identifier;
 use crate::sorted::reserve;
 
@@ -47,6 +47,11 @@ impl<I: Copy + Ord> Missing<I> {
         self.announcers.iter().any(|announcer| announcer.hops > 0)
     }
 
+    /// When it was first announced.
+    pub(super) fn since(&self) -> Time {
+        self.since
+    }
+
     /// The announcer that is nearest to the origin.
     pub(super) fn nearest(&self) -> Option<(I, u16)> {
         let fresh = self.announcers.iter().filter(|announcer| announcer.hops > 0);
@@ -69,7 +74,7 @@ impl<I: Identifier> State<I> {
             // The two sides of a link do not come up in the same instant. Once it is our neighbor, we ask it to say this again.
             self.counters.count(|counters| counters.strangers_ignored += 1);
             self.early.retain(|(early, _)| *early != from);
-            if self.params.buggify().happens(Site::EarlyForgotten) {
+            if !self.params.has(Improvement::Backlog) || self.params.buggify().happens(Site::EarlyForgotten) {
                 return;
             }
             if self.early.len() == EARLY_MAX {
@@ -83,8 +88,10 @@ impl<I: Identifier> State<I> {
         let mut misbehavior = None;
         'frame: for (stream, range) in ranges(groups) {
             let (first, last) = (stream.message(range.first), stream.message(range.last()));
-            // It has them, so it need not be told of them.
-            self.neighbors[at].announce.remove_range(first, last);
+            if self.params.has(Improvement::SkipHolders) {
+                // It has them, so it need not be told of them.
+                self.neighbors[at].announce.remove_range(first, last);
+            }
             if self.is_own(&stream) {
                 if range.first == 0 || range.last() > self.sequence(stream.channel) {
                     misbehavior = Some(Misbehavior::OwnName);
@@ -96,15 +103,6 @@ impl<I: Identifier> State<I> {
                 misbehavior = Some(Misbehavior::SequenceAhead);
                 continue;
             };
-            let is_held = unseen.is_none_or(|(_, unseen)| unseen < range.last()) || self.seen.has_forgotten();
-            if range.hops > 0
-                && is_held
-                && let Some(Way { from: pusher, hops, .. }) = self.store.way(&last)
-                && pusher != self.me
-                && self.neighbor_mut(&pusher).is_some_and(|neighbor| neighbor.eager)
-            {
-                self.optimize((from, range.hops), pusher, hops, now, actions);
-            }
             while let Some((first, last)) = unseen {
                 for sequence in first..=last {
                     if budget == 0 || !self.note_announcement(stream.message(sequence), from, range.hops, now) {
@@ -164,7 +162,11 @@ impl<I: Identifier> State<I> {
                 if is_full || self.missing.len() >= config.missing_max {
                     return false;
                 }
-                let due = now + self.tree_lag.bound(config.graft_wait, config.graft_wait_min, config.graft_wait_max);
+                let due = now
+                    + match self.params.has(Improvement::MeasuredTimers) {
+                        true => self.tree_lag.bound(config.graft_wait, config.graft_wait_min, config.graft_wait_max),
+                        false => config.graft_wait,
+                    };
                 let missing = Missing { announcers: vec![announcer], phase: Phase::Waiting { due }, since: now, rounds: 0 };
                 self.missing.insert(id, missing);
                 self.missing_due.insert((due, id), ());
@@ -214,12 +216,15 @@ impl<I: Identifier> State<I> {
             self.counters.count(|counters| counters.payload_bytes_sent += held.payload.len() as u64);
             let (hops, payload) = (held.hops.saturating_add(1), held.payload.clone());
             actions.push(Action::Send { to: from, message: Message::Gossip { id, hops, push: Push::Answer, payload } });
-            if let Some(at) = at {
+            if let Some(at) = at
+                && self.params.has(Improvement::SkipHolders)
+            {
                 self.neighbors[at].announce.remove(&id);
             }
         }
         self.counters.count(|counters| counters.grafts_missed += gone.ids());
-        for groups in gone.finish() {
+        let gone = if self.params.has(Improvement::AnswerGone) { gone.finish() } else { Vec::new() };
+        for groups in gone {
             actions.push(Action::Send { to: from, message: Message::Gone { groups } });
         }
         let quota = match at {
@@ -254,14 +259,15 @@ impl<I: Identifier> State<I> {
     }
 
     /// The tree did not bring the message in time, a round begins, or an answer did not come.
-    pub(super) fn on_missing_due(&mut self, id: MessageId<I>, now: Time) {
-        let Some(missing) = self.missing.get(&id) else { return };
+    pub(super) fn on_missing_due(&mut self, id: MessageId<I>, now: Time, actions: &mut Vec<Action<I>>) {
+        let Some(missing) = self.missing.get(&id) else { return self.mend(&id, now, actions) };
         match missing.phase {
             Phase::Waiting { .. } => self.make_ready(id, now),
             Phase::Asked { peer, .. } => {
                 self.counters.count(|counters| counters.grafts_timed_out += 1);
                 let attempts = missing.position(peer).map_or(0, |at| missing.announcers[at].attempts);
-                if attempts >= self.params.config().attempts_max {
+                let attempts_max = if self.params.has(Improvement::RetryGrafts) { self.params.config().attempts_max } else { 1 };
+                if attempts >= attempts_max {
                     self.remove_announcer(id, peer, now);
                 } else {
                     self.leave_phase(&id);
@@ -272,11 +278,68 @@ impl<I: Identifier> State<I> {
         }
     }
 
+    /// A payload on its first way was pulled. Either the tree is broken or it was not waited for long enough: in the second case the wave that
+    /// starts here meets that of the tree.
+    pub(super) fn on_pulled(&mut self, id: MessageId<I>, from: I, since: Time, now: Time) {
+        if !self.is_rooted() || self.neighbor_mut(&from).is_none_or(|neighbor| neighbor.eager) {
+            return;
+        }
+        let due = now + self.params.config().graft_wait_max;
+        let pulled = &mut self.aside().pulled;
+        if pulled.len() < PULLED_MAX {
+            pulled.push(Pulled { id, from, since, due });
+            self.missing_due.insert((due, id), ());
+        }
+    }
+
+    /// The wave of the tree has come to where another wave was before. If that one started at a pull, the node there learns that the tree is
+    /// whole.
+    pub(super) fn on_meeting(&mut self, id: &MessageId<I>, now: Time, actions: &mut Vec<Action<I>>) {
+        let Some(Way { from, push: Push::Pulled }) = self.store.way(id) else { return };
+        if !self.is_pulled_here(id, now) && self.find(&from).is_ok() {
+            actions.push(Action::Send { to: from, message: Message::Met { id: *id } });
+        }
+    }
+
+    /// Ends the doubt about a payload that was pulled here; says whether there was one. What the tree lagged behind is learned from it.
+    fn is_pulled_here(&mut self, id: &MessageId<I>, now: Time) -> bool {
+        let Some(aside) = &mut self.aside else { return false };
+        let Some(at) = aside.pulled.iter().position(|pulled| pulled.id == *id) else { return false };
+        let Pulled { since, due, .. } = aside.pulled.swap_remove(at);
+        self.missing_due.remove(&(due, *id));
+        self.tree_lag.sample(now - since);
+        true
+    }
+
+    /// Passes the news on to where the payload came from, one for one, within what the peer may ask of us.
+    pub(super) fn on_met(&mut self, from: I, id: MessageId<I>, now: Time, actions: &mut Vec<Action<I>>) {
+        let (per_second, burst) = (self.params.config().grafts_per_second, self.params.config().graft_burst);
+        let Some(neighbor) = self.neighbor_mut(&from) else {
+            return self.counters.count(|counters| counters.strangers_ignored += 1);
+        };
+        if neighbor.serve_quota.available(now, per_second, burst) > 0 {
+            neighbor.serve_quota.take(1, now, per_second);
+            self.on_meeting(&id, now, actions);
+        }
+    }
+
+    /// The tree did not bring what was pulled: the link over which it came joins the tree.
+    fn mend(&mut self, id: &MessageId<I>, now: Time, actions: &mut Vec<Action<I>>) {
+        let Some(aside) = &mut self.aside else { return };
+        let Some(at) = aside.pulled.iter().position(|pulled| pulled.id == *id && pulled.due <= now) else { return };
+        let Pulled { from, .. } = aside.pulled.swap_remove(at);
+        if let Some(neighbor) = self.neighbor_mut(&from).filter(|neighbor| !neighbor.eager) {
+            neighbor.eager = true;
+            self.counters.count(|counters| counters.mended += 1);
+            actions.push(Action::Send { to: from, message: Message::Graft { eager: true, groups: message::Groups::new() } });
+        }
+    }
+
     /// Takes a message out because it has come. Learns how long the tree lags, or how long the neighbor took to answer.
     pub(super) fn take_missing(&mut self, id: &MessageId<I>, from: I, push: Push, now: Time) -> Option<Missing<I>> {
         let missing = self.missing.remove(id)?;
         match push {
-            Push::Eager | Push::Wave(_) => self.tree_lag.sample(now - missing.since),
+            Push::Eager | Push::Pulled | Push::Shape(_) => self.tree_lag.sample(now - missing.since),
             Push::Answer => {
                 if let Phase::Asked { peer, at, .. } = missing.phase
                     && peer == from
@@ -345,7 +408,13 @@ impl<I: Identifier> State<I> {
             let neighbor = &mut self.neighbors[at];
             if !neighbor.is_asking_empty() {
                 let (to, eager) = (neighbor.peer, std::mem::take(&mut neighbor.asking_eager));
-                for groups in Packer::pack(neighbor.take_asking().iter().map(|(id, ())| (*id, 0))) {
+                let asking = neighbor.take_asking();
+                let ids = asking.iter().map(|(id, ())| *id);
+                let lists = match self.params.has(Improvement::Batching) {
+                    true => Packer::pack(ids.map(|id| (id, 0))),
+                    false => ids.map(|id| message::one(id, 0)).collect(),
+                };
+                for groups in lists {
                     self.counters.count(|counters| counters.graft_frames_sent += 1);
                     actions.push(Action::Send { to, message: Message::Graft { eager, groups } });
                 }
@@ -398,11 +467,15 @@ impl<I: Identifier> State<I> {
     fn ask(&mut self, id: MessageId<I>, at: usize, now: Time) {
         let peer = self.neighbors[at].peer;
         let config = self.params.config();
-        let wait = self.neighbors[at].answers.bound(config.answer_wait, config.answer_wait_min, config.answer_wait_max);
+        let wait = match self.params.has(Improvement::MeasuredTimers) {
+            true => self.neighbors[at].answers.bound(config.answer_wait, config.answer_wait_min, config.answer_wait_max),
+            false => config.answer_wait,
+        };
+        let (any_way, is_broken) = (!self.params.has(Improvement::FirstWayOnly), self.is_tree_broken());
         let Some(missing) = self.missing.get_mut(&id) else { return };
         let due = now + wait.saturating_mul(1 << missing.rounds.min(8)).min(config.answer_wait_max);
         missing.phase = Phase::Asked { peer, at: now, due };
-        let is_fresh = missing.is_fresh();
+        let shapes = any_way || missing.is_fresh() && is_broken;
         if let Some(announcer) = missing.announcers.iter_mut().find(|announcer| announcer.peer == peer) {
             announcer.asked = true;
             announcer.attempts = announcer.attempts.saturating_add(1);
@@ -420,7 +493,7 @@ impl<I: Identifier> State<I> {
         neighbor.insert_asking(id);
         self.is_wanting = true;
         neighbor.ask_quota.take(1, now, per_second);
-        if is_fresh {
+        if shapes {
             neighbor.eager = true;
             neighbor.asking_eager = true;
         }

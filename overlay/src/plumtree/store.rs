@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use meshwork_channels::Time;
 
+use super::message::Push;
 use super::{Counters, MessageId};
 use crate::identifier::Identifier;
 use crate::tally::Tally;
@@ -29,21 +30,20 @@ pub(crate) struct Held<I> {
     pub(crate) hops: u16,
     /// Who sent it; ourselves for our own.
     pub(crate) from: I,
-    /// From which place it came down the tree; 0 when it came in another way.
-    pub(crate) wave: u16,
+    /// How it was passed on.
+    pub(crate) push: Push,
 }
 
 /// On which way a payload came; see [`Held`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Way<I> {
     pub(crate) from: I,
-    pub(crate) hops: u16,
-    pub(crate) wave: u16,
+    pub(crate) push: Push,
 }
 
 impl<I: Copy> Held<I> {
     fn way(&self) -> Way<I> {
-        Way { from: self.from, hops: self.hops, wave: self.wave }
+        Way { from: self.from, push: self.push }
     }
 }
 
@@ -262,7 +262,13 @@ mod tests {
             while model.front().is_some_and(|(at, ..)| now - *at >= bounds.retention) {
                 model.pop_front();
             }
-            store.insert(new, Held { payload: payload.clone(), hops: step as u16, from: 7, wave: 0 }, now, &bounds, &mut counters);
+            store.insert(
+                new,
+                Held { payload: payload.clone(), hops: step as u16, from: 7, push: Push::Eager },
+                now,
+                &bounds,
+                &mut counters,
+            );
             model.push_back((now, new, payload));
             let bytes = |model: &VecDeque<(Time, MessageId<u32>, Bytes)>| model.iter().map(|(.., payload)| payload.len()).sum::<usize>();
             while model.len() > bounds.payloads_max || bytes(&model) > bounds.bytes_max {
@@ -273,7 +279,7 @@ mod tests {
             let asked = id((hash(&[step, 3]) % 9) as u32, step - hash(&[step, 4]) % step.min(120));
             assert_eq!(store.contains(&asked), model.iter().any(|(_, id, _)| *id == asked));
             assert_eq!(store.get(&new).map(|held| held.hops), Some(step as u16));
-            assert_eq!((store.way(&new), store.way(&asked).is_some()), (Some((7, step as u16)), store.contains(&asked)));
+            assert_eq!((store.way(&new).map(|way| way.from), store.way(&asked).is_some()), (Some(7), store.contains(&asked)));
             let mut ids: Vec<MessageId<u32>> = model.iter().map(|(_, id, _)| *id).filter(|id| *id >= asked).collect();
             ids.sort_unstable();
             assert!(store.ids_from(Some(asked)).eq(ids));

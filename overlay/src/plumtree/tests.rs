@@ -4,4 +4,6 @@ mod by_hand;
 mod hostile;
 mod network;
 mod pieces;
+mod plain;
+mod rooted;
 mod together;

@@ -35,11 +35,13 @@ pub(super) fn of(world: &World, graph: &Graph, seen: &Seen) -> Vec<Metric> {
         put("latency_p99", millis(latency.quantile(0.99)), "ms");
         let frames = |events: &super::Events| events.announcements + events.grafts + events.prunes;
         put("control", (frames(&events) - frames(&seen.before)) as f64 / measured.len() as f64, "");
+        put("links_new", (events.links - seen.before.links) as f64, "");
         for (name, spread) in ["rmr_1", "rmr_2", "rmr_3"].into_iter().zip(&spreads) {
             put(name, redundancy(spread), "");
         }
         if setup.losses.failed > 0.0 {
-            healing(world, &spreads, &debts, &mut put);
+            let from = spreads.len() - measured.len();
+            healing(world, from, measured, &debts[from..], &mut put);
         }
     }
     put("components", graph.components.into(), "");
@@ -57,6 +59,9 @@ pub(super) fn of(world: &World, graph: &Graph, seen: &Seen) -> Vec<Metric> {
     put(if graph.clustering_exact { "clustering" } else { "clustering_sampled" }, graph.clustering, "");
     put("avg_path", graph.path_mean, "");
     put("diameter", graph.path_max.into(), "");
+    let tree = tree(world);
+    put("tree_pieces", f64::from(tree.pieces), "");
+    put("tree_circles", f64::from(tree.circles), "");
     let contact = world.shard_of(0).contact();
     put("contact_frames", contact.frames as f64 / f64::from(setup.founders.saturating_sub(1).max(1)), "");
     put("contact_evictions", contact.evictions_max() as f64, "");
@@ -73,12 +78,44 @@ pub(super) fn of(world: &World, graph: &Graph, seen: &Seen) -> Vec<Metric> {
     metrics
 }
 
+/// The links of the tree: those that are eager on both sides.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tree {
+    /// Nodes that live and are connected by them form so many pieces.
+    pieces: u32,
+    /// Links that could go without a piece falling apart.
+    circles: u32,
+}
+
+fn tree(world: &World) -> Tree {
+    // By node, another one of its piece that is nearer to the one that stands for all; see any book under union and find.
+    let mut towards: Vec<u32> = (0..world.setup.nodes).collect();
+    let find = |towards: &mut Vec<u32>, mut node: u32| {
+        while towards[node as usize] != node {
+            towards[node as usize] = towards[towards[node as usize] as usize];
+            node = towards[node as usize];
+        }
+        node
+    };
+    let mut tree = Tree { pieces: world.living() as u32, circles: 0 };
+    for node in (0..world.setup.nodes).filter(|node| world.is_alive(*node)) {
+        for peer in world.shard_of(node).eager(node).filter(|peer| *peer > node && world.is_alive(*peer)) {
+            if world.shard_of(peer).eager(peer).any(|other| other == node) {
+                let (one, other) = (find(&mut towards, node), find(&mut towards, peer));
+                towards[one as usize] = other;
+                if one == other { tree.circles += 1 } else { tree.pieces -= 1 }
+            }
+        }
+    }
+    tree
+}
+
 fn redundancy(spread: &Spread) -> f64 {
     spread.payloads as f64 / (spread.delivered.max(1)) as f64 - 1.0
 }
 
 /// What became of the broadcasts after many nodes had crashed at once.
-fn healing(world: &World, spreads: &[Spread], debts: &[Debt], put: &mut dyn FnMut(&'static str, f64, &'static str)) {
+fn healing(world: &World, from: usize, spreads: &[Spread], debts: &[Debt], put: &mut dyn FnMut(&'static str, f64, &'static str)) {
     let setup = &world.setup;
     let share = |had: u64, debt: &Debt| had as f64 / debt.owed.max(1) as f64;
     if let (Some(first), Some(debt)) = (spreads.first(), debts.first()) {
@@ -90,8 +127,8 @@ fn healing(world: &World, spreads: &[Spread], debts: &[Debt], put: &mut dyn FnMu
     put("delivery_1s", reliability / spreads.len() as f64, "");
     // From then on every broadcast reached everybody within a second.
     let healed = at_once.iter().rposition(|all| !all).map_or(0, |last| last + 1);
-    let begins = setup.works_from();
-    let healed_at = if healed == 0 { begins } else { setup.sent_at(healed.min(spreads.len()) as u32) };
+    let begins = setup.measured_from();
+    let healed_at = setup.sent_at((from + healed) as u32);
     put("healed", (healed_at - begins) as f64 / SECOND as f64, "s");
     // Membership cycles until then: periods of the shuffle that had begun.
     let cycle = setup.hyparview.shuffle_period.as_micros() as u64;

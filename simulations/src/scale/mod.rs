@@ -102,6 +102,9 @@ pub struct Events {
     pub leaves: u64,
     /// Nodes that learned that another cannot be reached.
     pub losses: u64,
+    /// Neighbors that nodes took. No event by itself, so it counts for nothing in the total.
+    #[serde(skip)]
+    pub links: u64,
 }
 
 impl Events {
@@ -116,11 +119,12 @@ impl Events {
         self.crashes += other.crashes;
         self.leaves += other.leaves;
         self.losses += other.losses;
+        self.links += other.links;
     }
 
     /// All of them.
     pub fn total(&self) -> u64 {
-        let Events { joins, deadlines, topology, payloads, announcements, grafts, prunes, crashes, leaves, losses } = self;
+        let Events { joins, deadlines, topology, payloads, announcements, grafts, prunes, crashes, leaves, losses, links: _ } = self;
         joins + deadlines + topology + payloads + announcements + grafts + prunes + crashes + leaves + losses
     }
 }
@@ -190,7 +194,7 @@ struct Seen {
 impl Seen {
     fn look_for_the_isolated(&mut self, world: &World) {
         let mut now = BTreeMap::new();
-        if world.now > world.setup.works_from() {
+        if world.now > world.setup.measured_from() {
             for node in (0..world.setup.nodes).filter(|node| world.is_alive(*node)) {
                 if !world.shard_of(node).neighbors(node).iter().any(|peer| world.is_alive(*peer)) {
                     let seconds = self.isolated.get(&node).copied().unwrap_or(0) + 1;

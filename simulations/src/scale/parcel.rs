@@ -40,7 +40,7 @@ pub(super) enum Parcel {
     IHaveNothing { link: LinkNews },
     Graft { origin: u32, eager: bool, range: Range },
     GraftNothing { eager: bool },
-    Prune,
+    Prune { shape: u32 },
     Other(Box<Message>),
 }
 
@@ -54,7 +54,8 @@ fn told(push: Push) -> u64 {
         Push::Answer => 1,
         Push::Late => 2,
         Push::Flood(left) => 3 | u64::from(left) << 16,
-        Push::Wave(wave) => 4 | u64::from(wave) << 16,
+        Push::Pulled => 4,
+        Push::Shape(number) => 5 | u64::from(number) << 16,
     }
 }
 
@@ -91,7 +92,7 @@ impl Parcel {
             IHave { link, ref groups } if let Some((origin, range)) = only(groups) => Parcel::IHave { origin, link, range },
             Graft { eager, ref groups } if groups.is_empty() => Parcel::GraftNothing { eager },
             Graft { eager, ref groups } if let Some((origin, range)) = only(groups) => Parcel::Graft { origin, eager, range },
-            Prune => Parcel::Prune,
+            Prune { shape } => Parcel::Prune { shape },
             other => Parcel::Other(Box::new(Message::Plumtree(other))),
         }
     }
@@ -105,7 +106,7 @@ impl Parcel {
                 | Parcel::IHaveNothing { .. }
                 | Parcel::Graft { .. }
                 | Parcel::GraftNothing { .. }
-                | Parcel::Prune
+                | Parcel::Prune { .. }
                 | Parcel::Other(_)
         )
     }
@@ -137,7 +138,7 @@ impl Parcel {
             Parcel::IHaveNothing { link } => Message::Plumtree(Plumtree::IHave { link, groups: Groups::new() }),
             Parcel::Graft { origin, eager, range } => Message::Plumtree(Plumtree::Graft { eager, groups: one(origin, range) }),
             Parcel::GraftNothing { eager } => Message::Plumtree(Plumtree::Graft { eager, groups: Groups::new() }),
-            Parcel::Prune => Message::Plumtree(Plumtree::Prune),
+            Parcel::Prune { shape } => Message::Plumtree(Plumtree::Prune { shape }),
             Parcel::Other(message) => *message,
         }
     }
@@ -170,7 +171,7 @@ impl Parcel {
             Parcel::IHaveNothing { link } => 14 | (*link as u64) << 4,
             Parcel::Graft { origin, eager, range: list } => range(15 | u64::from(*eager) << 4, *origin, list),
             Parcel::GraftNothing { eager } => 1 << 40 | u64::from(*eager),
-            Parcel::Prune => 2 << 40,
+            Parcel::Prune { shape } => 2 << 40 | u64::from(*shape),
             Parcel::Other(message) => tell_other(message),
         }
     }

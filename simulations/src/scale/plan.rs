@@ -85,9 +85,8 @@ pub const ALL: &[Preset] = &[
             ("failed", "50%"),
             ("notice", "0s"),
             ("senders", "1000000"),
-            ("messages", "1000"),
-            ("warmup", "0"),
-            ("work", "10s"),
+            ("messages", "1050"),
+            ("work", "10500ms"),
             ("shuffle", "60s"),
             ("quiet", "20s"),
         ],
@@ -121,8 +120,8 @@ const COMMON: &[(&str, &str)] = &[
     ("active", "6"),
     ("passive", "30"),
     ("shuffle", "10s"),
-    ("threshold", "3"),
-    ("flood", "3"),
+    ("threshold", "0"),
+    ("flood", "4"),
     ("retention", "10s"),
     ("entry", "anyone"),
     ("contacts", "1"),
@@ -187,20 +186,30 @@ impl Preset {
         let micros = |key| Duration::from_micros(number(key));
         let wrong = |error: &dyn std::fmt::Display| SettingError::new(error.to_string());
         let is_reference = settings.word("protocol") == "paper";
-        let base = hyparview::Config::default();
+        let (views, trees) = match is_reference {
+            true => (hyparview::Config::paper(), plumtree::Config::paper()),
+            false => (hyparview::Config::default(), plumtree::Config::default()),
+        };
+        // The name of one improvement of either core, or a word that names none.
+        let without = settings.word("without");
+        let active = number("active") as usize;
         let hyparview = hyparview::Config {
-            active_len_max: number("active") as usize,
-            active_len_min: base.active_len_min.min(number("active") as usize),
+            active_len_max: active,
+            active_len_min: views.active_len_min.min(active),
             passive_len_max: number("passive") as usize,
             shuffle_period: micros("shuffle"),
-            ..base
+            retry_period: if is_reference { micros("shuffle") } else { views.retry_period },
+            rejoin_period_max: if is_reference { micros("shuffle") } else { views.rejoin_period_max },
+            without: views.without.iter().copied().chain(without.parse()).collect(),
+            ..views
         };
         let threshold = u16::try_from(number("threshold")).ok().filter(|threshold| *threshold > 0);
         let plumtree = plumtree::Config {
             payload_retention: micros("retention"),
             optimization_threshold: threshold,
             flood_len: number("flood") as u8,
-            ..plumtree::Config::default()
+            without: trees.without.iter().copied().chain(without.parse()).collect(),
+            ..trees
         };
         let (min, max) = settings.span("links");
         // Between a half and one and a half of a mean is the model of every other scenario.

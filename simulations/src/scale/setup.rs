@@ -5,9 +5,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use meshwork_channels::Time;
 use meshwork_channels::random::{hash, unit};
 use meshwork_overlay::{hyparview, plumtree};
 
+use super::parcel::INCARNATION;
 use crate::network::{Link, Model};
 use crate::plan::SECOND;
 
@@ -43,7 +45,7 @@ pub enum Entry {
 pub struct Losses {
     /// The chance of each node to crash at some moment of the first half of the work.
     pub crashed: f64,
-    /// The chance of each node to crash at the moment at which the work begins.
+    /// The chance of each node to crash at the moment of the first broadcast that is measured.
     pub failed: f64,
     /// The chance of each node to crash in each second of the work.
     pub crash_rate: f64,
@@ -269,8 +271,8 @@ impl Setup {
             return Some(End { at: begins + draw(CRASH_AT) % (self.work / 2).max(1), leaves: false });
         }
         if failed > 0.0 && unit(draw(FAIL)) < failed {
-            // A moment before the first broadcast: whoever sends lives, and nobody else knows yet.
-            return Some(End { at: begins - 1, leaves: false });
+            // A moment before the first broadcast that is measured: whoever sends lives, and nobody else knows yet.
+            return Some(End { at: self.measured_from() - 1, leaves: false });
         }
         if crash_rate + leave_rate <= 0.0 {
             return None;
@@ -286,6 +288,13 @@ impl Setup {
 
     pub(super) fn node_seed(&self, node: u32) -> u64 {
         hash(&[self.seed, NODE, u64::from(node)])
+    }
+
+    /// The broadcast of a node, which is told how many nodes there are: membership, which would know, has no part in these runs.
+    pub(super) fn plumtree_state(&self, node: u32, seed: u64) -> plumtree::State<u32> {
+        let mut state = plumtree::State::new(node, INCARNATION, self.plumtree.clone(), seed).uncounted();
+        state.handle(plumtree::Input::ClusterSize(self.founders), Time::ZERO, &mut Vec::new());
+        state
     }
 
     pub(super) fn payload(&self) -> Bytes {

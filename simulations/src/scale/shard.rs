@@ -9,7 +9,7 @@ use meshwork_channels::Time;
 use meshwork_channels::histogram::Histogram;
 use meshwork_overlay::{MessageId, hyparview, plumtree, topology};
 
-use super::parcel::{CHANNEL, INCARNATION, Message, Parcel};
+use super::parcel::{CHANNEL, Message, Parcel};
 use super::{Events, Setup, Spread};
 use crate::digest::Sum;
 use crate::network::{Fate, IDLE_TIMEOUT, Network, Shape};
@@ -172,7 +172,7 @@ impl Shard {
             let seed = setup.node_seed(number);
             shard.nodes.push(Node {
                 topology: hyparview::State::new(number, setup.hyparview.clone(), seed).uncounted(),
-                plumtree: plumtree::State::new(number, INCARNATION, setup.plumtree.clone(), seed).uncounted(),
+                plumtree: setup.plumtree_state(number, seed),
                 wakes: [NEVER; 2],
                 topology_due: Time::MAX,
                 plumtree_due: Time::MAX,
@@ -197,6 +197,11 @@ impl Shard {
     /// The neighbors of a node.
     pub(super) fn neighbors(&self, node: u32) -> &[u32] {
         self.nodes[self.place(node)].topology.neighbors()
+    }
+
+    /// The neighbors to which a node pushes payloads.
+    pub(super) fn eager(&self, node: u32) -> impl Iterator<Item = u32> {
+        self.nodes[self.place(node)].plumtree.neighbors().filter(|(_, eager)| *eager).map(|(peer, _)| peer)
     }
 
     /// What the first node did; only in the shard that has it.
@@ -514,7 +519,7 @@ impl Shard {
                     }
                     plumtree::Message::IHave { .. } => self.events.announcements += 1,
                     plumtree::Message::Graft { .. } | plumtree::Message::Gone { .. } => self.events.grafts += 1,
-                    plumtree::Message::Prune => self.events.prunes += 1,
+                    plumtree::Message::Prune { .. } | plumtree::Message::Met { .. } => self.events.prunes += 1,
                 }
                 self.nodes[place].plumtree.handle(plumtree::Input::Received { from, message }, now, &mut self.plumtree_actions);
                 self.is_plumtree_changed = true;
@@ -534,6 +539,7 @@ impl Shard {
                     self.send(node, place, to, Parcel::topology(message));
                 }
                 topology::Action::NeighborUp(peer) => {
+                    self.events.links += 1;
                     self.nodes[place].plumtree.handle(plumtree::Input::NeighborUp(peer), now, &mut self.plumtree_actions);
                     self.is_plumtree_changed = true;
                 }

@@ -10,7 +10,7 @@ use rand::RngExt;
 
 use super::super::message::{Group, Groups, LinkNews, Message, Push, Range};
 use super::super::{Action, Config, Input, MessageId, Stream};
-use super::by_hand::{ME, Node, fresh, gone, gossip, graft, held, id, quiet, send};
+use super::by_hand::{ME, Node, fresh, gone, gossip, graft, held, id, prune, quiet, send};
 use crate::few::Few;
 
 const BAD: u32 = 66;
@@ -152,7 +152,7 @@ fn answers_that_nobody_asked_for_change_nothing() {
     assert_eq!(node.receive(BAD, gone([id(9, 1)])), []);
     assert_eq!(node.receive(BAD, Message::Gone { groups: widest(|_| 1, |_| 0) }), []);
     assert_eq!(node.state.missing_len(), 1);
-    assert_eq!(node.receive(77, Message::Prune), []);
+    assert_eq!(node.receive(77, prune()), []);
     assert_eq!(node.receive(77, gone([id(9, 1)])), []);
     assert_eq!(node.receive(77, fresh(id(9, 2), 1)), []);
     for stranger in 100..1_000 {
@@ -224,7 +224,7 @@ fn anything_in_any_order_leaves_the_core_sound() {
                 2..=4 => Input::Received { from: peer, message: Message::IHave { link, groups } },
                 5 => Input::Received { from: peer, message: Message::Graft { eager: hops > 1, groups } },
                 6 => Input::Received { from: peer, message: Message::Gone { groups } },
-                7 => Input::Received { from: peer, message: Message::Prune },
+                7 => Input::Received { from: peer, message: prune() },
                 8 => {
                     node.wait(Duration::from_millis(chance.random_range(0..600)));
                     Input::DeadlineReached

@@ -44,7 +44,7 @@ fn messages_have_these_bytes() {
         (Message::IHave { link: LinkNews::Opened, groups: Groups::new() }, "010100".to_owned()),
         (Message::IHave { link: LinkNews::OpenedUnheard, groups: Groups::new() }, "010200".to_owned()),
         (Message::Graft { eager: true, groups: list.clone() }, format!("0201{list_hex}")),
-        (Message::Prune, "03".to_owned()),
+        (Message::Prune { shape: 300 }, "03ac02".to_owned()),
         (Message::Gone { groups: list }, format!("04{list_hex}")),
     ];
     for (message, bytes) in golden {
@@ -58,7 +58,7 @@ fn messages_have_these_bytes() {
 fn only_payloads_have_a_channel() {
     let payload = Message::Gossip { id: id(7, 1), hops: 1, push: Push::Eager, payload: Bytes::new() };
     assert_eq!(payload.channel(), Some(ChannelId::EVENTS));
-    assert_eq!(Message::<PeerId>::Prune.channel(), None);
+    assert_eq!(Message::<PeerId>::Prune { shape: 0 }.channel(), None);
     assert_eq!(Message::<PeerId>::Gone { groups: Groups::new() }.channel(), None);
 }
 

@@ -214,8 +214,8 @@ fn two_halves_that_meet_again_exchange_what_they_missed() {
     network.reconnect();
     network.run(secs(20));
     network.assert_complete();
-    // And the tree works afterwards.
-    for _ in 0..5 {
+    // And who sends from then on makes a tree of both.
+    for _ in 0..15 {
         network.broadcast(3, b"after");
         network.run(secs(2));
     }

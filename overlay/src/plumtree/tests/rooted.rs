@@ -1,0 +1,151 @@
+//! The tree that a flood makes: who is in it, who mends it, and what is flooded before it.
+
+use std::time::Duration;
+
+use super::super::Params;
+use super::super::message::{Message, Push};
+use super::super::{Action, Config, Improvement, Input};
+use super::by_hand::{Node, deliver, fresh, gossip, graft, id, prune, quiet, send};
+use super::network::Network;
+
+fn rooted() -> Config {
+    Config { without: Vec::new(), ..quiet() }
+}
+
+/// A node with neighbors, of which it only told the first that it wants to be in the tree.
+fn among(config: Config, neighbors: impl IntoIterator<Item = u32>) -> Node {
+    let mut node = Node::new(config, []);
+    for (index, peer) in neighbors.into_iter().enumerate() {
+        let asks = node.up(peer).contains(&send(peer, graft(true, [])));
+        assert_eq!(asks, index == 0, "a link more closes a circle");
+    }
+    node
+}
+
+fn met(sequence: u64) -> Message<u32> {
+    Message::Met { id: id(9, sequence) }
+}
+
+#[test]
+fn a_flood_makes_the_tree_and_only_its_duplicates_leave_it() {
+    let mut node = among(rooted(), [2, 3, 4]);
+    assert_eq!(node.eager(), [2]);
+    let shape = Push::Shape(7);
+    let actions = node.receive(3, gossip(id(9, 1), 1, shape));
+    assert_eq!(actions, [deliver(id(9, 1), 3, 1), send(2, gossip(id(9, 1), 2, shape)), send(4, gossip(id(9, 1), 2, shape))]);
+    assert_eq!(node.eager(), [2, 3, 4]);
+    assert_eq!(node.receive(4, gossip(id(9, 1), 2, shape)), [send(4, Message::Prune { shape: 7 })]);
+    assert_eq!(node.eager(), [2, 3]);
+    // Two payloads at once would cut a circle in two places, so no other duplicate says anything.
+    node.receive(3, gossip(id(9, 2), 1, Push::Eager));
+    assert_eq!(node.receive(2, gossip(id(9, 2), 1, Push::Eager)), []);
+    assert_eq!(node.receive(2, prune()), [], "of a tree that is no more");
+    assert_eq!(node.eager(), [2, 3]);
+    node.receive(2, Message::Prune { shape: 7 });
+    assert_eq!(node.eager(), [3]);
+}
+
+#[test]
+fn of_two_trees_that_are_made_at_once_the_larger_number_stays() {
+    let mut node = among(rooted(), [2, 3, 4]);
+    node.receive(2, gossip(id(9, 1), 1, Push::Shape(7)));
+    node.receive(3, gossip(id(8, 1), 1, Push::Shape(9)));
+    assert_eq!(node.receive(4, gossip(id(9, 1), 2, Push::Shape(7))), [], "it gave way");
+    assert_eq!(node.receive(4, gossip(id(8, 1), 2, Push::Shape(9))), [send(4, Message::Prune { shape: 9 })]);
+    // A smaller one only spreads its payload, until the other one is old.
+    node.receive(2, gossip(id(7, 1), 1, Push::Shape(1)));
+    assert_eq!(node.receive(3, gossip(id(7, 1), 1, Push::Shape(1))), []);
+    node.now = node.now + Duration::from_secs(6);
+    node.receive(2, gossip(id(7, 2), 1, Push::Shape(2)));
+    assert_eq!(node.receive(3, gossip(id(7, 2), 1, Push::Shape(2))), [send(3, Message::Prune { shape: 2 })]);
+}
+
+#[test]
+fn a_pull_mends_the_tree_only_if_the_tree_does_not_bring_it_too() {
+    for brought in [true, false] {
+        let mut node = among(rooted(), [2, 3, 4]);
+        node.receive(2, gossip(id(9, 1), 1, Push::Eager));
+        node.receive(3, fresh(id(9, 2), 2));
+        assert_eq!(node.wait_for_repair(250), [send(3, graft(false, [id(9, 2)]))]);
+        let actions = node.receive(3, gossip(id(9, 2), 2, Push::Answer));
+        assert_eq!(actions, [deliver(id(9, 2), 3, 2), send(2, gossip(id(9, 2), 3, Push::Pulled))]);
+        if brought {
+            assert_eq!(node.receive(2, met(2)), [], "it was for us");
+        }
+        let mended = node.wait(Duration::from_secs(5)).contains(&send(3, graft(true, [])));
+        assert_eq!((mended, node.eager().contains(&3)), (!brought, !brought));
+    }
+}
+
+#[test]
+fn where_the_tree_meets_a_pulled_payload_the_news_goes_back() {
+    let mut node = among(rooted(), [2, 3, 4]);
+    node.receive(4, gossip(id(9, 1), 1, Push::Eager));
+    node.receive(3, gossip(id(9, 1), 1, Push::Eager));
+    // It comes from whoever pulled it, by 3, and then down the tree, by 2.
+    node.receive(3, gossip(id(9, 2), 3, Push::Pulled));
+    assert_eq!(node.receive(2, gossip(id(9, 2), 6, Push::Eager)), [send(3, met(2))]);
+    assert_eq!(node.receive(2, met(2)), [send(3, met(2))], "and so does that of others");
+    assert_eq!(node.receive(2, met(1)), [], "nobody pulled this one");
+    assert_eq!(node.receive(2, met(77)), []);
+    assert_eq!(node.receive(99, met(2)), [], "a stranger");
+}
+
+#[test]
+fn who_lost_a_link_of_the_tree_mends_it_at_once() {
+    let mut node = among(rooted(), [2, 3]);
+    node.receive(2, gossip(id(9, 1), 1, Push::Eager));
+    node.handle(Input::NeighborDown(2));
+    node.receive(3, fresh(id(9, 2), 2));
+    assert_eq!(node.wait_for_repair(250), [send(3, graft(true, [id(9, 2)]))]);
+}
+
+#[test]
+fn what_others_send_than_the_main_sender_is_flooded_first() {
+    let mut node = among(rooted(), [2, 3, 4]);
+    node.handle(Input::ClusterSize(10_000));
+    for sequence in 1..=8 {
+        node.receive(2, gossip(id(9, sequence), 1, Push::Eager));
+    }
+    let pushes = |actions: Vec<Action<u32>>| -> Vec<(u32, Push)> {
+        let push = |action| match action {
+            Action::Send { to, message: Message::Gossip { push, .. } } => Some((to, push)),
+            _ => None,
+        };
+        actions.into_iter().filter_map(push).collect()
+    };
+    let flood = Push::Flood(3);
+    assert_eq!(pushes(node.broadcast().1), [(2, flood), (3, flood), (4, flood)], "in the tree or not");
+    assert_eq!(pushes(node.receive(3, gossip(id(8, 1), 1, Push::Flood(1)))), [(2, Push::Flood(0)), (4, Push::Flood(0))]);
+    assert_eq!(pushes(node.receive(3, gossip(id(8, 2), 1, Push::Flood(0)))), [(2, Push::Eager)], "from here on the tree");
+    // In a small cluster it would reach too many.
+    node.handle(Input::ClusterSize(50));
+    assert_eq!(pushes(node.broadcast().1), [(2, Push::Eager)]);
+    node.handle(Input::ClusterSize(10_000));
+    for _ in 0..8 {
+        node.broadcast();
+    }
+    assert!(!pushes(node.broadcast().1).iter().any(|(_, push)| matches!(push, Push::Flood(_))), "it sends most by now");
+}
+
+#[test]
+fn many_who_begin_at_once_make_one_tree() {
+    for (rooted, redundancy_max) in [(true, 0.02), (false, 10.0)] {
+        let without = if rooted { Vec::new() } else { vec![Improvement::RootedTree] };
+        let params: Params = Config { without, ..Config::default() }.build().unwrap();
+        let mut network = Network::regular(200, 5, &params, 11);
+        for at in 0..20 {
+            network.broadcast(at * 10, b"at once");
+        }
+        network.run(Duration::from_secs(3));
+        let id = network.broadcast(77, b"later");
+        network.run(Duration::from_secs(1));
+        assert_eq!(network.delivered[&id].len(), 199);
+        assert!(network.rmr(&id) <= redundancy_max, "{}", network.rmr(&id));
+        if rooted {
+            assert!(network.hops_max[&id] <= 16, "{}", network.hops_max[&id]);
+        }
+        network.run(Duration::from_secs(20));
+        network.assert_complete();
+    }
+}
