@@ -74,6 +74,16 @@ impl<I: Identifier> State<I> {
     pub(super) fn end_storm(&mut self, actions: &mut Vec<Action<I>>) {
         self.timers.cancel(Key::Storm);
         let storm = std::mem::take(&mut self.aside().storm);
+        if storm.len() < STORM_LEN_MIN {
+            // So few would all know each other. They get the walks of other joiners, a little later.
+            for (joiner, link) in storm {
+                self.learn(joiner, &[]);
+                self.counters.count(|counters| counters.refusals += 1);
+                self.send_reply(joiner, link, false, CANDIDATES_LEN_MAX, actions);
+                self.send_walks(joiner, self.params.active_len_max, self.params.join_walks - 1, actions);
+            }
+            return;
+        }
         for (joiner, link) in &storm {
             let mut peers = self.candidates(*joiner, 2);
             // Drawn with replacement: a storm is long, so a draw rarely repeats, and a short one needs no eight peers.

@@ -149,6 +149,10 @@ impl<I: Identifier> State<I> {
     pub(super) fn on_lost(&mut self, peer: I, reason: DownReason, now: Time, actions: &mut Vec<Action<I>>) {
         if let Some(request) = self.request_of(peer).copied() {
             self.take_request(peer, request.link);
+            // The budget is for peers that say no. The dead are forgotten, so they use up themselves; after a massive failure most are dead.
+            if matches!(request.purpose, Purpose::Fill(_)) {
+                self.requests_left = self.requests_left.saturating_add(1).min(self.params.requests_per_retry);
+            }
             if request.purpose == Purpose::Join {
                 // No walk is under way.
                 self.fill_after = now;

@@ -93,6 +93,9 @@ const RETURNED_LEN_MAX: usize = 16;
 const FAVORED_LEN_MAX: usize = 16;
 /// Nodes without a neighbor that ask full nodes make each evict, so they ask few at once.
 const HIGH_REQUESTS_MAX: usize = 2;
+/// Joiners of a storm that are introduced to one another; measured with 20 joins a second through one contact, where a storm had four of them:
+/// clustering 0.005 when they were, 0.0003 is random.
+const STORM_LEN_MIN: usize = 32;
 /// Neighbors that we give along if we know too few other peers.
 const ACTIVE_CANDIDATES_LEN: usize = 2;
 /// No node has more neighbors than this, so a walk that claims to miss more is cut to it.
