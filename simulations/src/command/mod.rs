@@ -13,6 +13,7 @@ mod results;
 mod saved;
 mod source;
 mod swarm;
+mod table;
 mod variants;
 
 use std::cell::RefCell;
@@ -141,6 +142,21 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Run scenario files and write what they expect, what others reached and what was reached as a table in Markdown
+    Table {
+        /// Scenario files, or folders of them
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Write the table to this file instead of the standard output
+        #[arg(long, value_name = "FILE.md")]
+        out: Option<PathBuf>,
+        /// Runs at once
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=scale::plan::THREADS_MAX as i64))]
+        threads: u32,
+        /// No progress
+        #[arg(long, short)]
+        quiet: bool,
+    },
     /// Make a failing run smaller: fewer nodes and faults, as long as it fails for the same reason
     Minimize {
         /// A scenario, as `list` names it; a scenario file, FILE.toml; a plan, FILE.json; or `swarm`
@@ -251,6 +267,7 @@ pub fn main<H: Host>() -> ExitCode {
             let other = variants::Other { name: other.as_deref(), set: &set_other };
             variants::compare::<H>(&base, other, &size, comparison::Limit { worse, metrics: &metrics }, threads, &output)
         }
+        Command::Table { paths, out, threads, quiet } => table::run::<H>(&paths, out.as_deref(), threads, quiet),
         Command::Minimize { scenario, size, plant, out, runs_max, output } => {
             minimize::<H>(&scenario, &size, plant, &out, runs_max, &output)
         }

@@ -23,6 +23,8 @@
 //! active = [4, 6]
 //! ```
 //!
+//! An expectation can also say what a paper published and what a peer reached, as `published` and `peer`; these words are for tables.
+//!
 //! A preset of the overlay alone takes settings, expectations and sweeps, and no faults: who goes is one of its settings.
 //!
 //! Whatever is wrong is told with the file, the line, the key and what would be right. Faults are drawn for each seed with numbers of their own, so a further fault changes nothing of the others.
@@ -101,8 +103,19 @@ pub struct File {
     set: Vec<(String, Place)>,
     faults: Vec<Fault>,
     expectations: Vec<Expectation>,
+    /// What others reached, in the order of the expectations.
+    references: Vec<Reference>,
     /// Settings that take several values, as `key=value`.
     sweep: Vec<Vec<(String, Place)>>,
+}
+
+/// What was reached elsewhere of what is expected, in words for a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reference {
+    /// By the paper.
+    pub published: Option<String>,
+    /// By another implementation.
+    pub peer: Option<String>,
 }
 
 /// A place in the text of a file: its line, from 1.
@@ -225,6 +238,7 @@ impl File {
             set: Vec::new(),
             faults: Vec::new(),
             expectations: Vec::new(),
+            references: Vec::new(),
             sweep: Vec::new(),
         };
         at.walk(root, "the file", &["name", "scenario", "nodes", "seeds", "set", "fault", "expect", "sweep"], |key, value| {
@@ -253,7 +267,9 @@ impl File {
                 }
                 "expect" => {
                     for (start, table) in at.tables(value, key)? {
-                        file.expectations.push(expectation(&at, start, table)?);
+                        let (expectation, reference) = expectation(&at, start, table)?;
+                        file.expectations.push(expectation);
+                        file.references.push(reference);
                     }
                 }
                 "sweep" => {
@@ -296,6 +312,11 @@ impl File {
             variants = variants.iter().flat_map(longer).collect();
         }
         variants
+    }
+
+    /// What is expected, and what others reached of it.
+    pub fn expectations(&self) -> impl Iterator<Item = (&Expectation, &Reference)> {
+        self.expectations.iter().zip(&self.references)
     }
 
     /// Whether it runs the overlay alone.
@@ -411,9 +432,10 @@ fn select(at: &Text<'_>, value: &Spanned<DeValue<'_>>) -> Result<Select, FileErr
     }
 }
 
-fn expectation(at: &Text<'_>, start: usize, table: &DeTable<'_>) -> Result<Expectation, FileError> {
+fn expectation(at: &Text<'_>, start: usize, table: &DeTable<'_>) -> Result<(Expectation, Reference), FileError> {
     let mut expectation = Expectation { metric: String::new(), min: None, max: None };
-    at.walk(table, "an expectation", &["metric", "min", "max"], |key, value| {
+    let mut reference = Reference::default();
+    at.walk(table, "an expectation", &["metric", "min", "max", "published", "peer"], |key, value| {
         match key {
             "metric" => {
                 let metric = at.word(key, value)?;
@@ -424,6 +446,8 @@ fn expectation(at: &Text<'_>, start: usize, table: &DeTable<'_>) -> Result<Expec
                 expectation.metric = metric;
             }
             "min" => expectation.min = Some(at.number(key, value)?),
+            "published" => reference.published = Some(at.word(key, value)?),
+            "peer" => reference.peer = Some(at.word(key, value)?),
             _ => expectation.max = Some(at.number(key, value)?),
         }
         Ok(())
@@ -431,5 +455,5 @@ fn expectation(at: &Text<'_>, start: usize, table: &DeTable<'_>) -> Result<Expec
     if expectation.metric.is_empty() || (expectation.min.is_none() && expectation.max.is_none()) {
         return Err(at.error(start, "an expectation has a `metric`, and a `min`, a `max` or both"));
     }
-    Ok(expectation)
+    Ok((expectation, reference))
 }
