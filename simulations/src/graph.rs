@@ -21,6 +21,45 @@ pub(crate) fn neighbors(view: &dyn View) -> Vec<Vec<u32>> {
         .collect()
 }
 
+/// The share of pairs of neighbors that are neighbors of each other, mean over the living nodes.
+pub(crate) fn clustering(alive: &[u32], neighbors: &[Vec<u32>]) -> f64 {
+    let of = |node: &u32| {
+        let view = &neighbors[*node as usize];
+        let pairs = view.len() * view.len().saturating_sub(1) / 2;
+        let closed = |(at, peer): (usize, &u32)| {
+            view[at + 1..].iter().filter(|other| neighbors[*peer as usize].binary_search(other).is_ok()).count()
+        };
+        view.iter().enumerate().map(closed).sum::<usize>() as f64 / pairs.max(1) as f64
+    };
+    alive.iter().map(of).sum::<f64>() / alive.len().max(1) as f64
+}
+
+/// Into how many pieces the living nodes fall. A link on one side counts.
+pub(crate) fn components(alive: &[u32], neighbors: &[Vec<u32>]) -> u32 {
+    let mut links: Vec<Vec<u32>> = neighbors.to_vec();
+    for (node, of) in (0..).zip(neighbors) {
+        of.iter().for_each(|peer| links[*peer as usize].push(node));
+    }
+    let mut is_found = vec![true; links.len()];
+    alive.iter().for_each(|node| is_found[*node as usize] = false);
+    let mut pieces = 0;
+    for start in alive {
+        let mut stack = Vec::new();
+        if !std::mem::replace(&mut is_found[*start as usize], true) {
+            pieces += 1;
+            stack.push(*start);
+        }
+        while let Some(node) = stack.pop() {
+            for peer in &links[node as usize] {
+                if !std::mem::replace(&mut is_found[*peer as usize], true) {
+                    stack.push(*peer);
+                }
+            }
+        }
+    }
+    pieces
+}
+
 /// The nodes without which others could not reach each other any more (Hopcroft and Tarjan, *Efficient algorithms for graph manipulation*, 1973), in order. A link counts
 /// in both directions if one of its ends has it.
 pub(crate) fn articulations(neighbors: &[Vec<u32>]) -> Vec<u32> {

@@ -365,10 +365,10 @@ impl<'a, H: Host> Run<'a, H> {
             put("messages", sent as f64, "");
             put("delivery", if owed == 0 { 1.0 } else { had as f64 / owed as f64 }, "");
             let latencies = self.record.latencies();
-            for (name, share) in [("latency_p50", 50), ("latency_p99", 99), ("latency_max", 100)] {
+            for (name, share) in [("latency_p50", 50), ("latency_p99", 99), ("latency_ms_max", 100)] {
                 put(name, percentile(&latencies, share) as f64 / 1e3, "ms");
             }
-            put("hops_max", f64::from(self.record.hops_max), "");
+            put("ldh_max", f64::from(self.record.hops_max), "");
             let tally = self.world.tally();
             let first = tally.payloads_received.saturating_sub(tally.duplicates);
             // Relative message redundancy (Leitão, Pereira and Rodrigues, SRDS 2007): payloads received per payload needed, minus one.

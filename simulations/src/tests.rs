@@ -160,8 +160,8 @@ fn an_entry_without_effect_did_not_happen() {
 #[test]
 fn an_unmet_expectation_is_named() {
     let mut plan = five(1, 0.0);
-    plan.expectations.push(plan::Expectation { metric: "latency_max".to_owned(), min: None, max: Some(0.1) });
-    assert_eq!(failed(&plan), Some((Class::Expectation, "latency_max".to_owned())));
+    plan.expectations.push(plan::Expectation { metric: "latency_ms_max".to_owned(), min: None, max: Some(0.1) });
+    assert_eq!(failed(&plan), Some((Class::Expectation, "latency_ms_max".to_owned())));
 }
 
 #[test]

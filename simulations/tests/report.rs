@@ -31,7 +31,7 @@ fn a_run_writes_a_page_and_tables_that_agree() {
     let mean = |name: &str| json["metrics"][name]["mean"].as_f64().unwrap();
     assert_eq!(mean("delivery"), 1.0);
     assert_eq!(mean("crash"), 1.0);
-    for name in ["latency_p99", "rmr", "delivery_1s", "degree_mean", "path_max", "node_sent_max", "last_hop_mean"] {
+    for name in ["latency_p99", "rmr", "delivery_1s", "degree_mean", "diameter", "node_sent_max", "ldh_mean"] {
         assert!(json["metrics"][name]["worst_seed"].is_u64() || name == "degree_mean", "{name}");
         assert!(json["runs"][0]["metrics"][name].is_f64(), "{name}");
     }

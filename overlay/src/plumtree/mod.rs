@@ -24,8 +24,20 @@
 //! 7. An identity is (origin, incarnation, channel, sequence), so delivered messages are remembered as intervals, for good. No switch: it
 //!    decides what is a duplicate only where the paper leaves that open.
 //! 8. A node whose links are all lazy makes one of them eager when it broadcasts ([`Improvement::RaiseLazy`]).
-//! 9. An announcement that comes after its payload can optimize the tree too ([`Improvement::OptimizeLater`]): links differ in delay, so
-//!    the nearer announcer may be the later one.
+//! 9. The tree is optimized, where it is at all, by announcements that came before their payload: what is announced later came over links
+//!    that are slower, however few they are.
+//! 10. *A flood makes the tree and nothing else prunes it* ([`Improvement::RootedTree`]). By the paper every payload shapes the tree, so two
+//!    payloads at the same time cut one circle in two places, a payload that is pulled because it is late closes another circle, and its
+//!    duplicate then cuts the way that was only slow: with senders in turn the tree grows longer with every message (measured with 10,000
+//!    nodes, links of 10 to 50 ms: the last node is reached after 389 ms in the second message and after 1,050 ms in the fourth). Here
+//!    [`Push::Shape`] goes over all links; who brings it first belongs to the tree, and its duplicates prune. Of two such floods the one with
+//!    the larger number stays. It is sent by who broadcasts first, by who sends most if the tree is not its own, by who lost half of its
+//!    neighbors at once, and else once in 512 broadcasts. A new link stays out of the tree, unless the node has no other.
+//! 11. *A pull changes the tree only where it is broken.* What was pulled goes on as [`Push::Pulled`]. Where the tree brings it as well, the
+//!    two waves meet, and [`Message::Met`] goes back to the node that pulled: it only waited too briefly, and learns for how long to wait. If
+//!    no such news comes, the pulled link joins the tree. Who lost a link of the tree does not wait for that.
+//! 12. *What others than the main sender send is flooded over some links first* ([`Improvement::Flood`], [`Config::flood_len`]), so that it
+//!    enters the tree in many places. With 10,000 nodes and four links half of the nodes have it after 238 ms instead of 311.
 //!
 //! What it aims at: each message that any node of a connected overlay still holds is delivered once on every node.
 //!
@@ -81,10 +93,8 @@ const EARLY_MAX: usize = 32;
 const FLOOD_LEN_MAX: u8 = 8;
 /// The draw of the number of a tree.
 const SHAPE: u64 = 0x5_4a9e;
-/// One in so many broadcasts makes the tree anew, if nobody sends most: what churn left of it is longer than it need be.
-const SHAPING: u64 = 256;
-/// Broadcasts of whoever sends most until it makes its tree anew.
-const SHAPE_LEN: u64 = 1_024;
+/// Broadcasts after which a tree is made anew: what churn leaves of it is longer than it need be. Each costs a flood.
+const SHAPE_LEN: u32 = 512;
 /// A node that lost half of its neighbors within this time takes the whole tree for torn.
 const TORN_TIME: Duration = Duration::from_secs(5);
 /// The share of the nodes that a flood may reach, one in so many.
@@ -282,8 +292,10 @@ struct Shape {
     /// Its number; 0 when there was none yet.
     number: u32,
     at: Time,
-    /// Our broadcasts since, if we made it.
-    own: Option<u64>,
+    /// Whether we made it.
+    is_own: bool,
+    /// Broadcasts since, ours and others'.
+    passed: u32,
 }
 
 /// A payload that was pulled though it was on its first way.
@@ -393,9 +405,8 @@ impl<I: Identifier> State<I> {
         }
         let push = self.push_of_own(sequence, now);
         if let Push::Shape(number) = push {
-            self.shape = Shape { number, at: now, own: Some(0) };
+            self.shape = Shape { number, at: now, is_own: true, passed: 0 };
         }
-        self.shape.own.iter_mut().for_each(|own| *own += 1);
         self.own_share += (1.0 - self.own_share) / OWN_SHARE_LEN;
         self.pass_on(id, &payload, 0, push, self.me, &[], now, actions);
         self.keep(id, Held { payload, hops: 0, from: self.me, push }, now);
@@ -423,11 +434,12 @@ impl<I: Identifier> State<I> {
         let number = (hash(&[u64::from(self.shape_seed), sequence]) as u32).max(1);
         let is_main = self.own_share >= 0.5;
         let is_due = now - self.shape.at >= SHAPE_PAUSE
-            && match self.shape.own {
+            && match self.shape.passed {
                 _ if self.is_torn(now) => true,
-                Some(own) if is_main => own >= SHAPE_LEN,
+                passed if is_main && self.shape.is_own => passed >= SHAPE_LEN,
                 _ if is_main => self.own_share >= 0.8,
-                _ => u64::from(number).is_multiple_of(SHAPING),
+                // Not all at once.
+                passed => passed >= SHAPE_LEN && number.is_multiple_of(16),
             };
         match self.flood_len().checked_sub(1) {
             _ if !has_tree || is_due => Push::Shape(number),
@@ -459,7 +471,7 @@ impl<I: Identifier> State<I> {
     fn takes_shape(&mut self, number: u32, now: Time) -> bool {
         let takes = self.is_rooted() && (number >= self.shape.number || now - self.shape.at >= SHAPE_TIME);
         if takes && number != self.shape.number {
-            self.shape = Shape { number, at: now, own: None };
+            self.shape = Shape { number, at: now, is_own: false, passed: 0 };
         }
         takes
     }
@@ -721,6 +733,7 @@ impl<I: Identifier> State<I> {
         actions: &mut Vec<Action<I>>,
     ) {
         let hops = hops.saturating_add(1);
+        self.shape.passed = self.shape.passed.saturating_add(1);
         let interval = (now - self.passed_at).min(SETTLE);
         self.passed_at = now;
         self.passed_interval = (self.passed_interval * 7 + interval) / 8;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::figures::{Worse, figure_of};
 use super::regions::Regions;
-use crate::graph::{living, neighbors};
+use crate::graph::{self, living, neighbors};
 use crate::invariants::View;
 use crate::plan::{Plan, SECOND};
 use crate::record::{Message, Record, Second};
@@ -114,6 +114,17 @@ pub struct Picture {
     pub of: usize,
 }
 
+/// The shape of an overlay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OverlayShape {
+    /// The share of pairs of neighbors that are neighbors of each other, mean over the living nodes.
+    pub clustering: f64,
+    /// Into how many pieces the living nodes fall.
+    pub components: u32,
+    /// The share of the living nodes with as many neighbors as a view holds.
+    pub full_views: f64,
+}
+
 /// What there is to show of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Results {
@@ -135,6 +146,8 @@ pub struct Results {
     pub unreachable: u64,
     /// The overlay at the end.
     pub picture: Picture,
+    /// The shape of the overlay at the end; none where it is measured elsewhere.
+    pub shape: Option<OverlayShape>,
     /// How long deliveries took from region to region, where the network has regions.
     pub regions: Option<Regions>,
 }
@@ -156,7 +169,14 @@ impl Results {
                 deliveries: record.deliveries(node),
             })
             .collect();
+        let full = |node: &&u32| neighbors[**node as usize].len() as u64 >= plan.tuning.active;
+        let shape = OverlayShape {
+            clustering: graph::clustering(&alive, &neighbors),
+            components: graph::components(&alive, &neighbors),
+            full_views: alive.iter().filter(full).count() as f64 / alive.len().max(1) as f64,
+        };
         let mut results = Results {
+            shape: Some(shape),
             seconds: record.seconds().to_vec(),
             messages: messages(record, view.nodes(), carried),
             regions: Regions::new(plan, record),
@@ -326,7 +346,9 @@ pub fn further(results: &Results) -> Vec<Metric> {
             in_time += u64::from(message.in_time.unwrap_or(0));
         }
         put("delivery_1s", if expected == 0 { 1.0 } else { in_time as f64 / expected as f64 }, "");
-        put("last_hop_mean", mean(&results.last_hops()), "");
+        put("ldh_mean", mean(&results.last_hops()), "");
+        let last: Vec<u64> = results.messages.iter().filter_map(|message| message.latency_max).collect();
+        put("latency_ms_mean", mean(&last) / 1e3, "ms");
         let bytes: u64 = results.seconds.iter().map(|second| second.moved.bytes).sum();
         let delivered: u64 = results.seconds.iter().map(|second| second.delivered).sum();
         if delivered > 0 {
@@ -342,8 +364,13 @@ pub fn further(results: &Results) -> Vec<Metric> {
     let pairs: u64 = results.paths.iter().sum();
     if pairs > 0 {
         let links: u64 = results.paths.iter().zip(0..).map(|(count, length): (&u64, u64)| count * length).sum();
-        put("path_mean", links as f64 / pairs as f64, "");
-        put("path_max", (results.paths.len() - 1) as f64, "");
+        put("avg_path", links as f64 / pairs as f64, "");
+        put("diameter", (results.paths.len() - 1) as f64, "");
+    }
+    if let Some(OverlayShape { clustering, components, full_views }) = results.shape {
+        put("clustering", clustering, "");
+        put("components", f64::from(components), "");
+        put("full_views", full_views, "");
     }
     put("unreachable", results.unreachable as f64, "");
     let of_nodes = |ask: fn(Moved) -> u64| results.of_nodes(|node| node.moved.map(ask));

@@ -15,7 +15,7 @@ const COPIES_MAX: usize = 1_500;
 
 /// The figures at the top.
 const KEY_FIGURES: &[&str] =
-    &["delivery", "delivery_1s", "latency_p50", "latency_p99", "last_hop_mean", "rmr", "bytes_per_node", "detection_max", "settled"];
+    &["delivery", "delivery_1s", "latency_p50", "latency_p99", "ldh_mean", "rmr", "bytes_per_node", "detection_max", "settled"];
 
 /// A report: one or several seeds of one scenario.
 #[derive(Clone, Copy, Debug)]
@@ -235,7 +235,7 @@ impl Report<'_> {
     }
 
     fn last_hop(&self) -> Plot {
-        let shown = self.shown("last_hop_mean");
+        let shown = self.shown("ldh_mean");
         let most = shown.iter().flat_map(|shown| shown.run.results.last_hops()).max().unwrap_or(1);
         let series = shown
             .iter()
@@ -354,7 +354,7 @@ impl Report<'_> {
     }
 
     fn paths(&self) -> Plot {
-        let shown = self.shown("path_mean");
+        let shown = self.shown("avg_path");
         let results = shown.last().map(|shown| shown.run.results);
         let sampled = match results {
             Some(results) if results.sources < results.degrees().len() => {
@@ -419,7 +419,7 @@ impl Report<'_> {
     }
 
     fn overlay(&self, page: &mut String) {
-        let Some(Shown { run, .. }) = self.shown("path_mean").pop() else { return };
+        let Some(Shown { run, .. }) = self.shown("avg_path").pop() else { return };
         let Picture { nodes, links, of } = &run.results.picture;
         let dot = |node: &u32| {
             let row = &run.results.nodes[*node as usize];

@@ -96,7 +96,7 @@ pub(super) fn headline(name: &str) -> &str {
         "delivery_1s" => "of them within a second",
         "latency_p50" => "latency, median",
         "latency_p99" => "latency, 99th percentile",
-        "last_hop_mean" => "links to the last delivery",
+        "ldh_mean" => "links to the last delivery",
         "rmr" => "copies per delivery",
         "bytes_per_node" => "sent per node",
         "detection_max" => "to notice a crash, at most",

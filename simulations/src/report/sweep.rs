@@ -13,13 +13,13 @@ const FIGURES: [&str; 11] = [
     "delivery_1s",
     "latency_p50",
     "latency_p99",
-    "last_hop_mean",
+    "ldh_mean",
     "rmr",
     "bytes_per_node",
     "detection_max",
     "settled",
     "formed",
-    "path_mean",
+    "avg_path",
 ];
 /// The colors of lines.
 const COLORS: [char; 6] = ['a', 'b', 'c', 'd', 'e', 'f'];
@@ -213,13 +213,13 @@ fn title(name: &str) -> &str {
         "delivery_1s" => "Deliveries within a second",
         "latency_p50" => "Latency, median",
         "latency_p99" => "Latency, 99th percentile",
-        "last_hop_mean" => "Links to the last delivery",
+        "ldh_mean" => "Links to the last delivery",
         "rmr" => "Copies per delivery",
         "bytes_per_node" => "Traffic of a node",
         "detection_max" => "Longest time to notice a crash",
         "settled" => "Time to come to rest",
         "formed" => "Time to form",
-        "path_mean" => "Links between two nodes",
+        "avg_path" => "Links between two nodes",
         other => other,
     }
 }

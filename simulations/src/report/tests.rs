@@ -215,7 +215,7 @@ fn tables_add_up_to_the_record() {
     let share = sum(&messages, "delivered_nodes") / sum(&messages, "expected_nodes");
     assert_eq!(Some(share), outcome.metric("delivery"));
     let most = column(&messages, "latency_max_ms").into_iter().fold(0.0, f64::max);
-    assert_eq!(Some(most), outcome.metric("latency_max"));
+    assert_eq!(Some(most), outcome.metric("latency_ms_max"));
     assert_eq!(column(&series, "alive_nodes").last(), Some(&5.0));
     assert!(nodes.contains("5,down,0,"));
 }
@@ -275,7 +275,7 @@ fn the_graph_is_counted_exactly_when_small_and_sampled_when_large() {
     assert_eq!((small.paths, small.sources, small.unreachable), (vec![0, 14, 14, 14], 7, 0));
     assert_eq!((small.picture.nodes.len(), small.picture.links.len(), small.picture.of), (7, 7, 7));
     let metric = |name: &str| further(&ring(7, 0)).iter().find(|metric| metric.name == name).map(|metric| metric.value);
-    assert_eq!((metric("path_mean"), metric("path_max"), metric("degree_min")), (Some(2.0), Some(3.0), Some(2.0)));
+    assert_eq!((metric("avg_path"), metric("diameter"), metric("degree_min")), (Some(2.0), Some(3.0), Some(2.0)));
 
     let large = ring(2_000, 500);
     assert_eq!(large.sources, 64);

@@ -75,6 +75,7 @@ pub(super) fn of(world: &World, graph: &Graph, seconds: Seconds) -> Results {
         unreachable: u64::from(graph.sources) * u64::from(others) - reached,
         picture: picture(&nodes, &living_neighbors, nodes.iter().position(|row| row.state == State::Alive).map(|node| node as u32)),
         nodes,
+        shape: None,
         regions: None,
     }
 }
