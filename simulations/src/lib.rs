@@ -25,6 +25,7 @@ pub mod file;
 mod graph;
 pub mod host;
 pub mod invariants;
+pub mod membership;
 pub mod minimize;
 pub mod network;
 pub mod plan;

@@ -15,6 +15,8 @@ pub enum Type {
     Time(u64, u64),
     /// A share from 0 to a bound; written `0.05` or `5%`.
     Share(f64),
+    /// A number of things up to a bound, or a share of them up to another; a share has a percent sign or a point.
+    Part(u64, f64),
     /// One of some words.
     Choice(&'static [&'static str]),
 }
@@ -93,8 +95,8 @@ pub const KEYS: &[Key] = &[
     Key { name: "retention", of: Type::Time(SECOND, 3_600 * SECOND), about: "how long nodes keep broadcasts for peers that missed them" },
     Key {
         name: "join",
-        of: Type::Choice(&["one-by-one", "staggered", "storm"]),
-        about: "how nodes come in; a storm is all at once through one contact",
+        of: Type::Choice(&["one-by-one", "staggered", "storm", "through-one"]),
+        about: "how nodes come in; a storm is all at once through one contact, `through-one` over a time through it",
     },
     Key { name: "join-over", of: Type::Time(1, 600 * SECOND), about: "over what time nodes come in, unless all at once" },
     Key { name: "form", of: Type::Time(SECOND, 600 * SECOND), about: "time to form before the work begins" },
@@ -106,8 +108,14 @@ pub const KEYS: &[Key] = &[
     Key { name: "keys", of: Type::Count(1, 100_000), about: "different keys that are written" },
     Key { name: "late", of: Type::Share(0.5), about: "the share of nodes that join when half of the writes are made" },
     Key { name: "breaks", of: Type::Count(0, 10_000), about: "moments at which all connections of one node break" },
-    Key { name: "crashed", of: Type::Share(0.9), about: "the share of nodes that crash" },
+    Key { name: "crashed", of: Type::Part(10_000, 0.9), about: "the share of nodes that crash, or how many" },
     Key { name: "restarted", of: Type::Share(1.0), about: "the share of crashed nodes that start again, half of them at a new address" },
+    Key { name: "moved", of: Type::Share(1.0), about: "the share of those that start again which do so at a new address" },
+    Key { name: "gone", of: Type::Time(SECOND / 10, 600 * SECOND), about: "how long a crashed node is gone before it starts again" },
+    Key { name: "newcomers", of: Type::Count(0, 10_000), about: "nodes that start one after the other once the cluster is formed" },
+    Key { name: "slow", of: Type::Part(10_000, 0.9), about: "the share of nodes that freeze again and again, or how many" },
+    Key { name: "freeze", of: Type::Time(SECOND / 10, 60 * SECOND), about: "how long such a node stands still each time" },
+    Key { name: "awake", of: Type::Time(SECOND / 100, 60 * SECOND), about: "how long it runs between two freezes" },
     Key { name: "side", of: Type::Share(0.5), about: "the share of nodes on the smaller side of the partition" },
     Key { name: "cut", of: Type::Time(SECOND, 3_600 * SECOND), about: "how long the partition lasts" },
     Key { name: "quiet", of: Type::Time(SECOND, 3_600 * SECOND), about: "how long the quiet phase at the end lasts at least" },
@@ -136,7 +144,15 @@ impl std::error::Error for SettingError {}
 enum Value {
     Number(u64),
     Share(f64),
+    Part(Part),
     Word(&'static str),
+}
+
+/// Some of the nodes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Part {
+    Count(u64),
+    Share(f64),
 }
 
 /// The values of a run.
@@ -214,6 +230,15 @@ impl Settings {
         }
     }
 
+    /// A part of a number, as a share of it.
+    pub fn share_of(&self, key: &str, of: u32) -> f64 {
+        match self.values.get(key) {
+            Some(Value::Part(Part::Count(count))) => *count as f64 / f64::from(of.max(1)),
+            Some(Value::Part(Part::Share(share)) | Value::Share(share)) => *share,
+            _ => 0.0,
+        }
+    }
+
     /// A word; empty when the scenario does not have the key.
     pub fn word(&self, key: &str) -> &'static str {
         match self.values.get(key) {
@@ -222,9 +247,13 @@ impl Settings {
         }
     }
 
-    /// A share of a number, rounded down.
+    /// A part of a number: a share of it, rounded down, or as many as were typed.
     pub fn part(&self, key: &str, of: u32) -> u64 {
-        (self.share(key) * f64::from(of)) as u64
+        match self.values.get(key) {
+            Some(Value::Part(Part::Count(count))) => *count,
+            Some(Value::Part(Part::Share(share)) | Value::Share(share)) => (share * f64::from(of)) as u64,
+            _ => 0,
+        }
     }
 }
 
@@ -240,6 +269,7 @@ pub fn describe(of: Type) -> String {
         Type::Count(min, max) => format!("a number from {min} to {max}"),
         Type::Time(min, max) => format!("a time such as `20ms` or `1.5s`, from {} to {}", print_time(min), print_time(max)),
         Type::Share(max) => format!("a share such as `0.05` or `5%`, up to {}%", max * 100.0),
+        Type::Part(count, share) => format!("a number up to {count}, or a share such as `5%` up to {}%", share * 100.0),
         Type::Choice(words) => format!("one of {}", words.join(", ")),
     }
 }
@@ -257,15 +287,21 @@ fn parse(of: Type, text: &str) -> Option<Value> {
     match of {
         Type::Count(min, max) => text.parse().ok().filter(|count| (min..=max).contains(count)).map(Value::Number),
         Type::Time(min, max) => parse_time(text).filter(|micros| (min..=max).contains(micros)).map(Value::Number),
-        Type::Share(max) => {
-            let share: f64 = match text.strip_suffix('%') {
-                Some(percent) => percent.trim().parse::<f64>().ok()? / 100.0,
-                None => text.parse().ok()?,
-            };
-            (0.0..=max).contains(&share).then_some(Value::Share(share))
-        }
+        Type::Share(max) => parse_share(text, max).map(Value::Share),
+        Type::Part(count_max, share_max) => match text.parse().ok().filter(|count| *count <= count_max) {
+            Some(count) => Some(Value::Part(Part::Count(count))),
+            None => parse_share(text, share_max).map(|share| Value::Part(Part::Share(share))),
+        },
         Type::Choice(words) => words.iter().find(|word| **word == text).map(|word| Value::Word(word)),
     }
+}
+
+fn parse_share(text: &str, max: f64) -> Option<f64> {
+    let share: f64 = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().ok()? / 100.0,
+        None => text.parse().ok()?,
+    };
+    (0.0..=max).contains(&share).then_some(share)
 }
 
 fn parse_time(text: &str) -> Option<u64> {

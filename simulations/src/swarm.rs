@@ -332,6 +332,7 @@ pub fn plan(seed: u64) -> Plan {
         setup,
         tuning,
         schedule,
+        work_at: from,
         calm_at,
         quiet_min: 10 * SECOND,
         settle_max: 180 * SECOND,

@@ -32,6 +32,7 @@ fn five(seed: u64, loss: f64) -> Plan {
         setup: setup(seed, 5, loss),
         tuning: TUNING,
         schedule,
+        work_at: 0,
         calm_at: 16 * SECOND,
         quiet_min: 2 * SECOND,
         settle_max: 30 * SECOND,

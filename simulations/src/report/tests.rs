@@ -53,6 +53,7 @@ fn six(seed: u64) -> Plan {
         },
         tuning: Tuning { full_mesh: false, active: 5, passive: 30, retention: 60 * SECOND, buggify: Sites::NONE },
         schedule,
+        work_at: 0,
         calm_at: 16 * SECOND,
         quiet_min: 12 * SECOND,
         settle_max: 30 * SECOND,

@@ -78,7 +78,7 @@ impl Plan {
             messages: number("messages") as u32,
             senders: number("senders") as u32,
             work: number("work"),
-            crashed: settings.share("crashed"),
+            crashed: settings.share_of("crashed", nodes),
             quiet: number("quiet"),
             payload_bytes: (number("bytes") as usize).min(PAYLOAD_BYTES_MAX),
         };

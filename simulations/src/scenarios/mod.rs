@@ -6,6 +6,7 @@
 mod broadcast;
 mod crash;
 mod join_storm;
+mod membership;
 mod partition;
 mod state;
 
@@ -33,7 +34,8 @@ pub struct Scenario {
 }
 
 /// All presets.
-pub const ALL: &[Scenario] = &[broadcast::SCENARIO, state::SCENARIO, partition::SCENARIO, crash::SCENARIO, join_storm::SCENARIO];
+pub const ALL: &[Scenario] =
+    &[broadcast::SCENARIO, state::SCENARIO, partition::SCENARIO, crash::SCENARIO, join_storm::SCENARIO, membership::SCENARIO];
 
 /// The fewest nodes of a preset: below, there is nobody to crash or to be cut off from.
 pub const NODES_MIN: u32 = 3;
@@ -129,6 +131,7 @@ impl Scenario {
                     },
                 },
                 schedule: Schedule::default(),
+                work_at: 0,
                 calm_at: 0,
                 quiet_min: settings.number("quiet"),
                 settle_max: settings.number("settle").max(settings.number("quiet")),
@@ -162,11 +165,13 @@ impl Maker {
         let how = match self.settings.word("join") {
             "one-by-one" => Join::OneByOne,
             "storm" => Join::Storm,
+            "through-one" => Join::ThroughOne,
             _ => Join::Staggered,
         };
         let over = if how == Join::Storm { 0 } else { self.settings.number("join-over") };
         plan::join(&mut self.plan.schedule, &mut self.draw, nodes, how, 0, over);
-        over + self.settings.number("form")
+        self.plan.work_at = over + self.settings.number("form");
+        self.plan.work_at
     }
 
     /// Lets senders out of some nodes broadcast from a moment on; gives the senders.
