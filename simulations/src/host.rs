@@ -467,7 +467,8 @@ impl RealNode {
                 }
                 Action::SendDatagram { connection, bytes } => effects.push(Effect::SendDatagram { connection: connection.0, bytes }),
                 Action::Close { connection, reason } => {
-                    effects.push(Effect::Close { connection: connection.0, unneeded: reason == CloseReason::Unneeded });
+                    let unneeded = matches!(reason, CloseReason::Unneeded | CloseReason::Duplicate);
+                    effects.push(Effect::Close { connection: connection.0, unneeded });
                 }
                 Action::Event(event) => self.translate_event(&event, effects),
                 Action::Deliver(delivery) if delivery.id.channel == ChannelId::EVENTS => {

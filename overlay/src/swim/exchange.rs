@@ -94,7 +94,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         self.link(peer, now).address = Some(address);
         // The connection that broke was replaced, by the same run of the peer: the question is answered.
         let member = self.view.member(peer).copied().filter(|member| member.status.is_up() && member.generation == generation);
-        if member.is_some() && matches!(self.hints.get(&peer), Some(Hint::Lost)) {
+        if member.is_some() && matches!(self.hints.get(&peer), Some(Hint::Lost | Hint::Unreached)) {
             self.hints.remove(&peer);
             self.timers.cancel(&Key::Hint(peer));
         }

@@ -15,7 +15,8 @@
 //! 5. **The minority yields.** A node that held more members for dead than alive and hears from one of those withdraws its recent verdicts:
 //!    it was the one that was cut off.
 //! 6. **Leaving** travels as a verdict with the last incarnation, so whoever hears of a departure hears that it was one.
-//! 7. **Own lateness.** A timer that fires late by half a probe period says that this process stood still; all verdicts wait that much longer.
+//! 7. **Own lateness.** A timer that fires late by half a probe period says that this process stood still; all verdicts wait that much longer,
+//!    and whoever stood still again and again suspects others for up to eight times as long: what it has not heard, it may have slept through.
 //! 8. **Flap damping.** A suspicion of a member lasts twice as long for each time it came back from being down, up to six times; one step is forgotten
 //!    every ten minutes.
 //!
@@ -76,6 +77,10 @@ const GENERATION_JUMP_MAX: u64 = 1 << 42;
 const OF_LATE: Duration = Duration::from_secs(600);
 /// Members that are told of a departure by a datagram; half of them over a stream as well.
 const FAREWELLS: usize = 16;
+/// Standing still counts up to so often: suspicions last up to one more times as long then (Lifeguard's S = 8).
+const UNWELL_MAX: u32 = 7;
+/// Probe periods without standing still for which one time is forgiven.
+const FORGIVEN_PERIODS: u32 = 5;
 const RENEWALS_WINDOW: Duration = Duration::from_secs(60);
 const TOMBSTONES_EVERY: Duration = Duration::from_secs(60);
 
@@ -93,6 +98,8 @@ pub enum Input<I> {
     },
     /// The connection to this peer broke. A hint: it starts questions early and never kills by itself.
     Disconnected(I),
+    /// No connection to this peer could be made. A weaker hint: a peer that stands still takes no connection either.
+    Unreached(I),
     /// A datagram arrived.
     Datagram {
         /// The peer whose connection carried it.
@@ -223,8 +230,12 @@ pub struct State<I: Identifier + Serialize + DeserializeOwned> {
     suspicions: BTreeMap<I, Suspicion<I>>,
     hints: BTreeMap<I, Hint<I>>,
     hints_left: Bucket,
+    alarms_left: Bucket,
     /// Up to when lateness has been allowed for.
     allowed: Time,
+    /// How often this process stood still of late, as of `unwell_at`.
+    unwell: u32,
+    unwell_at: Time,
 
     links: BTreeMap<I, Link<I>>,
     asked: VecDeque<Asked<I>>,
@@ -259,7 +270,10 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             suspicions: BTreeMap::new(),
             hints: BTreeMap::new(),
             hints_left: Bucket::full(now),
+            alarms_left: Bucket::full(now),
             allowed: now,
+            unwell: 0,
+            unwell_at: now,
             links: BTreeMap::new(),
             asked: VecDeque::new(),
             tables_left: Bucket::full(now),
@@ -285,7 +299,8 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         self.allow_for_lateness(now);
         match input {
             Input::Connected { peer, address, generation } => self.on_connected(peer, address, generation, now, actions),
-            Input::Disconnected(peer) => self.on_disconnected(peer, now, actions),
+            Input::Disconnected(peer) => self.on_disconnected(peer, Hint::Lost, now, actions),
+            Input::Unreached(peer) => self.on_disconnected(peer, Hint::Unreached, now, actions),
             Input::Datagram { from, bytes } => self.on_datagram(from, &bytes, now, actions),
             Input::Received { from, message } => self.on_message(from, message, now, actions),
             Input::Leave => self.on_leave(actions),
@@ -325,10 +340,10 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         self.counters
     }
 
-    fn on_disconnected(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
+    fn on_disconnected(&mut self, peer: I, hint: Hint<I>, now: Time, actions: &mut Vec<Action<I>>) {
         self.links.remove(&peer);
         self.give_up_exchange(peer);
-        self.inquire(peer, Hint::Lost, now, actions);
+        self.inquire(peer, hint, now, actions);
     }
 
     fn on_datagram(&mut self, from: I, bytes: &Bytes, now: Time, actions: &mut Vec<Action<I>>) {
@@ -678,6 +693,9 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             self.detector.gossip();
         }
         self.has_news = false;
+        for _ in 0..self.events.iter().filter(|event| matches!(event, Event::Suspected(_))).count() {
+            self.look_around(now, actions);
+        }
         actions.extend(self.events.drain(..).map(Action::Event));
         for (to, bytes) in self.detector.output.packets.drain(..) {
             self.counters.datagrams_sent += 1;
@@ -723,6 +741,8 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         }
         self.allowed = now;
         self.counters.freezes += 1;
+        self.unwell = (self.unwell(now) + 1).min(UNWELL_MAX);
+        self.unwell_at = now;
         let shift = late + self.params.config().probe_rtt;
         let foca = Kind::ALL.into_iter().map(Key::Foca);
         let suspicions = self.suspicions.keys().flat_map(|peer| [Key::LastPing(*peer), Key::Suspicion(*peer)]);
@@ -732,6 +752,12 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
                 self.timers.set(key, at + shift);
             }
         }
+    }
+
+    /// How often this process stood still of late; each time is forgiven after some probes that came in time.
+    fn unwell(&self, now: Time) -> u32 {
+        let forgiven = now.since(self.unwell_at).as_nanos() / (FORGIVEN_PERIODS * self.params.config().probe_period).as_nanos().max(1);
+        self.unwell.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
     }
 
     fn check(&self) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use foca::{Incarnation, Member as Update, State as Verdict};
 use meshwork_channels::{Misbehavior, Time};
+use rand::seq::IteratorRandom;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,6 +21,10 @@ const DAMPING_MAX: u32 = 6;
 const HINTS_BURST: u32 = 64;
 const HINTS_PER_SECOND: u32 = 32;
 
+/// Further members that are asked at once because others are suspected, and in a second from then on.
+const ALARMS_BURST: u32 = 4;
+const ALARMS_PER_SECOND: u32 = 2;
+
 /// A suspicion that this node times.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Suspicion<I> {
@@ -32,6 +37,10 @@ pub(super) struct Suspicion<I> {
 pub(super) enum Hint<I> {
     /// The connection to it broke.
     Lost,
+    /// No connection to it could be made.
+    Unreached,
+    /// Another is suspected.
+    Alarm,
     /// A table says that it is dead in this run.
     HeldForDead(Identity<I>),
 }
@@ -41,7 +50,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     pub(super) fn inquire(&mut self, peer: I, hint: Hint<I>, now: Time, actions: &mut Vec<Action<I>>) {
         let Some(entry) = self.view.entry(peer).filter(|entry| entry.member.status.is_up()) else { return };
         let accusation = match hint {
-            Hint::Lost => Accusation::Nothing,
+            Hint::Lost | Hint::Unreached | Hint::Alarm => Accusation::Nothing,
             Hint::HeldForDead(identity) => Accusation::Dead { generation: identity.generation },
         };
         let to = entry.member;
@@ -53,6 +62,17 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         actions.push(Action::Send { to: peer, address: to.address, message: Message::Ping { accusation } });
     }
 
+    /// Somebody is suspected, and what took one may have taken others: one more that is connected is asked for a sign of life, beside the usual probes. As all do so,
+    /// those that crashed together are suspected soon after the first, and not only when their turns come.
+    pub(super) fn look_around(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
+        let is_quiet =
+            |peer: &&I| !self.hints.contains_key(*peer) && self.view.member(**peer).is_some_and(|member| member.status == Status::Alive);
+        let Some(peer) = self.links.keys().filter(is_quiet).choose(&mut self.random).copied() else { return };
+        if self.alarms_left.take(ALARMS_BURST, ALARMS_PER_SECOND, now) {
+            self.inquire(peer, Hint::Alarm, now, actions);
+        }
+    }
+
     pub(super) fn on_hint_due(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
         let Some(hint) = self.hints.remove(&peer) else { return };
         if self.wanted.is_some() {
@@ -62,11 +82,12 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         let (identity, incarnation) = (entry.identity(), entry.incarnation);
         self.touched.push(peer);
         match hint {
-            Hint::Lost => {
+            Hint::Lost | Hint::Unreached | Hint::Alarm => {
                 self.detector.apply(std::iter::once(Update::new(identity, incarnation, Verdict::Suspect)), true);
                 self.refresh(Tell::All, now);
-                // Silence on a broken connection is two signs, so half the time will do.
-                self.suspect(identity, incarnation, self.params.config().suspicion / 2, now, actions);
+                // Silence after a broken connection is two signs, so half the time will do; silence while it is dialed is only one.
+                let signs = if matches!(hint, Hint::Lost) { 2 } else { 1 };
+                self.suspect(identity, incarnation, self.params.config().suspicion / signs, now, actions);
             }
             // Others gave it its time to refute, and it has nothing to say to us either.
             Hint::HeldForDead(accused) if accused == identity => {
@@ -91,7 +112,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         }
         let Identity { peer, generation, address } = identity;
         let flaps = self.view.entry(peer).map_or(0, |entry| entry.flaps(OF_LATE, now));
-        let span = span * 2_u32.saturating_pow(flaps).min(DAMPING_MAX);
+        let span = span * 2_u32.saturating_pow(flaps).min(DAMPING_MAX) * (1 + self.unwell(now));
         let until = now + span;
         let is_known = self.suspicions.get(&peer).is_some_and(|known| known.identity == identity && known.incarnation == incarnation);
         if is_known && self.timers.get(&Key::Suspicion(peer)).is_some_and(|at| at <= until) {
