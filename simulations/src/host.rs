@@ -434,6 +434,10 @@ pub fn config(tuning: &Tuning) -> node::Config {
     config.hyparview.active_len_max = tuning.active as usize;
     config.hyparview.active_len_min = config.hyparview.active_len_min.min(tuning.active as usize);
     config.hyparview.passive_len_max = tuning.passive as usize;
+    if tuning.suspicion > 0 {
+        config.membership.suspicion = Duration::from_micros(tuning.suspicion);
+    }
+    config.membership.without.extend(tuning.without);
     config.broadcast.payload_retention = Duration::from_micros(tuning.retention);
     config
 }

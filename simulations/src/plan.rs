@@ -2,6 +2,7 @@
 
 use meshwork_channels::buggify::{Buggify, Site, Sites};
 use meshwork_channels::random::hash;
+use meshwork_overlay::swim::Improvement;
 use serde::{Deserialize, Serialize};
 
 use crate::host::Plant;
@@ -30,9 +31,19 @@ pub struct Tuning {
     pub passive: u64,
     /// How long a node keeps broadcasts for peers that missed them, in microseconds.
     pub retention: u64,
+    /// How long a suspected member has to refute, in microseconds; 0 for the default of a node.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub suspicion: u64,
+    /// What the membership does without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without: Option<Improvement>,
     /// The places in the code where rare behavior fires; by name in a file.
     #[serde(default, with = "crate::rare", skip_serializing_if = "crate::rare::is_empty")]
     pub buggify: Sites,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What a run must show beyond the invariants.
@@ -135,8 +146,9 @@ impl Plan {
         let counts: Vec<String> = names.into_iter().map(|name| format!("{} {name}", self.schedule.count(name))).collect();
         let rare: Vec<&str> = self.tuning.buggify.iter().map(Site::name).collect();
         let rare = if rare.is_empty() { String::new() } else { format!("; buggify {}", rare.join(", ")) };
+        let without = self.tuning.without.map_or(String::new(), |without| format!("; without {}", without.name()));
         format!(
-            "{} nodes, {overlay}; {}; {}{rare}; quiet from {:.0} s",
+            "{} nodes, {overlay}; {}; {}{rare}{without}; quiet from {:.0} s",
             self.setup.nodes,
             self.setup.shape.describe(self.setup.link),
             counts.join(", "),

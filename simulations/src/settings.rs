@@ -32,6 +32,23 @@ pub struct Key {
     pub about: &'static str,
 }
 
+/// What the membership can do without: every [`Improvement`](meshwork_overlay::swim::Improvement) by name.
+const WITHOUT: &[&str] = &[
+    "nothing",
+    "timer-filter",
+    "state-exchange",
+    "buddy-ping",
+    "heal-announce",
+    "local-health",
+    "flap-damping",
+    "size-following",
+    "checked-verdicts",
+    "minority-yield",
+    "alarm",
+    "settling",
+    "random-phase",
+];
+
 /// All keys. A scenario takes those to which it gives a default.
 pub const KEYS: &[Key] = &[
     Key {
@@ -93,6 +110,12 @@ pub const KEYS: &[Key] = &[
     Key { name: "active", of: Type::Count(1, 64), about: "neighbors of a node in a partial view" },
     Key { name: "passive", of: Type::Count(1, 1_024), about: "further peers that a partial view remembers" },
     Key { name: "retention", of: Type::Time(SECOND, 3_600 * SECOND), about: "how long nodes keep broadcasts for peers that missed them" },
+    Key { name: "suspicion", of: Type::Time(SECOND / 2, 600 * SECOND), about: "how long a suspected member has to refute" },
+    Key {
+        name: "without",
+        of: Type::Choice(WITHOUT),
+        about: "what the membership does without, to see what it is good for; `meshwork_overlay::swim::Improvement` says what each is",
+    },
     Key {
         name: "join",
         of: Type::Choice(&["one-by-one", "staggered", "storm", "through-one"]),
@@ -369,6 +392,12 @@ mod tests {
         assert!(with(&["join=flood"]).unwrap_err().contains("one of one-by-one, staggered, storm"));
         assert!(with(&["loss"]).unwrap_err().contains("key=value"));
         assert!(with(&["loss=NaN"]).is_err());
+    }
+
+    #[test]
+    fn every_improvement_of_the_membership_can_be_left_out() {
+        let names: Vec<&str> = meshwork_overlay::swim::Improvement::ALL.into_iter().map(|improvement| improvement.name()).collect();
+        assert_eq!(WITHOUT[1..], names[..]);
     }
 
     #[test]

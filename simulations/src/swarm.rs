@@ -285,6 +285,8 @@ pub fn plan(seed: u64) -> Plan {
         active,
         passive: if draw.chance(30) { active } else { draw.between(active, 40) },
         retention: 300 * SECOND,
+        suspicion: 0,
+        without: None,
         buggify: if Draw::new(seed, "buggify").chance(RARE) { rare::drawn(seed) } else { Sites::NONE },
     };
 

@@ -19,6 +19,11 @@
 //!    and whoever stood still again and again suspects others for up to eight times as long: what it has not heard, it may have slept through.
 //! 8. **Flap damping.** A suspicion of a member lasts twice as long for each time it came back from being down, up to six times; one step is forgotten
 //!    every ten minutes.
+//! 9. **Alarm.** Whoever hears of a suspicion asks one more member that is connected, so that those that crash together are suspected together.
+//! 10. **Settling.** The report of a failure waits up to half a second while others are suspected, so that those that fail together are reported
+//!     together; [`State::view`] is ahead of the events by as much.
+//!
+//! Each of these can be left out by its name, [`Improvement`], to see in a run what it is good for.
 //!
 //! Generations. A node starts with one from its driver (the wall clock will do) and goes above it when its generation is held for dead or a
 //! higher one of its name is known: at most [`Config::renewals_per_minute_max`] times a minute, and it keeps silent when that is spent. What a peer
@@ -38,6 +43,7 @@ mod config;
 mod detector;
 mod exchange;
 mod identity;
+mod improvement;
 mod message;
 mod news;
 mod suspicion;
@@ -62,6 +68,7 @@ pub use config::{Config, ConfigError, Params};
 use detector::{Detector, Kind};
 use exchange::{Asked, Bucket, Link};
 use identity::{Identity, is_reachable, plain};
+pub use improvement::Improvement;
 pub use message::{Accusation, Message, RECORDS_MAX, Record, SAMPLE_MAX};
 use message::{LEFT, Packet};
 pub use news::News;
@@ -196,6 +203,7 @@ enum Key<I> {
     LastPing(I),
     Suspicion(I),
     Hint(I),
+    Settle,
     News,
     Exchange,
     Renew,
@@ -222,6 +230,8 @@ pub struct State<I: Identifier + Serialize + DeserializeOwned> {
     /// Peers of which foca may hold something new.
     touched: Vec<I>,
     events: Vec<Event<I>>,
+    /// Failures that are reported together soon.
+    failures: Vec<Member<I>>,
     /// Whether something changed that others should hear of soon.
     has_news: bool,
     /// Of whom the neighbors are to be told, and who told us.
@@ -265,6 +275,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             view: View::new(),
             touched: Vec::new(),
             events: Vec::new(),
+            failures: Vec::new(),
             has_news: false,
             news: BTreeMap::new(),
             suspicions: BTreeMap::new(),
@@ -543,7 +554,8 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
 
     /// Whether this node lately lost more members than it has left, so that it was rather itself that was cut off.
     fn is_minority(&self, now: Time) -> bool {
-        self.view.failed_of_late(OF_LATE, self.params.config().tombstone_life, now) > self.view.up_len()
+        self.params.has(Improvement::MinorityYield)
+            && self.view.failed_of_late(OF_LATE, self.params.config().tombstone_life, now) > self.view.up_len()
     }
 
     fn withdraw_verdicts(&mut self, now: Time) {
@@ -617,6 +629,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
                 Key::LastPing(peer) => self.on_last_ping_due(peer, actions),
                 Key::Suspicion(peer) => self.on_suspicion_due(peer),
                 Key::Hint(peer) => self.on_hint_due(peer, now, actions),
+                Key::Settle => self.report_failures(actions),
                 Key::News => self.on_news_due(now, actions),
                 Key::Exchange => self.on_exchange_due(now, actions),
                 Key::Renew => self.renew(now, actions),
@@ -632,7 +645,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     /// Sets the timers that foca asked for. `due` is the one that has just fired: it keeps its rhythm.
     fn schedule_foca(&mut self, due: Option<Kind>, now: Time) {
         for (kind, timer, after) in std::mem::take(&mut self.detector.output.timers) {
-            let is_first = kind.is_periodic() && due != Some(kind);
+            let is_first = kind.is_periodic() && due != Some(kind) && self.params.has(Improvement::RandomPhase);
             let after = if is_first { self.random.random_range(Duration::from_micros(1)..=after) } else { after };
             self.running[kind as usize] = Some(timer);
             self.timers.set(Key::Foca(kind), now + after);
@@ -643,10 +656,10 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     fn attend(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
         self.schedule_foca(None, now);
         let unanswered = std::mem::take(&mut self.detector.output.unanswered);
-        self.touched.extend(unanswered.iter().map(|(identity, _)| identity.peer));
+        self.touched.extend(unanswered.iter().map(|(identity, ..)| identity.peer));
         self.refresh(Tell::All, now);
-        for (identity, incarnation) in unanswered {
-            self.suspect(identity, incarnation, self.params.config().suspicion, now, actions);
+        for (identity, incarnation, token) in unanswered {
+            self.suspect((identity, incarnation), Some(token), self.params.config().suspicion, now, actions);
         }
     }
 
@@ -679,7 +692,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     fn settle(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
         self.attend(now, actions);
         let nodes = (self.view.up_len() + 1).next_power_of_two();
-        if nodes != self.size {
+        if nodes != self.size && self.params.has(Improvement::SizeFollowing) {
             self.size = nodes;
             self.detector.set_config(self.params.foca(nodes));
         }
@@ -696,7 +709,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         for _ in 0..self.events.iter().filter(|event| matches!(event, Event::Suspected(_))).count() {
             self.look_around(now, actions);
         }
-        actions.extend(self.events.drain(..).map(Action::Event));
+        self.report(now, actions);
         for (to, bytes) in self.detector.output.packets.drain(..) {
             self.counters.datagrams_sent += 1;
             actions.push(Action::Datagram { to: to.peer, address: to.address, bytes });
@@ -705,6 +718,35 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         if gone > self.params.tombstones_max(self.view.up_len()) {
             self.bury(now);
         }
+    }
+
+    /// Reports what happened. A failure waits a little for others while somebody is suspected, unless there is something else to say of its member.
+    fn report(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
+        let settle = self.params.config().settle;
+        let waits = !settle.is_zero() && self.params.has(Improvement::Settling);
+        for event in std::mem::take(&mut self.events) {
+            match event {
+                Event::Failed(member) if waits => {
+                    self.failures.push(member);
+                    self.timers.set_if_absent(Key::Settle, now + settle);
+                }
+                event => {
+                    let is_of = |failed: &Member<I>| event.member().is_some_and(|member| member.peer == failed.peer);
+                    if self.failures.iter().any(is_of) {
+                        self.report_failures(actions);
+                    }
+                    actions.push(Action::Event(event));
+                }
+            }
+        }
+        if !self.failures.is_empty() && self.view.up().all(|member| member.status == Status::Alive) {
+            self.report_failures(actions);
+        }
+    }
+
+    fn report_failures(&mut self, actions: &mut Vec<Action<I>>) {
+        self.timers.cancel(&Key::Settle);
+        actions.extend(self.failures.drain(..).map(|member| Action::Event(Event::Failed(member))));
     }
 
     /// Forgets tombstones that are too old, and the oldest of those that are too many.
@@ -736,7 +778,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         let Some(due) = self.timers.next_deadline() else { return };
         // What was allowed for is allowed for once: inputs that have piled up come before the deadline that is late, and each would put everything off again.
         let late = now.since(due.max(self.allowed));
-        if late <= self.params.lateness_max() {
+        if late <= self.params.lateness_max() || !self.params.has(Improvement::LocalHealth) {
             return;
         }
         self.allowed = now;
@@ -764,6 +806,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         debug_assert!(self.view.member(self.me.peer).is_none(), "a node is no member of its own view");
         debug_assert_eq!(self.view.up_len(), self.detector.up_len(), "foca and the view agree on who is up");
         debug_assert!(self.suspicions.keys().all(|peer| self.timers.get(&Key::Suspicion(*peer)).is_some()), "a suspicion ends");
+        debug_assert_eq!(self.failures.is_empty(), self.timers.get(&Key::Settle).is_none(), "a failure is reported in time");
         debug_assert!(self.hints.keys().all(|peer| self.timers.get(&Key::Hint(*peer)).is_some()), "a question ends");
         debug_assert!(
             self.running.iter().zip(Kind::ALL).all(|(timer, kind)| timer.is_some() == self.timers.get(&Key::Foca(kind)).is_some())

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use foca::{Incarnation, Member as Update, State as Verdict};
+use foca::{Incarnation, Member as Update, State as Verdict, Timer, TimerToken};
 use meshwork_channels::{Misbehavior, Time};
 use rand::seq::IteratorRandom;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::identity::Identity;
+use super::improvement::Improvement;
 use super::message::{Accusation, Message, Record};
 use super::news::Tell;
 use super::view::Status;
@@ -30,6 +31,8 @@ const ALARMS_PER_SECOND: u32 = 2;
 pub(super) struct Suspicion<I> {
     identity: Identity<I>,
     incarnation: Incarnation,
+    /// Foca's own timer, when a probe began it.
+    token: Option<TimerToken>,
 }
 
 /// A member that is asked whether it lives, before anything is held against it.
@@ -67,6 +70,9 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     pub(super) fn look_around(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
         let is_quiet =
             |peer: &&I| !self.hints.contains_key(*peer) && self.view.member(**peer).is_some_and(|member| member.status == Status::Alive);
+        if !self.params.has(Improvement::Alarm) {
+            return;
+        }
         let Some(peer) = self.links.keys().filter(is_quiet).choose(&mut self.random).copied() else { return };
         if self.alarms_left.take(ALARMS_BURST, ALARMS_PER_SECOND, now) {
             self.inquire(peer, Hint::Alarm, now, actions);
@@ -87,7 +93,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
                 self.refresh(Tell::All, now);
                 // Silence after a broken connection is two signs, so half the time will do; silence while it is dialed is only one.
                 let signs = if matches!(hint, Hint::Lost) { 2 } else { 1 };
-                self.suspect(identity, incarnation, self.params.config().suspicion / signs, now, actions);
+                self.suspect((identity, incarnation), None, self.params.config().suspicion / signs, now, actions);
             }
             // Others gave it its time to refute, and it has nothing to say to us either.
             Hint::HeldForDead(accused) if accused == identity => {
@@ -101,8 +107,8 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     /// Starts to time a suspicion that foca holds, and tells the accused (Lifeguard, section IV.C, over a stream).
     pub(super) fn suspect(
         &mut self,
-        identity: Identity<I>,
-        incarnation: Incarnation,
+        (identity, incarnation): (Identity<I>, Incarnation),
+        token: Option<TimerToken>,
         span: Duration,
         now: Time,
         actions: &mut Vec<Action<I>>,
@@ -111,7 +117,8 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             return;
         }
         let Identity { peer, generation, address } = identity;
-        let flaps = self.view.entry(peer).map_or(0, |entry| entry.flaps(OF_LATE, now));
+        let damps = self.params.has(Improvement::FlapDamping);
+        let flaps = self.view.entry(peer).filter(|_| damps).map_or(0, |entry| entry.flaps(OF_LATE, now));
         let span = span * 2_u32.saturating_pow(flaps).min(DAMPING_MAX) * (1 + self.unwell(now));
         let until = now + span;
         let is_known = self.suspicions.get(&peer).is_some_and(|known| known.identity == identity && known.incarnation == incarnation);
@@ -121,23 +128,25 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         self.timers.set(Key::Suspicion(peer), until);
         self.timers.set(Key::LastPing(peer), now + span.saturating_sub(self.params.last_ping_lead()));
         if !is_known {
-            self.suspicions.insert(peer, Suspicion { identity, incarnation });
+            self.suspicions.insert(peer, Suspicion { identity, incarnation, token });
             self.counters.suspicions += 1;
-            let accusation = Accusation::Suspected { generation, incarnation };
-            actions.push(Action::Send { to: peer, address, message: Message::Ping { accusation } });
+            if self.params.has(Improvement::BuddyPing) {
+                let accusation = Accusation::Suspected { generation, incarnation };
+                actions.push(Action::Send { to: peer, address, message: Message::Ping { accusation } });
+            }
         }
     }
 
     pub(super) fn on_last_ping_due(&mut self, peer: I, actions: &mut Vec<Action<I>>) {
-        let Some(Suspicion { identity, incarnation }) = self.suspicions.get(&peer).copied() else { return };
-        if self.detector.is_suspect(&identity, incarnation) {
+        let Some(Suspicion { identity, incarnation, .. }) = self.suspicions.get(&peer).copied() else { return };
+        if self.params.has(Improvement::BuddyPing) && self.detector.is_suspect(&identity, incarnation) {
             let accusation = Accusation::Suspected { generation: identity.generation, incarnation };
             actions.push(Action::Send { to: peer, address: identity.address, message: Message::Ping { accusation } });
         }
     }
 
     pub(super) fn on_suspicion_due(&mut self, peer: I) {
-        let Some(Suspicion { identity, incarnation }) = self.suspicions.remove(&peer) else { return };
+        let Some(Suspicion { identity, incarnation, token }) = self.suspicions.remove(&peer) else { return };
         self.timers.cancel(&Key::LastPing(peer));
         // A suspicion may have been refuted, or be about a run that is over. Foca 2.0.0 would tell the member that it is dead all the same.
         if self.detector.is_suspect(&identity, incarnation) {
@@ -145,6 +154,9 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             self.touched.push(peer);
         } else {
             self.counters.suspicions_refuted += 1;
+            if let Some(token) = token.filter(|_| !self.params.has(Improvement::TimerFilter)) {
+                self.detector.handle_timer(Timer::ChangeSuspectToDown { member_id: identity, incarnation, token });
+            }
         }
     }
 

@@ -12,6 +12,7 @@ mod state;
 
 use crate::network::shape::{self, Shape};
 use meshwork_channels::buggify::{Buggify, Sites};
+use meshwork_overlay::swim::Improvement;
 
 use crate::plan::{self, Draw, Join, Plan, SECOND, Tuning};
 use crate::rare;
@@ -63,6 +64,8 @@ const COMMON: &[(&str, &str)] = &[
     ("active", "6"),
     ("passive", "30"),
     ("retention", "120s"),
+    ("suspicion", "3500ms"),
+    ("without", "nothing"),
     ("join", "staggered"),
     ("join-over", "10s"),
     ("form", "15s"),
@@ -124,6 +127,8 @@ impl Scenario {
                     active: settings.number("active"),
                     passive: settings.number("passive"),
                     retention: settings.number("retention"),
+                    suspicion: settings.number("suspicion"),
+                    without: Improvement::ALL.into_iter().find(|improvement| improvement.name() == settings.word("without")),
                     buggify: match settings.word("buggify") {
                         "on" => rare::drawn(seed),
                         "all" => Sites::ALL,
