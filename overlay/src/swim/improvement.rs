@@ -25,7 +25,7 @@ pub enum Improvement {
     CheckedVerdicts,
     /// Who lost more members than it has left withdraws its verdicts. Without it both sides of a partition insist on theirs.
     MinorityYield,
-    /// A suspicion makes all ask one more member for a sign of life. Without it those that crashed together are found when their turns come.
+    /// A suspicion makes all ask three more members for a sign of life. Without it those that crashed together are found when their turns come.
     Alarm,
     /// Failures are reported together while others are suspected. Without it each is reported by itself.
     Settling,

@@ -19,7 +19,7 @@
 //!    and whoever stood still again and again suspects others for up to eight times as long: what it has not heard, it may have slept through.
 //! 8. **Flap damping.** A suspicion of a member lasts twice as long for each time it came back from being down, up to six times; one step is forgotten
 //!    every ten minutes.
-//! 9. **Alarm.** Whoever hears of a suspicion asks one more member that is connected, so that those that crash together are suspected together.
+//! 9. **Alarm.** Whoever hears of a suspicion asks three more members that are connected, so that those that crash together are suspected together.
 //! 10. **Settling.** The report of a failure waits up to half a second while others are suspected, so that those that fail together are reported
 //!     together; [`State::view`] is ahead of the events by as much.
 //!
