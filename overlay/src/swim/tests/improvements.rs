@@ -38,18 +38,6 @@ fn without_the_filter_a_suspicion_that_was_refuted_kills() {
 }
 
 #[test]
-fn without_the_exchange_a_newcomer_knows_the_cluster_late() {
-    let (with, without) = with_and_without(Improvement::StateExchange, |config| {
-        let mut net = Network::formed_with(100, 1, config);
-        net.start(100, 1);
-        net.connect(100, 7);
-        net.run_until_complete(secs(300))
-    });
-    assert!(with.is_some_and(|with| with <= secs(1)), "{with:?}");
-    assert!(without.is_none_or(|without| without >= secs(20)), "{without:?}");
-}
-
-#[test]
 fn without_the_buddy_ping_loss_alone_kills() {
     let (with, without) = with_and_without(Improvement::BuddyPing, |config| {
         let mut net = Network::formed_with(30, 1, config);
