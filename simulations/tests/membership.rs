@@ -1,5 +1,7 @@
 //! The preset `membership` and the files over it; and that what membership adds to SWIM is missed in them when it is left out.
 
+#![allow(clippy::disallowed_methods, reason = "the test reads scenario files")]
+
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 

@@ -354,15 +354,16 @@ mod tests {
 
     #[test]
     fn what_processes_say_is_understood() {
-        let ours = |line| understand(Kind::Meshwork, 3, line);
+        let ours = |line: &str| understand(Kind::Meshwork, 3, line);
         assert_eq!(ours(r#"{"event":"started","cluster":"c","id":"abc","incarnation":1}"#), Some(Said::Me("abc".to_owned())));
         let joined =
             r#"{"event":"member_joined","member":{"id":"b","address":"127.0.0.1:1","incarnation":1,"status":"alive","this":false}}"#;
         assert_eq!(ours(joined), Some(Said::Up("b".to_owned())));
-        assert_eq!(ours(&joined.replace("joined", "failed")), Some(Said::Down("b".to_owned())));
+        let failed = joined.replace("joined", "failed");
+        assert_eq!(ours(&failed), Some(Said::Down("b".to_owned())));
         assert_eq!(ours(r#"{"event":"neighbor_up","peer":"b"}"#), None);
         assert_eq!(ours("no line of a node"), None);
-        let serf = |line| understand(Kind::Serf, 3, line);
+        let serf = |line: &str| understand(Kind::Serf, 3, line);
         assert_eq!(serf("    12:00:00 [INFO] serf: EventMemberJoin: n3 127.0.0.1"), Some(Said::Me("n3".to_owned())));
         assert_eq!(serf("    12:00:00 [INFO] serf: EventMemberJoin: n4 127.0.0.1"), Some(Said::Up("n4".to_owned())));
         assert_eq!(serf("    12:00:09 [INFO] serf: EventMemberFailed: n4 127.0.0.1"), Some(Said::Down("n4".to_owned())));
