@@ -34,13 +34,15 @@ pub enum Input<I> {
         /// Which life of it.
         generation: u64,
     },
-    /// The last connection to the peer is gone, or none could be made.
+    /// The last connection to the peer is gone.
     Disconnected {
         /// The peer.
         peer: I,
         /// Whether nobody wished it: membership asks questions then. A connection that either side closed because it was unused says nothing.
         broken: bool,
     },
+    /// No connection to the peer could be made.
+    Unreached(I),
     /// Enter the overlay through a peer to which a connection stands.
     Join {
         /// The peer.
@@ -187,6 +189,10 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
                 if broken {
                     self.membership.handle(swim::Input::Disconnected(peer), now, &mut self.membership_actions);
                 }
+                self.topology.handle(topology::Input::Unreachable(peer), now, &mut self.topology_actions);
+            }
+            Input::Unreached(peer) => {
+                self.membership.handle(swim::Input::Unreached(peer), now, &mut self.membership_actions);
                 self.topology.handle(topology::Input::Unreachable(peer), now, &mut self.topology_actions);
             }
             Input::Join { contact } => self.topology.handle(topology::Input::Join { contact }, now, &mut self.topology_actions),

@@ -144,8 +144,22 @@ pub enum Observation {
     },
     /// The set of neighbors changed.
     NeighborsChanged,
-    /// A member is held for dead.
-    MemberFailed(PeerId),
+    /// A member is up in a generation, or goes on in another.
+    MemberUp {
+        /// Who.
+        peer: PeerId,
+        /// Which of its runs.
+        generation: u64,
+    },
+    /// A member is held for dead in a generation.
+    MemberFailed {
+        /// Who.
+        peer: PeerId,
+        /// Which of its runs.
+        generation: u64,
+    },
+    /// A member said goodbye.
+    MemberLeft(PeerId),
     /// A member is suspected.
     MemberSuspected(PeerId),
     /// A peer broke a rule.
@@ -284,6 +298,8 @@ pub struct Tally {
     pub prunes: u64,
     /// Frames of a kind or state that the node dropped.
     pub dropped: u64,
+    /// Generations that a node took after its first, because it was held for dead.
+    pub renewals: u64,
     /// How often each place of rare behavior fired, by its number.
     pub buggified: [u64; Site::LEN],
 }
@@ -297,6 +313,7 @@ impl Tally {
         self.grafts += other.grafts;
         self.prunes += other.prunes;
         self.dropped += other.dropped;
+        self.renewals += other.renewals;
         self.buggified.iter_mut().zip(other.buggified).for_each(|(sum, fired)| *sum += fired);
     }
 }
@@ -417,6 +434,10 @@ pub fn config(tuning: &Tuning) -> node::Config {
     config.hyparview.active_len_max = tuning.active as usize;
     config.hyparview.active_len_min = config.hyparview.active_len_min.min(tuning.active as usize);
     config.hyparview.passive_len_max = tuning.passive as usize;
+    if tuning.suspicion > 0 {
+        config.membership.suspicion = Duration::from_micros(tuning.suspicion);
+    }
+    config.membership.without.extend(tuning.without);
     config.broadcast.payload_retention = Duration::from_micros(tuning.retention);
     config
 }
@@ -450,7 +471,8 @@ impl RealNode {
                 }
                 Action::SendDatagram { connection, bytes } => effects.push(Effect::SendDatagram { connection: connection.0, bytes }),
                 Action::Close { connection, reason } => {
-                    effects.push(Effect::Close { connection: connection.0, unneeded: reason == CloseReason::Unneeded });
+                    let unneeded = matches!(reason, CloseReason::Unneeded | CloseReason::Duplicate);
+                    effects.push(Effect::Close { connection: connection.0, unneeded });
                 }
                 Action::Event(event) => self.translate_event(&event, effects),
                 Action::Deliver(delivery) if delivery.id.channel == ChannelId::EVENTS => {
@@ -481,7 +503,11 @@ impl RealNode {
     fn translate_event(&self, event: &Event, effects: &mut Vec<Effect>) {
         let observation = match event {
             Event::NeighborUp(_) | Event::NeighborDown(..) => Observation::NeighborsChanged,
-            Event::MemberFailed(member) => Observation::MemberFailed(member.peer),
+            Event::MemberJoined(member) | Event::MemberUpdated(member) => {
+                Observation::MemberUp { peer: member.peer, generation: member.generation }
+            }
+            Event::MemberFailed(member) => Observation::MemberFailed { peer: member.peer, generation: member.generation },
+            Event::MemberLeft(member) => Observation::MemberLeft(member.peer),
             Event::MemberSuspected(member) => Observation::MemberSuspected(member.peer),
             Event::Misbehaved(peer, what) => Observation::Misbehaved { peer: *peer, rule: what.name() },
             _ => return,
@@ -663,6 +689,7 @@ impl Host for RealNode {
             grafts: counters.grafts_sent,
             prunes: counters.prunes_sent,
             dropped: self.node.counters().dropped,
+            renewals: self.node.overlay().membership().counters().renewals,
             buggified: self.buggify.fired(),
         }
     }

@@ -26,6 +26,7 @@ mod graph;
 pub mod host;
 pub mod invariants;
 pub mod job;
+pub mod membership;
 pub mod minimize;
 pub mod network;
 pub mod plan;

@@ -2,6 +2,7 @@
 
 use meshwork_channels::buggify::{Buggify, Site, Sites};
 use meshwork_channels::random::hash;
+use meshwork_overlay::swim::Improvement;
 use serde::{Deserialize, Serialize};
 
 use crate::host::Plant;
@@ -31,9 +32,19 @@ pub struct Tuning {
     pub passive: u64,
     /// How long a node keeps broadcasts for peers that missed them, in microseconds.
     pub retention: u64,
+    /// How long a suspected member has to refute, in microseconds; 0 for the default of a node.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub suspicion: u64,
+    /// What the membership does without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without: Option<Improvement>,
     /// The places in the code where rare behavior fires; by name in a file.
     #[serde(default, with = "crate::rare", skip_serializing_if = "crate::rare::is_empty")]
     pub buggify: Sites,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What a run must show beyond the invariants.
@@ -75,6 +86,9 @@ pub struct Plan {
     pub tuning: Tuning,
     /// Everything that is done.
     pub schedule: Schedule,
+    /// Who starts until then forms the cluster, in microseconds since the start; who starts later is a newcomer.
+    #[serde(default)]
+    pub work_at: u64,
     /// When everything is whole and nothing is lost any more, in microseconds since the start.
     pub calm_at: u64,
     /// How long the run goes on after that at least, in microseconds.
@@ -147,8 +161,9 @@ impl Plan {
         let counts: Vec<String> = names.into_iter().map(|name| format!("{} {name}", self.schedule.count(name))).collect();
         let rare: Vec<&str> = self.tuning.buggify.iter().map(Site::name).collect();
         let rare = if rare.is_empty() { String::new() } else { format!("; buggify {}", rare.join(", ")) };
+        let without = self.tuning.without.map_or(String::new(), |without| format!("; without {}", without.name()));
         format!(
-            "{} nodes, {overlay}; {}; {}{rare}; quiet from {:.0} s",
+            "{} nodes, {overlay}; {}; {}{rare}{without}; quiet from {:.0} s",
             self.setup.nodes,
             self.setup.shape.describe(self.setup.link),
             counts.join(", "),
@@ -226,16 +241,18 @@ pub enum Join {
     Staggered,
     /// All at once, through one contact.
     Storm,
+    /// At random moments, through one contact.
+    ThroughOne,
 }
 
 /// Adds the starts of the nodes of a range, over a span of time from a moment on. Each is told the addresses of up to two nodes that
-/// started before it; in a storm, that of node 0.
+/// started before it; in a storm and through one, that of node 0.
 pub fn join(schedule: &mut Schedule, draw: &mut Draw, nodes: std::ops::Range<u32>, how: Join, from: u64, over: u64) {
     let len = u64::from(nodes.end - nodes.start).max(1);
     let mut starts: Vec<u64> = (0..len)
         .map(|index| match how {
             Join::OneByOne => from + over * index / len,
-            Join::Staggered => from + if index == 0 { 0 } else { draw.below(over.max(1)) },
+            Join::Staggered | Join::ThroughOne => from + if index == 0 { 0 } else { draw.below(over.max(1)) },
             Join::Storm => from,
         })
         .collect();
@@ -243,9 +260,9 @@ pub fn join(schedule: &mut Schedule, draw: &mut Draw, nodes: std::ops::Range<u32
     for (node, at) in nodes.zip(starts) {
         let contacts = match (how, node) {
             // The first node knows the second, so that either may be lost before the others come.
-            (Join::Storm, 0) => vec![],
+            (Join::Storm | Join::ThroughOne, 0) => vec![],
             (_, 0) => vec![1],
-            (Join::Storm, _) => vec![0],
+            (Join::Storm | Join::ThroughOne, _) => vec![0],
             _ => draw.take((0..node).collect(), 2),
         };
         schedule.push(at.max(1), Happening::Start { node, contacts });
@@ -339,7 +356,7 @@ mod tests {
 
     #[test]
     fn nobody_is_told_of_a_node_that_started_later_but_the_first() {
-        for how in [Join::OneByOne, Join::Staggered, Join::Storm] {
+        for how in [Join::OneByOne, Join::Staggered, Join::Storm, Join::ThroughOne] {
             let mut schedule = Schedule::default();
             join(&mut schedule, &mut Draw::new(1, "join"), 0..20, how, 0, 10 * SECOND);
             let starts = schedule.entries();

@@ -133,12 +133,16 @@ impl Record {
             }
             Sight::Wrote { key, .. } => self.key(key).0.push((seen.node, seen.life)),
             Sight::Removed { key } => self.key(key).1 = true,
-            Sight::HeldForDead { node } => match self.lives.get(node as usize).and_then(|lives| lives.last()) {
-                Some(Life { until: Some(until), .. }) => self.detections.push(seen.at - until),
+            Sight::HeldForDead { node, generation } => match self.lives.get(node as usize).map(|lives| (lives.len(), lives.last())) {
+                Some((_, Some(Life { until: Some(until), .. }))) => self.detections.push(seen.at - until),
+                // A verdict about a life that is over is true, however late: generations begin with the number of the life.
+                Some((life, _)) if generation < life as u64 => {}
                 _ => self.living_held_for_dead += 1,
             },
             Sight::Suspected { .. } => self.suspicions += 1,
-            Sight::Accepted { .. }
+            Sight::HeldForAlive { .. }
+            | Sight::HeldForGone { .. }
+            | Sight::Accepted { .. }
             | Sight::Received { .. }
             | Sight::Garbled
             | Sight::Attacked

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
 use crate::invariants::{self, Bounds, Invariant, Kind, Violation};
+use crate::membership::Membership;
 use crate::network::Measured;
 use crate::plan::{self, Plan, SECOND};
 use crate::rare;
@@ -226,6 +227,7 @@ pub(crate) struct Run<'a, H: Host> {
     plan: &'a Plan,
     pub(crate) world: World<H>,
     record: Record,
+    membership: Membership,
     invariants: Vec<Box<dyn Invariant>>,
     seen: Vec<Seen>,
     digests: Vec<u128>,
@@ -253,11 +255,20 @@ impl<'a, H: Host> Run<'a, H> {
     /// A run whose nodes have these parameters, whatever the plan says.
     pub(crate) fn with(plan: &'a Plan, params: H::Params) -> Self {
         let bounds = Bounds { neighbors_max: H::neighbors_max(&params, plan.setup.nodes) };
-        let starts = plan.schedule.entries().iter().filter(|entry| matches!(entry.what, Happening::Start { .. }));
+        let entries = plan.schedule.entries();
+        // In a plan from before there was a word for it, all who start form the cluster.
+        let work_at = if plan.work_at == 0 { u64::MAX } else { plan.work_at };
+        let founders = entries.iter().filter(|entry| matches!(entry.what, Happening::Start { .. }) && entry.at <= work_at).count();
+        let ends = entries.iter().filter_map(|entry| match entry.what {
+            Happening::Partition { until, .. } => Some(until),
+            _ => None,
+        });
+        let starts = entries.iter().filter(|entry| matches!(entry.what, Happening::Start { .. }));
         Run {
             plan,
             world: World::<H>::new(plan.setup.clone(), params, plan.schedule.clone()),
             record: Record::new(plan.setup.nodes),
+            membership: Membership::new(plan.setup.nodes, work_at, founders, ends.collect()),
             invariants: invariants::all(bounds),
             seen: Vec::new(),
             digests: Vec::new(),
@@ -322,7 +333,9 @@ impl<'a, H: Host> Run<'a, H> {
                 }
             }
             self.record.take(seen);
+            self.membership.take(seen);
         }
+        self.membership.pass(self.world.now());
     }
 
     /// Whether the overlay is one piece and everybody knows everybody.
@@ -385,6 +398,24 @@ impl<'a, H: Host> Run<'a, H> {
         }
         put("living_held_for_dead", self.record.living_held_for_dead as f64, "");
         put("suspicions", self.record.suspicions as f64, "");
+        put("rejoins", self.world.tally().renewals as f64, "");
+        let (newcomer_known, newcomer_knows) = self.membership.newcomers();
+        let times = [
+            ("views_complete", self.membership.formed()),
+            ("newcomer_known", newcomer_known),
+            ("newcomer_knows", newcomer_knows),
+            ("restart_known", self.membership.back()),
+            ("heal", self.membership.healed()),
+        ];
+        for (name, micros) in times {
+            if let Some(micros) = micros {
+                put(name, seconds(micros), "s");
+            }
+        }
+        if let Some((mean, most)) = self.membership.sizes() {
+            put("sizes_mean", mean, "");
+            put("sizes_max", most as f64, "");
+        }
         let keys = (0..self.plan.setup.nodes).find_map(|node| self.world.host(node)).map_or(0, Host::state_len);
         if self.world.happened("write") > 0 {
             put("writes", self.world.happened("write") as f64, "");

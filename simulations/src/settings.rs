@@ -15,6 +15,8 @@ pub enum Type {
     Time(u64, u64),
     /// A share from 0 to a bound; written `0.05` or `5%`.
     Share(f64),
+    /// A number of things up to a bound, or a share of them up to another; a share has a percent sign or a point.
+    Part(u64, f64),
     /// One of some words.
     Choice(&'static [&'static str]),
     /// Two durations in order within bounds in microseconds; written `10ms..50ms`.
@@ -31,6 +33,48 @@ pub struct Key {
     /// What it does.
     pub about: &'static str,
 }
+
+/// What the cores can do without: every improvement over what was published, by name; of the membership, of the views, and of the trees.
+const WITHOUT: &[&str] = &[
+    "nothing",
+    "timer-filter",
+    "state-exchange",
+    "buddy-ping",
+    "heal-announce",
+    "local-health",
+    "flap-damping",
+    "size-following",
+    "checked-verdicts",
+    "minority-yield",
+    "alarm",
+    "settling",
+    "random-phase",
+    "keep_view",
+    "splice",
+    "storm_mixing",
+    "fill_in_parallel",
+    "own_walks",
+    "limit_high",
+    "heal",
+    "reseed",
+    "open_closed_groups",
+    "farewell_peers",
+    "answer_peers",
+    "spare_newest",
+    "learn_more",
+    "backlog",
+    "summary",
+    "answer_gone",
+    "retry_grafts",
+    "first_way_only",
+    "spare_prunes",
+    "measured_timers",
+    "batching",
+    "skip_holders",
+    "raise_lazy",
+    "rooted_tree",
+    "flood",
+];
 
 /// All keys. A scenario takes those to which it gives a default.
 pub const KEYS: &[Key] = &[
@@ -93,10 +137,17 @@ pub const KEYS: &[Key] = &[
     Key { name: "active", of: Type::Count(1, 64), about: "neighbors of a node in a partial view" },
     Key { name: "passive", of: Type::Count(1, 1_024), about: "further peers that a partial view remembers" },
     Key { name: "retention", of: Type::Time(SECOND, 3_600 * SECOND), about: "how long nodes keep broadcasts for peers that missed them" },
+    Key { name: "suspicion", of: Type::Time(SECOND / 2, 600 * SECOND), about: "how long a suspected member has to refute" },
+    Key {
+        name: "without",
+        of: Type::Choice(WITHOUT),
+        about: "an improvement over what was published that is left out, to see what it is good for: of the membership with whole nodes, of views and trees with \
+                the overlay alone",
+    },
     Key {
         name: "join",
-        of: Type::Choice(&["one-by-one", "staggered", "storm"]),
-        about: "how nodes come in; a storm is all at once through one contact",
+        of: Type::Choice(&["one-by-one", "staggered", "storm", "through-one"]),
+        about: "how nodes come in; a storm is all at once through one contact, `through-one` over a time through it",
     },
     Key { name: "join-over", of: Type::Time(0, 86_400 * SECOND), about: "over what time nodes come in; 0s for all at once" },
     Key {
@@ -114,38 +165,6 @@ pub const KEYS: &[Key] = &[
         name: "protocol",
         of: Type::Choice(&["ours", "paper"]),
         about: "our protocols, or HyParView and Plumtree as they were published",
-    },
-    Key {
-        name: "without",
-        of: Type::Choice(&[
-            "nothing",
-            "keep_view",
-            "splice",
-            "storm_mixing",
-            "fill_in_parallel",
-            "own_walks",
-            "limit_high",
-            "heal",
-            "reseed",
-            "open_closed_groups",
-            "farewell_peers",
-            "answer_peers",
-            "spare_newest",
-            "learn_more",
-            "backlog",
-            "summary",
-            "answer_gone",
-            "retry_grafts",
-            "first_way_only",
-            "spare_prunes",
-            "measured_timers",
-            "batching",
-            "skip_holders",
-            "raise_lazy",
-            "rooted_tree",
-            "flood",
-        ]),
-        about: "an improvement of ours over the papers that is left out",
     },
     Key {
         name: "threshold",
@@ -166,7 +185,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "keys", of: Type::Count(1, 100_000), about: "different keys that are written" },
     Key { name: "late", of: Type::Share(0.5), about: "the share of nodes that join when half of the writes are made" },
     Key { name: "breaks", of: Type::Count(0, 10_000), about: "moments at which all connections of one node break" },
-    Key { name: "crashed", of: Type::Share(0.9), about: "the share of nodes that crash" },
+    Key { name: "crashed", of: Type::Part(10_000, 0.9), about: "the share of nodes that crash, or how many" },
     Key {
         name: "failed",
         of: Type::Share(0.99),
@@ -177,6 +196,12 @@ pub const KEYS: &[Key] = &[
     Key { name: "join-rate", of: Type::Share(0.5), about: "nodes that come in each second of the work, as a share of those at first" },
     Key { name: "notice", of: Type::Time(0, 600 * SECOND), about: "how long after a crash the neighbors learn of it; a latency at least" },
     Key { name: "restarted", of: Type::Share(1.0), about: "the share of crashed nodes that start again, half of them at a new address" },
+    Key { name: "moved", of: Type::Share(1.0), about: "the share of those that start again which do so at a new address" },
+    Key { name: "gone", of: Type::Time(SECOND / 10, 600 * SECOND), about: "how long a crashed node is gone before it starts again" },
+    Key { name: "newcomers", of: Type::Count(0, 10_000), about: "nodes that start one after the other once the cluster is formed" },
+    Key { name: "slow", of: Type::Part(10_000, 0.9), about: "the share of nodes that freeze again and again, or how many" },
+    Key { name: "freeze", of: Type::Time(SECOND / 10, 60 * SECOND), about: "how long such a node stands still each time" },
+    Key { name: "awake", of: Type::Time(SECOND / 100, 60 * SECOND), about: "how long it runs between two freezes" },
     Key { name: "side", of: Type::Share(0.5), about: "the share of nodes on the smaller side of the partition" },
     Key { name: "cut", of: Type::Time(SECOND, 3_600 * SECOND), about: "how long the partition lasts" },
     Key { name: "quiet", of: Type::Time(SECOND, 3_600 * SECOND), about: "how long the quiet phase at the end lasts at least" },
@@ -205,8 +230,16 @@ impl std::error::Error for SettingError {}
 enum Value {
     Number(u64),
     Share(f64),
+    Part(Part),
     Word(&'static str),
     Span(u64, u64),
+}
+
+/// Some of the nodes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Part {
+    Count(u64),
+    Share(f64),
 }
 
 /// The values of a run.
@@ -284,6 +317,15 @@ impl Settings {
         }
     }
 
+    /// A part of a number, as a share of it.
+    pub fn share_of(&self, key: &str, of: u32) -> f64 {
+        match self.values.get(key) {
+            Some(Value::Part(Part::Count(count))) => *count as f64 / f64::from(of.max(1)),
+            Some(Value::Part(Part::Share(share)) | Value::Share(share)) => *share,
+            _ => 0.0,
+        }
+    }
+
     /// A word; empty when the scenario does not have the key.
     pub fn word(&self, key: &str) -> &'static str {
         match self.values.get(key) {
@@ -301,8 +343,13 @@ impl Settings {
     }
 
     /// A share of a number, rounded down.
+    /// A part of a number: a share of it, rounded down, or as many as were typed.
     pub fn part(&self, key: &str, of: u32) -> u64 {
-        (self.share(key) * f64::from(of)) as u64
+        match self.values.get(key) {
+            Some(Value::Part(Part::Count(count))) => *count,
+            Some(Value::Part(Part::Share(share)) | Value::Share(share)) => (share * f64::from(of)) as u64,
+            _ => 0,
+        }
     }
 }
 
@@ -318,6 +365,7 @@ pub fn describe(of: Type) -> String {
         Type::Count(min, max) => format!("a number from {min} to {max}"),
         Type::Time(min, max) => format!("a time such as `20ms` or `1.5s`, from {} to {}", print_time(min), print_time(max)),
         Type::Share(max) => format!("a share such as `0.05` or `5%`, up to {}%", max * 100.0),
+        Type::Part(count, share) => format!("a number up to {count}, or a share such as `5%` up to {}%", share * 100.0),
         Type::Choice(words) => format!("one of {}", words.join(", ")),
         Type::Span(min, max) => format!("two times such as `10ms..50ms`, from {} to {}", print_time(min), print_time(max)),
     }
@@ -336,13 +384,11 @@ fn parse(of: Type, text: &str) -> Option<Value> {
     match of {
         Type::Count(min, max) => text.parse().ok().filter(|count| (min..=max).contains(count)).map(Value::Number),
         Type::Time(min, max) => parse_time(text).filter(|micros| (min..=max).contains(micros)).map(Value::Number),
-        Type::Share(max) => {
-            let share: f64 = match text.strip_suffix('%') {
-                Some(percent) => percent.trim().parse::<f64>().ok()? / 100.0,
-                None => text.parse().ok()?,
-            };
-            (0.0..=max).contains(&share).then_some(Value::Share(share))
-        }
+        Type::Share(max) => parse_share(text, max).map(Value::Share),
+        Type::Part(count_max, share_max) => match text.parse().ok().filter(|count| *count <= count_max) {
+            Some(count) => Some(Value::Part(Part::Count(count))),
+            None => parse_share(text, share_max).map(|share| Value::Part(Part::Share(share))),
+        },
         Type::Choice(words) => words.iter().find(|word| **word == text).map(|word| Value::Word(word)),
         Type::Span(min, max) => {
             let (first, last) = text.split_once("..").unwrap_or((text, text));
@@ -350,6 +396,14 @@ fn parse(of: Type, text: &str) -> Option<Value> {
             (min <= first && first <= last && last <= max).then_some(Value::Span(first, last))
         }
     }
+}
+
+fn parse_share(text: &str, max: f64) -> Option<f64> {
+    let share: f64 = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().ok()? / 100.0,
+        None => text.parse().ok()?,
+    };
+    (0.0..=max).contains(&share).then_some(share)
 }
 
 fn parse_time(text: &str) -> Option<u64> {
@@ -417,6 +471,15 @@ mod tests {
         assert!(with(&["join=flood"]).unwrap_err().contains("one of one-by-one, staggered, storm"));
         assert!(with(&["loss"]).unwrap_err().contains("key=value"));
         assert!(with(&["loss=NaN"]).is_err());
+    }
+
+    #[test]
+    fn every_improvement_can_be_left_out() {
+        use meshwork_overlay::{hyparview, plumtree, swim};
+        let mut names: Vec<&str> = swim::Improvement::ALL.into_iter().map(|improvement| improvement.name()).collect();
+        names.extend(hyparview::Improvement::ALL.iter().map(|improvement| improvement.name()));
+        names.extend(plumtree::Improvement::ALL.iter().map(|improvement| improvement.name()));
+        assert_eq!(WITHOUT[1..], names[..]);
     }
 
     #[test]

@@ -285,6 +285,8 @@ pub fn plan(seed: u64) -> Plan {
         active,
         passive: if draw.chance(30) { active } else { draw.between(active, 40) },
         retention: 300 * SECOND,
+        suspicion: 0,
+        without: None,
         buggify: if Draw::new(seed, "buggify").chance(RARE) { rare::drawn(seed) } else { Sites::NONE },
     };
 
@@ -332,6 +334,7 @@ pub fn plan(seed: u64) -> Plan {
         setup,
         tuning,
         schedule,
+        work_at: from,
         calm_at,
         quiet_min: 10 * SECOND,
         settle_max: 180 * SECOND,

@@ -10,7 +10,8 @@ use crate::schedule::{Happening, Schedule};
 use crate::toy::Toy;
 use crate::world::{Seen, Setup, Sight, World};
 
-const TUNING: Tuning = Tuning { full_mesh: false, active: 5, passive: 30, retention: 60 * SECOND, buggify: Sites::NONE };
+const TUNING: Tuning =
+    Tuning { full_mesh: false, active: 5, passive: 30, retention: 60 * SECOND, suspicion: 0, without: None, buggify: Sites::NONE };
 
 fn setup(seed: u64, nodes: u32, loss: f64) -> Setup {
     let link = plan::link(10_000, 2_000, loss);
@@ -32,6 +33,7 @@ fn five(seed: u64, loss: f64) -> Plan {
         setup: setup(seed, 5, loss),
         tuning: TUNING,
         schedule,
+        work_at: 0,
         calm_at: 16 * SECOND,
         quiet_min: 2 * SECOND,
         settle_max: 30 * SECOND,

@@ -23,7 +23,7 @@ const ON_RECORD: [(Plant, u64); 14] = [
     (Plant::HideNeighbor, 0),
     (Plant::KeepNeighbors, 0),
     (Plant::KeepMembers, 1),
-    (Plant::IgnoreDisconnects, 5),
+    (Plant::IgnoreDisconnects, 6),
     (Plant::NeverDials, 0),
     (Plant::BlameOthers, 0),
     (Plant::NeverWakes, 0),

@@ -574,7 +574,9 @@ impl Node {
                 }
             }
             Notice::Down { peer, broken, lost } => {
-                self.overlay.handle(Overlay::Disconnected { peer, broken }, now.time, &mut self.overlay_actions);
+                let never_stood = broken && !lost;
+                let input = if never_stood { Overlay::Unreached(peer) } else { Overlay::Disconnected { peer, broken } };
+                self.overlay.handle(input, now.time, &mut self.overlay_actions);
                 // A request that went out is sent again on the next connection.
                 if lost && self.calls.awaits(peer) {
                     let address = self.address_of(peer);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use foca::{Foca, Incarnation, Member as Update, NoCustomBroadcast, Notification, PostcardCodec, Runtime, State as Verdict, Timer};
+use foca::{
+    Foca, Incarnation, Member as Update, NoCustomBroadcast, Notification, PostcardCodec, Runtime, State as Verdict, Timer, TimerToken,
+};
 use meshwork_channels::random::Generator;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -36,7 +38,7 @@ pub(super) struct Output<I> {
     pub(super) packets: Vec<(Identity<I>, Bytes)>,
     pub(super) timers: Vec<(Kind, Timer<Identity<I>>, Duration)>,
     /// Members that did not answer a probe.
-    pub(super) unanswered: Vec<(Identity<I>, Incarnation)>,
+    pub(super) unanswered: Vec<(Identity<I>, Incarnation, TimerToken)>,
 }
 
 impl<I: Identifier> Runtime<Identity<I>> for Output<I> {
@@ -55,8 +57,8 @@ impl<I: Identifier> Runtime<Identity<I>> for Output<I> {
             Timer::PeriodicAnnounce(_) => Kind::Announce,
             Timer::PeriodicGossip(_) => Kind::Gossip,
             Timer::PeriodicAnnounceDown(_) => Kind::AnnounceDown,
-            Timer::ChangeSuspectToDown { member_id, incarnation, .. } => {
-                self.unanswered.push((member_id, incarnation));
+            Timer::ChangeSuspectToDown { member_id, incarnation, token } => {
+                self.unanswered.push((member_id, incarnation, token));
                 return;
             }
             // Tombstones are timed by the node, and foca is configured to keep them.
@@ -133,6 +135,13 @@ impl<I: Identifier + Serialize + DeserializeOwned> Detector<I> {
 
     pub(super) fn forget(&mut self, identity: Identity<I>) {
         self.handle_timer(Timer::RemoveDown(identity));
+    }
+
+    /// Makes itself known to a peer, of which only the name and where to reach it matter.
+    pub(super) fn announce(&mut self, to: Identity<I>) {
+        if let Err(error) = self.foca.announce(to, &mut self.output) {
+            tracing::debug!(%error, "foca could not announce");
+        }
     }
 
     /// Tells a few members now, if there is anything to tell.

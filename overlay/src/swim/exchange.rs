@@ -10,6 +10,8 @@ use rand::seq::IteratorRandom;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::identity::{Identity, plain};
+use super::improvement::Improvement;
 use super::message::{Message, RECORDS_MAX, Record, SAMPLE_MAX};
 use super::news::Tell;
 use super::suspicion::Hint;
@@ -94,7 +96,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         self.link(peer, now).address = Some(address);
         // The connection that broke was replaced, by the same run of the peer: the question is answered.
         let member = self.view.member(peer).copied().filter(|member| member.status.is_up() && member.generation == generation);
-        if member.is_some() && matches!(self.hints.get(&peer), Some(Hint::Lost)) {
+        if member.is_some() && matches!(self.hints.get(&peer), Some(Hint::Lost | Hint::Unreached)) {
             self.hints.remove(&peer);
             self.timers.cancel(&Key::Hint(peer));
         }
@@ -103,7 +105,11 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         }
         // The identity of a peer is what it says itself in its answer: the address of a connection may be one that only we see it at.
         if member.is_none() && self.wanted.is_none() {
-            self.send_digest(peer, now, actions);
+            if self.params.has(Improvement::StateExchange) {
+                self.send_digest(peer, now, actions);
+            } else {
+                self.detector.announce(Identity { peer, generation, address: plain(address) });
+            }
         }
     }
 
@@ -155,6 +161,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     pub(super) fn on_exchange_due(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
         self.schedule_exchange(now);
         if self.wanted.is_none()
+            && self.params.has(Improvement::StateExchange)
             && let Some(partner) = self.choose_partner(now)
         {
             self.send_digest(partner, now, actions);
@@ -173,7 +180,8 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             return Some(*peer);
         }
         // A quarter goes to the dead, so that the sides of a partition find each other.
-        if (is_alone || self.random.random_bool(0.25))
+        let heals = self.params.has(Improvement::HealAnnounce);
+        if (is_alone || heals && self.random.random_bool(0.25))
             && let Some(entry) = self.view.entries().iter().filter(down).choose(&mut self.random)
         {
             return Some(entry.member.peer);
@@ -357,7 +365,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             }
             let is_new = known.is_none();
             let is_alive = known.is_some_and(|known| known.member.status == Status::Alive && known.identity() == identity);
-            if record.status == Status::Down && is_alive {
+            if record.status == Status::Down && is_alive && self.params.has(Improvement::CheckedVerdicts) {
                 // Old verdicts of another side must not kill whom we see alive: it is asked, and renews itself. A suspect had its chance.
                 if inquiries < INQUIRIES_MAX {
                     inquiries += 1;

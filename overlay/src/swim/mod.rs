@@ -15,9 +15,15 @@
 //! 5. **The minority yields.** A node that held more members for dead than alive and hears from one of those withdraws its recent verdicts:
 //!    it was the one that was cut off.
 //! 6. **Leaving** travels as a verdict with the last incarnation, so whoever hears of a departure hears that it was one.
-//! 7. **Own lateness.** A timer that fires late by half a probe period says that this process stood still; all verdicts wait that much longer.
+//! 7. **Own lateness.** A timer that fires late by half a probe period says that this process stood still; all verdicts wait that much longer,
+//!    and whoever stood still again and again suspects others for up to eight times as long: what it has not heard, it may have slept through.
 //! 8. **Flap damping.** A suspicion of a member lasts twice as long for each time it came back from being down, up to six times; one step is forgotten
 //!    every ten minutes.
+//! 9. **Alarm.** Whoever hears of a suspicion asks three more members that are connected, so that those that crash together are suspected together.
+//! 10. **Settling.** The report of a failure waits up to half a second while others are suspected, so that those that fail together are reported
+//!     together; [`State::view`] is ahead of the events by as much.
+//!
+//! Each of these can be left out by its name, [`Improvement`], to see in a run what it is good for.
 //!
 //! Generations. A node starts with one from its driver (the wall clock will do) and goes above it when its generation is held for dead or a
 //! higher one of its name is known: at most [`Config::renewals_per_minute_max`] times a minute, and it keeps silent when that is spent. What a peer
@@ -37,6 +43,7 @@ mod config;
 mod detector;
 mod exchange;
 mod identity;
+mod improvement;
 mod message;
 mod news;
 mod suspicion;
@@ -61,6 +68,7 @@ pub use config::{Config, ConfigError, Params};
 use detector::{Detector, Kind};
 use exchange::{Asked, Bucket, Link};
 use identity::{Identity, is_reachable, plain};
+pub use improvement::Improvement;
 pub use message::{Accusation, Message, RECORDS_MAX, Record, SAMPLE_MAX};
 use message::{LEFT, Packet};
 pub use news::News;
@@ -76,6 +84,10 @@ const GENERATION_JUMP_MAX: u64 = 1 << 42;
 const OF_LATE: Duration = Duration::from_secs(600);
 /// Members that are told of a departure by a datagram; half of them over a stream as well.
 const FAREWELLS: usize = 16;
+/// Standing still counts up to so often: suspicions last up to one more times as long then (Lifeguard's S = 8).
+const UNWELL_MAX: u32 = 7;
+/// Probe periods without standing still for which one time is forgiven.
+const FORGIVEN_PERIODS: u32 = 5;
 const RENEWALS_WINDOW: Duration = Duration::from_secs(60);
 const TOMBSTONES_EVERY: Duration = Duration::from_secs(60);
 
@@ -93,6 +105,8 @@ pub enum Input<I> {
     },
     /// The connection to this peer broke. A hint: it starts questions early and never kills by itself.
     Disconnected(I),
+    /// No connection to this peer could be made. A weaker hint: a peer that stands still takes no connection either.
+    Unreached(I),
     /// A datagram arrived.
     Datagram {
         /// The peer whose connection carried it.
@@ -189,6 +203,7 @@ enum Key<I> {
     LastPing(I),
     Suspicion(I),
     Hint(I),
+    Settle,
     News,
     Exchange,
     Renew,
@@ -215,6 +230,8 @@ pub struct State<I: Identifier + Serialize + DeserializeOwned> {
     /// Peers of which foca may hold something new.
     touched: Vec<I>,
     events: Vec<Event<I>>,
+    /// Failures that are reported together soon.
+    failures: Vec<Member<I>>,
     /// Whether something changed that others should hear of soon.
     has_news: bool,
     /// Of whom the neighbors are to be told, and who told us.
@@ -223,8 +240,12 @@ pub struct State<I: Identifier + Serialize + DeserializeOwned> {
     suspicions: BTreeMap<I, Suspicion<I>>,
     hints: BTreeMap<I, Hint<I>>,
     hints_left: Bucket,
+    alarms_left: Bucket,
     /// Up to when lateness has been allowed for.
     allowed: Time,
+    /// How often this process stood still of late, as of `unwell_at`.
+    unwell: u32,
+    unwell_at: Time,
 
     links: BTreeMap<I, Link<I>>,
     asked: VecDeque<Asked<I>>,
@@ -254,12 +275,16 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             view: View::new(),
             touched: Vec::new(),
             events: Vec::new(),
+            failures: Vec::new(),
             has_news: false,
             news: BTreeMap::new(),
             suspicions: BTreeMap::new(),
             hints: BTreeMap::new(),
             hints_left: Bucket::full(now),
+            alarms_left: Bucket::full(now),
             allowed: now,
+            unwell: 0,
+            unwell_at: now,
             links: BTreeMap::new(),
             asked: VecDeque::new(),
             tables_left: Bucket::full(now),
@@ -285,7 +310,8 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         self.allow_for_lateness(now);
         match input {
             Input::Connected { peer, address, generation } => self.on_connected(peer, address, generation, now, actions),
-            Input::Disconnected(peer) => self.on_disconnected(peer, now, actions),
+            Input::Disconnected(peer) => self.on_disconnected(peer, Hint::Lost, now, actions),
+            Input::Unreached(peer) => self.on_disconnected(peer, Hint::Unreached, now, actions),
             Input::Datagram { from, bytes } => self.on_datagram(from, &bytes, now, actions),
             Input::Received { from, message } => self.on_message(from, message, now, actions),
             Input::Leave => self.on_leave(actions),
@@ -325,10 +351,10 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         self.counters
     }
 
-    fn on_disconnected(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
+    fn on_disconnected(&mut self, peer: I, hint: Hint<I>, now: Time, actions: &mut Vec<Action<I>>) {
         self.links.remove(&peer);
         self.give_up_exchange(peer);
-        self.inquire(peer, Hint::Lost, now, actions);
+        self.inquire(peer, hint, now, actions);
     }
 
     fn on_datagram(&mut self, from: I, bytes: &Bytes, now: Time, actions: &mut Vec<Action<I>>) {
@@ -528,7 +554,8 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
 
     /// Whether this node lately lost more members than it has left, so that it was rather itself that was cut off.
     fn is_minority(&self, now: Time) -> bool {
-        self.view.failed_of_late(OF_LATE, self.params.config().tombstone_life, now) > self.view.up_len()
+        self.params.has(Improvement::MinorityYield)
+            && self.view.failed_of_late(OF_LATE, self.params.config().tombstone_life, now) > self.view.up_len()
     }
 
     fn withdraw_verdicts(&mut self, now: Time) {
@@ -602,6 +629,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
                 Key::LastPing(peer) => self.on_last_ping_due(peer, actions),
                 Key::Suspicion(peer) => self.on_suspicion_due(peer),
                 Key::Hint(peer) => self.on_hint_due(peer, now, actions),
+                Key::Settle => self.report_failures(actions),
                 Key::News => self.on_news_due(now, actions),
                 Key::Exchange => self.on_exchange_due(now, actions),
                 Key::Renew => self.renew(now, actions),
@@ -617,7 +645,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     /// Sets the timers that foca asked for. `due` is the one that has just fired: it keeps its rhythm.
     fn schedule_foca(&mut self, due: Option<Kind>, now: Time) {
         for (kind, timer, after) in std::mem::take(&mut self.detector.output.timers) {
-            let is_first = kind.is_periodic() && due != Some(kind);
+            let is_first = kind.is_periodic() && due != Some(kind) && self.params.has(Improvement::RandomPhase);
             let after = if is_first { self.random.random_range(Duration::from_micros(1)..=after) } else { after };
             self.running[kind as usize] = Some(timer);
             self.timers.set(Key::Foca(kind), now + after);
@@ -628,10 +656,10 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     fn attend(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
         self.schedule_foca(None, now);
         let unanswered = std::mem::take(&mut self.detector.output.unanswered);
-        self.touched.extend(unanswered.iter().map(|(identity, _)| identity.peer));
+        self.touched.extend(unanswered.iter().map(|(identity, ..)| identity.peer));
         self.refresh(Tell::All, now);
-        for (identity, incarnation) in unanswered {
-            self.suspect(identity, incarnation, self.params.config().suspicion, now, actions);
+        for (identity, incarnation, token) in unanswered {
+            self.suspect((identity, incarnation), Some(token), self.params.config().suspicion, now, actions);
         }
     }
 
@@ -664,7 +692,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     fn settle(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
         self.attend(now, actions);
         let nodes = (self.view.up_len() + 1).next_power_of_two();
-        if nodes != self.size {
+        if nodes != self.size && self.params.has(Improvement::SizeFollowing) {
             self.size = nodes;
             self.detector.set_config(self.params.foca(nodes));
         }
@@ -678,7 +706,10 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             self.detector.gossip();
         }
         self.has_news = false;
-        actions.extend(self.events.drain(..).map(Action::Event));
+        for _ in 0..self.events.iter().filter(|event| matches!(event, Event::Suspected(_))).count() {
+            self.look_around(now, actions);
+        }
+        self.report(now, actions);
         for (to, bytes) in self.detector.output.packets.drain(..) {
             self.counters.datagrams_sent += 1;
             actions.push(Action::Datagram { to: to.peer, address: to.address, bytes });
@@ -687,6 +718,35 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         if gone > self.params.tombstones_max(self.view.up_len()) {
             self.bury(now);
         }
+    }
+
+    /// Reports what happened. A failure waits a little for others while somebody is suspected, unless there is something else to say of its member.
+    fn report(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
+        let settle = self.params.config().settle;
+        let waits = !settle.is_zero() && self.params.has(Improvement::Settling);
+        for event in std::mem::take(&mut self.events) {
+            match event {
+                Event::Failed(member) if waits => {
+                    self.failures.push(member);
+                    self.timers.set_if_absent(Key::Settle, now + settle);
+                }
+                event => {
+                    let is_of = |failed: &Member<I>| event.member().is_some_and(|member| member.peer == failed.peer);
+                    if self.failures.iter().any(is_of) {
+                        self.report_failures(actions);
+                    }
+                    actions.push(Action::Event(event));
+                }
+            }
+        }
+        if !self.failures.is_empty() && self.view.up().all(|member| member.status == Status::Alive) {
+            self.report_failures(actions);
+        }
+    }
+
+    fn report_failures(&mut self, actions: &mut Vec<Action<I>>) {
+        self.timers.cancel(&Key::Settle);
+        actions.extend(self.failures.drain(..).map(|member| Action::Event(Event::Failed(member))));
     }
 
     /// Forgets tombstones that are too old, and the oldest of those that are too many.
@@ -718,11 +778,13 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         let Some(due) = self.timers.next_deadline() else { return };
         // What was allowed for is allowed for once: inputs that have piled up come before the deadline that is late, and each would put everything off again.
         let late = now.since(due.max(self.allowed));
-        if late <= self.params.lateness_max() {
+        if late <= self.params.lateness_max() || !self.params.has(Improvement::LocalHealth) {
             return;
         }
         self.allowed = now;
         self.counters.freezes += 1;
+        self.unwell = (self.unwell(now) + 1).min(UNWELL_MAX);
+        self.unwell_at = now;
         let shift = late + self.params.config().probe_rtt;
         let foca = Kind::ALL.into_iter().map(Key::Foca);
         let suspicions = self.suspicions.keys().flat_map(|peer| [Key::LastPing(*peer), Key::Suspicion(*peer)]);
@@ -734,10 +796,17 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         }
     }
 
+    /// How often this process stood still of late; each time is forgiven after some probes that came in time.
+    fn unwell(&self, now: Time) -> u32 {
+        let forgiven = now.since(self.unwell_at).as_nanos() / (FORGIVEN_PERIODS * self.params.config().probe_period).as_nanos().max(1);
+        self.unwell.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
+    }
+
     fn check(&self) {
         debug_assert!(self.view.member(self.me.peer).is_none(), "a node is no member of its own view");
         debug_assert_eq!(self.view.up_len(), self.detector.up_len(), "foca and the view agree on who is up");
         debug_assert!(self.suspicions.keys().all(|peer| self.timers.get(&Key::Suspicion(*peer)).is_some()), "a suspicion ends");
+        debug_assert_eq!(self.failures.is_empty(), self.timers.get(&Key::Settle).is_none(), "a failure is reported in time");
         debug_assert!(self.hints.keys().all(|peer| self.timers.get(&Key::Hint(*peer)).is_some()), "a question ends");
         debug_assert!(
             self.running.iter().zip(Kind::ALL).all(|(timer, kind)| timer.is_some() == self.timers.get(&Key::Foca(kind)).is_some())

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use foca::{Incarnation, Member as Update, State as Verdict};
+use foca::{Incarnation, Member as Update, State as Verdict, Timer, TimerToken};
 use meshwork_channels::{Misbehavior, Time};
+use rand::seq::IteratorRandom;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::identity::Identity;
+use super::improvement::Improvement;
 use super::message::{Accusation, Message, Record};
 use super::news::Tell;
 use super::view::Status;
@@ -20,11 +22,19 @@ const DAMPING_MAX: u32 = 6;
 const HINTS_BURST: u32 = 64;
 const HINTS_PER_SECOND: u32 = 32;
 
+/// Members that are asked because one is suspected: a member that crashed with it is then asked by nobody once in twenty times, with 1 once in three times.
+const ALARM_FANOUT: usize = 3;
+/// Further members that are asked at once because others are suspected, and in a second from then on.
+const ALARMS_BURST: u32 = 6;
+const ALARMS_PER_SECOND: u32 = 2;
+
 /// A suspicion that this node times.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Suspicion<I> {
     identity: Identity<I>,
     incarnation: Incarnation,
+    /// Foca's own timer, when a probe began it.
+    token: Option<TimerToken>,
 }
 
 /// A member that is asked whether it lives, before anything is held against it.
@@ -32,6 +42,10 @@ pub(super) struct Suspicion<I> {
 pub(super) enum Hint<I> {
     /// The connection to it broke.
     Lost,
+    /// No connection to it could be made.
+    Unreached,
+    /// Another is suspected.
+    Alarm,
     /// A table says that it is dead in this run.
     HeldForDead(Identity<I>),
 }
@@ -41,7 +55,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     pub(super) fn inquire(&mut self, peer: I, hint: Hint<I>, now: Time, actions: &mut Vec<Action<I>>) {
         let Some(entry) = self.view.entry(peer).filter(|entry| entry.member.status.is_up()) else { return };
         let accusation = match hint {
-            Hint::Lost => Accusation::Nothing,
+            Hint::Lost | Hint::Unreached | Hint::Alarm => Accusation::Nothing,
             Hint::HeldForDead(identity) => Accusation::Dead { generation: identity.generation },
         };
         let to = entry.member;
@@ -53,6 +67,22 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         actions.push(Action::Send { to: peer, address: to.address, message: Message::Ping { accusation } });
     }
 
+    /// Somebody is suspected, and what took one may have taken others: some more that are connected are asked for a sign of life, beside the usual probes. As all do so,
+    /// those that crashed together are suspected soon after the first, and not only when their turns come.
+    pub(super) fn look_around(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
+        let fanout = if self.params.has(Improvement::Alarm) { ALARM_FANOUT } else { 0 };
+        for _ in 0..fanout {
+            let is_quiet = |peer: &&I| {
+                !self.hints.contains_key(*peer) && self.view.member(**peer).is_some_and(|member| member.status == Status::Alive)
+            };
+            let Some(peer) = self.links.keys().filter(is_quiet).choose(&mut self.random).copied() else { return };
+            if !self.alarms_left.take(ALARMS_BURST, ALARMS_PER_SECOND, now) {
+                return;
+            }
+            self.inquire(peer, Hint::Alarm, now, actions);
+        }
+    }
+
     pub(super) fn on_hint_due(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
         let Some(hint) = self.hints.remove(&peer) else { return };
         if self.wanted.is_some() {
@@ -62,11 +92,12 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         let (identity, incarnation) = (entry.identity(), entry.incarnation);
         self.touched.push(peer);
         match hint {
-            Hint::Lost => {
+            Hint::Lost | Hint::Unreached | Hint::Alarm => {
                 self.detector.apply(std::iter::once(Update::new(identity, incarnation, Verdict::Suspect)), true);
                 self.refresh(Tell::All, now);
-                // Silence on a broken connection is two signs, so half the time will do.
-                self.suspect(identity, incarnation, self.params.config().suspicion / 2, now, actions);
+                // Silence after a broken connection is two signs, so half the time will do; silence while it is dialed is only one.
+                let signs = if matches!(hint, Hint::Lost) { 2 } else { 1 };
+                self.suspect((identity, incarnation), None, self.params.config().suspicion / signs, now, actions);
             }
             // Others gave it its time to refute, and it has nothing to say to us either.
             Hint::HeldForDead(accused) if accused == identity => {
@@ -80,8 +111,8 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     /// Starts to time a suspicion that foca holds, and tells the accused (Lifeguard, section IV.C, over a stream).
     pub(super) fn suspect(
         &mut self,
-        identity: Identity<I>,
-        incarnation: Incarnation,
+        (identity, incarnation): (Identity<I>, Incarnation),
+        token: Option<TimerToken>,
         span: Duration,
         now: Time,
         actions: &mut Vec<Action<I>>,
@@ -90,8 +121,9 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             return;
         }
         let Identity { peer, generation, address } = identity;
-        let flaps = self.view.entry(peer).map_or(0, |entry| entry.flaps(OF_LATE, now));
-        let span = span * 2_u32.saturating_pow(flaps).min(DAMPING_MAX);
+        let damps = self.params.has(Improvement::FlapDamping);
+        let flaps = self.view.entry(peer).filter(|_| damps).map_or(0, |entry| entry.flaps(OF_LATE, now));
+        let span = span * 2_u32.saturating_pow(flaps).min(DAMPING_MAX) * (1 + self.unwell(now));
         let until = now + span;
         let is_known = self.suspicions.get(&peer).is_some_and(|known| known.identity == identity && known.incarnation == incarnation);
         if is_known && self.timers.get(&Key::Suspicion(peer)).is_some_and(|at| at <= until) {
@@ -100,23 +132,25 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         self.timers.set(Key::Suspicion(peer), until);
         self.timers.set(Key::LastPing(peer), now + span.saturating_sub(self.params.last_ping_lead()));
         if !is_known {
-            self.suspicions.insert(peer, Suspicion { identity, incarnation });
+            self.suspicions.insert(peer, Suspicion { identity, incarnation, token });
             self.counters.suspicions += 1;
-            let accusation = Accusation::Suspected { generation, incarnation };
-            actions.push(Action::Send { to: peer, address, message: Message::Ping { accusation } });
+            if self.params.has(Improvement::BuddyPing) {
+                let accusation = Accusation::Suspected { generation, incarnation };
+                actions.push(Action::Send { to: peer, address, message: Message::Ping { accusation } });
+            }
         }
     }
 
     pub(super) fn on_last_ping_due(&mut self, peer: I, actions: &mut Vec<Action<I>>) {
-        let Some(Suspicion { identity, incarnation }) = self.suspicions.get(&peer).copied() else { return };
-        if self.detector.is_suspect(&identity, incarnation) {
+        let Some(Suspicion { identity, incarnation, .. }) = self.suspicions.get(&peer).copied() else { return };
+        if self.params.has(Improvement::BuddyPing) && self.detector.is_suspect(&identity, incarnation) {
             let accusation = Accusation::Suspected { generation: identity.generation, incarnation };
             actions.push(Action::Send { to: peer, address: identity.address, message: Message::Ping { accusation } });
         }
     }
 
     pub(super) fn on_suspicion_due(&mut self, peer: I) {
-        let Some(Suspicion { identity, incarnation }) = self.suspicions.remove(&peer) else { return };
+        let Some(Suspicion { identity, incarnation, token }) = self.suspicions.remove(&peer) else { return };
         self.timers.cancel(&Key::LastPing(peer));
         // A suspicion may have been refuted, or be about a run that is over. Foca 2.0.0 would tell the member that it is dead all the same.
         if self.detector.is_suspect(&identity, incarnation) {
@@ -124,6 +158,9 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             self.touched.push(peer);
         } else {
             self.counters.suspicions_refuted += 1;
+            if let Some(token) = token.filter(|_| !self.params.has(Improvement::TimerFilter)) {
+                self.detector.handle_timer(Timer::ChangeSuspectToDown { member_id: identity, incarnation, token });
+            }
         }
     }
 

@@ -85,6 +85,21 @@ pub enum Event<I> {
     },
 }
 
+impl<I> Event<I> {
+    /// The member that it is about; none when it is about this node.
+    pub fn member(&self) -> Option<&Member<I>> {
+        match self {
+            Event::Joined(member)
+            | Event::Recovered { member, .. }
+            | Event::Updated(member)
+            | Event::Suspected(member)
+            | Event::Failed(member)
+            | Event::Left(member) => Some(member),
+            Event::Renewed { .. } => None,
+        }
+    }
+}
+
 /// All members that a node knows, but itself, in the order of their names; at most one entry for each peer.
 #[derive(Clone, Debug)]
 pub struct View<I> {

@@ -6,6 +6,7 @@
 mod comparison;
 mod cpu;
 mod large;
+mod members;
 mod progress;
 mod real;
 mod report;
@@ -90,6 +91,8 @@ enum Command {
     },
     /// Carry a scenario out on real processes, up to 50, and compare them with simulated nodes
     Real(real::RealArgs),
+    /// Measure membership on real processes, up to 300 on loopback, and the same of serf
+    RealMembership(members::MembersArgs),
     /// Run many small clusters with random parameters and random faults, one for each seed
     Swarm {
         /// The seeds: one number, or a first and an end that is not run, such as `0..500`
@@ -259,6 +262,7 @@ pub fn main<H: Host>() -> ExitCode {
             results::run::<H>(&scenario, &size, &output, &files, threads, plant)
         }
         Command::Real(args) => real::run::<H>(&args),
+        Command::RealMembership(args) => members::run(&args),
         Command::Swarm { seeds, threads, failures_max, plant, output } => {
             swarm::run::<H>(seeds, threads.max(1), failures_max.max(1), plant, &output)
         }

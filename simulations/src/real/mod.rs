@@ -15,7 +15,7 @@
 //!
 //! What cannot be done to a process is refused before anything starts ([`feasible`]).
 //!
-//! Read in this order: [`address`], [`feasible`], [`wire`], [`compare`], which are pure; `hub`, `namespaces`, `process`, `carry`, which are not.
+//! Read in this order: [`address`], [`feasible`], [`wire`], [`compare`], which are pure; `hub`, `namespaces`, `process`, `carry`, which are not. `members` stands for itself: it plays no plan.
 
 pub mod address;
 pub mod compare;
@@ -26,6 +26,8 @@ pub mod wire;
 pub(crate) mod carry;
 #[cfg(target_os = "linux")]
 mod hub;
+#[cfg(target_os = "linux")]
+pub(crate) mod members;
 #[cfg(target_os = "linux")]
 pub(crate) mod namespaces;
 #[cfg(target_os = "linux")]

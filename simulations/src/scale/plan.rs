@@ -192,6 +192,11 @@ impl Preset {
         };
         // The name of one improvement of either core, or a word that names none.
         let without = settings.word("without");
+        if without != "nothing" && without.parse::<hyparview::Improvement>().is_err() && without.parse::<plumtree::Improvement>().is_err() {
+            return Err(SettingError::new(format!(
+                "without: `{without}` is a matter of the membership, which has no part in this scenario"
+            )));
+        }
         let active = number("active") as usize;
         let hyparview = hyparview::Config {
             active_len_max: active,
@@ -230,7 +235,7 @@ impl Preset {
         setup.senders = number("senders") as u32;
         setup.work = number("work");
         setup.losses = Losses {
-            crashed: settings.share("crashed"),
+            crashed: settings.share_of("crashed", nodes),
             failed: settings.share("failed"),
             crash_rate: settings.share("crash-rate"),
             leave_rate: settings.share("leave-rate"),

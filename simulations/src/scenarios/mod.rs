@@ -5,12 +5,14 @@
 
 mod broadcast;
 mod crash;
+mod membership;
 mod partition;
 mod state;
 mod storm;
 
 use crate::network::shape::{self, Shape};
 use meshwork_channels::buggify::{Buggify, Sites};
+use meshwork_overlay::swim::Improvement;
 
 use crate::plan::{self, Draw, Join, Plan, SECOND, Tuning};
 use crate::rare;
@@ -33,7 +35,8 @@ pub struct Scenario {
 }
 
 /// All presets.
-pub const ALL: &[Scenario] = &[broadcast::SCENARIO, state::SCENARIO, partition::SCENARIO, crash::SCENARIO, storm::SCENARIO];
+pub const ALL: &[Scenario] =
+    &[broadcast::SCENARIO, state::SCENARIO, partition::SCENARIO, crash::SCENARIO, storm::SCENARIO, membership::SCENARIO];
 
 /// The fewest nodes of a preset: below, there is nobody to crash or to be cut off from.
 pub const NODES_MIN: u32 = 3;
@@ -61,6 +64,8 @@ const COMMON: &[(&str, &str)] = &[
     ("active", "6"),
     ("passive", "30"),
     ("retention", "120s"),
+    ("suspicion", "3500ms"),
+    ("without", "nothing"),
     ("join", "staggered"),
     ("join-over", "10s"),
     ("form", "15s"),
@@ -96,6 +101,13 @@ impl Scenario {
         for assignment in typed {
             replay.push_str(&format!(" --set {assignment}"));
         }
+        let without = settings.word("without");
+        let left_out = Improvement::ALL.into_iter().find(|improvement| improvement.name() == without);
+        if without != "nothing" && left_out.is_none() {
+            return Err(SettingError::new(format!(
+                "without: `{without}` can be left out in scenarios of the overlay alone, such as `rotating-senders`"
+            )));
+        }
         if settings.word("buggify") != "off" && !Buggify::IS_BUILT {
             return Err(SettingError::new(
                 "buggify: this build leaves rare behavior out; build with the feature `buggify`, or set it to `off`",
@@ -122,6 +134,8 @@ impl Scenario {
                     active: settings.number("active"),
                     passive: settings.number("passive"),
                     retention: settings.number("retention"),
+                    suspicion: settings.number("suspicion"),
+                    without: left_out,
                     buggify: match settings.word("buggify") {
                         "on" => rare::drawn(seed),
                         "all" => Sites::ALL,
@@ -129,6 +143,7 @@ impl Scenario {
                     },
                 },
                 schedule: Schedule::default(),
+                work_at: 0,
                 calm_at: 0,
                 quiet_min: settings.number("quiet"),
                 settle_max: settings.number("settle").max(settings.number("quiet")),
@@ -162,11 +177,13 @@ impl Maker {
         let how = match self.settings.word("join") {
             "one-by-one" => Join::OneByOne,
             "storm" => Join::Storm,
+            "through-one" => Join::ThroughOne,
             _ => Join::Staggered,
         };
         let over = if how == Join::Storm { 0 } else { self.settings.number("join-over") };
         plan::join(&mut self.plan.schedule, &mut self.draw, nodes, how, 0, over);
-        over + self.settings.number("form")
+        self.plan.work_at = over + self.settings.number("form");
+        self.plan.work_at
     }
 
     /// Lets senders out of some nodes broadcast from a moment on; gives the senders.

@@ -509,7 +509,9 @@ impl<H: Host> World<H> {
                     None => Sight::Garbled,
                 }
             }
-            Observation::MemberFailed(peer) => Sight::HeldForDead { node: host::index_of(peer) },
+            Observation::MemberUp { peer, generation } => Sight::HeldForAlive { node: host::index_of(peer), generation },
+            Observation::MemberFailed { peer, generation } => Sight::HeldForDead { node: host::index_of(peer), generation },
+            Observation::MemberLeft(peer) => Sight::HeldForGone { node: host::index_of(peer) },
             Observation::MemberSuspected(peer) => Sight::Suspected { node: host::index_of(peer) },
             Observation::Misbehaved { peer, rule } => Sight::Blamed { node: host::index_of(peer), rule },
             Observation::NeighborsChanged => return,

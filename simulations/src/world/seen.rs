@@ -65,8 +65,22 @@ pub enum Sight {
         /// How many.
         len: usize,
     },
+    /// The node holds another for alive that was not, or in another of its generations.
+    HeldForAlive {
+        /// Which.
+        node: u32,
+        /// Which of its generations.
+        generation: u64,
+    },
     /// The node holds another for dead.
     HeldForDead {
+        /// Which.
+        node: u32,
+        /// Which of its generations.
+        generation: u64,
+    },
+    /// The node heard the goodbye of another.
+    HeldForGone {
         /// Which.
         node: u32,
     },

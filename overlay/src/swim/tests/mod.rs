@@ -1,6 +1,7 @@
 //! The core by hand and in a small network, in virtual time.
 
 mod hostile;
+mod improvements;
 mod network;
 mod upstream;
 

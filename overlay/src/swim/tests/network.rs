@@ -58,6 +58,8 @@ pub(super) struct Network {
     /// A running hash of every action, to compare runs.
     pub(super) trace: u64,
     pub(super) bytes: u64,
+    /// When each datagram was sent.
+    pub(super) datagrams: Vec<Time>,
 }
 
 impl Network {
@@ -78,12 +80,19 @@ impl Network {
             faults: Vec::new(),
             trace: 0,
             bytes: 0,
+            datagrams: Vec::new(),
         }
     }
 
     /// A cluster of `n` that all met through the first, grown until everybody knows everybody.
     pub(super) fn formed(n: u32, seed: u64) -> Self {
+        Network::formed_with(n, seed, Config::default())
+    }
+
+    /// The same with other settings.
+    pub(super) fn formed_with(n: u32, seed: u64, config: Config) -> Self {
         let mut net = Network::new(seed);
+        net.params = config.build().unwrap();
         for peer in 0..n {
             net.start(peer, 1);
             net.connect(peer, 0);
@@ -204,6 +213,7 @@ impl Network {
         match action {
             Action::Datagram { to, bytes, .. } => {
                 assert!(bytes.len() <= limits::MEMBERSHIP_BYTES_MAX);
+                self.datagrams.push(self.now);
                 self.bytes += bytes.len() as u64;
                 self.connect(from, to);
                 if self.can_reach(from, to) && !self.random.random_bool(self.loss) {

@@ -1,0 +1,79 @@
+//! The preset `membership` and the files over it; and that what membership adds to SWIM is missed in them when it is left out.
+
+#![allow(clippy::disallowed_methods, reason = "the test reads scenario files")]
+
+use std::fs::read_to_string;
+use std::path::{Path, PathBuf};
+
+use meshwork_simulations::file::File;
+use meshwork_simulations::host::RealNode;
+use meshwork_simulations::run::{Outcome, run};
+use meshwork_simulations::scenarios::Scenario;
+
+fn play(nodes: u32, seed: u64, set: &[&str]) -> Outcome {
+    let set: Vec<String> = set.iter().map(|text| (*text).to_owned()).collect();
+    let plan = Scenario::named("membership").expect("a preset").plan(nodes, seed, &set).expect("settings that fit");
+    run::<RealNode>(&plan, &mut |_| {}).expect("parameters that nodes accept")
+}
+
+fn files() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/membership");
+    let entries = std::fs::read_dir(folder).expect("the folder is there");
+    entries.map(|entry| entry.expect("it can be read").path()).collect()
+}
+
+#[test]
+fn every_file_can_be_run_and_the_small_ones_hold() {
+    let mut played = 0;
+    for path in files() {
+        let name = path.display().to_string();
+        let file = File::parse(&name, &read_to_string(&path).expect("a text")).unwrap_or_else(|error| panic!("{error}"));
+        // Minutes of a hundred nodes in trouble, and more nodes, take too long for a test.
+        let is_quick = ["crash.toml", "crashes.toml", "cut-off.toml", "newcomer.toml", "restart.toml", "start.toml"];
+        if is_quick.iter().any(|quick| path.ends_with(quick)) {
+            let variants = file.variants();
+            let plan = file.plan(file.seeds.start, &variants[0]).expect("settings that fit");
+            let outcome = run::<RealNode>(&plan, &mut |_| {}).expect("parameters that nodes accept");
+            assert!(outcome.ok, "{:?}; replay: {}", outcome.failure, plan.replay);
+            played += 1;
+        }
+    }
+    assert_eq!(played, 6);
+}
+
+/// An improvement, a run that needs it, and a figure with what it may be at most: it is more without.
+const MISSED: &[(&str, u32, &[&str], &str, f64)] = &[
+    ("timer-filter", 30, &["crashed=0", "loss=20%", "work=30s"], "rejoins", 0.0),
+    ("state-exchange", 60, &["crashed=0", "newcomers=1"], "newcomer_knows", 0.2),
+    ("buddy-ping", 60, &["crashed=0", "loss=40%", "work=60s"], "living_held_for_dead", 0.0),
+    ("local-health", 60, &["crashed=0", "slow=30%", "work=60s"], "living_held_for_dead", 0.0),
+    ("flap-damping", 20, &["crashed=0", "slow=30%", "freeze=8s", "work=120s"], "living_held_for_dead", 170.0),
+    ("checked-verdicts", 40, &["crashed=0", "side=50%", "cut=30s"], "living_held_for_dead", 830.0),
+    ("minority-yield", 40, &["crashed=0", "side=10%", "cut=30s"], "rejoins", 8.0),
+    ("alarm", 100, &["crashed=10"], "detection_max", 6.5),
+    ("settling", 60, &["crashed=8"], "sizes_max", 5.0),
+];
+
+#[test]
+fn what_is_left_out_is_missed() {
+    for (improvement, nodes, set, metric, most) in MISSED {
+        let worst = |without: &str| {
+            let without = format!("without={without}");
+            let set = [*set, &[without.as_str()]].concat();
+            (1..4).map(|seed| play(*nodes, seed, &set).metric(metric).unwrap_or(f64::INFINITY)).fold(0.0, f64::max)
+        };
+        let (with, without) = (worst("nothing"), worst(improvement));
+        println!("{improvement}: {metric} {with} and {without}");
+        assert!(with <= *most && without > *most, "{improvement}: {metric} is {with} with it and {without} without, {most} is the most");
+    }
+}
+
+#[test]
+fn newcomers_restarts_and_partitions_are_measured() {
+    let outcome = play(20, 1, &["crashed=4", "restarted=50%", "newcomers=2", "side=30%", "cut=20s"]);
+    assert!(outcome.ok, "{:?}", outcome.failure);
+    for metric in ["views_complete", "newcomer_known", "newcomer_knows", "restart_known", "heal", "sizes_max", "sizes_mean", "rejoins"] {
+        assert!(outcome.metric(metric).is_some_and(|value| value >= 0.0), "{metric}");
+    }
+    assert!(outcome.metric("detection_max").is_some_and(|detection| detection < 30.0));
+}
