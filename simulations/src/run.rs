@@ -10,7 +10,7 @@ use crate::plan::{self, Plan, SECOND};
 use crate::rare;
 use crate::record::{Record, Totals};
 use crate::report::metrics::{self, Results};
-use crate::schedule::Happening;
+use crate::schedule::{Entry, Happening};
 use crate::world::{Seen, Step, World};
 
 /// How far a run is.
@@ -235,6 +235,9 @@ pub(crate) struct Run<'a, H: Host> {
     last_start: Option<u64>,
     formed_at: Option<u64>,
     settled_at: Option<u64>,
+    /// When the last partition ends, and when the overlay was one piece for the first time after that.
+    cut_until: Option<u64>,
+    reunited_at: Option<u64>,
     pub(crate) failure: Option<Failure>,
 }
 
@@ -275,6 +278,8 @@ impl<'a, H: Host> Run<'a, H> {
             last_start: starts.map(|entry| entry.at).max(),
             formed_at: None,
             settled_at: None,
+            cut_until: plan.schedule.entries().iter().filter_map(Entry::parts_until).max(),
+            reunited_at: None,
             failure: None,
         }
     }
@@ -295,6 +300,9 @@ impl<'a, H: Host> Run<'a, H> {
         }
         if self.formed_at.is_none() && self.last_start.is_some_and(|at| at < now) && self.is_formed() {
             self.formed_at = Some(now);
+        }
+        if self.reunited_at.is_none() && self.cut_until.is_some_and(|until| until < now) && self.holds(&["one_component"]) {
+            self.reunited_at = Some(now);
         }
         let done_at = self.plan.schedule.entries().last().map_or(0, |entry| entry.at).max(self.plan.calm_at);
         if now < done_at {
@@ -340,8 +348,12 @@ impl<'a, H: Host> Run<'a, H> {
 
     /// Whether the overlay is one piece and everybody knows everybody.
     fn is_formed(&self) -> bool {
-        let matters = |name| name == "one_component" || name == "views_complete";
-        self.invariants.iter().all(|invariant| !matters(invariant.name()) || invariant.check(&self.world, &self.record).is_ok())
+        self.holds(&["one_component", "views_complete"])
+    }
+
+    /// Whether invariants hold now.
+    fn holds(&self, names: &[&str]) -> bool {
+        self.invariants.iter().all(|invariant| !names.contains(&invariant.name()) || invariant.check(&self.world, &self.record).is_ok())
     }
 
     /// The first invariant that does not hold yet.
@@ -371,6 +383,9 @@ impl<'a, H: Host> Run<'a, H> {
         }
         if let Some(at) = self.settled_at {
             put("settled", seconds(at.saturating_sub(self.plan.calm_at)), "s");
+        }
+        if let (Some(until), Some(at)) = (self.cut_until, self.reunited_at) {
+            put("reunited", seconds(at.saturating_sub(until)), "s");
         }
         let (owed, had) = self.record.owed();
         let sent = self.record.messages().count();

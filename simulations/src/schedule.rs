@@ -32,6 +32,16 @@ pub struct Entry {
     pub what: Happening,
 }
 
+impl Entry {
+    /// Until when it keeps nodes apart, if it does.
+    pub(crate) fn parts_until(&self) -> Option<u64> {
+        match self.what {
+            Happening::Partition { until, .. } => Some(until),
+            _ => None,
+        }
+    }
+}
+
 /// What an entry does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]

@@ -27,17 +27,17 @@
 //! 9. The tree is optimized, where it is at all, by announcements that came before their payload: what is announced later came over links
 //!    that are slower, however few they are.
 //! 10. *A flood makes the tree and nothing else prunes it* ([`Improvement::RootedTree`]). By the paper every payload shapes the tree, so two
-//!    payloads at the same time cut one circle in two places, a payload that is pulled because it is late closes another circle, and its
-//!    duplicate then cuts the way that was only slow: with senders in turn the tree grows longer with every message (measured with 10,000
-//!    nodes, links of 10 to 50 ms: the last node is reached after 389 ms in the second message and after 1,050 ms in the fourth). Here
-//!    [`Push::Shape`] goes over all links; who brings it first belongs to the tree, and its duplicates prune. Of two such floods the one with
-//!    the larger number stays. It is sent by who broadcasts first, by who sends most if the tree is not its own, by who lost half of its
-//!    neighbors at once, and else once in 512 broadcasts. A new link stays out of the tree, unless the node has no other.
+//!     payloads at the same time cut one circle in two places, a payload that is pulled because it is late closes another circle, and its
+//!     duplicate then cuts the way that was only slow: with senders in turn the tree grows longer with every message (measured with 10,000
+//!     nodes, links of 10 to 50 ms: the last node is reached after 389 ms in the second message and after 1,050 ms in the fourth). Here
+//!     [`Push::Shape`] goes over all links; who brings it first belongs to the tree, and its duplicates prune. Of two such floods the one with
+//!     the larger number stays. It is sent by who broadcasts first, by who sends most if the tree is not its own, by who lost half of its
+//!     neighbors at once, and else once in 512 broadcasts. A new link stays out of the tree, unless the node has no other.
 //! 11. *A pull changes the tree only where it is broken.* What was pulled goes on as [`Push::Pulled`]. Where the tree brings it as well, the
-//!    two waves meet, and [`Message::Met`] goes back to the node that pulled: it only waited too briefly, and learns for how long to wait. If
-//!    no such news comes, the pulled link joins the tree. Who lost a link of the tree does not wait for that.
+//!     two waves meet, and [`Message::Met`] goes back to the node that pulled: it only waited too briefly, and learns for how long to wait. If
+//!     no such news comes, the pulled link joins the tree. Who lost a link of the tree does not wait for that.
 //! 12. *What others than the main sender send is flooded over some links first* ([`Improvement::Flood`], [`Config::flood_len`]), so that it
-//!    enters the tree in many places. With 10,000 nodes and four links half of the nodes have it after 238 ms instead of 311.
+//!     enters the tree in many places. With 10,000 nodes and four links half of the nodes have it after 238 ms instead of 311.
 //!
 //! What it aims at: each message that any node of a connected overlay still holds is delivered once on every node.
 //!

@@ -65,6 +65,7 @@ impl Source {
             (Some(seeds), _) => seeds.clone(),
             (None, Source::File(file)) => file.seeds.clone(),
             (None, Source::Plan(plan)) => plan.setup.seed..plan.setup.seed + 1,
+            (None, Source::Preset(scenario)) => 1..1 + scenario.seeds,
             (None, Source::Overlay(preset)) => 1..1 + preset.seeds,
             (None, _) => 1..2,
         }

@@ -127,7 +127,7 @@ fn row(
         _ => String::new(),
     };
     let words = |words: &Option<String>| words.clone().unwrap_or_default();
-    let name = [&[file.name.clone()], variant].concat().join(" ");
+    let name = [std::slice::from_ref(&file.name), variant].concat().join(" ");
     let text = format!(
         "| {name} | {metric} | {} | {} | {target} | {} | {} | {} | `{command}` |",
         words(&reference.published),

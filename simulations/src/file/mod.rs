@@ -74,7 +74,7 @@ impl Base {
 
     fn seeds(self) -> u64 {
         match self {
-            Base::Whole(_) => 1,
+            Base::Whole(scenario) => scenario.seeds,
             Base::Overlay(preset) => preset.seeds,
         }
     }

@@ -117,7 +117,6 @@ pub const FIGURES: &[Figure] = &[
     figure("contact_frames", Worse::More, "messages about links that the first node sent until the work began, per node that joined"),
     figure("contact_evictions", Worse::More, "the most neighbors that it gave up for others in a second"),
     figure("reunited", Worse::More, "from the end of the last partition until the overlay was one piece again"),
-    figure("neighbors_lost_max", Worse::More, "neighbors that one node lost in the whole run, most"),
     figure("components", Worse::More, "pieces of the overlay at the end"),
     figure("largest", Worse::Less, "nodes of the largest of them"),
     figure("clustering", Worse::Neither, "share of pairs of neighbors that are neighbors of each other, mean over nodes"),

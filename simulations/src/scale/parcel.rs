@@ -276,7 +276,7 @@ mod tests {
             Plumtree::IHave { link: LinkNews::Opened, groups: Groups::new() },
             Plumtree::Graft { eager: true, groups: one(7, range) },
             Plumtree::Graft { eager: false, groups: Groups::new() },
-            Plumtree::Prune,
+            Plumtree::Prune { shape: 9 },
         ] {
             assert!(survives(Message::Plumtree(message)));
         }
@@ -285,6 +285,7 @@ mod tests {
         for message in [
             Plumtree::IHave { link: LinkNews::Same, groups: groups() },
             Plumtree::Gone { groups: one(7, range) },
+            Plumtree::Met { id },
             Plumtree::Gossip { id: MessageId { incarnation: 2, ..id }, hops: 1, push: Push::Eager, payload },
         ] {
             assert!(!survives(Message::Plumtree(message)));

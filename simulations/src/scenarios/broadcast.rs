@@ -6,6 +6,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "broadcast",
     about: "nodes join and form, then some broadcast: every message reaches every node exactly once, at which cost and after what time",
     nodes: 50,
+    seeds: 1,
     settings: &[("messages", "100")],
     make,
 };

@@ -8,6 +8,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "crash",
     about: "a share of the nodes crash while others broadcast, and some start again: survivors miss nothing and find out who is gone",
     nodes: 30,
+    seeds: 1,
     settings: &[("crashed", "20%"), ("restarted", "50%"), ("work", "30s"), ("messages", "60"), ("writes", "60"), ("keys", "30")],
     make,
 };

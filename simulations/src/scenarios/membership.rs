@@ -10,6 +10,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "membership",
     about: "nodes start within a second through one of them; then some crash, come back, come late, freeze again and again or are cut off: how soon is that known to all, and who is wrongly held for dead",
     nodes: 100,
+    seeds: 5,
     settings: &[
         ("network", "uniform"),
         ("latency-min", "300us"),

@@ -7,6 +7,7 @@ mod broadcast;
 mod crash;
 mod membership;
 mod partition;
+mod partition_heal;
 mod state;
 mod storm;
 
@@ -29,14 +30,23 @@ pub struct Scenario {
     pub about: &'static str,
     /// How many nodes it has unless told otherwise.
     pub nodes: u32,
+    /// With how many seeds it is run unless told otherwise.
+    pub seeds: u64,
     /// The settings that it has, with their defaults, beside the common ones.
     settings: &'static [(&'static str, &'static str)],
     make: fn(&mut Maker),
 }
 
 /// All presets.
-pub const ALL: &[Scenario] =
-    &[broadcast::SCENARIO, state::SCENARIO, partition::SCENARIO, crash::SCENARIO, storm::SCENARIO, membership::SCENARIO];
+pub const ALL: &[Scenario] = &[
+    broadcast::SCENARIO,
+    state::SCENARIO,
+    partition::SCENARIO,
+    partition_heal::SCENARIO,
+    crash::SCENARIO,
+    storm::SCENARIO,
+    membership::SCENARIO,
+];
 
 /// The fewest nodes of a preset: below, there is nobody to crash or to be cut off from.
 pub const NODES_MIN: u32 = 3;

@@ -8,11 +8,12 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "partition",
     about: "the cluster is cut in two and both sides go on broadcasting and writing: once healed, all is known everywhere",
     nodes: 20,
+    seeds: 1,
     settings: &[("side", "40%"), ("cut", "30s"), ("work", "30s"), ("writes", "100"), ("keys", "40"), ("messages", "40")],
-    make,
+    make: cut_in_two,
 };
 
-fn make(maker: &mut Maker) {
+pub(super) fn cut_in_two(maker: &mut Maker) {
     let from = maker.join(0..maker.nodes);
     let all: Vec<u32> = (0..maker.nodes).collect();
     let size = maker.settings.part("side", maker.nodes).max(1);

@@ -8,6 +8,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "state",
     about: "random nodes write keys over lossy links, some nodes join late and connections break: in the end all replicas are equal",
     nodes: 20,
+    seeds: 1,
     settings: &[("loss", "5%"), ("writes", "200"), ("keys", "60"), ("late", "20%"), ("breaks", "3"), ("messages", "0")],
     make,
 };

@@ -6,6 +6,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "storm",
     about: "all nodes start at the same moment and know one address: the cluster forms, everybody knows everybody and hears everything",
     nodes: 100,
+    seeds: 1,
     settings: &[("join", "storm"), ("loss", "1%"), ("messages", "20")],
     make,
 };

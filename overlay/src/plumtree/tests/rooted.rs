@@ -55,7 +55,7 @@ fn of_two_trees_that_are_made_at_once_the_larger_number_stays() {
     // A smaller one only spreads its payload, until the other one is old.
     node.receive(2, gossip(id(7, 1), 1, Push::Shape(1)));
     assert_eq!(node.receive(3, gossip(id(7, 1), 1, Push::Shape(1))), []);
-    node.now = node.now + Duration::from_secs(6);
+    node.now += Duration::from_secs(6);
     node.receive(2, gossip(id(7, 2), 1, Push::Shape(2)));
     assert_eq!(node.receive(3, gossip(id(7, 2), 1, Push::Shape(2))), [send(3, Message::Prune { shape: 2 })]);
 }
