@@ -32,7 +32,8 @@ fn every_file_can_be_run_and_the_small_ones_hold() {
         let is_quick = ["crash.toml", "crashes.toml", "cut-off.toml", "newcomer.toml", "restart.toml", "start.toml"];
         if is_quick.iter().any(|quick| path.ends_with(quick)) {
             let variants = file.variants();
-            let plan = file.plan(file.seeds.start, &variants[0]).expect("settings that fit");
+            let job = file.job(file.seeds.start, &variants[0], 1).expect("settings that fit");
+            let plan = job.into_whole().expect("a scenario of whole nodes");
             let outcome = run::<RealNode>(&plan, &mut |_| {}).expect("parameters that nodes accept");
             assert!(outcome.ok, "{:?}; replay: {}", outcome.failure, plan.replay);
             played += 1;
