@@ -191,6 +191,12 @@ pub const KEYS: &[Key] = &[
         of: Type::Share(0.99),
         about: "the share of nodes that crash at the moment of the first broadcast that is measured",
     },
+    Key { name: "hostile", of: Type::Share(0.9), about: "the share of nodes that are hostile" },
+    Key {
+        name: "attack",
+        of: Type::Choice(&["collude", "ride"]),
+        about: "what hostile nodes do: name each other wherever they name peers, or take payloads and pass none on",
+    },
     Key { name: "crash-rate", of: Type::Share(0.5), about: "the share of nodes that crash in each second of the work" },
     Key { name: "leave-rate", of: Type::Share(0.5), about: "the share of nodes that leave in each second of the work" },
     Key { name: "join-rate", of: Type::Share(0.5), about: "nodes that come in each second of the work, as a share of those at first" },

@@ -50,6 +50,12 @@ pub(super) fn of(world: &World, graph: &Graph, seen: &Seen) -> Vec<Metric> {
     if setup.losses.any() {
         put("isolated_max", f64::from(seen.isolated_max), "s");
     }
+    if setup.hostile > 0.0 {
+        let (share, eclipsed) = hostile(world);
+        put("hostile_share", share, "");
+        put("eclipsed", f64::from(eclipsed), "");
+        put("misbehaved", world.misbehaved() as f64, "");
+    }
     let graph = seen.graph.as_ref().unwrap_or(graph);
     let of_degree = |degree: usize| f64::from(graph.degrees[degree]);
     let (degrees, nodes) = (0..graph.degrees.len(), f64::from(graph.nodes.max(1)));
@@ -76,6 +82,19 @@ pub(super) fn of(world: &World, graph: &Graph, seen: &Seen) -> Vec<Metric> {
         put("leave", events.leaves as f64, "");
     }
     metrics
+}
+
+/// The share of hostile nodes among the neighbors of all others, and how many of those have no other neighbors.
+fn hostile(world: &World) -> (f64, u32) {
+    let (mut links, mut to_hostile, mut eclipsed) = (0_u64, 0_u64, 0);
+    for node in (0..world.setup.nodes).filter(|node| world.is_alive(*node) && !world.setup.is_hostile(*node)) {
+        let view = world.shard_of(node).neighbors(node);
+        let count = view.iter().filter(|peer| world.setup.is_hostile(**peer)).count();
+        links += view.len() as u64;
+        to_hostile += count as u64;
+        eclipsed += u32::from(count == view.len() && count > 0);
+    }
+    (to_hostile as f64 / links.max(1) as f64, eclipsed)
 }
 
 /// The links of the tree: those that are eager on both sides.

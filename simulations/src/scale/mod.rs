@@ -336,6 +336,11 @@ impl World {
         latency
     }
 
+    /// How many times a node said that another had broken a rule.
+    fn misbehaved(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.misbehaved).sum()
+    }
+
     fn graph(&self) -> Graph {
         let setup = &self.setup;
         let view = |node| self.is_alive(node).then(|| self.shard_of(node).neighbors(node));
@@ -346,7 +351,8 @@ impl World {
     fn outcome(mut self, plan: &Plan, graph: &Graph, seen: Seen, drive: Drive<'_>) -> Outcome {
         let setup = self.setup.clone();
         let (at, events, digest) = (self.now, self.events(), self.digest());
-        let misbehaved: u64 = self.shards.iter().map(|shard| shard.misbehaved).sum();
+        // Where some are hostile, that others say so is as it must be.
+        let misbehaved: u64 = if setup.hostile > 0.0 { 0 } else { self.misbehaved() };
         let repeated: u64 = self.shards.iter().map(|shard| shard.repeated).sum();
         let missed: u64 = self.debts(|node| graph.is_in_largest(node)).iter().map(|debt| debt.owed - debt.had).sum();
         let metrics = metrics::of(&self, graph, &seen);

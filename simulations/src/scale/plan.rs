@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use meshwork_overlay::{hyparview, plumtree};
 
-use super::setup::{Entry, Losses, PAYLOAD_BYTES_MAX, Setup};
+use super::setup::{Attack, Entry, Losses, PAYLOAD_BYTES_MAX, Setup};
 use crate::network::{Link, Model};
 use crate::plan::Expectation;
 use crate::settings::{SettingError, Settings};
@@ -93,6 +93,21 @@ pub const ALL: &[Preset] = &[
         ..PAPER
     },
     Preset {
+        name: "hostile-peers",
+        about: "a share of the nodes name only each other, or pass nothing on: how many neighbors of the others they become, and what those miss",
+        nodes: 2_000,
+        settings: &[
+            ("hostile", "20%"),
+            ("senders", "1000000"),
+            ("messages", "60"),
+            ("warmup", "10"),
+            ("join-over", "100s"),
+            ("form", "1000s"),
+            ("work", "60s"),
+        ],
+        ..PAPER
+    },
+    Preset {
         name: "churn",
         about: "nodes come and go all the time while others broadcast",
         settings: &[
@@ -133,6 +148,8 @@ const COMMON: &[(&str, &str)] = &[
     ("volley", "1"),
     ("senders", "10"),
     ("payload", "256"),
+    ("hostile", "0%"),
+    ("attack", "collude"),
     ("crashed", "0%"),
     ("failed", "0%"),
     ("crash-rate", "0%"),
@@ -242,6 +259,8 @@ impl Preset {
             join_rate: settings.share("join-rate"),
             notice: number("notice"),
         };
+        setup.hostile = settings.share("hostile");
+        setup.attack = if settings.word("attack") == "ride" { Attack::Ride } else { Attack::Collude };
         setup.quiet = number("quiet");
         setup.payload_bytes = (number("payload") as usize).min(PAYLOAD_BYTES_MAX);
         setup.is_measured_early = self.is_measured_early;
@@ -274,7 +293,7 @@ pub struct Plan {
 impl Plan {
     /// What it is, in a line.
     pub fn describe(&self) -> String {
-        let Setup { founders, nodes, link, model, messages, senders, hyparview, losses, .. } = &self.setup;
+        let Setup { founders, nodes, link, model, messages, senders, hyparview, losses, hostile, .. } = &self.setup;
         let millis = |micros: u64| micros as f64 / 1e3;
         let links = match model {
             Model::Uniform { min, max } => format!("{:.1} to {:.1} ms", millis(*min), millis(*max)),
@@ -288,6 +307,7 @@ impl Plan {
         );
         for (share, what) in [
             (link.loss, "of the packets lost"),
+            (*hostile, "hostile"),
             (losses.crashed, "crash meanwhile"),
             (losses.failed, "crash at once"),
             (losses.crash_rate, "crash each second"),

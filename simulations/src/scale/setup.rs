@@ -25,6 +25,7 @@ const CRASH: u64 = 0x5ca1_e004;
 const CRASH_AT: u64 = 0x5ca1_e005;
 const FAIL: u64 = 0x5ca1_e006;
 const LIFE: u64 = 0x5ca1_e007;
+const HOSTILE: u64 = 0x5ca1_e008;
 
 /// Nodes that are looked at in search of one that lives.
 const TRIES_MAX: u64 = 10_000;
@@ -62,6 +63,15 @@ impl Losses {
     pub fn any(&self) -> bool {
         self.crashed > 0.0 || self.failed > 0.0 || self.crash_rate > 0.0 || self.leave_rate > 0.0
     }
+}
+
+/// What hostile nodes do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attack {
+    /// Whenever they name peers they name each other.
+    Collude,
+    /// They take what they get and pass nothing on, nor announce it.
+    Ride,
 }
 
 /// From when to when a node is there.
@@ -110,6 +120,10 @@ pub struct Setup {
     pub work: u64,
     /// Who goes.
     pub losses: Losses,
+    /// The chance of each node but the first to be hostile.
+    pub hostile: f64,
+    /// What those do.
+    pub attack: Attack,
     /// How long the run goes on after the last broadcast, in microseconds.
     pub quiet: u64,
     /// Bytes of a broadcast, at most [`PAYLOAD_BYTES_MAX`].
@@ -153,6 +167,8 @@ impl Setup {
             senders: 1,
             work: SECOND,
             losses: Losses::default(),
+            hostile: 0.0,
+            attack: Attack::Collude,
             quiet: SECOND,
             payload_bytes: 0,
             is_measured_early: false,
@@ -165,7 +181,7 @@ impl Setup {
     pub(super) fn decided(mut self) -> Self {
         let late = f64::from(self.founders) * self.losses.join_rate * (self.work / SECOND) as f64;
         self.nodes = self.founders.saturating_add(late as u32);
-        if self.losses.any() {
+        if self.losses.any() || self.hostile > 0.0 {
             self.ends = (0..self.nodes).map(|node| self.draw_end(node)).collect();
             self.chosen = (0..self.messages).map(|message| self.choose_sender(message)).collect();
             // Whoever crashes at some moment of the work broadcasts nothing at all.
@@ -194,6 +210,11 @@ impl Setup {
             None => 1 + self.join_over * u64::from(node) / u64::from(self.founders.max(1)),
             Some(late) => self.works_from() + self.work * u64::from(late + 1) / u64::from(self.nodes - self.founders + 1),
         }
+    }
+
+    /// Whether a node is hostile. The first is not: it is how others come in.
+    pub(super) fn is_hostile(&self, node: u32) -> bool {
+        self.hostile > 0.0 && node > 0 && unit(hash(&[self.seed, HOSTILE, u64::from(node)])) < self.hostile
     }
 
     /// When a node goes, if it does.
@@ -259,7 +280,7 @@ impl Setup {
             return self.drawn_sender(message, 0);
         }
         let at = self.sent_at(message);
-        let is_steady = |node: &u32| self.is_there(*node, at.saturating_sub(STEADY), at + STEADY);
+        let is_steady = |node: &u32| !self.is_hostile(*node) && self.is_there(*node, at.saturating_sub(STEADY), at + STEADY);
         (0..TRIES_MAX).map(|attempt| self.drawn_sender(message, attempt)).find(is_steady).unwrap_or(0)
     }
 

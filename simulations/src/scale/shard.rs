@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use meshwork_channels::Time;
 use meshwork_channels::histogram::Histogram;
+use meshwork_channels::random::hash;
 use meshwork_overlay::{MessageId, hyparview, plumtree, topology};
 
 use super::parcel::{CHANNEL, Message, Parcel};
+use super::setup::Attack;
 use super::{Events, Setup, Spread};
 use crate::digest::Sum;
 use crate::network::{Fate, IDLE_TIMEOUT, Network, Shape};
@@ -101,6 +103,15 @@ impl Contact {
     }
 }
 
+/// Whether a message of the trees is for the sake of its sender: its own payload, or a request.
+fn is_own(node: u32, message: &plumtree::Message<u32>) -> bool {
+    match message {
+        plumtree::Message::Gossip { id, .. } => id.origin == node,
+        plumtree::Message::Graft { .. } => true,
+        _ => false,
+    }
+}
+
 /// Some of the nodes: those whose number leaves the same rest when divided by the number of shards.
 #[derive(Debug)]
 pub struct Shard {
@@ -126,6 +137,8 @@ pub struct Shard {
     /// When the last message from one node to another arrives, where losses could let one overtake another.
     last: BTreeMap<(u32, u32), u64>,
     contact: Contact,
+    /// All hostile nodes.
+    hostile: Vec<u32>,
 
     pub(super) digest: Sum,
     pub(super) events: Events,
@@ -160,6 +173,7 @@ impl Shard {
             is_plumtree_changed: false,
             last: BTreeMap::new(),
             contact: Contact::default(),
+            hostile: if setup.hostile > 0.0 { (0..setup.nodes).filter(|node| setup.is_hostile(*node)).collect() } else { Vec::new() },
             digest: Sum::default(),
             events: Events::default(),
             spreads: vec![Spread::default(); setup.messages as usize],
@@ -531,10 +545,12 @@ impl Shard {
     fn route_topology(&mut self, node: u32, place: usize) {
         let now = Time::from_micros(self.now);
         let is_forming = self.now <= self.setup.works_from();
+        let is_colluding = self.setup.attack == Attack::Collude && self.setup.is_hostile(node);
         let mut actions = std::mem::take(&mut self.topology_actions);
         for action in actions.drain(..) {
             match action {
                 topology::Action::Send { to, message } => {
+                    let message = if is_colluding { self.collude(node, message) } else { message };
                     self.contact.frames += u64::from(node == 0 && is_forming);
                     self.send(node, place, to, Parcel::topology(message));
                 }
@@ -558,16 +574,47 @@ impl Shard {
         slot.topology_due = slot.topology.next_deadline().unwrap_or(Time::MAX);
     }
 
+    /// What a hostile node says instead: wherever it names peers, others like it.
+    fn collude(&mut self, node: u32, message: topology::Message<u32>) -> topology::Message<u32> {
+        use hyparview::Message::{Disconnect, NeighborReply, Shuffle, ShuffleReply};
+        let peers = |most: usize| {
+            // Drawn so that the same node names others each time, whatever the number of shards.
+            let draw = |index: usize| hash(&[self.setup.seed, u64::from(node), self.now, index as u64]) as usize % self.hostile.len();
+            let mut peers: Vec<u32> = (0..most).map(|index| self.hostile[draw(index)]).filter(|peer| *peer != node).collect();
+            peers.sort_unstable();
+            peers.dedup();
+            hyparview::Peers::first_of(peers)
+        };
+        topology::Message::Hyparview(match message {
+            topology::Message::Hyparview(NeighborReply { link, accepted, .. }) => {
+                NeighborReply { link, accepted, peers: peers(hyparview::CANDIDATES_LEN_MAX) }
+            }
+            topology::Message::Hyparview(Disconnect { link, reason, .. }) => {
+                Disconnect { link, reason, peers: peers(hyparview::CANDIDATES_LEN_MAX) }
+            }
+            topology::Message::Hyparview(Shuffle { origin, nonce, ttl, .. }) if origin == node => Shuffle {
+                origin,
+                nonce,
+                ttl,
+                peers: peers(self.setup.hyparview.shuffle_active_len + self.setup.hyparview.shuffle_passive_len),
+            },
+            topology::Message::Hyparview(ShuffleReply { nonce, peers: given }) => ShuffleReply { nonce, peers: peers(given.len()) },
+            message => return message,
+        })
+    }
+
     /// The same for the broadcast.
     fn route_plumtree(&mut self, node: u32, place: usize) {
         if !std::mem::take(&mut self.is_plumtree_changed) {
             return;
         }
+        let is_riding = self.setup.attack == Attack::Ride && self.setup.is_hostile(node);
         let slot = &mut self.nodes[place];
         slot.plumtree_due = slot.plumtree.next_deadline().unwrap_or(Time::MAX);
         let mut actions = std::mem::take(&mut self.plumtree_actions);
         for action in actions.drain(..) {
             match action {
+                plumtree::Action::Send { message, .. } if is_riding && !is_own(node, &message) => {}
                 plumtree::Action::Send { to, message } => self.send(node, place, to, Parcel::plumtree(message)),
                 plumtree::Action::Deliver { id, hops, .. } => self.deliver(place, &id, hops),
                 plumtree::Action::Misbehaved { .. } => self.misbehaved += 1,
