@@ -5,6 +5,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "it reads and writes a terminal, which blocks, on threads of their own")]
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use super::settings::{Admin, NodeArgs};
 use super::signals::Signals;
 use super::text::{self, LINE_CHARS_MAX, json_line, printable};
 use super::views::{self, Entry, MemberView, Printable, Value};
-use crate::node::{Delivery, Event};
+use crate::node::{Delivery, Event, Member};
 use crate::runtime::{Lagged, Node, StartError};
 
 /// Lines that wait for the terminal.
@@ -100,9 +101,11 @@ async fn report(
     mut events: crate::runtime::Subscription<Event>,
     mut deliveries: crate::runtime::Subscription<Delivery>,
 ) {
+    let mut met = Met::already(node, output).await;
     loop {
         tokio::select! {
             event = events.try_next() => match event {
+                Some(Ok(event)) if met.knows_of(&event) => {}
                 Some(Ok(event)) => output.line(&Happened::of(&event, node.id())),
                 Some(Err(Lagged(lost))) => output.line(&Note { event: "lost", text: format!("fell behind: {lost} events are not shown") }),
                 None => return,
@@ -112,6 +115,36 @@ async fn report(
                 Some(Err(Lagged(lost))) => output.line(&Note { event: "lost", text: format!("fell behind: {lost} messages are not shown") }),
                 None => return,
             },
+        }
+    }
+}
+
+/// Members that joined before anybody listened: on a busy machine the node is at work long before its terminal is.
+struct Met(BTreeSet<PeerId>);
+
+impl Met {
+    /// Says who is there already.
+    async fn already(node: &Node, output: &Output) -> Self {
+        let Ok(report) = node.report().await else { return Met(BTreeSet::new()) };
+        let is_there = |member: &&Member| member.peer != node.id() && member.status.is_up();
+        let met = report.members.iter().filter(is_there);
+        Met(met
+            .map(|member| {
+                output.line(&Happened::of(&Event::MemberJoined(*member), node.id()));
+                member.peer
+            })
+            .collect())
+    }
+
+    /// Whether this is the joining of one of them, which was said.
+    fn knows_of(&mut self, event: &Event) -> bool {
+        match event {
+            Event::MemberJoined(member) => self.0.remove(&member.peer),
+            Event::MemberFailed(member) | Event::MemberLeft(member) => {
+                self.0.remove(&member.peer);
+                false
+            }
+            _ => false,
         }
     }
 }

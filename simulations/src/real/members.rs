@@ -85,6 +85,8 @@ enum Said {
     Me(String),
     Up(String),
     Down(String),
+    /// It could not say all that happened, so what it holds is not known any more.
+    Lost,
 }
 
 #[derive(Deserialize)]
@@ -105,6 +107,7 @@ enum Line {
     MemberLeft {
         member: Named,
     },
+    Lost,
     #[serde(other)]
     Other,
 }
@@ -120,6 +123,7 @@ fn understand(kind: Kind, index: usize, line: &str) -> Option<Said> {
             Line::Started { id } => Some(Said::Me(id)),
             Line::MemberJoined { member } | Line::MemberUpdated { member } => Some(Said::Up(member.id)),
             Line::MemberFailed { member } | Line::MemberLeft { member } => Some(Said::Down(member.id)),
+            Line::Lost => Some(Said::Lost),
             Line::Other => None,
         },
         Kind::Serf => {
@@ -200,9 +204,15 @@ impl Cluster {
             match self.listen(until)? {
                 Some(at) => last = last.max(at),
                 None => {
-                    let worst = self.processes.iter().filter(|process| process.is_alive).map(|process| process.holds.len()).min();
-                    let worst = worst.unwrap_or(0);
-                    return Err(RealError::Failed(format!("after {max:?} one of {} knows only {worst} others", self.len())));
+                    let wrong: Vec<usize> =
+                        self.processes.iter().map(|process| process.holds.len()).filter(|holds| *holds != others).collect();
+                    let (failures, count) = (self.failures.values().map(Vec::len).sum::<usize>(), wrong.len());
+                    let (least, most) = (wrong.iter().min().unwrap_or(&0), wrong.iter().max().unwrap_or(&0));
+                    let what = format!(
+                        "after {max:?} {count} of {} know {least} to {most} others, and {failures} failures were reported",
+                        self.len()
+                    );
+                    return Err(RealError::Failed(what));
                 }
             }
         }
@@ -274,6 +284,7 @@ impl Cluster {
         let process = &mut self.processes[heard.index];
         match heard.said {
             Said::Me(name) => process.name = Some(name),
+            Said::Lost => return Err(RealError::Failed("a node could not say all that happened".to_owned())),
             Said::Up(name) => {
                 process.holds.insert(name);
             }
