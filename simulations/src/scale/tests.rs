@@ -159,3 +159,15 @@ fn the_digest_of_a_run_is_on_record() {
     // The same in debug and release builds. A change of what the overlay decides changes it, and the new one is part of that change.
     assert_eq!(play(100, 7, 1, &["messages=5"]).digest, "9b79266197d124155e5ffa09f1fffd3e");
 }
+
+#[test]
+fn hostile_peers_take_no_more_than_their_share_and_hold_nothing_back() {
+    let set = ["join-over=10s", "form=120s", "messages=12", "warmup=2", "work=12s"];
+    let [one, two] = [1, 2].map(|threads| play_preset("hostile-peers", 300, 1, threads, &set));
+    assert!(one.ok, "{:?}", one.failure);
+    assert_eq!((one.events, &one.digests), (two.events, &two.digests));
+    assert!(metric(&one, "hostile_share") < 0.25 && metric(&one, "eclipsed") <= 2.0, "{:?}", one.metrics);
+    assert!(metric(&one, "misbehaved") > 0.0, "whoever is told its own name by another says so");
+    let riders = play_preset("hostile-peers", 300, 1, 1, &[&set[..], &["attack=ride"]].concat());
+    assert!(riders.ok && metric(&riders, "delivery") == 1.0, "{:?}", riders.failure);
+}
