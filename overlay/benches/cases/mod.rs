@@ -24,7 +24,12 @@ fn peer(number: u8) -> PeerId {
 fn broadcast() -> Operation {
     let mut state = plumtree::State::new(peer(0), 1, plumtree::Params::default(), 7);
     let (mut now, mut actions) = (Time::from_secs(1), Vec::new());
-    (1..=5).for_each(|number| state.handle(plumtree::Input::NeighborUp(peer(number)), now, &mut actions));
+    for number in 1..=5 {
+        state.handle(plumtree::Input::NeighborUp(peer(number)), now, &mut actions);
+        // All want to be in the tree.
+        let message = plumtree::Message::Graft { eager: true, groups: plumtree::message::Groups::new() };
+        state.handle(plumtree::Input::Received { from: peer(number), message }, now, &mut actions);
+    }
     let payload = Bytes::from_static(&[7; 64]);
     let mut sequence = 0;
     // Payloads are kept for 90 seconds.

@@ -1,7 +1,7 @@
 //! The overlay alone at any size: the cores of `meshwork-overlay` with numbers for names, without membership and without state.
 //!
 //! A whole node knows every other, which ends at some tens of thousands of them. Here each node is what a broadcast needs of it: its partial
-//! views ([`hyparview`]) and its part of the trees ([`plumtree`]), the very cores of a real node, so that a million of them fit into the
+//! views ([`hyparview`](meshwork_overlay::hyparview)) and its part of the trees ([`plumtree`](meshwork_overlay::plumtree)), the very cores of a real node, so that a million of them fit into the
 //! memory of one machine. The run lets them join, waits until they have settled, lets some broadcast while others come and go, and looks at
 //! the graph.
 //!
