@@ -250,7 +250,7 @@ fn what_cannot_be_compared_is_refused_with_a_reason() {
         (&["one.json", "compared.json"], "holds a comparison"),
         (&["one.json", "plan.json"], "one.json holds results and plan.json is something to run"),
         (&["broadcast", "one.json"], "one.json holds results and broadcast is something to run"),
-        (&["one.json", "one.json", "--metric", "latency"], "Did you mean `latency_max`?"),
+        (&["one.json", "one.json", "--metric", "latency"], "Did you mean `latency_p50`?"),
         (&["one.json", "one.json", "--set", "latency=1s"], "holds one combination"),
         (&["one.json", "one.json", "--seed", "5..7"], "no seed in common among those of --seed"),
     ];

@@ -59,7 +59,9 @@ pub(super) fn run<H: Host>(
         }
     }
     let mut played = variants::play_all::<H>(&jobs, threads, output)?;
-    if let [(finished, _)] = &mut played[..] {
+    // What shards take of memory depends on how many there are, and a page shows the run whatever their number.
+    let is_whole = matches!(jobs.first(), Some(Job::Whole(_)));
+    if let ([(finished, _)], true) = (&mut played[..], is_whole) {
         weigh(finished);
     }
     let Some((first, _)) = played.first() else { return Ok(0) };
@@ -77,7 +79,10 @@ pub(super) fn run<H: Host>(
             write_sweep(files, &combinations, &played, &command)?;
         }
     }
-    if let [(finished, _)] = &played[..] {
+    if let [(finished, _)] = &mut played[..] {
+        if !is_whole {
+            weigh(finished);
+        }
         give(output, &report::table(finished), &report::json(finished))?;
         return Ok(verdict(finished));
     }
