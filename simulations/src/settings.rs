@@ -49,30 +49,30 @@ const WITHOUT: &[&str] = &[
     "alarm",
     "settling",
     "random-phase",
-    "keep_view",
+    "keep-view",
     "splice",
-    "storm_mixing",
-    "fill_in_parallel",
-    "own_walks",
-    "limit_high",
+    "storm-mixing",
+    "fill-in-parallel",
+    "own-walks",
+    "limit-high",
     "heal",
     "reseed",
-    "open_closed_groups",
-    "farewell_peers",
-    "answer_peers",
-    "spare_newest",
-    "learn_more",
+    "open-closed-groups",
+    "farewell-peers",
+    "answer-peers",
+    "spare-newest",
+    "learn-more",
     "backlog",
     "summary",
-    "answer_gone",
-    "retry_grafts",
-    "first_way_only",
-    "spare_prunes",
-    "measured_timers",
+    "answer-gone",
+    "retry-grafts",
+    "first-way-only",
+    "spare-prunes",
+    "measured-timers",
     "batching",
-    "skip_holders",
-    "raise_lazy",
-    "rooted_tree",
+    "skip-holders",
+    "raise-lazy",
+    "rooted-tree",
     "flood",
 ];
 
@@ -482,7 +482,7 @@ mod tests {
     #[test]
     fn every_improvement_can_be_left_out() {
         use meshwork_overlay::{hyparview, plumtree, swim};
-        let mut names: Vec<&str> = swim::Improvement::ALL.into_iter().map(|improvement| improvement.name()).collect();
+        let mut names: Vec<&str> = swim::Improvement::ALL.iter().map(|improvement| improvement.name()).collect();
         names.extend(hyparview::Improvement::ALL.iter().map(|improvement| improvement.name()));
         names.extend(plumtree::Improvement::ALL.iter().map(|improvement| improvement.name()));
         assert_eq!(WITHOUT[1..], names[..]);

@@ -9,7 +9,7 @@ use meshwork_channels::limits::BROADCAST_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
 use super::improvement::Improvement;
-use super::{FLOOD_LEN_MAX, seen, store};
+use super::{seen, store};
 
 /// What people write. [`Config::build`] checks it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -263,8 +263,8 @@ impl Config {
         between("answer_wait_min", self.answer_wait_min, MILLI, self.answer_wait_max)?;
         between("answer_wait", self.answer_wait, self.answer_wait_min, self.answer_wait_max)?;
         between("summary_period", self.summary_period, 10 * MILLI, 60 * MINUTE)?;
-        if self.flood_len > FLOOD_LEN_MAX {
-            return Err(ConfigError::new("flood_len", self.flood_len, format_args!("from 0 to {FLOOD_LEN_MAX}")));
+        if self.flood_len > 8 {
+            return Err(ConfigError::new("flood_len", self.flood_len, "from 0 to 8"));
         }
         at_least("payloads_max", self.payloads_max as u64, 1)?;
         at_least("payload_bytes_max", self.payload_bytes_max as u64, 1)?;

@@ -10,27 +10,27 @@ improvements! {
         /// 1: one neighbor at random is told everything that is held, every few seconds. Without it nobody is.
         Summary = "summary",
         /// 2: a graft for what is not held is answered by "gone". Without it it is met with silence.
-        AnswerGone = "answer_gone",
+        AnswerGone = "answer-gone",
         /// 2: announcers are asked again and again. Without it each is asked once, in the order in which they announced (section 3.6).
-        RetryGrafts = "retry_grafts",
+        RetryGrafts = "retry-grafts",
         /// 3: only what is on its first way shapes the tree. Without it whatever is new makes its link eager, whatever is not prunes it,
         /// and every graft takes its link into the tree (sections 3.5 and 3.6).
-        FirstWayOnly = "first_way_only",
+        FirstWayOnly = "first-way-only",
         /// 4: a duplicate does not prune the last way in, nor twice in a moment. Without it every duplicate prunes (section 3.5).
-        SparePrunes = "spare_prunes",
+        SparePrunes = "spare-prunes",
         /// 5: waiting times are measured. Without it they are [`graft_wait`](super::Config::graft_wait) and then
         /// [`answer_wait`](super::Config::answer_wait) (section 3.6).
-        MeasuredTimers = "measured_timers",
+        MeasuredTimers = "measured-timers",
         /// 6: announcements and grafts go out in batches. Without it each goes out alone and at once (section 3.4).
         Batching = "batching",
         /// 6: nothing is pushed or announced to a neighbor that is known to have it. Without it only the neighbor that brought it is left
         /// out.
-        SkipHolders = "skip_holders",
+        SkipHolders = "skip-holders",
         /// 8: a node whose links are all lazy makes one of them eager when it broadcasts. Without it its broadcast waits to be pulled.
-        RaiseLazy = "raise_lazy",
+        RaiseLazy = "raise-lazy",
         /// 10: a flood from one node makes the tree, and a pull mends it only where it is broken. Without it every duplicate takes a link out
         /// of the tree and every pull takes one in (sections 3.5 and 3.6).
-        RootedTree = "rooted_tree",
+        RootedTree = "rooted-tree",
         /// 11: what is not sent by the node that sends most is flooded over some links first. Without it it follows the tree from the start.
         Flood = "flood",
     }

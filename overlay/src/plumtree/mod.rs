@@ -50,8 +50,10 @@
 //!
 //! The overlay tells this core who the neighbors are and carries its messages; the application above it receives what it delivers.
 
+mod announce;
 mod config;
 mod counters;
+mod identity;
 mod improvement;
 pub mod message;
 mod neighbor;
@@ -60,6 +62,7 @@ mod seen;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::fmt;
 use std::time::Duration;
@@ -67,20 +70,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use meshwork_channels::buggify::Site;
 use meshwork_channels::limits::BROADCAST_BYTES_MAX;
-use meshwork_channels::random::{Generator, generator, hash};
+use meshwork_channels::random::{Generator, generator};
 use meshwork_channels::{ChannelId, Misbehavior, Time};
 use rand::RngExt;
-use serde::{Deserialize, Serialize};
 
 pub use self::config::{Config, Params};
 pub use self::counters::Counters;
+pub use self::identity::{MessageId, Stream};
 pub use self::improvement::Improvement;
 pub use self::message::Message;
-use self::message::{LinkNews, Packer, Push};
-use self::neighbor::{Announce, Estimate, Neighbor, Quota};
+use self::message::{LinkNews, Push};
+use self::neighbor::{Estimate, Neighbor, Quota, micros, weighed};
 use self::repair::Missing;
 use self::seen::Seen;
-use self::store::{Held, Store};
+use self::store::{Held, Passed, Store};
+use self::tree::Tree;
 use crate::identifier::Identifier;
 use crate::sorted::{Sorted, SortedSet, reserve};
 use crate::tally::Tally;
@@ -89,66 +93,12 @@ use crate::tally::Tally;
 const SETTLE: Duration = Duration::from_secs(1);
 /// Peers that are remembered because they announced something before they were neighbors.
 const EARLY_MAX: usize = 32;
-/// Over how many links a payload is flooded at most, whatever a peer claims.
-const FLOOD_LEN_MAX: u8 = 8;
-/// The draw of the number of a tree.
-const SHAPE: u64 = 0x5_4a9e;
-/// Broadcasts after which a tree is made anew: what churn leaves of it is longer than it need be. Each costs a flood.
-const SHAPE_LEN: u32 = 512;
-/// A node that lost half of its neighbors within this time takes the whole tree for torn.
-const TORN_TIME: Duration = Duration::from_secs(5);
-/// The share of the nodes that a flood may reach, one in so many.
-const FLOODED: u64 = 22;
-/// For so long a tree is being made, and another one must have a larger number.
-const SHAPE_TIME: Duration = Duration::from_secs(5);
 /// Pulled payloads of which it is not known yet whether the tree brings them too.
 const PULLED_MAX: usize = 32;
-/// A tree is not made anew within this time. It is well above `SHAPE_TIME`, so that all agree whether the old one still counts.
-const SHAPE_PAUSE: Duration = Duration::from_secs(15);
-/// Over so many broadcasts it is seen who sends most.
-const OWN_SHARE_LEN: f32 = 8.0;
 /// Identities after which an announcement does not wait any longer.
 const ANNOUNCE_IDS_MAX: usize = 512;
 /// Messages that a busy node wants in one announcement.
 const ANNOUNCE_IDS: u32 = 10;
-
-/// The identity of a broadcast: never a hash of its content, so equal payloads are different messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct MessageId<I> {
-    /// The node that sent it.
-    pub origin: I,
-    /// Which life of that node.
-    pub incarnation: u64,
-    /// The channel.
-    pub channel: ChannelId,
-    /// Counted from 1 for each origin, incarnation and channel, without gaps.
-    pub sequence: u64,
-}
-
-impl<I: Copy> MessageId<I> {
-    /// The stream that the message belongs to.
-    pub fn stream(&self) -> Stream<I> {
-        Stream { origin: self.origin, incarnation: self.incarnation, channel: self.channel }
-    }
-}
-
-/// All messages of one life of one origin on one channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Stream<I> {
-    /// The node that sends them.
-    pub origin: I,
-    /// Which life of that node.
-    pub incarnation: u64,
-    /// The channel.
-    pub channel: ChannelId,
-}
-
-impl<I: Copy> Stream<I> {
-    /// The message of this stream with a sequence number.
-    pub fn message(&self, sequence: u64) -> MessageId<I> {
-        MessageId { origin: self.origin, incarnation: self.incarnation, channel: self.channel, sequence }
-    }
-}
 
 /// What can happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -240,6 +190,7 @@ pub enum Part<I> {
 /// The broadcast of one node.
 ///
 /// The fields lie in the memory as they stand here: what an announcement reads comes first, in as few cache lines as it needs.
+#[expect(clippy::box_collection, reason = "a pointer is all that a simulated million pays for what is rarely there")]
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub struct State<I> {
@@ -262,40 +213,20 @@ pub struct State<I> {
     /// The deadlines of missing messages.
     missing_due: SortedSet<(Time, MessageId<I>)>,
     store: Store<I>,
-    /// When a message last went through, and the mean interval between such moments.
+    /// When a message last went through.
     passed_at: Time,
-    passed_interval: Duration,
     /// How long the tree lags behind announcements.
     tree_lag: Estimate,
-    /// What part of the latest broadcasts was ours.
-    own_share: f32,
-    /// The number of the tree, when it was made, and whether by us.
-    shape: Shape,
-    /// Whether a link of the tree was lost and the tree has brought nothing since.
-    has_lost_link: bool,
-    /// Neighbors that were lost within a few seconds, and since when.
-    torn: (u8, Time),
-    /// Nodes in the cluster, if that is known.
-    nodes: u32,
-    /// What the numbers of our trees are drawn from.
-    shape_seed: u32,
+    tree: Tree,
+    /// The mean interval between messages that went through, in microseconds.
+    passed_interval: u32,
     counters: Tally<Counters>,
     generator: Generator,
     /// Peers that announced something before they were neighbors, and when; in the order of arrival.
     early: Vec<(I, Time)>,
+    /// What was pulled of late, and may yet turn out to come down the tree.
+    pulled: Option<Box<Vec<Pulled<I>>>>,
     aside: Option<Box<Aside<I>>>,
-}
-
-/// A tree that was made by a flood.
-#[derive(Clone, Copy, Debug, Default)]
-struct Shape {
-    /// Its number; 0 when there was none yet.
-    number: u32,
-    at: Time,
-    /// Whether we made it.
-    is_own: bool,
-    /// Broadcasts since, ours and others'.
-    passed: u32,
 }
 
 /// A payload that was pulled though it was on its first way.
@@ -317,8 +248,6 @@ struct Aside<I> {
     strangers_quota: Quota,
     /// The last sequence number of each channel that we broadcast on.
     sequences: Sorted<ChannelId, u64>,
-    /// What was pulled of late, and may yet turn out to come down the tree.
-    pulled: Vec<Pulled<I>>,
     /// Where the next summary starts, when the last one had no room for everything.
     summary_from: Option<MessageId<I>>,
 }
@@ -339,19 +268,15 @@ impl<I: Identifier> State<I> {
             store: Store::new(),
             announce_at: Time::MAX,
             passed_at: Time::ZERO,
-            passed_interval: SETTLE,
+            passed_interval: micros(SETTLE),
             summary_at: Time::MAX,
             missing: Sorted::new(),
             missing_due: Sorted::new(),
             is_wanting: false,
             ask_at: Time::MAX,
             tree_lag: Estimate::default(),
-            own_share: 0.5,
-            shape: Shape::default(),
-            has_lost_link: false,
-            torn: (0, Time::ZERO),
-            nodes: 0,
-            shape_seed: hash(&[seed, SHAPE]) as u32,
+            tree: Tree::new(),
+            pulled: None,
             aside: None,
         }
     }
@@ -362,7 +287,7 @@ impl<I: Identifier> State<I> {
         match input {
             Input::NeighborUp(peer) => self.on_neighbor_up(peer, now, actions),
             Input::NeighborDown(peer) => self.on_neighbor_down(peer, now),
-            Input::ClusterSize(nodes) => self.nodes = nodes,
+            Input::ClusterSize(nodes) => self.tree.grows_to(nodes),
             Input::Received { from, message } => match message {
                 Message::Gossip { id, hops, push, payload } => self.on_gossip(from, id, hops, push, payload, now, actions),
                 Message::IHave { link, groups } => self.on_ihave(from, link, &groups, now, actions),
@@ -403,13 +328,9 @@ impl<I: Identifier> State<I> {
             let chosen = self.generator.random_range(0..self.neighbors.len());
             self.neighbors[chosen].eager = true;
         }
-        let push = self.push_of_own(sequence, now);
-        if let Push::Shape(number) = push {
-            self.shape = Shape { number, at: now, is_own: true, passed: 0 };
-        }
-        self.own_share += (1.0 - self.own_share) / OWN_SHARE_LEN;
+        let push = self.push_of_own(now);
         self.pass_on(id, &payload, 0, push, self.me, &[], now, actions);
-        self.keep(id, Held { payload, hops: 0, from: self.me, push }, now);
+        self.keep(id, Held { payload, hops: 0, from: self.me, passed: push.into() }, now);
         self.finish(now, actions);
         Ok(id)
     }
@@ -421,59 +342,19 @@ impl<I: Identifier> State<I> {
 
     /// Whether a pull mends the tree at once. A payload that is late is no proof that the tree is broken, and a link more closes a circle.
     fn is_tree_broken(&self) -> bool {
-        !self.is_rooted() || self.has_lost_link || self.neighbors.iter().all(|neighbor| !neighbor.eager)
+        !self.is_rooted() || self.tree.has_lost_link() || self.neighbors.iter().all(|neighbor| !neighbor.eager)
     }
 
-    /// How what we broadcast starts. The tree is best for the node that made it: whoever sends most, if anybody does. What others send is
-    /// flooded over some links first, so that it enters the tree in many places at once.
-    fn push_of_own(&self, sequence: u64, now: Time) -> Push {
+    fn push_of_own(&mut self, now: Time) -> Push {
         if !self.is_rooted() {
             return Push::Eager;
         }
-        let has_tree = self.shape.number != 0 || self.seen.streams_len() > 0;
-        let number = (hash(&[u64::from(self.shape_seed), sequence]) as u32).max(1);
-        let is_main = self.own_share >= 0.5;
-        let is_due = now - self.shape.at >= SHAPE_PAUSE
-            && match self.shape.passed {
-                _ if self.is_torn(now) => true,
-                passed if is_main && self.shape.is_own => passed >= SHAPE_LEN,
-                _ if is_main => self.own_share >= 0.8,
-                // Not all at once.
-                passed => passed >= SHAPE_LEN && number.is_multiple_of(16),
-            };
-        match self.flood_len().checked_sub(1) {
-            _ if !has_tree || is_due => Push::Shape(number),
-            Some(left) if !is_main && self.params.has(Improvement::Flood) => Push::Flood(left),
-            _ => Push::Eager,
-        }
+        let len = if self.params.has(Improvement::Flood) { self.flood_len() } else { 0 };
+        self.tree.starts(len, self.seen.streams_len() > 0, self.neighbors.len(), now, &mut self.generator)
     }
 
-    /// Whether so many neighbors were lost at once that the tree is hardly one any more.
-    fn is_torn(&self, now: Time) -> bool {
-        let (count, since) = self.torn;
-        now - since <= 2 * TORN_TIME && usize::from(count) * 2 > self.neighbors.len().max(2)
-    }
-
-    /// Over how many links what we broadcast is flooded first: so many that a small share of the nodes is reached.
     fn flood_len(&self) -> u8 {
-        let (links, most) = (self.neighbors.len() as u64, u64::from(self.nodes) / FLOODED);
-        let (mut reached, mut ring) = (0, links);
-        (0..self.params.config().flood_len)
-            .take_while(|_| {
-                reached += ring;
-                ring *= links.saturating_sub(1).max(1);
-                reached <= most
-            })
-            .count() as u8
-    }
-
-    /// Whether a tree that is being made becomes ours: it is the only one, or has the larger number of two.
-    fn takes_shape(&mut self, number: u32, now: Time) -> bool {
-        let takes = self.is_rooted() && (number >= self.shape.number || now - self.shape.at >= SHAPE_TIME);
-        if takes && number != self.shape.number {
-            self.shape = Shape { number, at: now, is_own: false, passed: 0 };
-        }
-        takes
+        self.tree.flood_len(self.params.config().flood_len, self.neighbors.len())
     }
 
     /// When [`Input::DeadlineReached`] is due.
@@ -567,9 +448,7 @@ impl<I: Identifier> State<I> {
         self.early.retain(|(early, _)| *early != peer);
         if let Ok(at) = self.find(&peer) {
             self.forget_announcer(peer, now);
-            self.has_lost_link |= self.neighbors[at].eager;
-            let (count, since) = self.torn;
-            self.torn = if now - since > TORN_TIME { (1, now) } else { (count.saturating_add(1), since) };
+            self.tree.loses(self.neighbors[at].eager, now);
             self.neighbors.remove(at);
             self.peers.remove(at);
         }
@@ -606,18 +485,20 @@ impl<I: Identifier> State<I> {
         let was_pushed = matches!(push, Push::Eager | Push::Pulled);
         let push = match push {
             _ if !self.params.has(Improvement::FirstWayOnly) => Push::Eager,
-            Push::Shape(number) if !self.is_rooted() || !self.takes_shape(number, now) => Push::Flood(FLOOD_LEN_MAX),
+            Push::Shape(number) if !self.is_rooted() || !self.tree.is_made(number, now) => Push::Eager,
             Push::Shape(_) | Push::Eager | Push::Pulled | Push::Late => push,
-            Push::Flood(0) => Push::Eager,
-            Push::Flood(left) => Push::Flood((left - 1).min(FLOOD_LEN_MAX)),
+            Push::Flood(left) => left.min(self.flood_len()).checked_sub(1).map_or(Push::Eager, Push::Flood),
             // A graft that follows an announcement on its first way mends the tree; the payload goes on as if the tree had brought it.
             Push::Answer if missing.as_ref().is_some_and(Missing::is_fresh) => {
                 if self.find(&from).is_ok_and(|at| self.neighbors[at].eager) { Push::Eager } else { Push::Pulled }
             }
             Push::Answer => Push::Late,
         };
-        if was_pushed || matches!(push, Push::Shape(_)) || !self.params.has(Improvement::FirstWayOnly) {
-            self.has_lost_link &= push == Push::Pulled;
+        let makes_ours = push == Push::Shape(self.tree.number());
+        if was_pushed || makes_ours || !self.params.has(Improvement::FirstWayOnly) {
+            if push != Push::Pulled {
+                self.tree.brings();
+            }
             // Algorithm 1: who brings a payload first belongs into the tree.
             if let Some(neighbor) = self.neighbor_mut(&from) {
                 neighbor.eager = true;
@@ -632,27 +513,27 @@ impl<I: Identifier> State<I> {
         if is_pulled && let Some(missing) = missing.as_ref().filter(|missing| missing.is_fresh()) {
             self.on_pulled(id, from, missing.since(), now);
         }
-        self.own_share -= self.own_share / OWN_SHARE_LEN;
+        self.tree.passes();
         self.counters.count(|counters| counters.delivered += 1);
         actions.push(Action::Deliver { id, payload: payload.clone(), from, hops });
         let have = missing.filter(|_| self.params.has(Improvement::SkipHolders)).map_or(Vec::new(), Missing::into_announcers);
         self.pass_on(id, &payload, hops, push, from, &have, now, actions);
-        self.keep(id, Held { payload, hops, from, push }, now);
+        self.keep(id, Held { payload, hops, from, passed: push.into() }, now);
     }
 
     /// Section 3.5: a duplicate shows that the link closes a circle, so the link leaves the tree on both sides.
     fn on_duplicate(&mut self, from: I, id: MessageId<I>, push: Push, now: Time, actions: &mut Vec<Action<I>>) {
         self.counters.count(|counters| counters.duplicates += 1);
-        if matches!(push, Push::Eager | Push::Shape(_)) {
-            self.on_meeting(&id, now, actions);
+        let way = self.store.way(&id);
+        if let (Push::Eager | Push::Shape(_), Some(way)) = (push, way) {
+            self.on_meeting(&id, way, now, actions);
         }
         let spares = self.params.has(Improvement::SparePrunes);
         let skips = self.params.has(Improvement::SkipHolders);
         let is_eager = |peer: &I| self.find(peer).is_ok_and(|at| self.neighbors[at].eager);
-        let way = self.store.way(&id);
         // Of a tree that is made by floods nothing else takes links away, or two payloads at once would cut a circle in two places.
         let closes_circle = match push {
-            Push::Shape(number) => number == self.shape.number && way.is_none_or(|way| way.push == push),
+            Push::Shape(number) => number == self.tree.number() && way.is_none_or(|way| way.passed == Passed::Making),
             Push::Eager => !self.is_rooted(),
             _ => !self.params.has(Improvement::FirstWayOnly),
         };
@@ -678,7 +559,7 @@ impl<I: Identifier> State<I> {
     /// Section 3.5: the neighbor gets this payload over another link.
     fn on_prune(&mut self, from: I, shape: u32, now: Time) {
         self.counters.count(|counters| counters.prunes_received += 1);
-        if shape != self.shape.number {
+        if shape != self.tree.number() {
             // Of a tree that was made at the same time as this one, and gave way to it.
             return;
         }
@@ -733,15 +614,15 @@ impl<I: Identifier> State<I> {
         actions: &mut Vec<Action<I>>,
     ) {
         let hops = hops.saturating_add(1);
-        self.shape.passed = self.shape.passed.saturating_add(1);
+        let makes_ours = push == Push::Shape(self.tree.number());
         let interval = (now - self.passed_at).min(SETTLE);
         self.passed_at = now;
-        self.passed_interval = (self.passed_interval * 7 + interval) / 8;
+        self.passed_interval = weighed(self.passed_interval, 7, micros(interval));
         let mut full = false;
         for neighbor in self.neighbors.iter_mut().filter(|neighbor| neighbor.peer != from && !have.contains(&neighbor.peer)) {
             // All links belong to the tree again until they bring what came before.
-            neighbor.eager |= matches!(push, Push::Shape(_));
-            if neighbor.eager || matches!(push, Push::Flood(_)) {
+            neighbor.eager |= makes_ours;
+            if neighbor.eager || matches!(push, Push::Flood(_) | Push::Shape(_)) {
                 self.counters.count(|counters| counters.pushes_sent += 1);
                 self.counters.count(|counters| counters.payload_bytes_sent += payload.len() as u64);
                 actions.push(Action::Send { to: neighbor.peer, message: Message::Gossip { id, hops, push, payload: payload.clone() } });
@@ -758,7 +639,8 @@ impl<I: Identifier> State<I> {
                     let config = self.params.config();
                     // Waiting pays where company is near: on a quiet node it would only delay.
                     let (least, most) = (config.announce_delay_min, config.announce_delay_max);
-                    let delay = if self.passed_interval >= most { least } else { (self.passed_interval * ANNOUNCE_IDS).clamp(least, most) };
+                    let interval = Duration::from_micros(self.passed_interval.into());
+                    let delay = if interval >= most { least } else { (interval * ANNOUNCE_IDS).clamp(least, most) };
                     let delay = if self.params.buggify().happens(Site::AnnounceLate) { most } else { delay };
                     self.announce_at = now + delay;
                 }
@@ -779,96 +661,9 @@ impl<I: Identifier> State<I> {
         }
     }
 
-    fn announce_to(&mut self, at: usize, actions: &mut Vec<Action<I>>) {
-        let neighbor = &mut self.neighbors[at];
-        let to = neighbor.peer;
-        match std::mem::replace(&mut neighbor.announce, Announce::Nothing) {
-            Announce::Nothing => {}
-            Announce::One(id, hops) => {
-                self.counters.count(|counters| counters.ihave_ids_sent += 1);
-                self.counters.count(|counters| counters.ihave_frames_sent += 1);
-                actions.push(Action::Send { to, message: Message::IHave { link: LinkNews::Same, groups: message::one(id, hops) } });
-            }
-            Announce::Several(several) => {
-                let mut packer = Packer::new();
-                several.iter().for_each(|(id, hops)| packer.add(*id, *hops));
-                self.send_ihave(to, LinkNews::Same, packer, actions);
-            }
-        }
-    }
-
-    /// Tells one neighbor at random what is held. Lazy links are twice as likely: over eager ones little can be missing.
-    fn send_summary(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
-        if self.store.len() == 0 {
-            self.summary_at = Time::MAX;
-            return;
-        }
-        let config = self.params.config();
-        self.summary_at = now + config.summary_period;
-        let weight = |neighbor: &Neighbor<I>| if neighbor.eager { 1 } else { 2 };
-        let total: usize = self.neighbors.iter().map(weight).sum();
-        if total == 0 {
-            return;
-        }
-        let mut drawn = self.generator.random_range(0..total);
-        let Some(chosen) = self.neighbors.iter().find(|neighbor| {
-            let weight = weight(neighbor);
-            let is_chosen = drawn < weight;
-            drawn = drawn.saturating_sub(weight);
-            is_chosen
-        }) else {
-            return;
-        };
-        let bytes_max = if self.params.buggify().happens(Site::SummaryCut) { 1 } else { config.summary_bytes_max };
-        let to = chosen.peer;
-        let mut packer = Packer::new();
-        let start = self.aside.as_mut().and_then(|aside| aside.summary_from.take());
-        let mut left = None;
-        for id in self.store.ids_from(start) {
-            if packer.bytes() >= bytes_max {
-                left = Some(id);
-                break;
-            }
-            packer.add(id, 0);
-        }
-        if left.is_some() {
-            self.aside().summary_from = left;
-        }
-        self.counters.count(|counters| counters.summaries_sent += 1);
-        self.send_ihave(to, LinkNews::Same, packer, actions);
-    }
-
-    /// Tells a neighbor everything that is held. The news about the link come last, when all is said.
-    fn send_backlog(&mut self, to: I, link: LinkNews, actions: &mut Vec<Action<I>>) {
-        if !self.params.has(Improvement::Backlog) {
-            // Section 3.7: a new neighbor is told nothing.
-            return;
-        }
-        let mut packer = Packer::new();
-        for id in self.store.ids_from(None) {
-            packer.add(id, 0);
-        }
-        self.counters.count(|counters| counters.backlogs_sent += 1);
-        self.send_ihave(to, link, packer, actions);
-    }
-
-    fn send_ihave(&mut self, to: I, link: LinkNews, packer: Packer<I>, actions: &mut Vec<Action<I>>) {
-        self.counters.count(|counters| counters.ihave_ids_sent += packer.ids());
-        let mut lists = packer.finish();
-        if lists.is_empty() && link != LinkNews::Same {
-            lists.push(message::Groups::new());
-        }
-        let len = lists.len();
-        for (at, groups) in lists.into_iter().enumerate() {
-            let link = if at + 1 == len { link } else { LinkNews::Same };
-            self.counters.count(|counters| counters.ihave_frames_sent += 1);
-            actions.push(Action::Send { to, message: Message::IHave { link, groups } });
-        }
-    }
-
     /// Takes a link out of the tree.
     fn prune(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) {
-        let shape = self.shape.number;
+        let shape = self.tree.number();
         if let Some(neighbor) = self.neighbor_mut(&peer) {
             neighbor.prune(now);
             self.counters.count(|counters| counters.prunes_sent += 1);
@@ -893,9 +688,8 @@ impl<I: Identifier> State<I> {
     }
 
     fn aside(&mut self) -> &mut Aside<I> {
-        self.aside.get_or_insert_with(|| {
-            Box::new(Aside { strangers_quota: Quota::default(), sequences: Sorted::new(), pulled: Vec::new(), summary_from: None })
-        })
+        self.aside
+            .get_or_insert_with(|| Box::new(Aside { strangers_quota: Quota::default(), sequences: Sorted::new(), summary_from: None }))
     }
 
     fn is_own(&self, stream: &Stream<I>) -> bool {

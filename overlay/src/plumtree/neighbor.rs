@@ -229,12 +229,12 @@ fn cost(per_second: u32) -> u64 {
 /// A duration that is guessed from samples, as TCP guesses when to send again (Jacobson, SIGCOMM 1988; RFC 6298).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Estimate {
-    /// In nanoseconds; [`UNKNOWN`] before the first sample.
-    mean: u64,
-    deviation: u64,
+    /// In microseconds; [`UNKNOWN`] before the first sample.
+    mean: u32,
+    deviation: u32,
 }
 
-const UNKNOWN: u64 = u64::MAX;
+const UNKNOWN: u32 = u32::MAX;
 
 impl Default for Estimate {
     fn default() -> Self {
@@ -245,24 +245,34 @@ impl Default for Estimate {
 impl Estimate {
     /// Learns from one sample.
     pub(crate) fn sample(&mut self, sample: Duration) {
-        // Far above every timeout, and far below what the arithmetic can hold.
-        let sample = sample.min(Duration::from_secs(3_600)).as_nanos() as u64;
+        // Far above every timeout, and below what is unknown.
+        let sample = micros(sample.min(Duration::from_secs(3_600)));
         *self = match self.mean {
             UNKNOWN => Estimate { mean: sample, deviation: sample / 2 },
-            mean => Estimate { mean: (mean * 7 + sample) / 8, deviation: (self.deviation * 3 + sample.abs_diff(mean)) / 4 },
+            mean => Estimate { mean: weighed(mean, 7, sample), deviation: weighed(self.deviation, 3, sample.abs_diff(mean)) },
         };
     }
 
     /// Reads it; see [`super::State::warm`].
     pub(crate) fn warm(&self) -> u64 {
-        self.deviation ^ self.mean
+        u64::from(self.deviation ^ self.mean)
     }
 
     /// A duration that few samples exceed, between two limits; `unknown` before the first sample.
     pub(crate) fn bound(&self, unknown: Duration, least: Duration, most: Duration) -> Duration {
         match self.mean {
             UNKNOWN => unknown,
-            mean => Duration::from_nanos(mean + self.deviation * 4).clamp(least, most),
+            mean => Duration::from_micros(u64::from(mean) + u64::from(self.deviation) * 4).clamp(least, most),
         }
     }
+}
+
+/// A duration in microseconds, as far as 32 bits go, which is more than an hour.
+pub(crate) fn micros(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
+}
+
+/// The mean of a value that has a weight and of one that weighs one.
+pub(crate) fn weighed(old: u32, weight: u64, new: u32) -> u32 {
+    ((u64::from(old) * weight + u64::from(new)) / (weight + 1)) as u32
 }

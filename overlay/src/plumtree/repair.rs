@@ -4,7 +4,7 @@ use meshwork_channels::buggify::Site;
 use meshwork_channels::{Misbehavior, Time};
 
 use super::message::{self, Group, LinkNews, Message, Packer, Push, Range};
-use super::store::Way;
+use super::store::{Passed, Way};
 use super::{Action, EARLY_MAX, Improvement, MessageId, PULLED_MAX, Pulled, SETTLE, State, Stream};
 use crate::identifier::Identifier;
 use crate::sorted::reserve;
@@ -260,7 +260,7 @@ impl<I: Identifier> State<I> {
 
     /// The tree did not bring the message in time, a round begins, or an answer did not come.
     pub(super) fn on_missing_due(&mut self, id: MessageId<I>, now: Time, actions: &mut Vec<Action<I>>) {
-        let Some(missing) = self.missing.get(&id) else { return self.mend(&id, now, actions) };
+        let Some(missing) = self.missing.get(&id) else { return self.mend(&id, actions) };
         match missing.phase {
             Phase::Waiting { .. } => self.make_ready(id, now),
             Phase::Asked { peer, .. } => {
@@ -285,7 +285,7 @@ impl<I: Identifier> State<I> {
             return;
         }
         let due = now + self.params.config().graft_wait_max;
-        let pulled = &mut self.aside().pulled;
+        let pulled = self.pulled.get_or_insert_default();
         if pulled.len() < PULLED_MAX {
             pulled.push(Pulled { id, from, since, due });
             self.missing_due.insert((due, id), ());
@@ -294,21 +294,26 @@ impl<I: Identifier> State<I> {
 
     /// The wave of the tree has come to where another wave was before. If that one started at a pull, the node there learns that the tree is
     /// whole.
-    pub(super) fn on_meeting(&mut self, id: &MessageId<I>, now: Time, actions: &mut Vec<Action<I>>) {
-        let Some(Way { from, push: Push::Pulled }) = self.store.way(id) else { return };
-        if !self.is_pulled_here(id, now) && self.find(&from).is_ok() {
-            actions.push(Action::Send { to: from, message: Message::Met { id: *id } });
+    pub(super) fn on_meeting(&mut self, id: &MessageId<I>, way: Way<I>, now: Time, actions: &mut Vec<Action<I>>) {
+        if way.passed == Passed::Pulled && !self.is_pulled_here(id, now) && self.find(&way.from).is_ok() {
+            actions.push(Action::Send { to: way.from, message: Message::Met { id: *id } });
         }
     }
 
     /// Ends the doubt about a payload that was pulled here; says whether there was one. What the tree lagged behind is learned from it.
     fn is_pulled_here(&mut self, id: &MessageId<I>, now: Time) -> bool {
-        let Some(aside) = &mut self.aside else { return false };
-        let Some(at) = aside.pulled.iter().position(|pulled| pulled.id == *id) else { return false };
-        let Pulled { since, due, .. } = aside.pulled.swap_remove(at);
+        let Some(Pulled { since, due, .. }) = self.take_pulled(id) else { return false };
         self.missing_due.remove(&(due, *id));
         self.tree_lag.sample(now - since);
         true
+    }
+
+    fn take_pulled(&mut self, id: &MessageId<I>) -> Option<Pulled<I>> {
+        let pulled = self.pulled.as_mut()?;
+        let at = pulled.iter().position(|pulled| pulled.id == *id)?;
+        let taken = pulled.swap_remove(at);
+        self.pulled.take_if(|pulled| pulled.is_empty());
+        Some(taken)
     }
 
     /// Passes the news on to where the payload came from, one for one, within what the peer may ask of us.
@@ -319,15 +324,15 @@ impl<I: Identifier> State<I> {
         };
         if neighbor.serve_quota.available(now, per_second, burst) > 0 {
             neighbor.serve_quota.take(1, now, per_second);
-            self.on_meeting(&id, now, actions);
+            if let Some(way) = self.store.way(&id) {
+                self.on_meeting(&id, way, now, actions);
+            }
         }
     }
 
     /// The tree did not bring what was pulled: the link over which it came joins the tree.
-    fn mend(&mut self, id: &MessageId<I>, now: Time, actions: &mut Vec<Action<I>>) {
-        let Some(aside) = &mut self.aside else { return };
-        let Some(at) = aside.pulled.iter().position(|pulled| pulled.id == *id && pulled.due <= now) else { return };
-        let Pulled { from, .. } = aside.pulled.swap_remove(at);
+    fn mend(&mut self, id: &MessageId<I>, actions: &mut Vec<Action<I>>) {
+        let Some(Pulled { from, .. }) = self.take_pulled(id) else { return };
         if let Some(neighbor) = self.neighbor_mut(&from).filter(|neighbor| !neighbor.eager) {
             neighbor.eager = true;
             self.counters.count(|counters| counters.mended += 1);

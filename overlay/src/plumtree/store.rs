@@ -31,19 +31,40 @@ pub(crate) struct Held<I> {
     /// Who sent it; ourselves for our own.
     pub(crate) from: I,
     /// How it was passed on.
-    pub(crate) push: Push,
+    pub(crate) passed: Passed,
+}
+
+/// How a payload was passed on, as far as its duplicates ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passed {
+    /// Over all links, to make the tree.
+    Making,
+    /// From a node that pulled it.
+    Pulled,
+    /// In another way.
+    Otherwise,
+}
+
+impl From<Push> for Passed {
+    fn from(push: Push) -> Self {
+        match push {
+            Push::Shape(_) => Passed::Making,
+            Push::Pulled => Passed::Pulled,
+            Push::Eager | Push::Answer | Push::Late | Push::Flood(_) => Passed::Otherwise,
+        }
+    }
 }
 
 /// On which way a payload came; see [`Held`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Way<I> {
     pub(crate) from: I,
-    pub(crate) push: Push,
+    pub(crate) passed: Passed,
 }
 
 impl<I: Copy> Held<I> {
     fn way(&self) -> Way<I> {
-        Way { from: self.from, push: self.push }
+        Way { from: self.from, passed: self.passed }
     }
 }
 
@@ -264,7 +285,7 @@ mod tests {
             }
             store.insert(
                 new,
-                Held { payload: payload.clone(), hops: step as u16, from: 7, push: Push::Eager },
+                Held { payload: payload.clone(), hops: step as u16, from: 7, passed: Passed::Otherwise },
                 now,
                 &bounds,
                 &mut counters,

@@ -37,15 +37,17 @@
 //! members that are up), one small record for each connected peer, 1,024 open exchanges, one suspicion and one hint for each member.
 //!
 //! The driver owes: [`Input::Connected`] when an admitted connection stands, [`Input::Disconnected`] when one breaks (not when either side closed
-//! it because it was idle), [`Input::Datagram`] and [`Input::Received`] with the authenticated sender. It dials whoever an action is addressed to.
+//! it because it was idle), [`Input::Unreached`] when none could be made, [`Input::Datagram`] and [`Input::Received`] with the authenticated sender. It dials whoever an action is addressed to.
 
 mod config;
 mod detector;
 mod exchange;
+mod health;
 mod identity;
 mod improvement;
 mod message;
 mod news;
+mod renewal;
 mod suspicion;
 #[cfg(test)]
 mod tests;
@@ -67,6 +69,7 @@ use serde::de::DeserializeOwned;
 pub use config::{Config, ConfigError, Params};
 use detector::{Detector, Kind};
 use exchange::{Asked, Bucket, Link};
+use health::Health;
 use identity::{Identity, is_reachable, plain};
 pub use improvement::Improvement;
 pub use message::{Accusation, Message, RECORDS_MAX, Record, SAMPLE_MAX};
@@ -80,15 +83,8 @@ use crate::identifier::Identifier;
 
 /// How far hearsay may raise a generation at once.
 const GENERATION_JUMP_MAX: u64 = 1 << 42;
-/// Verdicts older than this are past dispute.
-const OF_LATE: Duration = Duration::from_secs(600);
 /// Members that are told of a departure by a datagram; half of them over a stream as well.
 const FAREWELLS: usize = 16;
-/// Standing still counts up to so often: suspicions last up to one more times as long then (Lifeguard's S = 8).
-const UNWELL_MAX: u32 = 7;
-/// Probe periods without standing still for which one time is forgiven.
-const FORGIVEN_PERIODS: u32 = 5;
-const RENEWALS_WINDOW: Duration = Duration::from_secs(60);
 const TOMBSTONES_EVERY: Duration = Duration::from_secs(60);
 
 /// What can happen to the membership.
@@ -241,11 +237,7 @@ pub struct State<I: Identifier + Serialize + DeserializeOwned> {
     hints: BTreeMap<I, Hint<I>>,
     hints_left: Bucket,
     alarms_left: Bucket,
-    /// Up to when lateness has been allowed for.
-    allowed: Time,
-    /// How often this process stood still of late, as of `unwell_at`.
-    unwell: u32,
-    unwell_at: Time,
+    health: Health,
 
     links: BTreeMap<I, Link<I>>,
     asked: VecDeque<Asked<I>>,
@@ -282,9 +274,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             hints: BTreeMap::new(),
             hints_left: Bucket::full(now),
             alarms_left: Bucket::full(now),
-            allowed: now,
-            unwell: 0,
-            unwell_at: now,
+            health: Health::new(now),
             links: BTreeMap::new(),
             asked: VecDeque::new(),
             tables_left: Bucket::full(now),
@@ -458,78 +448,6 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         }
     }
 
-    /// Somebody speaks of a run of this node.
-    fn on_own_name(
-        &mut self,
-        from: I,
-        identity: &Identity<I>,
-        incarnation: u16,
-        verdict: Verdict,
-        now: Time,
-        actions: &mut Vec<Action<I>>,
-    ) {
-        if *identity == self.me {
-            match verdict {
-                Verdict::Alive => {}
-                Verdict::Suspect => self.refute(incarnation, now, actions),
-                Verdict::Down => self.renew_above(self.me.generation, now, actions),
-            }
-        } else if identity.generation >= self.me.generation {
-            // An earlier run of ours with a clock that was ahead, another node with our key, or a lie.
-            if identity.generation - self.me.generation > GENERATION_JUMP_MAX {
-                misbehaved(from, Misbehavior::GenerationAhead, actions);
-            } else {
-                self.renew_above(identity.generation, now, actions);
-            }
-        }
-    }
-
-    fn refute(&mut self, incarnation: u16, now: Time, actions: &mut Vec<Action<I>>) {
-        if incarnation >= LEFT - 1 {
-            self.renew_above(self.me.generation, now, actions);
-        } else if incarnation >= self.detector.incarnation() {
-            self.counters.refutations += 1;
-            self.detector.refute(incarnation);
-            self.tell(self.me.peer, None, now);
-        }
-    }
-
-    /// Goes on under a generation above `generation`, now or as soon as the budget allows.
-    fn renew_above(&mut self, generation: u64, now: Time, actions: &mut Vec<Action<I>>) {
-        let wanted = generation.saturating_add(1).max(self.wanted.unwrap_or(0));
-        if wanted <= self.me.generation {
-            return;
-        }
-        self.wanted = Some(wanted);
-        while self.renewals.front().is_some_and(|at| now.since(*at) >= RENEWALS_WINDOW) {
-            self.renewals.pop_front();
-        }
-        match self.renewals.front().copied() {
-            Some(first) if self.renewals.len() >= self.params.config().renewals_per_minute_max => {
-                // Others take nothing from us until then. If we went on probing them, we would hold them all for dead.
-                self.stop_foca();
-                self.timers.set(Key::Renew, first + RENEWALS_WINDOW);
-            }
-            _ => self.renew(now, actions),
-        }
-    }
-
-    fn renew(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
-        let Some(wanted) = self.wanted.take() else { return };
-        self.renewals.push_back(now);
-        self.counters.renewals += 1;
-        tracing::info!(peer = ?self.me.peer, generation = wanted, "was held for dead, goes on under a new generation");
-        self.me.generation = wanted;
-        if self.is_minority(now) {
-            self.withdraw_verdicts(now);
-        }
-        self.rebuild(now);
-        self.detector.introduce();
-        self.tell(self.me.peer, None, now);
-        self.start_series(now);
-        actions.push(Action::Event(Event::Renewed { generation: wanted }));
-    }
-
     fn stop_foca(&mut self) {
         for kind in Kind::ALL {
             self.timers.cancel(&Key::Foca(kind));
@@ -550,27 +468,6 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         self.detector = Detector::new(self.me, self.params.foca(self.size), random);
         let settled = self.view.entries().iter().filter(|entry| entry.is_settled);
         self.detector.apply(settled.map(view::Entry::update), false);
-    }
-
-    /// Whether this node lately lost more members than it has left, so that it was rather itself that was cut off.
-    fn is_minority(&self, now: Time) -> bool {
-        self.params.has(Improvement::MinorityYield)
-            && self.view.failed_of_late(OF_LATE, self.params.config().tombstone_life, now) > self.view.up_len()
-    }
-
-    fn withdraw_verdicts(&mut self, now: Time) {
-        self.counters.yields += 1;
-        self.view.unsettle(OF_LATE, self.params.config().tombstone_life, now);
-    }
-
-    /// A peer speaks in person. If we hold it for dead, it may be us who were cut off.
-    fn hear_from(&mut self, peer: I, now: Time) {
-        let is_down = self.view.entry(peer).is_some_and(|entry| entry.member.status == Status::Down && entry.is_settled);
-        if is_down && self.is_minority(now) {
-            self.withdraw_verdicts(now);
-            self.rebuild(now);
-            self.start_series(now);
-        }
     }
 
     fn on_leave(&mut self, actions: &mut Vec<Action<I>>) {
@@ -770,36 +667,6 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
                 self.view.remove(peer);
             }
         }
-    }
-
-    /// When this process stood still, nothing that fell due meanwhile says anything about others: everything is put off by as much, and by
-    /// the time that the answers that wait to be read may take.
-    fn allow_for_lateness(&mut self, now: Time) {
-        let Some(due) = self.timers.next_deadline() else { return };
-        // What was allowed for is allowed for once: inputs that have piled up come before the deadline that is late, and each would put everything off again.
-        let late = now.since(due.max(self.allowed));
-        if late <= self.params.lateness_max() || !self.params.has(Improvement::LocalHealth) {
-            return;
-        }
-        self.allowed = now;
-        self.counters.freezes += 1;
-        self.unwell = (self.unwell(now) + 1).min(UNWELL_MAX);
-        self.unwell_at = now;
-        let shift = late + self.params.config().probe_rtt;
-        let foca = Kind::ALL.into_iter().map(Key::Foca);
-        let suspicions = self.suspicions.keys().flat_map(|peer| [Key::LastPing(*peer), Key::Suspicion(*peer)]);
-        let hints = self.hints.keys().map(|peer| Key::Hint(*peer));
-        for key in foca.chain(suspicions).chain(hints) {
-            if let Some(at) = self.timers.get(&key) {
-                self.timers.set(key, at + shift);
-            }
-        }
-    }
-
-    /// How often this process stood still of late; each time is forgiven after some probes that came in time.
-    fn unwell(&self, now: Time) -> u32 {
-        let forgiven = now.since(self.unwell_at).as_nanos() / (FORGIVEN_PERIODS * self.params.config().probe_period).as_nanos().max(1);
-        self.unwell.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
     }
 
     fn check(&self) {

@@ -12,8 +12,9 @@ use super::identity::Identity;
 use super::improvement::Improvement;
 use super::message::{Accusation, Message, Record};
 use super::news::Tell;
+use super::renewal::OF_LATE;
 use super::view::Status;
-use super::{Action, Key, OF_LATE, State, misbehaved};
+use super::{Action, Key, State, misbehaved};
 use crate::identifier::Identifier;
 
 /// A suspicion never lasts longer than so many times the configured one.
@@ -123,7 +124,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         let Identity { peer, generation, address } = identity;
         let damps = self.params.has(Improvement::FlapDamping);
         let flaps = self.view.entry(peer).filter(|_| damps).map_or(0, |entry| entry.flaps(OF_LATE, now));
-        let span = span * 2_u32.saturating_pow(flaps).min(DAMPING_MAX) * (1 + self.unwell(now));
+        let span = span * 2_u32.saturating_pow(flaps).min(DAMPING_MAX) * (1 + self.health.unwell(self.params.config().probe_period, now));
         let until = now + span;
         let is_known = self.suspicions.get(&peer).is_some_and(|known| known.identity == identity && known.incarnation == incarnation);
         if is_known && self.timers.get(&Key::Suspicion(peer)).is_some_and(|at| at <= until) {

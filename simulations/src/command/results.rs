@@ -25,6 +25,11 @@ pub(super) struct Files {
 }
 
 impl Files {
+    /// Whether any was asked for.
+    fn is_any(&self) -> bool {
+        self.csv.is_some() || self.report.is_some()
+    }
+
     /// Makes the folder, before anything runs: an hour later is a bad time to hear of it.
     pub(super) fn prepare(&self) -> Result<(), Usage> {
         self.csv.as_deref().map_or(Ok(()), make_folder)
@@ -58,7 +63,7 @@ pub(super) fn run<H: Host>(
             jobs.push(job);
         }
     }
-    let mut played = variants::play_all::<H>(&jobs, threads, output)?;
+    let mut played = variants::play_all::<H>(&jobs, threads, files.is_any(), output)?;
     // What shards take of memory depends on how many there are, and a page shows the run whatever their number.
     let is_whole = matches!(jobs.first(), Some(Job::Whole(_)));
     if let ([(finished, _)], true) = (&mut played[..], is_whole) {

@@ -25,20 +25,26 @@ pub(super) fn run<H: Host>(paths: &[PathBuf], out: Option<&Path>, threads: u32, 
             complain(&format!("{} of {}: {name}", index + 1, files.len()));
         }
         rows.extend(rows_of::<H>(name, threads, quiet)?);
+        // After each file: the whole folder takes long, and what is interrupted shall not be lost.
+        if let Some(path) = out {
+            write_file(path, &table(&rows))?;
+        }
     }
-    let held = rows.iter().filter(|row| row.held).count();
+    if out.is_none() {
+        say(&table(&rows));
+    }
+    Ok(if rows.iter().all(|row| row.held) { 0 } else { 2 })
+}
+
+fn table(rows: &[Row]) -> String {
     let mut text = String::from(
         "| Scenario | Metric | Published | Peer | Target | Mean | Worst | Held | Command |\n|---|---|---|---|---|---|---|---|---|\n",
     );
-    for row in &rows {
+    for row in rows {
         let _ = writeln!(text, "{}", row.text);
     }
-    let _ = writeln!(text, "\n{held} of {} held.", rows.len());
-    match out {
-        Some(path) => write_file(path, &text)?,
-        None => say(&text),
-    }
-    Ok(if held == rows.len() { 0 } else { 2 })
+    let _ = writeln!(text, "\n{} of {} held.", rows.iter().filter(|row| row.held).count(), rows.len());
+    text
 }
 
 struct Row {
@@ -77,7 +83,7 @@ fn rows_of<H: Host>(name: &str, threads: u32, quiet: bool) -> Result<Vec<Row>, U
             jobs.push(source.job(&size, seed, variant, 1)?);
         }
     }
-    let played = variants::play_all::<H>(&jobs, threads, &Output { json: None, quiet })?;
+    let played = variants::play_all::<H>(&jobs, threads, false, &Output { json: None, quiet })?;
     let mut rows = Vec::new();
     for (variant, runs) in combinations.iter().zip(played.chunks((seeds.end - seeds.start) as usize)) {
         let runs: Vec<&Finished> = runs.iter().map(|(finished, _)| finished).collect();

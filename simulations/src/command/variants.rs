@@ -17,12 +17,14 @@ use crate::report::metrics::Results;
 /// What became of a plan.
 type Played = Result<(Finished, Results), Usage>;
 
-/// Plays runs, several at once, and gives what they gave in their order.
-pub(super) fn play_all<H: Host>(jobs: &[Job], threads: u32, output: &Output) -> Result<Vec<(Finished, Results)>, Usage> {
+/// Plays runs, several at once, and gives what they gave in their order. What pages show of runs of the overlay alone is left out unless there
+/// will be `pages`: of a million nodes it is more than the figures are worth.
+pub(super) fn play_all<H: Host>(jobs: &[Job], threads: u32, pages: bool, output: &Output) -> Result<Vec<(Finished, Results)>, Usage> {
+    let shows = |job: &Job| pages || matches!(job, Job::Whole(_));
     if let [job] = jobs {
         let mut results = Results::default();
         let mut bar = progress::Bar::start(output.quiet, job);
-        let finished = play::<H>(job, Some(&mut results), &mut |progress| bar.show(progress));
+        let finished = play::<H>(job, shows(job).then_some(&mut results), &mut |progress| bar.show(progress));
         bar.finish();
         return Ok(vec![(finished?, results)]);
     }
@@ -36,7 +38,7 @@ pub(super) fn play_all<H: Host>(jobs: &[Job], threads: u32, output: &Output) -> 
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(job) = jobs.get(index) else { break };
                     let mut results = Results::default();
-                    let finished = play::<H>(job, Some(&mut results), &mut |_| {});
+                    let finished = play::<H>(job, shows(job).then_some(&mut results), &mut |_| {});
                     if let Some(place) = lock(&played).get_mut(index) {
                         *place = Some(finished.map(|finished| (finished, results)));
                     }
@@ -158,7 +160,7 @@ fn played<H: Host>(base: &str, other: Other<'_>, size: &Size, limit: Limit<'_>, 
         jobs.push(sources.0.job(size, seed, &first, 1)?);
         jobs.push(sources.1.job(&more, seed, &second, 1)?);
     }
-    let played = play_all::<H>(&jobs, threads, output)?;
+    let played = play_all::<H>(&jobs, threads, false, output)?;
     let pairs: Vec<Pair<'_>> =
         played.chunks(2).filter_map(|pair| Some((values(&pair.first()?.0.outcome), values(&pair.get(1)?.0.outcome)))).collect();
     let shown = |index: usize| played.get(index).map_or(String::new(), |(finished, _)| finished.replay.clone());

@@ -11,11 +11,11 @@ use crate::run::Metric;
 const ALL: f64 = 1.0 - 1e-9;
 
 /// The figures, in the order in which they are shown.
-pub(super) fn of(world: &World, graph: &Graph, seen: &Seen) -> Vec<Metric> {
+pub(super) fn of(world: &World, graph: &Graph, debts: &[Debt], seen: &Seen) -> Vec<Metric> {
     let setup = &world.setup;
     let mut metrics = Vec::new();
     let mut put = |name, value: f64, unit| metrics.push(Metric { name, value, unit });
-    let (spreads, debts, latency) = (world.spreads(), world.debts(|_| true), world.latency());
+    let (spreads, latency) = (world.spreads(), world.latency());
     let events = world.events();
     if !spreads.is_empty() {
         let measured = &spreads[(setup.warmup as usize).min(spreads.len() - 1)..];

@@ -172,10 +172,11 @@ pub fn observe(plan: &Plan, mut results: Option<&mut Results>, drive: Drive<'_>,
         watch(Progress { now: world.now, ends_at, events: world.events().total(), alive: world.living() });
     }
     let graph = world.graph();
+    let debts = world.debts(&graph);
     if let Some(results) = &mut results {
-        **results = results::of(&world, &graph, seconds);
+        **results = results::of(&world, &graph, &debts, seconds);
     }
-    world.outcome(plan, &graph, seen, drive)
+    world.outcome(plan, &graph, &debts, seen, drive)
 }
 
 /// What was seen on the way.
@@ -214,6 +215,8 @@ struct Debt {
     owed: u64,
     /// Those of them that have it.
     had: u64,
+    /// Those of them that do not, though they belong to the largest component.
+    missed: u64,
 }
 
 /// A run under way.
@@ -314,15 +317,19 @@ impl World {
         spreads
     }
 
-    /// By broadcast, how many of some nodes that live now should have it, and how many do.
-    fn debts(&self, of: impl Fn(u32) -> bool) -> Vec<Debt> {
-        let mut debts = vec![Debt::default(); self.setup.messages as usize];
-        for node in (0..self.setup.nodes).filter(|node| self.is_alive(*node) && of(*node)) {
-            let (shard, joined) = (self.shard_of(node), self.setup.joins_at(node));
-            for (message, debt) in (0_u32..).zip(&mut debts) {
-                if self.setup.sent_at(message) > joined && self.setup.sender(message) != node {
+    /// By broadcast, how many of the nodes that live now should have it, and how many do.
+    fn debts(&self, graph: &Graph) -> Vec<Debt> {
+        let sent: Vec<(u64, u32)> =
+            (0..self.setup.messages).map(|message| (self.setup.sent_at(message), self.setup.sender(message))).collect();
+        let mut debts = vec![Debt::default(); sent.len()];
+        for node in (0..self.setup.nodes).filter(|node| self.is_alive(*node)) {
+            let (shard, joined, is_in_largest) = (self.shard_of(node), self.setup.joins_at(node), graph.is_in_largest(node));
+            for (message, ((sent_at, sender), debt)) in (0_u32..).zip(sent.iter().zip(&mut debts)) {
+                if *sent_at > joined && *sender != node {
+                    let has = shard.has(node, message);
                     debt.owed += 1;
-                    debt.had += u64::from(shard.has(node, message));
+                    debt.had += u64::from(has);
+                    debt.missed += u64::from(is_in_largest && !has);
                 }
             }
         }
@@ -348,14 +355,14 @@ impl World {
     }
 
     /// Looks at what became of it.
-    fn outcome(mut self, plan: &Plan, graph: &Graph, seen: Seen, drive: Drive<'_>) -> Outcome {
+    fn outcome(mut self, plan: &Plan, graph: &Graph, debts: &[Debt], seen: Seen, drive: Drive<'_>) -> Outcome {
         let setup = self.setup.clone();
         let (at, events, digest) = (self.now, self.events(), self.digest());
         // Where some are hostile, that others say so is as it must be.
         let misbehaved: u64 = if setup.hostile > 0.0 { 0 } else { self.misbehaved() };
         let repeated: u64 = self.shards.iter().map(|shard| shard.repeated).sum();
-        let missed: u64 = self.debts(|node| graph.is_in_largest(node)).iter().map(|debt| debt.owed - debt.had).sum();
-        let metrics = metrics::of(&self, graph, &seen);
+        let missed: u64 = debts.iter().map(|debt| debt.missed).sum();
+        let metrics = metrics::of(&self, graph, debts, &seen);
         let one_way = self.still_one_way(&graph.one_way, drive);
 
         let rules = [

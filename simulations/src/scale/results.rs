@@ -33,7 +33,7 @@ impl Seconds {
 }
 
 /// The results of a run that is over.
-pub(super) fn of(world: &World, graph: &Graph, seconds: Seconds) -> Results {
+pub(super) fn of(world: &World, graph: &Graph, debts: &[super::Debt], seconds: Seconds) -> Results {
     let setup = &world.setup;
     let neighbors = |node: u32| world.shard_of(node).neighbors(node);
     let mut sent: BTreeMap<u32, u32> = BTreeMap::new();
@@ -49,7 +49,7 @@ pub(super) fn of(world: &World, graph: &Graph, seconds: Seconds) -> Results {
         .collect();
     let living_neighbors = |node: u32| neighbors(node).iter().copied().filter(|peer| world.is_alive(*peer)).collect();
     let others = graph.nodes.saturating_sub(1);
-    let row = |((message, spread), debt): ((u32, &super::Spread), super::Debt)| MessageRow {
+    let row = |((message, spread), debt): ((u32, &super::Spread), &super::Debt)| MessageRow {
         message,
         sender: setup.sender(message),
         sent_at: setup.sent_at(message),
@@ -67,7 +67,7 @@ pub(super) fn of(world: &World, graph: &Graph, seconds: Seconds) -> Results {
     let reached: u64 = graph.paths.iter().sum();
     Results {
         seconds: seconds.rows,
-        messages: (0..).zip(&world.spreads()).zip(world.debts(|_| true)).map(row).collect(),
+        messages: (0..).zip(&world.spreads()).zip(debts).map(row).collect(),
         faults: Vec::new(),
         latencies: if latency.is_empty() { Vec::new() } else { (0..=STEPS).map(step).collect() },
         paths: graph.paths.clone(),

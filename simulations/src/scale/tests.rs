@@ -83,7 +83,7 @@ fn a_tree_stays_as_short_as_it_was_made_whoever_sends() {
     assert!(ours.ok, "{:?}", ours.failure);
     assert!(metric(&ours, "latency_ms_max") < 400.0 && metric(&ours, "rmr") < 0.1, "{:?}", ours.metrics);
     // What is left out shows: with trees that every payload shapes it takes longer and longer.
-    let without = play_preset("rotating-senders", 1_000, 1, 1, &[&set[..], &["without=rooted_tree"]].concat());
+    let without = play_preset("rotating-senders", 1_000, 1, 1, &[&set[..], &["without=rooted-tree"]].concat());
     assert!(metric(&without, "latency_ms_max") > 450.0, "{:?}", without.metrics);
 }
 
@@ -93,7 +93,7 @@ fn a_storm_of_joins_leaves_a_random_graph() {
     let ours = play_preset("join-storm", 1_000, 1, 1, &set);
     assert!(ours.ok, "{:?}", ours.failure);
     assert!(metric(&ours, "clustering") < 0.01 && metric(&ours, "contact_frames") < 4.0, "{:?}", ours.metrics);
-    let without = play_preset("join-storm", 1_000, 1, 1, &[&set[..], &["without=storm_mixing"]].concat());
+    let without = play_preset("join-storm", 1_000, 1, 1, &[&set[..], &["without=storm-mixing"]].concat());
     assert!(metric(&without, "clustering") > 0.01, "{:?}", without.metrics);
 }
 

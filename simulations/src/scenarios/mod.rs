@@ -112,7 +112,7 @@ impl Scenario {
             replay.push_str(&format!(" --set {assignment}"));
         }
         let without = settings.word("without");
-        let left_out = Improvement::ALL.into_iter().find(|improvement| improvement.name() == without);
+        let left_out = without.parse::<Improvement>().ok();
         if without != "nothing" && left_out.is_none() {
             return Err(SettingError::new(format!(
                 "without: `{without}` can be left out in scenarios of the overlay alone, such as `rotating-senders`"

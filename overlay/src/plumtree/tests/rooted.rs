@@ -61,6 +61,23 @@ fn of_two_trees_that_are_made_at_once_the_larger_number_stays() {
 }
 
 #[test]
+fn a_peer_that_makes_trees_all_the_time_is_followed_a_few_times() {
+    let mut node = among(rooted(), [2, 3, 4]);
+    let floods = |actions: &[Action<u32>]| {
+        let is_flood = |action: &&Action<u32>| matches!(action, Action::Send { message: Message::Gossip { push: Push::Shape(_), .. }, .. });
+        actions.iter().filter(is_flood).count() / 2
+    };
+    let mut followed = 0;
+    for round in 1..=100_u32 {
+        followed += floods(&node.receive(2, gossip(id(9, u64::from(round)), 1, Push::Shape(round))));
+    }
+    assert_eq!(followed, 32, "so many may begin at once without knowing of each other");
+    // What is refused goes on down the tree, so nothing is lost by it.
+    assert_eq!(node.receive(2, gossip(id(9, 101), 1, Push::Shape(101)))[1], send(3, gossip(id(9, 101), 2, Push::Eager)));
+    assert_eq!(floods(&node.receive(2, gossip(id(9, 102), 1, Push::Shape(32)))), 0, "nor is the number that stands used again");
+}
+
+#[test]
 fn a_pull_mends_the_tree_only_if_the_tree_does_not_bring_it_too() {
     for brought in [true, false] {
         let mut node = among(rooted(), [2, 3, 4]);
@@ -117,6 +134,8 @@ fn what_others_send_than_the_main_sender_is_flooded_first() {
     let flood = Push::Flood(3);
     assert_eq!(pushes(node.broadcast().1), [(2, flood), (3, flood), (4, flood)], "in the tree or not");
     assert_eq!(pushes(node.receive(3, gossip(id(8, 1), 1, Push::Flood(1)))), [(2, Push::Flood(0)), (4, Push::Flood(0))]);
+    let most = Push::Flood(3);
+    assert_eq!(pushes(node.receive(3, gossip(id(8, 3), 1, Push::Flood(u8::MAX)))), [(2, most), (4, most)], "no further than we would");
     assert_eq!(pushes(node.receive(3, gossip(id(8, 2), 1, Push::Flood(0)))), [(2, Push::Eager)], "from here on the tree");
     // In a small cluster it would reach too many.
     node.handle(Input::ClusterSize(50));

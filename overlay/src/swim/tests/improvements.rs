@@ -20,7 +20,7 @@ fn with_and_without<T>(improvement: Improvement, run: impl Fn(Config) -> T) -> (
 fn each_has_the_name_that_files_have() {
     for improvement in Improvement::ALL {
         let name: StrDeserializer<'_, ValueError> = improvement.name().into_deserializer();
-        assert_eq!(Improvement::deserialize(name).unwrap(), improvement);
+        assert_eq!(Improvement::deserialize(name).unwrap(), *improvement);
     }
 }
 

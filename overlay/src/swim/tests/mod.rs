@@ -7,6 +7,7 @@ mod upstream;
 
 use network::{Network, address, ms, secs};
 
+use super::renewal::OF_LATE;
 use super::*;
 
 impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
