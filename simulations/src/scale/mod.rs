@@ -319,14 +319,16 @@ impl World {
 
     /// By broadcast, how many of the nodes that live now should have it, and how many do.
     fn debts(&self, graph: &Graph) -> Vec<Debt> {
-        let sent: Vec<(u64, u32)> =
-            (0..self.setup.messages).map(|message| (self.setup.sent_at(message), self.setup.sender(message))).collect();
-        let mut debts = vec![Debt::default(); sent.len()];
+        let sent: Vec<(u32, u64, u32)> = (0..self.setup.messages)
+            .filter(|message| self.setup.is_sent(*message))
+            .map(|message| (message, self.setup.sent_at(message), self.setup.sender(message)))
+            .collect();
+        let mut debts = vec![Debt::default(); self.setup.messages as usize];
         for node in (0..self.setup.nodes).filter(|node| self.is_alive(*node)) {
             let (shard, joined, is_in_largest) = (self.shard_of(node), self.setup.joins_at(node), graph.is_in_largest(node));
-            for (message, ((sent_at, sender), debt)) in (0_u32..).zip(sent.iter().zip(&mut debts)) {
+            for (message, sent_at, sender) in &sent {
                 if *sent_at > joined && *sender != node {
-                    let has = shard.has(node, message);
+                    let (has, debt) = (shard.has(node, *message), &mut debts[*message as usize]);
                     debt.owed += 1;
                     debt.had += u64::from(has);
                     debt.missed += u64::from(is_in_largest && !has);
@@ -382,17 +384,22 @@ impl World {
             node: None,
             detail: format!("{count} {what}"),
         });
-        let failure = broken
-            .or_else(|| {
-                (setup.losses.any() && events.crashes + events.leaves == 0).then(|| Failure {
-                    class: Class::Vacuous,
-                    what: "crash".to_owned(),
-                    at,
-                    node: None,
-                    detail: "no node crashed; more nodes, or a greater share of them".to_owned(),
-                })
-            })
-            .or_else(|| crate::plan::unmet(&plan.expectations, &metrics, at));
+        let vacuous =
+            |what: &str, detail: &str| Failure { class: Class::Vacuous, what: what.to_owned(), at, node: None, detail: detail.to_owned() };
+        let shows_nothing = match setup.losses.any() {
+            true if events.crashes + events.leaves == 0 => {
+                Some(vacuous("crash", "no node crashed; more nodes, or a greater share of them"))
+            }
+            true if graph.nodes < 2 => {
+                Some(vacuous("survivors", "nobody is left who could miss anything; more nodes, or a smaller share of them"))
+            }
+            _ => None,
+        };
+        // Of one who is alone, that it lacks what died with the others says nothing.
+        let failure = match shows_nothing {
+            Some(vacuous) if graph.nodes < 2 => Some(vacuous),
+            shows_nothing => broken.or(shows_nothing).or_else(|| crate::plan::unmet(&plan.expectations, &metrics, at)),
+        };
         Outcome {
             scenario: plan.name.clone(),
             seed: setup.seed,

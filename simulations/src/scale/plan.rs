@@ -267,11 +267,11 @@ impl Preset {
         if setup.warmup > 0 && setup.warmup >= setup.messages {
             setup.warmup = 0;
         }
-        let plan = Plan { name: self.name.to_owned(), setup: setup.decided(), replay, is_reference, expectations: Vec::new() };
-        match plan.setup.nodes {
-            NODES_MIN..=NODES_MAX => Ok(plan),
-            nodes => Err(SettingError::new(format!("nodes: {nodes} is not a number from {NODES_MIN} to {NODES_MAX}"))),
+        let setup = setup.with_latecomers();
+        if !(NODES_MIN..=NODES_MAX).contains(&setup.nodes) {
+            return Err(SettingError::new(format!("nodes: {} is not a number from {NODES_MIN} to {NODES_MAX}", setup.nodes)));
         }
+        Ok(Plan { name: self.name.to_owned(), setup: setup.decided(), replay, is_reference, expectations: Vec::new() })
     }
 }
 

@@ -177,10 +177,15 @@ impl Setup {
         }
     }
 
-    /// Decides who comes later, who goes and who sends, once everything else is set.
-    pub(super) fn decided(mut self) -> Self {
+    /// Decides how many come later, once everything else is set.
+    pub(super) fn with_latecomers(mut self) -> Self {
         let late = f64::from(self.founders) * self.losses.join_rate * (self.work / SECOND) as f64;
         self.nodes = self.founders.saturating_add(late as u32);
+        self
+    }
+
+    /// Decides who goes and who sends, once it is known how many come.
+    pub(super) fn decided(mut self) -> Self {
         if self.losses.any() || self.hostile > 0.0 {
             self.ends = (0..self.nodes).map(|node| self.draw_end(node)).collect();
             self.chosen = (0..self.messages).map(|message| self.choose_sender(message)).collect();
@@ -282,6 +287,12 @@ impl Setup {
         let at = self.sent_at(message);
         let is_steady = |node: &u32| !self.is_hostile(*node) && self.is_there(*node, at.saturating_sub(STEADY), at + STEADY);
         (0..TRIES_MAX).map(|attempt| self.drawn_sender(message, attempt)).find(is_steady).unwrap_or(0)
+    }
+
+    /// Whether the sender of a broadcast is there to send it; where nearly all go, nobody may be.
+    pub(super) fn is_sent(&self, message: u32) -> bool {
+        let at = self.sent_at(message);
+        self.is_there(self.sender(message), at, at)
     }
 
     fn draw_end(&self, node: u32) -> Option<End> {

@@ -49,6 +49,15 @@ fn those_who_live_miss_nothing_when_others_crash() {
     assert!(all.failure.is_none_or(|failure| failure.class == Class::Vacuous), "nobody who is left misses anything");
     let nobody = play(20, 1, 1, &["crashed=0.01%"]).failure.unwrap();
     assert_eq!((nobody.class, &nobody.what[..]), (Class::Vacuous, "crash"));
+    let all = play_preset("massive-failure", 40, 1, 1, &["failed=99%", "join-over=1s", "form=5s"]).failure.unwrap();
+    assert_eq!((all.class, &all.what[..]), (Class::Vacuous, "survivors"));
+}
+
+#[test]
+fn more_nodes_than_fit_are_refused_before_anything_is_drawn() {
+    let set = ["join-rate=50%".to_owned()];
+    let refused = Preset::named("churn").expect("a preset").plan(10_000_000, 1, 1, &set).unwrap_err();
+    assert!(refused.to_string().contains("nodes: 4294967295 is not a number"), "{refused}");
 }
 
 fn play_preset(name: &str, nodes: u32, seed: u64, threads: u32, set: &[&str]) -> Outcome {
