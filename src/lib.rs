@@ -29,6 +29,7 @@ pub mod cli;
 pub mod node;
 #[cfg(feature = "net")]
 pub mod runtime;
+pub mod services;
 
 pub use meshwork_channels as channels;
 pub use meshwork_crdt as crdt;

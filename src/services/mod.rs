@@ -1,0 +1,17 @@
+//! What people use of the replicated state under names of its own: each service is a pure core over the replica.
+//!
+//! A service keeps no copy of what is replicated. Its reading verbs look into the replica; its writing verbs look into it too and return the
+//! [`Write`]s that they want, which the node makes together or not at all; and of every entry that changed, by a write here or elsewhere, the
+//! service is told, so that it can tell the application what that means.
+
+use bytes::Bytes;
+use meshwork_crdt::Key;
+
+/// A write that a service wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// The key. It begins with the name of the space of the service, such as `@config/`, which applications cannot write to by themselves.
+    pub key: Key,
+    /// The value; `None` removes the key.
+    pub value: Option<Bytes>,
+}
