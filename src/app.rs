@@ -49,8 +49,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use meshwork_channels::reliable::Sequence;
 use meshwork_channels::{ChannelId, Now, PeerId, Time, Timers, random};
-use meshwork_crdt::Stamp;
 use meshwork_crdt::replica::SetError;
+use meshwork_crdt::{Stamp, Value};
 use rand::RngExt;
 
 use crate::node::{Action, Connectivity, Delivery, Event, Input, Member, Node, SendError, Sent, Settlement};
@@ -84,7 +84,7 @@ pub trait Application: Sized {
     fn on_message(&mut self, _from: PeerId, _channel: ChannelId, _payload: Bytes, _context: &mut Context<'_, Self>) {}
 
     /// A key of the replicated state has another value, or none any more: by a write of another node, of this application or of its owner.
-    fn on_change(&mut self, _key: &str, _value: Option<&Bytes>, _context: &mut Context<'_, Self>) {}
+    fn on_change(&mut self, _key: &str, _value: Option<&Value>, _context: &mut Context<'_, Self>) {}
 
     /// Something happened in the cluster: members come, are suspected and go, peers become neighbors, the node finds company or loses it.
     fn on_event(&mut self, _event: &Event, _context: &mut Context<'_, Self>) {}

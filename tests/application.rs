@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use meshwork::app::{Application, Context};
 use meshwork::channels::reliable::Sequence;
+use meshwork::crdt::Value;
 use meshwork::node::{Delivery, Event, Settlement};
 use meshwork::runtime::{Running, TellError};
 use meshwork::{ChannelId, PeerId};
@@ -189,7 +190,7 @@ fn callbacks_come_and_a_panic_ends_the_application_alone() {
         // The node goes on.
         b.node().state().set("still", "there").await.unwrap();
         let mut watch = a.node().state().watch("still").await.unwrap();
-        assert_eq!(watch.next().await.unwrap().value, Some(Bytes::from_static(b"there")));
+        assert_eq!(watch.next().await.unwrap().value, Some(Value::Lww(Bytes::from_static(b"there"))));
         assert_eq!(b.node().neighbors().await.unwrap(), [at_a]);
     });
 }

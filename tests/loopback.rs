@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork::channels::ClusterSecret;
+use meshwork::crdt::Value;
 use meshwork::node::{CallError, Config, Event, Kind};
 use meshwork::overlay::swim::Status;
 use meshwork::{Builder, ChannelId, Error, Node};
@@ -76,7 +77,7 @@ fn nodes_talk_agree_and_part() {
             let mut watch = nodes[3].state().watch("light/").await.unwrap();
             nodes[1].state().set("light/kitchen", "on").await.unwrap();
             let change = watch.next().await.unwrap();
-            assert_eq!((change.key.as_str(), change.value), ("light/kitchen", Some(Bytes::from_static(b"on"))));
+            assert_eq!((change.key.as_str(), change.value), ("light/kitchen", Some(Value::Lww(Bytes::from_static(b"on")))));
 
             let mut events = nodes[0].events();
             nodes[3].leave().await;
@@ -232,18 +233,18 @@ fn a_watch_tells_what_is_there_what_comes_and_what_goes() {
         node.state().remove("light/hall").await.unwrap();
         for expected in [Some("off"), Some("on"), None] {
             let change = watch.next().await.unwrap();
-            assert_eq!((change.key.as_str(), change.value), ("light/hall", expected.map(Bytes::from)));
+            assert_eq!((change.key.as_str(), change.value), ("light/hall", expected.map(|value| Value::Lww(Bytes::from(value)))));
         }
         // It falls behind by more than is kept, and a key goes meanwhile: it is told what differs.
         node.state().set("light/stairs", "on").await.unwrap();
-        assert_eq!(watch.next().await.unwrap().key, "light/stairs");
+        assert_eq!(watch.next().await.unwrap().key.as_str(), "light/stairs");
         node.state().remove("light/stairs").await.unwrap();
         for number in 0..17_000_u32 {
             node.state().set("light/flicker", number.to_string()).await.unwrap();
         }
         let (first, second) = (watch.next().await.unwrap(), watch.next().await.unwrap());
         assert_eq!((first.key.as_str(), first.value), ("light/stairs", None));
-        assert_eq!((second.key.as_str(), second.value), ("light/flicker", Some(Bytes::from_static(b"16999"))));
+        assert_eq!((second.key.as_str(), second.value), ("light/flicker", Some(Value::Lww(Bytes::from_static(b"16999")))));
         node.leave().await;
         assert_eq!(watch.next().await, None);
     });

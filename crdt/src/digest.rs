@@ -74,6 +74,14 @@ impl Hasher {
         sip.finish() as u64
     }
 
+    /// The hash of what a key holds that is no plain register, in its one encoding.
+    pub(crate) fn typed(&self, encoded: &[u8]) -> u64 {
+        let mut sip = Sip::new(self.key);
+        sip.write(&[3]);
+        sip.write(encoded);
+        sip.finish() as u64
+    }
+
     /// The hash of an entry. What follows the key has a fixed length, so no two entries are written alike.
     pub(crate) fn entry(&self, key: &Key, marker: &Marker) -> u128 {
         let mut sip = Sip::new(self.key);

@@ -1,13 +1,13 @@
 //! What converges, and how replicas compare and repair.
 //!
-//! Every node holds a [`replica`]: a map from keys to values in which the last writer wins. A write changes the replica of the writer at
+//! Every node holds a [`replica`]: a map from keys to values, each of a kind that converges: registers, counters and sets. A write changes the replica of the writer at
 //! once, travels to the others as a delta in a broadcast, and reaches whoever missed it by repair between neighbors. Equal replicas have
 //! equal digests, so that comparing them is cheap and a difference cannot hide.
 //!
 //! Read in this order:
 //!
 //! 1. [`hlc`]: the hybrid logical clock that stamps writes, and the bound on stamps of others.
-//! 2. [`key`], [`digest`], `store`: the map, and the sums that name its content.
+//! 2. [`key`], [`value`], [`digest`], `store`: the map, what a key can hold, and the sums that name it all.
 //! 3. [`wire`]: deltas and the messages of repair.
 //! 4. [`replica`]: the core, with its [`config`]; `repair` is its half that talks to neighbors.
 //!
@@ -21,6 +21,7 @@ pub mod key;
 mod repair;
 pub mod replica;
 mod store;
+pub mod value;
 pub mod wire;
 
 #[cfg(test)]
@@ -29,3 +30,4 @@ mod tests;
 pub use digest::Digest;
 pub use hlc::Stamp;
 pub use key::Key;
+pub use value::{Kind, Op, Value};

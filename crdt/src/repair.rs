@@ -33,9 +33,9 @@ use crate::config::Config;
 use crate::digest::Digest;
 use crate::key::Key;
 use crate::replica::{Action, Counters};
-use crate::store::{Register, Store};
+use crate::store::{Held, Store};
 use crate::wire::{
-    ENTRIES_MAX, Entry, FRAME_BUDGET_BYTES, KeyHash, Message, RANGES_MAX, ROWS_MAX, Range, Row, SHARDS, ShardSum, Value, entry_bytes_max,
+    ENTRIES_MAX, Entry, FRAME_BUDGET_BYTES, KeyHash, Message, RANGES_MAX, ROWS_MAX, Range, Row, SHARDS, ShardSum, entry_bytes_max,
 };
 
 /// Steps of one session as leader. A full replica of values that fill half a frame each, one frame for each answer, takes 2,100.
@@ -180,6 +180,26 @@ impl Repair {
     pub(crate) fn entries_arrived(&mut self, from: PeerId, now: Time) {
         if self.timers.get(&Timer::Session(from)).is_some() {
             self.timers.set(Timer::Session(from), now + self.config.session_timeout);
+        }
+    }
+
+    /// Of these keys a peer sent less than is held here now: it gets that, as far as its allowance and one burst go.
+    pub(crate) fn send_back(&mut self, to: PeerId, keys: &[Key], turn: &mut Turn<'_>) {
+        if keys.is_empty() || !self.neighbors.contains_key(&to) || !self.allowance(to).is_left(turn.now.time) {
+            return;
+        }
+        let mut frames = Frames::new(self.config.burst_frames);
+        let entries = keys.iter().filter_map(|key| Some((key, turn.store.get(key)?)));
+        turn.counters.sent_back += entries.take_while(|(key, held)| frames.push(key, held)).count() as u64;
+        self.charge(to, frames.frames.len(), turn.now.time);
+        frames.send(to, turn);
+    }
+
+    /// Something is known to be missing: compare soon.
+    pub(crate) fn hurry(&mut self, now: Time) {
+        let soon = now + self.around(self.config.first_repair_delay, 0.5);
+        if self.timers.get(&Timer::Period).is_some_and(|at| at > soon) {
+            self.timers.set(Timer::Period, soon);
         }
     }
 
@@ -515,8 +535,8 @@ impl Frames {
     }
 
     /// Adds an entry, or says that there is no room.
-    fn push(&mut self, key: &Key, register: &Register) -> bool {
-        let bytes = entry_bytes_max(key.len(), register.val.as_ref().map_or(0, |value| value.len()));
+    fn push(&mut self, key: &Key, held: &Held) -> bool {
+        let bytes = entry_bytes_max(key.len(), held.len());
         if self.frames.last().is_none_or(|frame| frame.len() == self.entries_max || self.bytes + bytes > FRAME_BUDGET_BYTES) {
             if self.frames.len() == self.frames_max {
                 return false;
@@ -525,8 +545,7 @@ impl Frames {
             self.bytes = 0;
         }
         self.bytes += bytes;
-        let marker = &register.marker;
-        let entry = Entry { key: key.clone(), stamp: marker.stamp, origin: marker.origin, value: Value::from_option(register.val.clone()) };
+        let entry = Entry { key: key.clone(), stamp: held.marker.stamp, origin: held.marker.origin, body: held.body() };
         self.frames.last_mut().is_some_and(|frame| frame.push(entry).is_ok())
     }
 
@@ -639,18 +658,19 @@ fn answer(store: &Store, ranges: &[Range], mut theirs: &[Row], mut frames: Frame
             let we_lack = their_group.iter().any(|row| our_group.iter().all(|(held, _, _)| held != row));
             let mut is_wanted = we_lack;
             let was_empty = frames.is_empty();
-            for (row, key, register) in &our_group {
+            for (row, key, held) in &our_group {
                 if their_group.contains(row) {
                     continue;
                 }
                 if let ([_], [their_row]) = (&our_group[..], their_group) {
-                    // The same key on both sides: only the newer entry travels, or both if their stamps do not tell.
-                    is_wanted = their_row.stamp >= row.stamp;
-                    if their_row.stamp > row.stamp {
+                    // The same key on both sides. Of registers only the newer entry travels, or both if their stamps do not tell; of anything
+                    // else stamps tell nothing: the leader joins ours with its own, and returns what we lack then.
+                    is_wanted = !held.is_typed() && their_row.stamp >= row.stamp;
+                    if !held.is_typed() && their_row.stamp > row.stamp {
                         continue;
                     }
                 }
-                if !frames.push(key, register) && !was_empty {
+                if !frames.push(key, held) && !was_empty {
                     return Answer { frames, want, through: hash.0.saturating_sub(1) };
                 }
             }

@@ -33,13 +33,13 @@
 //!
 //! Who talks to it: the node, which feeds it messages, broadcasts and the neighbors of the overlay, and the services that read and write.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork_channels::buggify::{Buggify, Site};
-use meshwork_channels::{Bounded, DecodeError, Misbehavior, Now, PeerId, Time, WallTime, decode, encode, limits};
+use meshwork_channels::{Bounded, DecodeError, Misbehavior, Now, PeerId, Time, WallTime, decode, encode, limits, random};
 
 pub use crate::config::{Config, Params};
 use crate::digest::Digest;
@@ -47,10 +47,14 @@ use crate::hlc::{Clock, Stamp};
 use crate::key::{Key, KeyError};
 use crate::repair::{Repair, Turn};
 pub use crate::store::Quota;
-use crate::store::{Merged, Register, Store};
+use crate::store::{Held, Merged, Store};
+use crate::value::{self, Actor, MEMBERS_MAX, Step, Unfit, Unsuited};
+pub use crate::value::{Kind, Op, Value, Written};
 pub use crate::wire::Message;
-use crate::wire::{self, Delta, FRAME_BUDGET_BYTES, Value, WRITES_MAX, Write, entry_bytes_max};
+use crate::wire::{self, Body, Delta, FRAME_BUDGET_BYTES, WRITES_MAX, Write, entry_bytes_max};
 
+/// Writes of one batch.
+pub const BATCH_LEN_MAX: usize = 256;
 /// How long writes wait where [`Site::DeltaLate`] fires.
 const FLUSH_LATE: Duration = Duration::from_secs(1);
 /// Frames of one flush. The next follow after `flush_delay`, so that a burst of large writes reaches the overlay in pieces.
@@ -82,7 +86,7 @@ pub enum Input {
 }
 
 /// What a replica decides.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Send a message to a peer; it may be lost.
     Send {
@@ -93,14 +97,16 @@ pub enum Action {
     },
     /// Broadcast a delta, at most [`limits::BROADCAST_BYTES_MAX`], to every node.
     Broadcast(Bytes),
-    /// What [`State::get`] returns for a key has changed, by a write here or elsewhere.
+    /// What [`State::read`] returns for a key has changed, by a write here or elsewhere.
     Changed {
         /// The key.
         key: Key,
-        /// The value from now on; `None` once it was removed.
-        value: Option<Bytes>,
-        /// When it was written.
+        /// What one reads from now on; `None` once it was removed.
+        value: Option<Value>,
+        /// When it was written: of counters and sets not always later than the change before.
         stamp: Stamp,
+        /// The number of the change on this replica, from one on.
+        revision: u64,
     },
     /// The peer broke a rule. For a delta the peer is its origin, although a node that passed it on may be to blame.
     Misbehaved {
@@ -111,7 +117,7 @@ pub enum Action {
     },
 }
 
-/// A live entry.
+/// A value of a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
     /// The value.
@@ -145,9 +151,32 @@ pub enum SetError {
     Full {
         /// The bound that is reached.
         quota: Quota,
-        /// The value that was not written.
+        /// The value that was not written; of a batch, that of its first write.
         value: Bytes,
     },
+    /// The key is of another kind, until it is removed.
+    WrongKind {
+        /// Its kind.
+        held: Kind,
+    },
+    /// The score is not a number.
+    NotANumber,
+    /// A set, or what it takes to keep apart who wrote a value, has reached its bound: so many members, or half the bytes of a value.
+    TooManyMembers {
+        /// The most members.
+        len_max: usize,
+    },
+    /// The batch has more writes, or more bytes, than one message carries.
+    BatchTooLarge {
+        /// The most writes.
+        len_max: usize,
+        /// The most bytes of keys and values together.
+        bytes_max: usize,
+    },
+    /// The batch writes a key twice.
+    KeyRepeated(Key),
+    /// The key begins with `@`, so it belongs to a service and is written through it. A replica takes such keys; a node refuses them from applications.
+    KeyReserved,
 }
 
 impl fmt::Display for SetError {
@@ -158,6 +187,14 @@ impl fmt::Display for SetError {
             SetError::ValueTooLarge { len, len_max } => write!(f, "a value has at most {len_max} bytes; this has {len}"),
             SetError::Full { quota: Quota::Keys(max), .. } => write!(f, "the replica keeps at most {max} keys, removed ones included"),
             SetError::Full { quota: Quota::Bytes(max), .. } => write!(f, "the replica keeps at most {max} bytes"),
+            SetError::WrongKind { held } => write!(f, "the key holds a value of the kind `{}`; remove it first", held.name()),
+            SetError::NotANumber => f.write_str("a score is a number"),
+            SetError::TooManyMembers { len_max } => {
+                write!(f, "a value has at most {len_max} members, in half the bytes of a value; more are keys of their own")
+            }
+            SetError::BatchTooLarge { len_max, bytes_max } => write!(f, "a batch has at most {len_max} writes and {bytes_max} bytes"),
+            SetError::KeyReserved => f.write_str("keys that begin with `@` belong to services"),
+            SetError::KeyRepeated(key) => write!(f, "a batch writes each key once; this one writes `{key}` again"),
         }
     }
 }
@@ -190,6 +227,10 @@ pub struct Counters {
     pub known: u64,
     /// Entries that did not fit within the bounds.
     pub refused: u64,
+    /// Steps that came before what they rest on, and were left to repair.
+    pub gaps: u64,
+    /// Entries returned to a neighbor that had sent less than is held here.
+    pub sent_back: u64,
     /// Entries whose stamps were too far ahead.
     pub stamp_ahead: u64,
     /// Comparisons begun here.
@@ -218,12 +259,22 @@ pub struct State {
     buggify: Buggify,
     clock: Clock,
     store: Store,
+    actor: Actor,
+    revision: u64,
     /// Keys written here and not yet broadcast.
-    outbox: BTreeSet<Key>,
+    outbox: BTreeMap<Key, Pending>,
     flushed_at: Option<Time>,
     flush_at: Option<Time>,
     repair: Repair,
     counters: Counters,
+}
+
+/// What is to be broadcast of a key.
+#[derive(Clone, Debug)]
+struct Pending {
+    stamp: Stamp,
+    /// What was done since the last broadcast; `None` where all that the key holds is to be told.
+    step: Option<Step>,
 }
 
 /// How an entry of another node fared.
@@ -231,7 +282,10 @@ pub struct State {
 enum Joined {
     Replaced,
     Unchanged,
+    Refused,
+    Gap,
     Ahead,
+    Unsound,
 }
 
 impl State {
@@ -245,7 +299,9 @@ impl State {
             buggify: params.buggify,
             clock: Clock::new(),
             store,
-            outbox: BTreeSet::new(),
+            actor: Actor(random::hash(&[first_word(me), seed])),
+            revision: 0,
+            outbox: BTreeMap::new(),
             flushed_at: None,
             flush_at: None,
             repair,
@@ -275,7 +331,13 @@ impl State {
         self.check();
     }
 
-    /// Writes a value. It is visible here at once, and elsewhere after the next delta.
+    /// Takes another name for the steps of this replica on counters and sets. Whoever starts without what it held before must have one that it never
+    /// had, or its steps would be taken for those that it forgot.
+    pub fn with_actor(self, actor: Actor) -> Self {
+        State { actor, ..self }
+    }
+
+    /// Writes a register in which the last writer wins. It is visible here at once, and elsewhere after the next delta.
     ///
     /// The value is kept as it is: one that is a slice of a larger buffer keeps that buffer alive.
     ///
@@ -283,15 +345,8 @@ impl State {
     ///
     /// A [`SetError`]; nothing was changed.
     pub fn set(&mut self, key: &str, value: Bytes, now: Now, actions: &mut Vec<Action>) -> Result<Stamp, SetError> {
-        let key = Key::try_from(key)?;
-        let len_max = self.config.value_bytes_max;
-        if value.len() > len_max {
-            return Err(SetError::ValueTooLarge { len: value.len(), len_max });
-        }
-        if let Err(quota) = self.store.room(&key, value.len()) {
-            return Err(SetError::Full { quota, value });
-        }
-        Ok(self.write(key, Some(value), now, actions))
+        let stamp = self.apply(key, Op::Set(value), now, actions)?;
+        Ok(stamp.expect("to write a register is always news"))
     }
 
     /// Removes a key and leaves a tombstone, so that older writes of it stay without effect. `Ok(None)` when the key has no value:
@@ -301,26 +356,88 @@ impl State {
     ///
     /// [`SetError::KeyEmpty`] or [`SetError::KeyTooLong`]; nothing was changed.
     pub fn remove(&mut self, key: &str, now: Now, actions: &mut Vec<Action>) -> Result<Option<Stamp>, SetError> {
-        let key = Key::try_from(key)?;
-        if self.get(&key).is_none() {
-            return Ok(None);
+        self.apply(key, Op::Remove, now, actions)
+    }
+
+    /// Does something to a key. `Ok(None)` when that changes nothing: the key is not there, the member known, a better one written.
+    ///
+    /// # Errors
+    ///
+    /// A [`SetError`]; nothing was changed.
+    pub fn apply(&mut self, key: &str, op: Op, now: Now, actions: &mut Vec<Action>) -> Result<Option<Stamp>, SetError> {
+        let stamp = self.write([(Key::try_from(key)?, op)].into(), now, actions)?;
+        let flush_at = self.flushed_at.map(|at| at + self.config.flush_delay);
+        match flush_at {
+            _ if self.outbox.is_empty() => {}
+            Some(at) if at > now.time => self.flush_at = Some(at),
+            _ if self.buggify.happens(Site::DeltaLate) => self.flush_at = Some(now.time + FLUSH_LATE),
+            _ => self.flush(now.time, actions),
         }
-        Ok(Some(self.write(key, None, now, actions)))
+        self.check();
+        Ok(stamp)
     }
 
-    /// The value of a key.
+    /// Does something to several keys, all of it or nothing, under one stamp. It travels as one message, so that every node that the broadcast reaches sees
+    /// all of it at once; a node that repair brings up to date may see a part of it for a moment. `Ok(None)` when nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// A [`SetError`]; nothing was changed.
+    pub fn batch(&mut self, writes: Vec<(Key, Op)>, now: Now, actions: &mut Vec<Action>) -> Result<Option<Stamp>, SetError> {
+        if writes.len() > BATCH_LEN_MAX {
+            return Err(SetError::BatchTooLarge { len_max: BATCH_LEN_MAX, bytes_max: FRAME_BUDGET_BYTES });
+        }
+        // What waits goes first: a delta holds the batch and nothing else, and is not cut.
+        let waiting = std::mem::take(&mut self.outbox);
+        let written = self.write(writes, now, actions);
+        let batch = std::mem::replace(&mut self.outbox, waiting);
+        let stamp = written?;
+        while !self.outbox.is_empty() && !batch.is_empty() {
+            self.flush(now.time, actions);
+        }
+        self.outbox = batch;
+        if !self.outbox.is_empty() {
+            self.flush(now.time, actions);
+        }
+        self.check();
+        Ok(stamp)
+    }
+
+    /// The value of a register: the one of the last writer, the best one, or the latest of several siblings.
     pub fn get(&self, key: &str) -> Option<&Bytes> {
-        self.store.get(key)?.val.as_ref()
+        Some(self.entry(key)?.value)
     }
 
-    /// The value of a key, with when and by whom it was written.
+    /// The value of a register, with when and by whom it was written.
     pub fn entry(&self, key: &str) -> Option<Entry<'_>> {
-        live(self.store.get(key)?)
+        latest(self.store.get(key)?)
     }
 
-    /// The entries whose keys start with `prefix`, in the order of their keys.
+    /// All values of a register, the latest first: more than one only after concurrent [`Op::Put`]s.
+    pub fn siblings(&self, key: &str) -> impl Iterator<Item = Entry<'_>> {
+        let mut all: Vec<Entry<'_>> = self.store.get(key).into_iter().flat_map(Held::written).map(entry).collect();
+        all.sort_unstable_by_key(|entry| std::cmp::Reverse((entry.stamp, entry.origin)));
+        all.into_iter()
+    }
+
+    /// What a key holds, of whatever kind.
+    pub fn read(&self, key: &str) -> Option<Value> {
+        self.store.get(key)?.read()
+    }
+
+    /// Of what kind a key is, while it is there.
+    pub fn kind(&self, key: &str) -> Option<Kind> {
+        self.store.get(key)?.kind()
+    }
+
+    /// The registers whose keys start with `prefix`, in the order of their keys.
     pub fn iter<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a Key, Entry<'a>)> {
-        self.store.iter(prefix).filter_map(|(key, register)| Some((key, live(register)?)))
+        self.store.iter(prefix).filter_map(|(key, held)| Some((key, latest(held)?)))
+    }
+
+    /// The keys that start with `prefix` and hold something, of whatever kind, in order.
+    pub fn keys<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a Key, Kind)> {
+        self.store.iter(prefix).filter_map(|(key, held)| Some((key, held.kind()?)))
     }
 
     /// How many keys have a value.
@@ -353,6 +470,11 @@ impl State {
         self.clock.last()
     }
 
+    /// The number of the last [`Action::Changed`].
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// When [`Input::DeadlineReached`] is due.
     pub fn next_deadline(&self) -> Option<Time> {
         [self.flush_at, self.repair.next_deadline()].into_iter().flatten().min()
@@ -378,23 +500,81 @@ impl State {
         self.repair.cluster_wall(now.time).map_or(now.wall, |wall| wall.max(now.wall))
     }
 
-    fn write(&mut self, key: Key, value: Option<Bytes>, now: Now, actions: &mut Vec<Action>) -> Stamp {
-        let stamp = self.clock.tick(self.wall(now));
-        let register = self.store.register(stamp, self.me, value.clone());
-        let merged = self.store.merge(key.clone(), register);
-        debug_assert!(matches!(merged, Merged::Replaced { .. }), "a new stamp is newer than all that is held, and room was checked");
-        self.counters.written += 1;
-        if merged == (Merged::Replaced { is_visible: true }) {
-            actions.push(Action::Changed { key: key.clone(), value, stamp });
+    /// Makes writes, all or none, and leaves them in the outbox.
+    fn write(&mut self, writes: Vec<(Key, Op)>, now: Now, actions: &mut Vec<Action>) -> Result<Option<Stamp>, SetError> {
+        let mut clock = self.clock;
+        let stamp = clock.tick(self.wall(now));
+        let mut planned: BTreeMap<Key, (Held, Pending)> = BTreeMap::new();
+        let mut first = Bytes::new();
+        for (key, op) in writes {
+            if let (true, Op::Set(value) | Op::Best(_, value) | Op::Put(value)) = (planned.is_empty(), &op) {
+                first = value.clone();
+            }
+            if planned.contains_key(&key) {
+                return Err(SetError::KeyRepeated(key));
+            }
+            if let Some(plan) = self.plan(&key, op, stamp)? {
+                planned.insert(key, plan);
+            }
         }
-        self.outbox.insert(key);
-        match self.flushed_at.map(|at| at + self.config.flush_delay) {
-            Some(at) if at > now.time => self.flush_at = Some(at),
-            _ if self.buggify.happens(Site::DeltaLate) => self.flush_at = Some(now.time + FLUSH_LATE),
-            _ => self.flush(now.time, actions),
+        if planned.is_empty() {
+            return Ok(None);
         }
-        self.check();
-        stamp
+        let len = |held: &Held, pending: &Pending| pending.step.as_ref().map_or(held.len(), |step| encode(step).len());
+        let bytes: usize = planned.iter().map(|(key, (held, pending))| entry_bytes_max(key.len(), len(held, pending))).sum();
+        if planned.len() > 1 && bytes > FRAME_BUDGET_BYTES {
+            return Err(SetError::BatchTooLarge { len_max: BATCH_LEN_MAX, bytes_max: FRAME_BUDGET_BYTES });
+        }
+        if let Err(quota) = self.store.room_for(planned.iter().map(|(key, (held, _))| (&**key, held.len()))) {
+            return Err(SetError::Full { quota, value: first });
+        }
+        self.clock = clock;
+        for (key, (held, pending)) in planned {
+            let value = held.read();
+            let merged = self.store.replace(key.clone(), held);
+            debug_assert!(matches!(merged, Merged::Replaced { .. }), "a new stamp is newer than all that is held, and room was checked");
+            self.counters.written += 1;
+            if merged == (Merged::Replaced { is_visible: true }) {
+                actions.push(self.changed(key.clone(), value, stamp));
+            }
+            let step = match self.outbox.remove(&key) {
+                None => pending.step,
+                Some(Pending { step, .. }) => step.zip(pending.step).and_then(|(step, later)| step.then(later)),
+            };
+            self.outbox.insert(key, Pending { stamp, step });
+        }
+        Ok(Some(stamp))
+    }
+
+    /// What a key holds after a write, and what to tell of it; `None` when nothing changes.
+    fn plan(&self, key: &Key, op: Op, stamp: Stamp) -> Result<Option<(Held, Pending)>, SetError> {
+        let (len, len_max) = (op.value_len(), self.config.value_bytes_max);
+        if len > len_max {
+            return Err(SetError::ValueTooLarge { len, len_max });
+        }
+        let held = self.store.get(key);
+        let (body, step) = match (held, op) {
+            (held, Op::Remove) if held.is_none_or(|held| !held.is_live()) => return Ok(None),
+            (held, Op::Remove) if held.is_some_and(|held| !held.is_typed()) => (Body::Removed, None),
+            (held, Op::Set(value)) if held.is_none_or(|held| !held.is_typed()) => (Body::Register(value), None),
+            (held, op) => {
+                let typed = held.map(Held::to_typed);
+                let step = value::step(typed.as_ref(), &op, self.actor, stamp, self.me).map_err(|unsuited| match unsuited {
+                    Unsuited::Kind(held) => SetError::WrongKind { held },
+                    Unsuited::NotANumber => SetError::NotANumber,
+                    Unsuited::Full => SetError::TooManyMembers { len_max: MEMBERS_MAX },
+                })?;
+                let Some(step) = step else { return Ok(None) };
+                (Body::Step(Box::new(step.clone())), Some(step))
+            }
+        };
+        let joined = self.store.joined(key, stamp, self.me, body);
+        let Some(held) = joined.map_err(|_| SetError::TooManyMembers { len_max: MEMBERS_MAX })? else { return Ok(None) };
+        // What others add at the same time must have room beside it.
+        if held.is_crowded(len_max) {
+            return Err(SetError::TooManyMembers { len_max: MEMBERS_MAX });
+        }
+        Ok(Some((held, Pending { stamp, step })))
     }
 
     /// Hands what was written here to the broadcast.
@@ -411,15 +591,23 @@ impl State {
     fn next_delta(&mut self) -> Option<Delta> {
         let mut writes = Bounded::<Write, WRITES_MAX>::new();
         let mut bytes = 0;
-        while let Some(key) = self.outbox.pop_first() {
-            // Overwritten from elsewhere since: that write has its own broadcast.
-            let Some(register) = self.store.get(&key).filter(|register| register.marker.origin == self.me) else { continue };
-            bytes += entry_bytes_max(key.len(), register.val.as_ref().map_or(0, Bytes::len));
+        while let Some((key, pending)) = self.outbox.pop_first() {
+            let Some(held) = self.store.get(&key) else { continue };
+            let (stamp, len, body) = match (held.is_typed(), &pending.step) {
+                (true, Some(step)) if encode(step).len() <= self.config.value_bytes_max => {
+                    (pending.stamp, encode(step).len(), Body::Step(Box::new(step.clone())))
+                }
+                (true, _) => (pending.stamp, held.len(), held.body()),
+                (false, _) if held.marker.origin == self.me => (held.marker.stamp, held.len(), held.body()),
+                // Overwritten from elsewhere since: that write has its own broadcast.
+                (false, _) => continue,
+            };
+            bytes += entry_bytes_max(key.len(), len);
             if writes.len() == WRITES_MAX || bytes > FRAME_BUDGET_BYTES {
-                self.outbox.insert(key);
+                self.outbox.insert(key, pending);
                 break;
             }
-            let write = Write { key, stamp: register.marker.stamp, value: Value::from_option(register.val.clone()) };
+            let write = Write { key, stamp, body };
             writes.push(write).expect("the length was checked above");
         }
         (!writes.is_empty()).then_some(Delta::Writes(writes))
@@ -433,16 +621,21 @@ impl State {
             Err(error) => return self.misbehaved(origin, Misbehavior::Undecodable(error), actions),
         };
         let wall = self.wall(now);
-        let mut is_ahead = false;
-        for Write { key, stamp, value } in writes {
-            match self.join(key, stamp, origin, value, wall, actions) {
+        let mut worst = None;
+        for Write { key, stamp, body } in writes {
+            match self.join(key, stamp, origin, body, wall, actions) {
                 Joined::Replaced => self.counters.applied += 1,
-                Joined::Unchanged => {}
-                Joined::Ahead => is_ahead = true,
+                Joined::Unchanged | Joined::Refused => {}
+                Joined::Gap => {
+                    self.counters.gaps += 1;
+                    self.repair.hurry(now.time);
+                }
+                Joined::Ahead => worst = worst.or(Some(Misbehavior::StampAhead)),
+                Joined::Unsound => worst = Some(Misbehavior::Undecodable(DecodeError::Invalid)),
             }
         }
-        if is_ahead {
-            self.misbehaved(origin, Misbehavior::StampAhead, actions);
+        if let Some(what) = worst {
+            self.misbehaved(origin, what, actions);
         }
     }
 
@@ -451,47 +644,75 @@ impl State {
             return;
         }
         let wall = self.wall(now);
-        let mut is_ahead = false;
-        for wire::Entry { key, stamp, origin, value } in entries {
-            match self.join(key, stamp, origin, value, wall, actions) {
-                Joined::Replaced => self.counters.repaired += 1,
-                Joined::Unchanged => {}
-                Joined::Ahead => is_ahead = true,
+        let mut worst = None;
+        let mut lacking = Vec::new();
+        for wire::Entry { key, stamp, origin, body } in entries {
+            if matches!(&body, Body::Step(step) if !matches!(**step, Step::Whole(_))) {
+                worst = Some(Misbehavior::Undecodable(DecodeError::Invalid));
+                continue;
+            }
+            match self.join(key.clone(), stamp, origin, body.clone(), wall, actions) {
+                joined @ (Joined::Replaced | Joined::Unchanged) => {
+                    self.counters.repaired += u64::from(joined == Joined::Replaced);
+                    // Only of what was taken: two replicas that refuse each other's would send theirs for ever.
+                    if self.store.get(&key).is_some_and(|held| held.is_beyond(stamp, origin, &body)) {
+                        lacking.push(key);
+                    }
+                }
+                Joined::Refused | Joined::Gap => {}
+                Joined::Ahead => worst = worst.or(Some(Misbehavior::StampAhead)),
+                Joined::Unsound => worst = Some(Misbehavior::Undecodable(DecodeError::Invalid)),
             }
         }
-        if is_ahead {
-            self.misbehaved(from, Misbehavior::StampAhead, actions);
+        if let Some(what) = worst {
+            self.misbehaved(from, what, actions);
         }
         self.repair.entries_arrived(from, now.time);
+        let (repair, mut turn) = self.turn(now, actions);
+        repair.send_back(from, &lacking, &mut turn);
     }
 
-    fn join(&mut self, key: Key, stamp: Stamp, origin: PeerId, value: Value, wall: WallTime, actions: &mut Vec<Action>) -> Joined {
-        let value = value.into_option();
-        let register = self.store.register(stamp, origin, value.clone());
-        // What is known already is no fault of who says it again, even if our clock stepped back in between.
-        if !self.store.is_news(&key, &register) {
-            self.counters.known += 1;
-            return Joined::Unchanged;
+    fn join(&mut self, key: Key, stamp: Stamp, origin: PeerId, body: Body, wall: WallTime, actions: &mut Vec<Action>) -> Joined {
+        if matches!(&body, Body::Step(step) if !step.is_sound()) {
+            return Joined::Unsound;
         }
-        if let Err(ahead) = self.clock.observe(stamp, wall, self.config.stamp_ahead_max) {
+        let joined = match self.store.joined(&key, stamp, origin, body) {
+            Ok(Some(joined)) => joined,
+            // What is known already is no fault of who says it again, even if our clock stepped back in between.
+            Ok(None) => {
+                self.counters.known += 1;
+                return Joined::Unchanged;
+            }
+            Err(Unfit::Gap) => return Joined::Gap,
+            Err(Unfit::TooMany) => return self.refuse(&key, origin),
+        };
+        let latest = joined.latest().max(stamp);
+        if let Err(ahead) = self.clock.observe(latest, wall, self.config.stamp_ahead_max) {
             tracing::debug!(key = %key, origin = ?origin, ahead = ?ahead.by, "entry refused: its stamp is too far ahead");
             self.counters.stamp_ahead += 1;
             return Joined::Ahead;
         }
-        match self.store.merge(key.clone(), register) {
-            Merged::Known => Joined::Unchanged,
-            Merged::Refused => {
-                tracing::debug!(key = %key, origin = ?origin, "entry refused: it does not fit");
-                self.counters.refused += 1;
-                Joined::Unchanged
-            }
+        match self.store.replace(key.clone(), joined) {
+            Merged::Refused => self.refuse(&key, origin),
             Merged::Replaced { is_visible } => {
                 if is_visible {
-                    actions.push(Action::Changed { key, value, stamp });
+                    let value = self.read(&key);
+                    actions.push(self.changed(key, value, stamp));
                 }
                 Joined::Replaced
             }
         }
+    }
+
+    fn changed(&mut self, key: Key, value: Option<Value>, stamp: Stamp) -> Action {
+        self.revision += 1;
+        Action::Changed { key, value, stamp, revision: self.revision }
+    }
+
+    fn refuse(&mut self, key: &Key, origin: PeerId) -> Joined {
+        tracing::debug!(%key, ?origin, "entry refused: it does not fit");
+        self.counters.refused += 1;
+        Joined::Refused
     }
 
     fn misbehaved(&mut self, peer: PeerId, what: Misbehavior, actions: &mut Vec<Action>) {
@@ -506,7 +727,15 @@ impl State {
     }
 }
 
-fn live(register: &Register) -> Option<Entry<'_>> {
-    let value = register.val.as_ref()?;
-    Some(Entry { value, stamp: register.marker.stamp, origin: register.marker.origin })
+fn entry((value, stamp, origin): (&Bytes, Stamp, PeerId)) -> Entry<'_> {
+    Entry { value, stamp, origin }
+}
+
+fn latest(held: &Held) -> Option<Entry<'_>> {
+    held.written().max_by_key(|(_, stamp, origin)| (*stamp, *origin)).map(entry)
+}
+
+fn first_word(peer: PeerId) -> u64 {
+    let (words, _) = peer.as_bytes().as_chunks::<8>();
+    u64::from_le_bytes(words[0])
 }

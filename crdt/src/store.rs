@@ -1,4 +1,4 @@
-//! The map itself: one register per key in which the last writer wins, bounded, with the sums that name its content.
+//! The map itself: one flat value per key, bounded, with the sums that name its content.
 //!
 //! Invariants, each checked after every input in debug builds or by the tests: the digest and the sums of the shards are those of the
 //! entries; the index holds exactly the keys; keys and bytes stay within their bounds.
@@ -7,16 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use bytes::Bytes;
-use crdts::{CvRDT, LWWReg};
-use meshwork_channels::PeerId;
+use meshwork_channels::{PeerId, encode};
 
 use crate::digest::{Digest, Hasher};
 use crate::hlc::Stamp;
 use crate::key::Key;
-use crate::wire::{KeyHash, Range, Row, SHARDS, ShardSum};
+use crate::value::{Kind, State, Step, Typed, Unfit, Value};
+use crate::wire::{Body, KeyHash, Range, Row, SHARDS, ShardSum};
 
-/// What orders two writes of one key. It ends with the hash of the value, so equal markers cannot stand for different values: a register
-/// of the `crdts` crate that met those would keep what it holds, and two replicas would differ for good.
+/// What orders two writes of one register. It ends with the hash of the value, so equal markers cannot stand for different values: two
+/// replicas that met those in another order would differ for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Marker {
     pub(crate) stamp: Stamp,
@@ -24,15 +24,137 @@ pub(crate) struct Marker {
     pub(crate) value_hash: u64,
 }
 
-/// The value, `None` once removed, with its marker.
-pub(crate) type Register = LWWReg<Option<Bytes>, Marker>;
+/// What a key holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// A register that was removed.
+    Removed,
+    /// A register in which the last writer wins.
+    Register(Bytes),
+    /// Anything else.
+    Typed(Box<Measured>),
+}
+
+/// A typed value with the length of its encoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Measured {
+    pub(crate) typed: Typed,
+    len: usize,
+}
+
+/// An entry: what a key holds, and what orders or names it. Of a register the marker is that of its last write; of a typed value it has the
+/// greatest stamp and origin of all writes, and the hash of everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) marker: Marker,
+    pub(crate) content: Content,
+}
+
+impl Held {
+    /// Bytes of the value.
+    pub(crate) fn len(&self) -> usize {
+        match &self.content {
+            Content::Removed => 0,
+            Content::Register(bytes) => bytes.len(),
+            Content::Typed(sized) => sized.len,
+        }
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        match &self.content {
+            Content::Removed => false,
+            Content::Register(_) => true,
+            Content::Typed(sized) => sized.typed.is_live(),
+        }
+    }
+
+    pub(crate) fn is_typed(&self) -> bool {
+        matches!(self.content, Content::Typed(_))
+    }
+
+    pub(crate) fn read(&self) -> Option<Value> {
+        match &self.content {
+            Content::Removed => None,
+            Content::Register(bytes) => Some(Value::Lww(bytes.clone())),
+            Content::Typed(sized) => sized.typed.read(),
+        }
+    }
+
+    pub(crate) fn body(&self) -> Body {
+        match &self.content {
+            Content::Removed => Body::Removed,
+            Content::Register(bytes) => Body::Register(bytes.clone()),
+            Content::Typed(sized) => Body::Step(Box::new(Step::Whole(sized.typed.clone()))),
+        }
+    }
+
+    /// The values of a register with when and by whom they were written, in no order.
+    pub(crate) fn written(&self) -> impl Iterator<Item = (&Bytes, Stamp, PeerId)> {
+        let (plain, typed) = match &self.content {
+            Content::Removed => (None, None),
+            Content::Register(bytes) => (Some((bytes, self.marker.stamp, self.marker.origin)), None),
+            Content::Typed(measured) => (None, Some(measured.typed.written())),
+        };
+        plain.into_iter().chain(typed.into_iter().flatten())
+    }
+
+    /// Whether this holds more than what somebody sent.
+    pub(crate) fn is_beyond(&self, stamp: Stamp, origin: PeerId, body: &Body) -> bool {
+        let order = (self.marker.stamp, self.marker.origin).cmp(&(stamp, origin));
+        match (&self.content, body) {
+            (Content::Removed, Body::Removed) => order.is_gt(),
+            (Content::Register(ours), Body::Register(theirs)) => order.is_gt() || (order.is_eq() && ours != theirs),
+            (Content::Removed, Body::Register(_)) | (Content::Register(_), Body::Removed) => order.is_ge(),
+            (Content::Typed(ours), Body::Step(theirs)) => {
+                order.is_ne() || !matches!(&**theirs, Step::Whole(theirs) if *theirs == ours.typed)
+            }
+            (Content::Typed(_), _) => true,
+            // It was refused.
+            (_, Body::Step(_)) => false,
+        }
+    }
+
+    /// The latest stamp in it.
+    pub(crate) fn latest(&self) -> Stamp {
+        match &self.content {
+            Content::Removed | Content::Register(_) => self.marker.stamp,
+            Content::Typed(measured) => measured.typed.written().map(|(_, stamp, _)| stamp).fold(self.marker.stamp, Stamp::max),
+        }
+    }
+
+    /// Whether it takes more than half of what a value may: further writes of this node are refused then, so that those which others make at the same time
+    /// can still be joined.
+    pub(crate) fn is_crowded(&self, value_bytes_max: usize) -> bool {
+        match &self.content {
+            Content::Removed | Content::Register(_) => false,
+            Content::Typed(measured) if measured.typed.len() <= 1 => measured.len > value_bytes_max,
+            Content::Typed(measured) => measured.len > value_bytes_max / 2,
+        }
+    }
+
+    pub(crate) fn kind(&self) -> Option<Kind> {
+        match &self.content {
+            Content::Removed => None,
+            Content::Register(_) => Some(Kind::Lww),
+            Content::Typed(measured) => measured.typed.kind(),
+        }
+    }
+
+    /// The same as a typed value.
+    pub(crate) fn to_typed(&self) -> Typed {
+        let register = |value| Typed { length: 1, state: Some(State::Lww(self.marker.stamp, self.marker.origin, value)) };
+        match &self.content {
+            Content::Removed => register(None),
+            Content::Register(bytes) => register(Some(bytes.clone())),
+            Content::Typed(sized) => sized.typed.clone(),
+        }
+    }
+}
 
 /// What a merge did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Merged {
-    /// Nothing: the same or something newer was there.
-    Known,
-    /// It replaced the entry; the value differs as well if `is_visible`.
+    /// It replaced the entry; what one reads of it differs as well if `is_visible`.
     Replaced { is_visible: bool },
     /// Nothing: it does not fit.
     Refused,
@@ -59,7 +181,7 @@ pub(crate) struct Bounds {
 pub(crate) struct Store {
     hasher: Hasher,
     bounds: Bounds,
-    entries: BTreeMap<Key, Register>,
+    entries: BTreeMap<Key, Held>,
     /// The keys in the order in which replicas compare.
     index: BTreeSet<(u64, Key)>,
     /// The sum of each shard; empty until the first entry, because a simulation holds very many empty stores.
@@ -83,18 +205,24 @@ impl Store {
         }
     }
 
-    /// A register with the marker that belongs to it.
-    pub(crate) fn register(&self, stamp: Stamp, origin: PeerId, value: Option<Bytes>) -> Register {
+    /// The entry that a write of a register makes.
+    pub(crate) fn register(&self, stamp: Stamp, origin: PeerId, value: Option<Bytes>) -> Held {
         let marker = Marker { stamp, origin, value_hash: self.hasher.value(value.as_ref()) };
-        Register { val: value, marker }
+        Held { marker, content: value.map_or(Content::Removed, Content::Register) }
     }
 
-    pub(crate) fn get(&self, key: &str) -> Option<&Register> {
+    fn typed(&self, stamp: Stamp, origin: PeerId, typed: Typed) -> Held {
+        let encoded = encode(&typed);
+        let marker = Marker { stamp, origin, value_hash: self.hasher.typed(&encoded) };
+        Held { marker, content: Content::Typed(Box::new(Measured { typed, len: encoded.len() })) }
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Held> {
         self.entries.get(key)
     }
 
     /// All entries from `prefix` on that start with it, tombstones included.
-    pub(crate) fn iter<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a Key, &'a Register)> {
+    pub(crate) fn iter<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a Key, &'a Held)> {
         self.entries.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)).take_while(move |(key, _)| key.starts_with(prefix))
     }
 
@@ -122,7 +250,7 @@ impl Store {
     }
 
     /// The entries of a range in the order of their hashes. Keys whose hashes collide come one after the other.
-    pub(crate) fn rows(&self, range: Range) -> impl Iterator<Item = (Row, &Key, &Register)> {
+    pub(crate) fn rows(&self, range: Range) -> impl Iterator<Item = (Row, &Key, &Held)> {
         let index = if range.first <= range.last { Some(self.index.range((range.first.0, Key::below_all())..)) } else { None };
         index.into_iter().flatten().take_while(move |(hash, _)| *hash <= range.last.0).filter_map(|(hash, key)| {
             let register = self.entries.get(key)?;
@@ -131,60 +259,85 @@ impl Store {
         })
     }
 
-    /// Whether merging this would change anything if there is room.
-    pub(crate) fn is_news(&self, key: &Key, register: &Register) -> bool {
-        self.entries.get(key).is_none_or(|held| held.marker < register.marker)
+    /// What a key would hold after a write; `None` when that is what it holds.
+    pub(crate) fn joined(&self, key: &str, stamp: Stamp, origin: PeerId, body: Body) -> Result<Option<Held>, Unfit> {
+        let held = self.entries.get(key);
+        let step = match (held, body) {
+            (None | Some(Held { content: Content::Removed | Content::Register(_), .. }), body @ (Body::Removed | Body::Register(_))) => {
+                let new = self.register(stamp, origin, if let Body::Register(bytes) = body { Some(bytes) } else { None });
+                return Ok(Some(new).filter(|new| held.is_none_or(|held| held.marker < new.marker)));
+            }
+            (_, Body::Removed) => Step::Whole(self.register(stamp, origin, None).to_typed()),
+            (_, Body::Register(bytes)) => Step::Whole(self.register(stamp, origin, Some(bytes)).to_typed()),
+            (_, Body::Step(step)) => *step,
+        };
+        let before = held.map(Held::to_typed);
+        let typed = Typed::after(before.as_ref(), &step)?;
+        let latest = held.map_or((stamp, origin), |held| (held.marker.stamp, held.marker.origin).max((stamp, origin)));
+        let new = self.typed(latest.0, latest.1, typed);
+        Ok(Some(new).filter(|new| held.is_none_or(|held| held.marker != new.marker)))
     }
 
     /// Whether there is room for a value under this key, in place of what the key holds now.
     pub(crate) fn room(&self, key: &str, value_len: usize) -> Result<(), Quota> {
+        self.room_for([(key, value_len)])
+    }
+
+    /// Whether there is room for values under keys of which each is named once.
+    pub(crate) fn room_for<'a>(&self, values: impl IntoIterator<Item = (&'a str, usize)>) -> Result<(), Quota> {
         let Bounds { keys_max, bytes_max, .. } = self.bounds;
-        let freed = match self.entries.get(key) {
-            Some(held) => key.len() + value_len_of(held),
-            None if self.entries.len() >= keys_max => return Err(Quota::Keys(keys_max)),
-            None => 0,
-        };
+        let (mut keys, mut freed, mut needed) = (self.entries.len(), 0, 0);
+        for (key, value_len) in values {
+            needed += key.len() + value_len;
+            match self.entries.get(key) {
+                Some(held) => freed += key.len() + held.len(),
+                None => keys += 1,
+            }
+        }
+        if keys > keys_max {
+            return Err(Quota::Keys(keys_max));
+        }
         // What does not grow always fits, so that a full replica can still shrink.
-        let needed = key.len() + value_len;
         if needed > freed && self.bytes - freed + needed > bytes_max {
             return Err(Quota::Bytes(bytes_max));
         }
         Ok(())
     }
 
-    /// Joins a register with what the key holds.
-    pub(crate) fn merge(&mut self, key: Key, register: Register) -> Merged {
-        if !self.is_news(&key, &register) {
-            return Merged::Known;
-        }
-        let value_len = value_len_of(&register);
-        if value_len > self.bounds.value_bytes_max || self.room(&key, value_len).is_err() {
+    /// Puts the result of [`Store::joined`] in place of what the key holds.
+    pub(crate) fn replace(&mut self, key: Key, new: Held) -> Merged {
+        let len = new.len();
+        if len > self.bounds.value_bytes_max || self.room(&key, len).is_err() {
             return Merged::Refused;
         }
         let hash = self.hasher.key(&key);
-        let added = self.hasher.entry(&key, &register.marker);
+        let added = self.hasher.entry(&key, &new.marker);
         self.shards.resize(SHARDS, 0);
         let shard = &mut self.shards[(hash >> 56) as usize];
         *shard = shard.wrapping_add(added as u64);
         self.digest.sum = self.digest.sum.wrapping_add(added);
-        self.bytes += value_len;
-        self.live += usize::from(register.val.is_some());
+        self.bytes += len;
+        self.live += usize::from(new.is_live());
 
         let Some(held) = self.entries.get_mut(&key) else {
-            let is_visible = register.val.is_some();
+            let is_visible = new.is_live();
             self.bytes += key.len();
             self.digest.keys += 1;
             self.index.insert((hash, key.clone()));
-            self.entries.insert(key, register);
+            self.entries.insert(key, new);
             return Merged::Replaced { is_visible };
         };
         let removed = self.hasher.entry(&key, &held.marker);
         *shard = shard.wrapping_sub(removed as u64);
         self.digest.sum = self.digest.sum.wrapping_sub(removed);
-        self.bytes -= value_len_of(held);
-        self.live -= usize::from(held.val.is_some());
-        let is_visible = held.val != register.val;
-        held.merge(register);
+        self.bytes -= held.len();
+        self.live -= usize::from(held.is_live());
+        let is_visible = match (&held.content, &new.content) {
+            (Content::Register(old), Content::Register(new)) => old != new,
+            (Content::Removed, Content::Removed) => false,
+            _ => held.read() != new.read(),
+        };
+        *held = new;
         Merged::Replaced { is_visible }
     }
 
@@ -212,21 +365,25 @@ impl Store {
         for (key, register) in &self.entries {
             let hash = self.hasher.key(key);
             assert!(self.index.contains(&(hash, key.clone())));
-            assert_eq!(register.marker.value_hash, self.hasher.value(register.val.as_ref()));
+            match &register.content {
+                Content::Removed => assert_eq!(register.marker.value_hash, self.hasher.value(None)),
+                Content::Register(bytes) => assert_eq!(register.marker.value_hash, self.hasher.value(Some(bytes))),
+                Content::Typed(sized) => {
+                    assert!(sized.typed.is_sound(), "{:?}", sized.typed);
+                    assert_eq!(register.marker.value_hash, self.hasher.typed(&encode(&sized.typed)));
+                    assert_eq!(meshwork_channels::decode::<Typed>(&encode(&sized.typed)).as_ref(), Ok(&sized.typed));
+                }
+            }
             let entry = self.hasher.entry(key, &register.marker);
             shards[(hash >> 56) as usize] = shards[(hash >> 56) as usize].wrapping_add(entry as u64);
             digest.sum = digest.sum.wrapping_add(entry);
             digest.keys += 1;
-            bytes += key.len() + value_len_of(register);
-            live += usize::from(register.val.is_some());
+            bytes += key.len() + register.len();
+            live += usize::from(register.is_live());
         }
         assert_eq!(digest, self.digest);
         assert!(self.shard_sums().map(|sum| sum.0).eq(shards));
         assert_eq!((bytes, live), (self.bytes, self.live));
         self.check();
     }
-}
-
-fn value_len_of(register: &Register) -> usize {
-    register.val.as_ref().map_or(0, Bytes::len)
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::hlc::Stamp;
 use crate::key::Key;
+use crate::value::Step;
 
 /// Shards of the key space: the top byte of a key's hash.
 pub const SHARDS: usize = 256;
@@ -33,26 +34,15 @@ pub(crate) const fn entry_bytes_max(key_len: usize, value_len: usize) -> usize {
     2 + key_len + 8 + 32 + 1 + 3 + value_len
 }
 
-/// A value. New kinds of values are added at the end.
+/// What was written. New kinds are added at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Value {
+pub enum Body {
     /// The key was removed: a tombstone.
     Removed,
     /// A register in which the last writer wins.
     Register(Bytes),
-}
-
-impl Value {
-    pub(crate) fn from_option(value: Option<Bytes>) -> Self {
-        value.map_or(Value::Removed, Value::Register)
-    }
-
-    pub(crate) fn into_option(self) -> Option<Bytes> {
-        match self {
-            Value::Removed => None,
-            Value::Register(bytes) => Some(bytes),
-        }
-    }
+    /// A value of another kind, or a part of it.
+    Step(Box<Step>),
 }
 
 /// A write of the node that broadcasts it.
@@ -63,7 +53,7 @@ pub struct Write {
     /// When it was written.
     pub stamp: Stamp,
     /// What was written.
-    pub value: Value,
+    pub body: Body,
 }
 
 /// The payload of a broadcast. Its origin is who sends the broadcast, so it cannot speak for others and need not name itself.
@@ -83,7 +73,7 @@ pub struct Entry {
     /// Who wrote it.
     pub origin: PeerId,
     /// What was written.
-    pub value: Value,
+    pub body: Body,
 }
 
 /// The keyed hash of a key; replicas compare in this order.

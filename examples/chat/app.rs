@@ -8,6 +8,7 @@ use std::fmt;
 use bytes::Bytes;
 use meshwork::PeerId;
 use meshwork::app::{Application, Context};
+use meshwork::crdt::Value;
 use meshwork::node::Event;
 
 /// The oldest lines go when there are more.
@@ -90,10 +91,10 @@ impl Application for Chat {
         }
     }
 
-    fn on_change(&mut self, key: &str, value: Option<&Bytes>, context: &mut Context<'_, Self>) {
+    fn on_change(&mut self, key: &str, value: Option<&Value>, context: &mut Context<'_, Self>) {
         let Some((number, _)) = key.strip_prefix(LINES).and_then(|rest| rest.split_once('/')) else { return };
         self.last = self.last.max(u64::from_str_radix(number, 16).unwrap_or(0));
-        if let Some(line) = value.and_then(line) {
+        if let Some(line) = value.and_then(Value::bytes).and_then(line) {
             context.output(Output::Said(line));
         }
     }

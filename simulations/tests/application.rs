@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork::app::{Application, Context};
+use meshwork::crdt::Value;
 use meshwork::node::{Delivery, Event, Settlement};
 use meshwork::{ChannelId, PeerId};
 use meshwork_channels::reliable::Sequence;
@@ -84,7 +85,7 @@ impl Application for Pen {
         context.output(Note::Settled(to, channel, outcome.clone()));
     }
 
-    fn on_change(&mut self, key: &str, _: Option<&Bytes>, context: &mut Context<'_, Self>) {
+    fn on_change(&mut self, key: &str, _: Option<&Value>, context: &mut Context<'_, Self>) {
         context.output(Note::Changed(key.to_owned()));
     }
 

@@ -45,7 +45,7 @@ impl Application for Diary {
         context.output(answer);
     }
 
-    fn on_change(&mut self, key: &str, value: Option<&Bytes>, context: &mut Context<'_, Self>) {
+    fn on_change(&mut self, key: &str, value: Option<&Value>, context: &mut Context<'_, Self>) {
         context.output(format!("{key} is {value:?}"));
         match key {
             // Reacts to its own write once, or for ever.

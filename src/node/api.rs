@@ -9,7 +9,7 @@ use meshwork_channels::dial::{ConnectionId, DialFailure, Direction};
 use meshwork_channels::frame::Frame;
 use meshwork_channels::reliable::Sequence;
 use meshwork_channels::{ChannelId, Misbehavior, PeerId};
-use meshwork_crdt::Stamp;
+use meshwork_crdt::{Key, Stamp, Value};
 use meshwork_overlay::topology::DownReason;
 
 /// The identity of a broadcast in a node.
@@ -243,11 +243,13 @@ pub enum Action {
     /// A key of the replicated state has a new visible value.
     Changed {
         /// The key.
-        key: String,
-        /// Its value; none when the key was removed.
-        value: Option<Bytes>,
+        key: Key,
+        /// What it holds; none when the key was removed.
+        value: Option<Value>,
         /// The stamp of the write.
         stamp: Stamp,
+        /// The number of the change on this node, from one on.
+        revision: u64,
     },
 }
 

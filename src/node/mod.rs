@@ -35,6 +35,7 @@ use meshwork_channels::frame::Frame;
 use meshwork_channels::reliable::{self};
 use meshwork_channels::{Bounded, ChannelId, DecodeError, Misbehavior, Now, PeerId, Time, Timers, decode, random};
 use meshwork_crdt::replica::{self};
+use meshwork_crdt::value::Actor;
 use meshwork_overlay::swim::Status;
 use rand::RngExt;
 
@@ -122,7 +123,11 @@ impl Node {
         Node {
             links: Links::new(peer, params.links, random::hash(&[seed, 1])),
             overlay: meshwork_overlay::State::new(peer, incarnation, address, params.overlay, random::hash(&[seed, 2]), now.time),
-            state: replica::State::new(peer, params.state, random::hash(&[seed, 3])),
+            state: replica::State::new(peer, params.state, random::hash(&[seed, 3])).with_actor(Actor(random::hash(&[
+                seed,
+                4,
+                incarnation,
+            ]))),
             identity,
             calls: Calls::default(),
             seen: Seen::default(),
@@ -676,7 +681,7 @@ impl Node {
                 let sent = self.overlay.broadcast(ChannelId::STATE, bytes, now.time, &mut self.overlay_actions);
                 debug_assert!(sent.is_ok(), "a delta fits a broadcast");
             }
-            State::Changed { key, value, stamp } => actions.push(Action::Changed { key: key.to_string(), value, stamp }),
+            State::Changed { key, value, stamp, revision } => actions.push(Action::Changed { key, value, stamp, revision }),
             State::Misbehaved { peer, what } => self.on_misbehaved(peer, self.links.connection_of(peer), what, now, actions),
         }
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use meshwork_channels::reliable::Sequence;
 use meshwork_channels::{ChannelId, Now, PeerId, frame, limits};
-use meshwork_crdt::Stamp;
 use meshwork_crdt::replica::SetError;
+use meshwork_crdt::{Key, Op, Stamp};
 use meshwork_overlay::plumtree::BroadcastError;
 
 use super::requests::CALLS_MAX;
@@ -157,13 +157,36 @@ impl Node {
         }
     }
 
-    /// Writes a key of the replicated state. The write is visible here at once and everywhere soon.
+    /// Writes a register of the replicated state, in which the last writer wins. The write is visible here at once and everywhere soon.
     ///
     /// # Errors
     ///
     /// [`SetError`]; nothing was changed then.
     pub fn set(&mut self, key: &str, value: Bytes, now: Now, actions: &mut Vec<Action>) -> Result<Stamp, SetError> {
-        let stamp = self.state.set(key, value, now, &mut self.state_actions)?;
+        let stamp = self.apply(key, Op::Set(value), now, actions)?;
+        Ok(stamp.expect("to write a register is always news"))
+    }
+
+    /// Does something to a key of the replicated state: writes a register, counts, changes a set. None when that changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`SetError`]; nothing was changed then.
+    pub fn apply(&mut self, key: &str, op: Op, now: Now, actions: &mut Vec<Action>) -> Result<Option<Stamp>, SetError> {
+        check_key(key)?;
+        let stamp = self.state.apply(key, op, now, &mut self.state_actions)?;
+        self.route(now, actions);
+        Ok(stamp)
+    }
+
+    /// Does something to several keys of the replicated state, all of it or nothing. None when that changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`SetError`]; nothing was changed then.
+    pub fn batch(&mut self, writes: Vec<(Key, Op)>, now: Now, actions: &mut Vec<Action>) -> Result<Option<Stamp>, SetError> {
+        writes.iter().try_for_each(|(key, _)| check_key(key))?;
+        let stamp = self.state.batch(writes, now, &mut self.state_actions)?;
         self.route(now, actions);
         Ok(stamp)
     }
@@ -174,12 +197,10 @@ impl Node {
     ///
     /// [`SetError`]; nothing was changed then.
     pub fn remove(&mut self, key: &str, now: Now, actions: &mut Vec<Action>) -> Result<Option<Stamp>, SetError> {
-        let stamp = self.state.remove(key, now, &mut self.state_actions)?;
-        self.route(now, actions);
-        Ok(stamp)
+        self.apply(key, Op::Remove, now, actions)
     }
 
-    /// The value of a key of the replicated state.
+    /// The value of a register of the replicated state.
     pub fn get(&self, key: &str) -> Option<&Bytes> {
         self.state.get(key)
     }
@@ -220,4 +241,8 @@ impl Node {
             Ok(())
         }
     }
+}
+
+fn check_key(key: &str) -> Result<(), SetError> {
+    if key.starts_with('@') { Err(SetError::KeyReserved) } else { Ok(()) }
 }

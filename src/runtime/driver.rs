@@ -29,8 +29,9 @@ use super::guaranteed::{Content, GuaranteedSend, Inbox, Outbox, Owned};
 use super::known::Known;
 use super::metrics::Ledger;
 use super::report::Report;
+use super::state::Change;
 use super::storage::DataDir;
-use super::streams::{Change, DirectMessage, Request};
+use super::streams::{DirectMessage, Request};
 use super::watchdog::Pulse;
 use super::{ChannelError, Command, Error};
 use crate::node::{
@@ -405,8 +406,8 @@ impl Driver {
                     }
                     None => {}
                 },
-                Action::Changed { key, value, stamp } => {
-                    drop(self.streams.changes.send(Change { key, value, stamp: Some(stamp) }));
+                Action::Changed { key, value, stamp, revision } => {
+                    drop(self.streams.changes.send(Change { key, value, stamp: Some(stamp), revision }));
                 }
             }
         }
@@ -643,18 +644,7 @@ impl Driver {
             }
             Command::Respond { token, answer } => self.respond(token, answer),
             Command::Serve { requests } => self.requests = Some(requests),
-            Command::Set { key, value, reply } => {
-                let _ = reply.send(match value {
-                    Some(value) => self.node.set(&key, value, now, &mut self.actions).map(Some),
-                    None => self.node.remove(&key, now, &mut self.actions),
-                });
-            }
-            Command::Get { key, reply } => drop(reply.send(self.node.get(&key).cloned())),
-            Command::Entries { prefix, reply } => {
-                let entries =
-                    self.node.state().iter(&prefix).map(|(key, entry)| (key.to_string(), entry.value.clone(), entry.stamp)).collect();
-                let _ = reply.send(entries);
-            }
+            Command::With(verb) => verb(&mut self.node, now, &mut self.actions),
             Command::Discovered { source, candidates } => self.inputs.push_back(Input::Discovered { source, candidates }),
             Command::Tell(input) => self.call_app(|app, node, now, actions| app.tell(input, node, now, actions)),
             Command::Report { reply } => {

@@ -32,6 +32,7 @@ mod guaranteed;
 mod known;
 mod metrics;
 mod report;
+mod state;
 mod storage;
 mod streams;
 mod watchdog;
@@ -44,8 +45,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use meshwork_channels::agreement::{Disagreement, Terms};
 use meshwork_channels::quic::{Handler, Link, OpenError};
-use meshwork_channels::{ChannelId, ClusterName, PeerId};
-use meshwork_crdt::Stamp;
+use meshwork_channels::{ChannelId, ClusterName, Now, PeerId};
 use meshwork_crdt::replica::SetError;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -59,9 +59,10 @@ pub use meshwork_channels::quic::{ByteReader, ByteStream, ByteWriter, StreamErro
 pub use metrics::{ChannelsReport, FORMER_PEERS_MAX, PeerMetrics};
 #[cfg(feature = "cli")]
 pub use report::{ChannelReport, LinkReport, Report};
+pub use state::{Change, State, Watch};
 pub(crate) use storage::user_secret;
 pub use storage::{StorageError, state_dir};
-pub use streams::{Change, DirectMessage, Lagged, Request, Requests, Subscription, Watch};
+pub use streams::{DirectMessage, Lagged, Request, Requests, Subscription};
 
 /// Calls that wait for the protocol thread.
 const COMMANDS_MAX: usize = 1_024;
@@ -201,26 +202,71 @@ impl From<Stopped> for Error {
     }
 }
 
+/// Something to do with the node.
+pub(crate) type Verb = Box<dyn FnOnce(&mut node::Node, Now, &mut Vec<node::Action>) + Send>;
+
 /// What the handle asks of the protocol thread.
 pub(crate) enum Command {
-    Broadcast { channel: ChannelId, payload: Bytes, reply: oneshot::Sender<Result<Sent, SendError>> },
-    Send { to: PeerId, channel: ChannelId, payload: Bytes, reply: oneshot::Sender<Result<(), Error>> },
+    Broadcast {
+        channel: ChannelId,
+        payload: Bytes,
+        reply: oneshot::Sender<Result<Sent, SendError>>,
+    },
+    Send {
+        to: PeerId,
+        channel: ChannelId,
+        payload: Bytes,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
     SendGuaranteed(guaranteed::GuaranteedSend),
-    Request { to: PeerId, payload: Bytes, timeout: Duration, ticket: calls::Ticket, reply: oneshot::Sender<Result<Bytes, Error>> },
-    Connect { to: PeerId, channel: ChannelId, reply: oneshot::Sender<Result<Link, Error>> },
-    Handle { channel: ChannelId, handler: Handler, reply: oneshot::Sender<Result<(), Error>> },
-    AcceptStreams { channel: ChannelId, reply: oneshot::Sender<Result<StreamListener, Error>> },
-    TakeOver { channel: ChannelId, reply: oneshot::Sender<Result<Receiver, Error>> },
-    Respond { token: node::RequestToken, answer: Result<Bytes, node::Refusal> },
-    Serve { requests: mpsc::Sender<Request> },
-    Set { key: String, value: Option<Bytes>, reply: oneshot::Sender<Result<Option<Stamp>, SetError>> },
-    Get { key: String, reply: oneshot::Sender<Option<Bytes>> },
-    Entries { prefix: String, reply: oneshot::Sender<Vec<(String, Bytes, Stamp)>> },
-    Discovered { source: &'static str, candidates: Vec<node::Candidate> },
+    Request {
+        to: PeerId,
+        payload: Bytes,
+        timeout: Duration,
+        ticket: calls::Ticket,
+        reply: oneshot::Sender<Result<Bytes, Error>>,
+    },
+    Connect {
+        to: PeerId,
+        channel: ChannelId,
+        reply: oneshot::Sender<Result<Link, Error>>,
+    },
+    Handle {
+        channel: ChannelId,
+        handler: Handler,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
+    AcceptStreams {
+        channel: ChannelId,
+        reply: oneshot::Sender<Result<StreamListener, Error>>,
+    },
+    TakeOver {
+        channel: ChannelId,
+        reply: oneshot::Sender<Result<Receiver, Error>>,
+    },
+    Respond {
+        token: node::RequestToken,
+        answer: Result<Bytes, node::Refusal>,
+    },
+    Serve {
+        requests: mpsc::Sender<Request>,
+    },
+    /// A verb of the replicated state or of a service, with its own way to answer. It runs on the protocol thread, so it is ours.
+    With(Verb),
+    Discovered {
+        source: &'static str,
+        candidates: Vec<node::Candidate>,
+    },
     Tell(app::AnyInput),
-    Report { reply: oneshot::Sender<Report> },
-    ChannelReport { reply: oneshot::Sender<ChannelsReport> },
-    Leave { reply: oneshot::Sender<()> },
+    Report {
+        reply: oneshot::Sender<Report>,
+    },
+    ChannelReport {
+        reply: oneshot::Sender<ChannelsReport>,
+    },
+    Leave {
+        reply: oneshot::Sender<()>,
+    },
     BreakLinks,
     Kill,
 }
@@ -533,6 +579,19 @@ impl Node {
         answer.await.map_err(|_| Stopped)
     }
 
+    /// Does something that writes with the node, as soon as there is room for what it sends.
+    async fn write_with<T: Send + 'static>(
+        &self,
+        verb: impl FnOnce(&mut node::Node, Now, &mut Vec<node::Action>) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        self.write(|reply| Command::With(Box::new(|node, now, actions| drop(reply.send(verb(node, now, actions)))))).await
+    }
+
+    /// Looks at the node.
+    async fn look<T: Send + 'static>(&self, look: impl FnOnce(&node::Node) -> T + Send + 'static) -> Result<T, Stopped> {
+        self.ask(|reply| Command::With(Box::new(|node, _, _| drop(reply.send(look(node)))))).await
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
         let (reply, answer) = oneshot::channel();
         self.shared.commands.send(command(reply)).await.map_err(|_| Stopped)?;
@@ -543,65 +602,5 @@ impl Node {
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").field("cluster", &self.cluster()).field("id", &self.id()).field("address", &self.address()).finish()
-    }
-}
-
-/// The replicated state of the cluster through one node: keys with a last-writer-wins value each, the same everywhere soon after a write.
-#[derive(Clone, Copy, Debug)]
-pub struct State<'a> {
-    node: &'a Node,
-}
-
-impl State<'_> {
-    /// Writes a key. The write is visible here at once and on the other nodes soon.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Set`] when key or value are too large or the store is full, [`Error::Stopped`]. Nothing was changed then.
-    pub async fn set(&self, key: impl Into<String>, value: impl Into<Bytes>) -> Result<Stamp, Error> {
-        let (key, value) = (key.into(), Some(value.into()));
-        let stamp = self.node.write(|reply| Command::Set { key, value, reply }).await?.map_err(Error::Set)?;
-        Ok(stamp.expect("a write has a stamp"))
-    }
-
-    /// Removes a key; none when it has no value here.
-    ///
-    /// # Errors
-    ///
-    /// As [`State::set`].
-    pub async fn remove(&self, key: impl Into<String>) -> Result<Option<Stamp>, Error> {
-        let key = key.into();
-        self.node.write(|reply| Command::Set { key, value: None, reply }).await?.map_err(Error::Set)
-    }
-
-    /// The value of a key, as this node knows it.
-    ///
-    /// # Errors
-    ///
-    /// [`Stopped`].
-    pub async fn get(&self, key: impl Into<String>) -> Result<Option<Bytes>, Stopped> {
-        let key = key.into();
-        self.node.ask(|reply| Command::Get { key, reply }).await
-    }
-
-    /// The keys that begin with `prefix`, in order, with their values.
-    ///
-    /// # Errors
-    ///
-    /// [`Stopped`].
-    pub async fn entries(&self, prefix: impl Into<String>) -> Result<Vec<(String, Bytes)>, Stopped> {
-        let prefix = prefix.into();
-        let entries = self.node.ask(|reply| Command::Entries { prefix, reply }).await?;
-        Ok(entries.into_iter().map(|(key, value, _)| (key, value)).collect())
-    }
-
-    /// The keys that begin with `prefix`: first as they are, then every change. A watcher that falls behind is told
-    /// what differs now, removals included, instead of every change that it lost.
-    ///
-    /// # Errors
-    ///
-    /// [`Stopped`].
-    pub async fn watch(&self, prefix: impl Into<String>) -> Result<Watch, Stopped> {
-        Watch::start(self.node, prefix.into()).await
     }
 }

@@ -1,16 +1,14 @@
 //! What the application receives: bounded streams that tell what was lost, and never hold up the node.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use meshwork_channels::{ChannelId, PeerId, limits};
-use meshwork_crdt::Stamp;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use super::calls::{Abandoned, GivenUp};
-use super::{Command, Error, Node, Stopped};
+use super::{Command, Error};
 use crate::node::{self, SendError};
 
 /// A message that a peer sent to this node alone.
@@ -22,17 +20,6 @@ pub struct DirectMessage {
     pub channel: ChannelId,
     /// The bytes.
     pub payload: Bytes,
-}
-
-/// A key of the replicated state changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// The key.
-    pub key: String,
-    /// Its value; none when it was removed.
-    pub value: Option<Bytes>,
-    /// The stamp of the write; none for a value that was there when the watch began, or began again.
-    pub stamp: Option<Stamp>,
 }
 
 /// So many items were lost, because the subscriber fell behind. The next ones follow.
@@ -186,99 +173,5 @@ impl Drop for Request {
         if self.commands.take().is_some() {
             self.given_up.leave(Abandoned::Request(self.token));
         }
-    }
-}
-
-/// The keys under a prefix: first as they are, then every change.
-///
-/// It does not keep the node running, and it can be dropped in the middle of [`Watch::next`] without losing anything.
-#[derive(Debug)]
-pub struct Watch {
-    commands: mpsc::WeakSender<Command>,
-    prefix: String,
-    changes: broadcast::Receiver<Change>,
-    /// What is told before the next change.
-    pending: VecDeque<Change>,
-    /// The keys that were told as present, with the stamps of their values.
-    shown: BTreeMap<String, Stamp>,
-    /// Changes were lost, and the keys have to be listed again.
-    is_stale: bool,
-}
-
-impl Watch {
-    pub(super) async fn start(node: &Node, prefix: String) -> Result<Self, Stopped> {
-        let mut watch = Watch {
-            commands: node.shared.commands.downgrade(),
-            prefix,
-            // Subscribed before the keys are listed, so that nothing falls between the two; what falls into both is told by its stamp.
-            changes: subscribe(&node.shared.changes),
-            pending: VecDeque::new(),
-            shown: BTreeMap::new(),
-            is_stale: true,
-        };
-        watch.list().await?;
-        Ok(watch)
-    }
-
-    /// The next change; none once the node has stopped.
-    pub async fn next(&mut self) -> Option<Change> {
-        loop {
-            if let Some(change) = self.pending.pop_front() {
-                return Some(change);
-            }
-            if self.is_stale {
-                self.list().await.ok()?;
-                continue;
-            }
-            match self.changes.recv().await {
-                Ok(change) if change.key.starts_with(&self.prefix) => {
-                    if self.take_note(&change) {
-                        return Some(change);
-                    }
-                }
-                Ok(_) => {}
-                Err(broadcast::error::RecvError::Lagged(_)) => {
-                    // What is still queued is older than the list to come.
-                    self.changes = self.changes.resubscribe();
-                    self.is_stale = true;
-                }
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
-        }
-    }
-
-    /// Whether a change is news.
-    fn take_note(&mut self, change: &Change) -> bool {
-        let known = self.shown.get(&change.key);
-        match (&change.value, change.stamp) {
-            (_, Some(stamp)) if known.is_some_and(|known| *known >= stamp) => false,
-            (Some(_), stamp) => {
-                self.shown.insert(change.key.clone(), stamp.unwrap_or_default());
-                true
-            }
-            (None, _) => self.shown.remove(&change.key).is_some(),
-        }
-    }
-
-    /// Lists the keys, and puts what differs from what was told before the changes to come.
-    async fn list(&mut self) -> Result<(), Stopped> {
-        let (reply, answer) = oneshot::channel();
-        let prefix = self.prefix.clone();
-        let commands = self.commands.upgrade().ok_or(Stopped)?;
-        commands.send(Command::Entries { prefix, reply }).await.map_err(|_| Stopped)?;
-        drop(commands);
-        let entries = answer.await.map_err(|_| Stopped)?;
-        let present: BTreeMap<String, Stamp> = entries.iter().map(|(key, _, stamp)| (key.clone(), *stamp)).collect();
-        for key in self.shown.keys().filter(|key| !present.contains_key(*key)) {
-            self.pending.push_back(Change { key: key.clone(), value: None, stamp: None });
-        }
-        for (key, value, stamp) in entries {
-            if self.shown.get(&key) != Some(&stamp) {
-                self.pending.push_back(Change { key, value: Some(value), stamp: None });
-            }
-        }
-        self.shown = present;
-        self.is_stale = false;
-        Ok(())
     }
 }

@@ -34,7 +34,7 @@ fn at(time: Time) -> Now {
 /// A write, as bytes of a broadcast.
 fn delta(number: u64, now: Now) -> Input {
     let key = Key::try_from(&*format!("key-{:04}", number % KEYS)).expect("the key is short");
-    let value = Value::Register(number.to_be_bytes().repeat(8).into());
+    let value = Body::Register(number.to_be_bytes().repeat(8).into());
     let write = Write { key, stamp: Stamp::from_parts(now.wall.as_millis(), 0), value };
     Input::Delta { origin: peer(9), bytes: encode(&Delta::Writes(Bounded::first_of([write]))) }
 }

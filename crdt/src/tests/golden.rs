@@ -6,8 +6,8 @@ pub(super) fn every_message() -> Vec<Message> {
     let range = Range { first: KeyHash(0x0100_0000_0000_0000), last: KeyHash(0x01ff_ffff_ffff_ffff) };
     let row = Row { key: KeyHash(0x0101_0101_0101_0101), stamp: Stamp::from_parts(5, 6), entry: 0x0202_0202_0202_0202 };
     let entries = [
-        wire::Entry { key: key("ab"), stamp: Stamp::from_parts(5, 6), origin: peer(9), value: Value::Removed },
-        wire::Entry { key: key("c"), stamp: Stamp::from_parts(5, 7), origin: peer(9), value: Value::Register(bytes("xyz")) },
+        wire::Entry { key: key("ab"), stamp: Stamp::from_parts(5, 6), origin: peer(9), body: Body::Removed },
+        wire::Entry { key: key("c"), stamp: Stamp::from_parts(5, 7), origin: peer(9), body: Body::Register(bytes("xyz")) },
     ];
     vec![
         Message::Probe { digest: Digest { keys: 300, sum: 0xabcd }, wall: WallTime::from_micros(1) },

@@ -203,8 +203,7 @@ fn random_messages_break_nothing() {
             4 => Message::Compare { round: hash() as u32, ranges, rows },
             5 => Message::Compared { round: number as u32 / 7, through: KeyHash(hash()), want },
             _ => {
-                let entry =
-                    wire::Entry { key: key("k"), stamp: Stamp::from_bits(hash() | 1 << 63), origin: peer(3), value: Value::Removed };
+                let entry = wire::Entry { key: key("k"), stamp: Stamp::from_bits(hash() | 1 << 63), origin: peer(3), body: Body::Removed };
                 Message::Entries { entries: Bounded::first_of([entry]) }
             }
         };

@@ -25,16 +25,19 @@ fn store(updates: &[Update]) -> Store {
 
 fn join(store: &mut Store, updates: &[Update]) {
     for (key, stamp, origin, value) in updates {
-        let register = store.register(*stamp, *origin, value.clone());
-        let is_news = store.is_news(key, &register);
-        let merged = store.merge(key.clone(), register);
-        assert_eq!(is_news, merged != Merged::Known);
+        let body = value.clone().map_or(Body::Removed, Body::Register);
+        if let Some(joined) = store.joined(key, *stamp, *origin, body).unwrap() {
+            assert!(matches!(store.replace(key.clone(), joined), Merged::Replaced { .. }));
+        }
     }
     store.check_sums();
 }
 
 fn entries(store: &Store) -> Vec<Update> {
-    store.iter("").map(|(key, held)| (key.clone(), held.marker.stamp, held.marker.origin, held.val.clone())).collect()
+    store
+        .iter("")
+        .map(|(key, held)| (key.clone(), held.marker.stamp, held.marker.origin, held.written().next().map(|(value, ..)| value.clone())))
+        .collect()
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Replicas by hand and in a small network in virtual time. The network loses, repeats and reorders, and checks of every message that it
-//! fits its limit and survives its encoding, of every replica that `Changed` tells all that `get` shows.
+//! fits its limit and survives its encoding, of every replica that `Changed` tells all that `read` shows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,9 +13,9 @@ use rand::seq::SliceRandom;
 use crate::digest::Digest;
 use crate::hlc::{Clock, Stamp};
 use crate::key::{Key, KeyError};
-use crate::replica::{Action, Config, Counters, Entry, Input, Message, Params, Quota, SetError, State};
+use crate::replica::{Action, Config, Counters, Entry, Input, Kind, Message, Op, Params, Quota, SetError, State, Value};
 use crate::store::{Bounds, Merged, Store};
-use crate::wire::{self, Delta, KeyHash, Range, Row, SHARDS, ShardSum, Value, Write};
+use crate::wire::{self, Body, Delta, KeyHash, Range, Row, SHARDS, ShardSum, Write};
 
 mod bounds;
 mod clock;
@@ -25,6 +25,7 @@ mod laws;
 mod repairing;
 mod stamps_ahead;
 mod traces;
+mod values;
 mod writing;
 
 /// Wall time at the start of every test.
@@ -63,7 +64,7 @@ fn delta(writes: impl IntoIterator<Item = (&'static str, Stamp, Option<&'static 
     let writes = writes.into_iter().map(|(name, stamp, value)| Write {
         key: key(name),
         stamp,
-        value: value.map_or(Value::Removed, |value| Value::Register(bytes(value))),
+        body: value.map_or(Body::Removed, |value| Body::Register(bytes(value))),
     });
     encode(&Delta::Writes(Bounded::first_of(writes)))
 }
@@ -80,7 +81,7 @@ fn changed(actions: &[Action]) -> Vec<(&str, Option<&[u8]>)> {
     let mut changed = Vec::new();
     for action in actions {
         if let Action::Changed { key, value, .. } = action {
-            changed.push((key.as_str(), value.as_deref()));
+            changed.push((key.as_str(), value.as_ref().map(|value| &value.bytes().unwrap()[..])));
         }
     }
     changed
@@ -111,7 +112,7 @@ struct Network {
     time: Time,
     replicas: Vec<State>,
     /// What each replica's application knows from `Changed` alone.
-    views: Vec<BTreeMap<Key, Bytes>>,
+    views: Vec<BTreeMap<Key, Value>>,
     wall_offset_millis: Vec<i64>,
     queue: BTreeMap<(Time, u64), (usize, Input)>,
     queued: u64,
@@ -191,10 +192,15 @@ impl Network {
     }
 
     fn remove(&mut self, index: usize, key: &str) {
+        self.apply(index, key, Op::Remove).unwrap();
+    }
+
+    fn apply(&mut self, index: usize, key: &str, op: Op) -> Result<Option<Stamp>, SetError> {
         let mut actions = Vec::new();
         let now = self.now(index);
-        self.replicas[index].remove(key, now, &mut actions).unwrap();
+        let written = self.replicas[index].apply(key, op, now, &mut actions);
         self.execute(index, actions);
+        written
     }
 
     fn execute(&mut self, index: usize, actions: Vec<Action>) {
@@ -222,8 +228,8 @@ impl Network {
                         }
                     }
                 }
-                Action::Changed { key, value, stamp } => {
-                    assert_eq!(self.replicas[index].entry(&key).map(|entry| entry.stamp), value.as_ref().map(|_| stamp));
+                Action::Changed { key, value, stamp, .. } => {
+                    assert!(stamp <= self.replicas[index].last_stamp());
                     match value {
                         Some(value) => assert_ne!(self.views[index].insert(key, value.clone()), Some(value), "nothing changed"),
                         None => assert!(self.views[index].remove(&key).is_some(), "nothing changed"),
@@ -232,12 +238,12 @@ impl Network {
                 Action::Misbehaved { peer, what } => self.misbehaved.push((peer, what)),
             }
         }
-        let shown: BTreeMap<Key, Bytes> = if self.replicas[index].len() > 500 {
+        let replica = &self.replicas[index];
+        if replica.len() > 500 {
             return;
-        } else {
-            content(&self.replicas[index]).into_iter().map(|(key, value, ..)| (key, value)).collect()
-        };
-        assert_eq!(shown, self.views[index], "Changed tells all that get shows");
+        }
+        let shown: BTreeMap<Key, Value> = replica.keys("").map(|(key, _)| (key.clone(), replica.read(key).unwrap())).collect();
+        assert_eq!(shown, self.views[index], "Changed tells all that read shows");
     }
 
     fn send(&mut self, from: usize, to: usize, input: Input) {
@@ -290,6 +296,9 @@ impl Network {
         for index in 1..self.replicas.len() {
             assert_eq!(self.replicas[index].digest(), self.replicas[0].digest(), "replica {index}");
             assert_eq!(content(&self.replicas[index]), content(&self.replicas[0]), "replica {index}");
+            for (key, _) in self.replicas[0].keys("") {
+                assert_eq!(self.replicas[index].read(key), self.replicas[0].read(key), "{key} of replica {index}");
+            }
         }
         self.replicas.iter_mut().for_each(|replica| replica.store().check_sums());
     }

@@ -107,7 +107,7 @@ fn fill_from(state: &mut State, full: &State) {
             key: key.clone(),
             stamp: entry.stamp,
             origin: entry.origin,
-            value: Value::Register(entry.value.clone()),
+            body: Body::Register(entry.value.clone()),
         })
         .collect();
     for chunk in entries.chunks(wire::ENTRIES_MAX) {
@@ -253,6 +253,6 @@ fn more_colliding_keys_than_rows_do_not_stop_repair() {
     network.connect_all();
     network.run_for(Duration::from_secs(60));
     let counters = network.replicas[0].counters().completed + network.replicas[1].counters().completed;
-    assert!(counters > 3, "sessions come to their ends");
-    network.replicas.iter_mut().for_each(|replica| replica.store().check_sums());
+    assert!(counters > 0, "sessions come to their ends");
+    network.assert_converged();
 }

@@ -23,7 +23,7 @@ fn a_delta_from_the_future_is_refused_before_it_is_merged() {
 #[test]
 fn repair_cannot_bring_in_the_future_either() {
     let (mut state, mut actions) = (replica(1), Vec::new());
-    let entry = wire::Entry { key: key("x"), stamp: Stamp::MAX, origin: peer(3), value: Value::Register(bytes("1")) };
+    let entry = wire::Entry { key: key("x"), stamp: Stamp::MAX, origin: peer(3), body: Body::Register(bytes("1")) };
     let message = Message::Entries { entries: Bounded::first_of([entry]) };
     state.handle(Input::Received { from: peer(2), message }, at_millis(0), &mut actions);
     assert_eq!(misbehaviors(&actions), [(peer(2), Misbehavior::StampAhead)]);

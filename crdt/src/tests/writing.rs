@@ -10,7 +10,7 @@ fn a_write_is_visible_announced_and_broadcast() {
     assert_eq!(state.entry("config/x"), Some(Entry { value: &bytes("1"), stamp, origin: peer(1) }));
     assert_eq!(state.len(), 1);
     assert_eq!(changed(&actions), [("config/x", Some(&b"1"[..]))]);
-    let writes = vec![Write { key: key("config/x"), stamp, value: Value::Register(bytes("1")) }];
+    let writes = vec![Write { key: key("config/x"), stamp, body: Body::Register(bytes("1")) }];
     assert_eq!(broadcasts(&actions), [writes]);
     assert_eq!(state.next_deadline(), None, "a lone replica that said everything waits for nothing");
 }
@@ -27,7 +27,7 @@ fn removing_leaves_a_tombstone() {
     assert!(state.is_empty());
     assert_eq!(state.bytes(), 1);
     assert_eq!(changed(&actions), [("x", None)]);
-    assert_eq!(broadcasts(&actions), [[Write { key: key("x"), stamp: removed, value: Value::Removed }]]);
+    assert_eq!(broadcasts(&actions), [[Write { key: key("x"), stamp: removed, body: Body::Removed }]]);
     assert_eq!(state.remove("x", at_millis(100), &mut actions), Ok(None));
 
     // An older write that arrives late stays without effect.
@@ -62,7 +62,7 @@ fn writes_under_load_share_a_delta() {
     state.handle(Input::DeadlineReached, at_millis(6), &mut actions);
     let [writes] = &broadcasts(&actions)[..] else { panic!("one delta") };
     assert_eq!(writes.len(), 50);
-    assert!(writes.iter().all(|write| write.value == Value::Register(bytes("2"))), "writes of one key become one");
+    assert!(writes.iter().all(|write| write.body == Body::Register(bytes("2"))), "writes of one key become one");
     assert!(writes.is_sorted_by(|a, b| a.key < b.key));
     assert_eq!(state.next_deadline(), None);
 }
