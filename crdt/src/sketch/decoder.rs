@@ -36,7 +36,8 @@ pub enum Failure {
     Contradictory,
 }
 
-/// The state of one comparison, of the size of our sketch. The peer's cells must all come from one state of its sketch.
+/// The state of one comparison: the cells of our sketch and what was found, at most 108 KiB. The peer's cells must all come from one state of
+/// its sketch.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     /// The cells of the peer that came less ours, or ours alone where none came yet; in all of them, less what was found.
