@@ -9,7 +9,8 @@
 //! 1. [`hlc`]: the hybrid logical clock that stamps writes, and the bound on stamps of others.
 //! 2. [`key`], [`value`], [`digest`], `store`: the map, what a key can hold, and the sums that name it all.
 //! 3. [`wire`]: deltas and the messages of repair.
-//! 4. [`replica`]: the core, with its [`config`]; `repair` is its half that talks to neighbors.
+//! 4. [`sketch`]: what differs between two maps, at a cost that follows the difference.
+//! 5. [`replica`]: the core, with its [`config`]; `repair` is its half that talks to neighbors.
 //!
 //! The package is pure: no clock, no system randomness, no task, no input or output. It knows no socket, tree or view; a neighbor is a
 //! peer that the overlay reports, and a broadcast is bytes that somebody carries.
@@ -20,6 +21,7 @@ pub mod hlc;
 pub mod key;
 mod repair;
 pub mod replica;
+pub mod sketch;
 mod store;
 pub mod value;
 pub mod wire;
