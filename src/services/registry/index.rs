@@ -100,6 +100,14 @@ impl Index {
         }
     }
 
+    /// What hangs on the replica alone.
+    #[cfg(test)]
+    pub(super) fn without_told(&self) -> Self {
+        let mut index = self.clone();
+        index.known.values_mut().for_each(|known| known.told = Told::Nothing);
+        index
+    }
+
     pub(super) fn insert(&mut self, key: Key, parts: &Parts<'_>, known: Known) {
         self.remove(&key, parts);
         self.by_node.insert(parts.node, key.clone());

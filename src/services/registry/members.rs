@@ -125,7 +125,7 @@ impl State {
     }
 
     /// How many living members go before this node in removing what `peer` left.
-    fn rank(&self, peer: PeerId) -> u32 {
+    pub(super) fn rank(&self, peer: PeerId) -> u32 {
         let mine = (score(self.me, peer), self.me);
         let before = self.living().filter(|member| (score(*member, peer), *member) < mine).count();
         u32::try_from(before).unwrap_or(u32::MAX - 1)
