@@ -7,6 +7,8 @@
 use bytes::Bytes;
 use meshwork_crdt::Key;
 
+pub mod config;
+
 /// A write that a service wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
