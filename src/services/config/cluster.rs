@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use meshwork_channels::{Now, PeerId};
+use meshwork_channels::{Now, PeerId, random};
 use meshwork_crdt::replica::{self, Entry};
 use meshwork_crdt::{Key, Stamp};
 use serde::Serialize;
@@ -290,6 +290,8 @@ impl State {
         for there in above.chain(keys(replica, path)) {
             wanted.entry(there).or_insert(None);
         }
+        let [a, b, c, d, e, f, g, h, ..] = *self.me.as_bytes();
+        let mark = random::hash(&[u64::from_be_bytes([a, b, c, d, e, f, g, h]), replica.last_stamp().to_bits()]);
         let mut writes = Vec::new();
         for (path, value) in wanted {
             let key = path.key();
@@ -312,7 +314,8 @@ impl State {
             if value.is_none() && !self.is_updatable(&path) {
                 return Err(SetError::NotUpdatable(path));
             }
-            let record = Record { value, past: known(&entries), is_cut: records.iter().flatten().any(|record| record.is_cut) };
+            let is_cut = records.iter().flatten().any(|record| record.is_cut);
+            let record = Record { value, past: known(&entries), is_cut, mark };
             writes.push(Write { key, value: Some(record.encode()) });
         }
         if writes.len() > WRITES_MAX {

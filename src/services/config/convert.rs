@@ -331,11 +331,10 @@ impl ser::SerializeMap for Compound {
     type Error = Unfit;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, name: &T) -> Result<(), Unfit> {
-        self.name = match to_value(name)? {
-            Value::Text(text) => text,
-            Value::Integer(number) => number.to_string(),
-            other => return Err(Unfit::because("a name as text or a whole number", other.kind())),
-        };
+        match to_value(name)? {
+            Value::Text(text) => self.name = text,
+            other => return Err(Unfit::because("a name as text", other.kind())),
+        }
         Ok(())
     }
 

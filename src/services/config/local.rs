@@ -75,10 +75,10 @@ impl State {
     /// # Errors
     ///
     /// A [`LoadError`], of which [`Event::FileRefused`] tells as well; what the file said before stays.
-    pub fn load_file<E: Display>(
+    pub fn load_file<'a, E: Display>(
         &mut self,
-        text: &str,
-        parse: impl FnOnce(&str) -> Result<Value, E>,
+        text: &'a str,
+        parse: impl FnOnce(&'a str) -> Result<Value, E>,
         events: &mut Vec<Event>,
     ) -> Result<(), LoadError> {
         let tree = parse(text).map_err(|error| LoadError::Broken(error.to_string()));

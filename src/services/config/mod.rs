@@ -23,7 +23,8 @@
 //! What a peer can make it store: one handle for each live entry under `@config/`, which the replica bounds, and
 //! [`limits::CONFLICTS_MAX`] conflicts. A peer may write any key, and tell what it likes of the past: entries carry no signature.
 //!
-//! Known limits: an enum of the application that holds data is a map of one name, so two nodes that set different variants at once leave a
+//! Known limits: a peer that repeats the bytes of an entry under a newer stamp, which nodes do not do by themselves, can change without an
+//! event which of a value and a map at one path is shown; an enum of the application that holds data is a map of one name, so two nodes that set different variants at once leave a
 //! map of two, which no longer reads as one; of two values of one path that were written at once, the replica keeps the newer, and only
 //! nodes that showed the older one notice the conflict.
 //!
@@ -38,7 +39,7 @@
 //! let replica = replica::State::new(me, replica::Config::default().build()?, 1);
 //! let mut config = State::new(me, Config::default());
 //! let mut events = Vec::new();
-//! config.load_file(r#"{"app": {"limits": {"rate": 5, "burst": 9}}}"#, |text| serde_json::from_str(text), &mut events)?;
+//! config.load_file(r#"{"app": {"limits": {"rate": 5, "burst": 9}}}"#, serde_json::from_str, &mut events)?;
 //! config.update("app/limits/rate", &7, &mut events)?;
 //! assert_eq!(config.get::<u32>(&replica, "app/limits/rate")?, 7);
 //! assert_eq!(config.get::<u32>(&replica, "app/limits/burst")?, 9);
@@ -90,7 +91,7 @@ pub const NAMESPACES: [&str; 5] = ["default", "app", "ai", "infrastructure", "te
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Whether this node shows, and may set, values of the whole cluster. Default no: a node that nobody configured so is governed by its
-    /// own file alone.
+    /// own file alone. With a replica that holds something already, begin without and call [`State::set_synced`], which tells of it.
     pub is_synced: bool,
     /// What may be changed while the node runs: each of these paths and all below it, by this node and by others. `None`, the default,
     /// allows all. Defaults, file and environment are not asked.

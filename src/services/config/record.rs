@@ -44,6 +44,9 @@ pub(super) struct Record {
     pub past: Vec<Past>,
     /// Whether older values were left out.
     pub is_cut: bool,
+    /// Tells this write from others. A replica does not tell of a newer write of equal bytes, although it can change which of a value and a map
+    /// at one path is the newer.
+    pub mark: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -58,6 +61,7 @@ struct WireRecord {
     value: Option<Tokens>,
     past: Bounded<WirePast, HISTORY_MAX>,
     is_cut: bool,
+    mark: u64,
 }
 
 impl Record {
@@ -68,7 +72,7 @@ impl Record {
         loop {
             let tokens = |value: &Option<Value>| value.as_ref().and_then(|value| value.tokens().ok());
             let past = self.past.iter().map(|past| WirePast { stamp: past.stamp, proposer: past.proposer, value: tokens(&past.value) });
-            let wire = WireRecord { value: tokens(&self.value), past: Bounded::first_of(past), is_cut: self.is_cut };
+            let wire = WireRecord { value: tokens(&self.value), past: Bounded::first_of(past), is_cut: self.is_cut, mark: self.mark };
             let bytes = encode(&(VERSION, wire));
             if bytes.len() <= RECORD_BYTES_MAX || self.past.pop().is_none() {
                 return bytes;
@@ -94,6 +98,6 @@ impl Record {
         let wire: WireRecord = decode(rest).map_err(undecodable)?;
         let past = |past: WirePast| Ok(Past { stamp: past.stamp, proposer: past.proposer, value: value(past.value)? });
         let past = wire.past.into_iter().map(past).collect::<Result<_, _>>()?;
-        Ok(Record { value: value(wire.value)?, past, is_cut: wire.is_cut })
+        Ok(Record { value: value(wire.value)?, past, is_cut: wire.is_cut, mark: wire.mark })
     }
 }

@@ -5,7 +5,7 @@ use super::*;
 const KEY: &str = "@config/app/x";
 
 fn record(value: Value, past: Vec<Past>) -> Bytes {
-    Record { value: Some(value), past, is_cut: false }.encode()
+    Record { value: Some(value), past, ..Record::default() }.encode()
 }
 
 fn hidden(node: &Node) -> Vec<&Hidden> {
@@ -24,8 +24,7 @@ fn deliver(node: &mut Node, key: &str, bytes: Bytes, millis: u64) {
 
 #[test]
 fn a_value_that_does_not_pass_leaves_the_last_good_one() {
-    let guarded = || State::new(peer(1), synced()).with_validator(path("app"), digit());
-    let mut node = Node::with(1, guarded());
+    let mut node = Node::with(1, State::new(peer(1), synced()).with_validator(path("app"), digit()));
     node.set("app/x", Value::Integer(4), 1);
     let Ok(good) = node.config.read(&node.replica, "app/x") else { panic!("it was set") };
     let from = node.events.len();
@@ -40,7 +39,9 @@ fn a_value_that_does_not_pass_leaves_the_last_good_one() {
     assert_eq!(explained[3].hidden, [HiddenEntry { key: Key::try_from(KEY).unwrap(), origin: peer(9), problem: refused }]);
 
     // A service that starts anew finds the last good value in what the entry remembers.
-    node.config = guarded();
+    node.config = State::new(peer(1), Config::default()).with_validator(path("app"), digit());
+    node.seen.clear();
+    node.with_config(|config, replica, events| config.set_synced(true, replica, at_millis(3), events));
     assert_eq!(node.config.read(&node.replica, "app/x"), Ok(good));
 
     deliver(&mut node, KEY, record(Value::Integer(5), Vec::new()), 3);
@@ -127,7 +128,7 @@ fn any_bytes_are_an_entry_or_an_error() {
 #[test]
 fn values_have_one_encoding_and_bounded_depth() {
     let decode = |tokens: Vec<Token>| {
-        let entry = (1_u8, Some(tokens), 0_u8, false);
+        let entry = (1_u8, Some(tokens), 0_u8, false, 0_u8);
         Record::decode(&encode(&entry)).map(|record| record.value)
     };
     let name = |name: &str| Token::Name(name.to_owned());
@@ -150,14 +151,8 @@ fn the_bytes_of_an_entry_do_not_change() {
     let past = vec![Past { stamp: stamp(1), proposer: peer(2), value: None }];
     let bytes = record(value, past);
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let origin = "02".repeat(32);
-    assert_eq!(
-        hex,
-        format!(
-            "0101090606000101020103000000000000f03f0401740701080\
-        16e070001GOLDEN{origin}0000"
-        )
-    );
+    let (stamp, origin) = ("0000000000010000", "02".repeat(32));
+    assert_eq!(hex, format!("0101090606000101020103000000000000f03f040174070108016e070001{stamp}{origin}000000"));
     let bytes = record(Value::Bytes(Bytes::from_static(&[7])), Vec::new());
-    assert_eq!(bytes[..], [1, 1, 1, 5, 1, 7, 0, 0]);
+    assert_eq!(bytes[..], [1, 1, 1, 5, 1, 7, 0, 0, 0]);
 }

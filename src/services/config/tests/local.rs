@@ -11,7 +11,7 @@ struct Limits {
     names: Vec<String>,
     note: Option<char>,
     mode: Mode,
-    by_port: BTreeMap<u16, bool>,
+    by_name: BTreeMap<String, bool>,
     pair: (i8, Unit),
 }
 
@@ -93,15 +93,17 @@ fn types_of_the_application_survive_being_values() {
             names: vec!["a".to_owned()],
             note: (mode == Mode::Off).then_some('x'),
             mode,
-            by_port: BTreeMap::from([(80, true), (443, false)]),
+            by_name: BTreeMap::from([("http".to_owned(), true), ("https".to_owned(), false)]),
             pair: (-3, Unit),
         };
         node.with_config(|config, _, events| config.update("app/limits", &limits, events)).unwrap();
         assert_eq!(node.config.get::<Limits>(&node.replica, "app/limits"), Ok(limits));
         assert_eq!(node.integer("app/limits/rate"), Some(500));
     }
-    let error = node.config.update("app/x", &u64::MAX, &mut Vec::new()).unwrap_err();
-    assert!(matches!(error, SetError::WrongType { .. }));
+    let mut refused = |value: &dyn Fn(&mut State) -> Result<(), SetError>| value(&mut node.config).unwrap_err();
+    assert!(matches!(refused(&|config| config.update("app/x", &u64::MAX, &mut Vec::new())), SetError::WrongType { .. }));
+    let numbered = BTreeMap::from([(1, 2)]);
+    assert!(matches!(refused(&|config| config.update("app/x", &numbered, &mut Vec::new())), SetError::WrongType { .. }));
 }
 
 #[test]

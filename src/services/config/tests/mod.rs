@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use meshwork_channels::random::{Generator, generator};
+use meshwork_channels::random::generator;
 use meshwork_channels::{DecodeError, Now, PeerId, Time, WallTime, encode};
 use meshwork_crdt::replica::{self, Action, Input};
 use meshwork_crdt::{Key, Stamp};
@@ -160,8 +160,10 @@ impl Node {
 fn exchange(nodes: &mut [&mut Node], millis: u64) {
     let deltas: Vec<(u8, Bytes)> = nodes.iter().flat_map(|node| node.deltas.iter().map(|bytes| (node.number, bytes.clone()))).collect();
     for node in nodes {
-        for (origin, bytes) in deltas.iter().filter(|(origin, _)| *origin != node.number) {
-            node.receive(*origin, bytes, millis);
+        for (origin, bytes) in &deltas {
+            if *origin != node.number {
+                node.receive(*origin, bytes, millis);
+            }
         }
     }
 }
