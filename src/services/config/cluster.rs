@@ -27,11 +27,11 @@ pub(super) struct Held {
 
 /// What is to be made of the entries of one path.
 #[derive(Default)]
-struct Judged {
-    shown: Option<Found>,
+pub(super) struct Judged {
+    pub shown: Option<Found>,
     /// Those that pass, removals included.
-    good: Vec<Candidate>,
-    bad: Vec<(PeerId, Hidden)>,
+    pub good: Vec<Candidate>,
+    pub bad: Vec<(PeerId, Hidden)>,
 }
 
 /// The entries of a key of which none replaced another, newest first. The replica keeps the newest alone.
@@ -209,7 +209,7 @@ impl State {
 
     /// Decides what is shown of the entries of a path. If none passes, that is the last good value: the one shown so far, or after a restart
     /// the newest that the entries remember.
-    fn judge(&self, path: &Path, entries: &[Entry<'_>]) -> Judged {
+    pub(super) fn judge(&self, path: &Path, entries: &[Entry<'_>]) -> Judged {
         let mut judged = Judged::default();
         let mut former = Vec::new();
         for entry in entries {
@@ -237,7 +237,7 @@ impl State {
 
     /// The conflict that entries show: with each other, or with a value shown so far which the writer of the newest did not know. The entry
     /// remembers what its writer knew.
-    fn conflict(&self, path: &Path, entries: &[Entry<'_>], mut candidates: Vec<Candidate>, now: Now) -> Option<Conflict> {
+    pub(super) fn conflict(&self, path: &Path, entries: &[Entry<'_>], mut candidates: Vec<Candidate>, now: Now) -> Option<Conflict> {
         if let [entry] = entries
             && let Some(held) = self.announced.get(path)
             && !candidates.is_empty()

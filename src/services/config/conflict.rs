@@ -47,7 +47,8 @@ pub struct Choice {
     /// When.
     pub stamp: Stamp,
     /// The share of the candidates that hold the chosen value, above 0 and at most 1: two that differ give 0.5. Of merged maps, the share of
-    /// their values on which the candidates that have one agree, which is 1 when different names were changed.
+    /// their values on which the candidates that have one agree, which is 1 when different names were changed, and never less than that of one
+    /// candidate.
     pub confidence: f64,
 }
 
@@ -132,6 +133,6 @@ fn merge(path: &Path, newest: &Candidate, sorted: &[&Candidate]) -> Choice {
     // A map whose names are no names of paths was split into nothing: the newest stands as it is.
     let value = assemble(path, &merged).or_else(|| newest.value.clone());
     let confidence = if merged.is_empty() { 1.0 / sorted.len() as f64 } else { agreed as f64 / merged.len() as f64 };
-    // Nothing agreed on still leaves each part the newest of its candidates.
+    // Where nothing is agreed on, each value is still that of one candidate.
     Choice { value, origin: newest.origin, stamp: newest.stamp, confidence: confidence.max(1.0 / sorted.len() as f64) }
 }

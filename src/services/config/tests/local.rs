@@ -56,7 +56,7 @@ fn a_value_of_another_type_is_a_typed_error() {
 fn texts_that_are_no_paths_are_refused() {
     let long = "x".repeat(limits::NAME_BYTES_MAX + 1);
     let deep = ["x"; limits::PATH_NAMES_MAX + 1].join("/");
-    let longest = format!("x/{}", vec![&long[1..]; 8].join("/"));
+    let longest = format!("x/{}", [&long[1..]; 8].join("/"));
     for (text, problem) in [
         ("", PathError::EmptyName),
         ("/app", PathError::EmptyName),

@@ -102,3 +102,22 @@ fn a_node_answers_with_what_the_cluster_has() {
     assert_eq!((answer.value, answer.origin), (Some(tree(r#"{"a": 1}"#)), peer(1)));
     assert_eq!(node.config.answer(&node.replica, &path("app/y")).stamp, Stamp::ZERO);
 }
+
+#[test]
+fn of_several_entries_of_one_key_those_that_pass_are_candidates() {
+    let entry = |value: i64| Record { value: Some(Value::Integer(value)), ..Record::default() }.encode();
+    let bytes = [entry(40), Bytes::from_static(&[9]), entry(3), entry(4), entry(4)];
+    let origins = (1..).map(peer);
+    let stamps = (1..=5).rev().map(stamp);
+    let entries: Vec<_> =
+        bytes.iter().zip(origins.zip(stamps)).map(|(value, (origin, stamp))| replica::Entry { value, stamp, origin }).collect();
+    for (strategy, chosen, confidence) in [(Strategy::TimestampWins, 3, 1.0 / 3.0), (Strategy::MajorityWins, 4, 2.0 / 3.0)] {
+        let config = State::new(peer(1), Config { strategy, ..synced() }).with_validator(path("app"), digit());
+        let judged = config.judge(&path("app/x"), &entries);
+        assert_eq!(judged.shown.map(|found| found.value), Some(Value::Integer(chosen)));
+        assert_eq!(judged.bad, [(peer(1), Hidden::Refused("not a digit".to_owned())), (peer(2), Hidden::UnknownVersion(9))]);
+        let conflict = config.conflict(&path("app/x"), &entries, judged.good, at_millis(0)).unwrap();
+        assert_eq!((conflict.values.len(), conflict.chosen.value), (3, Some(Value::Integer(chosen))));
+        assert_eq!(conflict.chosen.confidence, confidence);
+    }
+}
