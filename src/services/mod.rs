@@ -9,6 +9,8 @@ pub mod registry;
 use bytes::Bytes;
 use meshwork_crdt::Key;
 
+pub mod config;
+
 /// A write that a service wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
