@@ -4,6 +4,8 @@
 //! [`Write`]s that they want, which the node makes together or not at all; and of every entry that changed, by a write here or elsewhere, the
 //! service is told, so that it can tell the application what that means.
 
+pub mod variables;
+
 use bytes::Bytes;
 use meshwork_crdt::Key;
 
