@@ -116,9 +116,11 @@ impl State {
 
     /// Begins to follow a variable, or follows it by another definition.
     pub(super) fn follow(&mut self, name: &Name, definition: Bytes, replica: &replica::State, events: &mut Vec<Event>) {
-        self.mentions.retain(|(_, by)| by != name);
+        self.mentions.retain(|(_, by), _| by != name);
         if let Ok(defined) = self.defined(replica, name) {
-            self.mentions.extend(defined.mentions().into_iter().map(|mentioned| (mentioned.clone(), name.clone())));
+            let is_computed = |mentioned: &Name| defined.kind.dependencies().contains(mentioned);
+            let index = |mentioned: &Name| ((mentioned.clone(), name.clone()), is_computed(mentioned));
+            self.mentions.extend(defined.mentions().into_iter().map(index));
             let followed = self.followed.entry(name.clone()).or_default();
             followed.definition = definition;
             if followed.history.is_empty()
@@ -136,14 +138,14 @@ impl State {
             return;
         }
         events.push(Event::Deleted { name: name.clone() });
-        self.mentions.retain(|(_, by)| by != name);
+        self.mentions.retain(|(_, by), _| by != name);
         self.refresh(name, replica, events);
     }
 
     /// Looks at a variable and at the composites that are computed from it; appends what is new.
     pub(super) fn refresh(&mut self, name: &Name, replica: &replica::State, events: &mut Vec<Event>) {
         self.refresh_hidden(name, replica, events);
-        let affected = self.affected(replica, name);
+        let affected = self.affected(name);
         let mut changed = BTreeSet::new();
         for name in affected {
             if self.refresh_one(&name, replica, events) {

@@ -297,13 +297,13 @@ impl Kind {
             }
             Kind::Choice { options, .. } => {
                 let mut left = unit * options.iter().map(|option| option.weight).sum::<f64>();
-                let drawn = options.iter().filter(|option| option.weight > 0.0);
+                let mut drawn = options.iter().filter(|option| option.weight > 0.0);
                 let found = drawn.clone().find(|option| {
                     left -= option.weight;
                     left < 0.0
                 });
                 // The sum of the weights may be rounded up past the last of them.
-                found.or(drawn.last()).map(|option| Value::Text(option.text.clone()))
+                found.or_else(|| drawn.next_back()).map(|option| Value::Text(option.text.clone()))
             }
             Kind::Module { allowed, required, .. } => {
                 let is_capable = |module: &&Module| required.iter().all(|capability| module.capabilities.contains(capability));

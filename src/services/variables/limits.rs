@@ -42,8 +42,10 @@ pub const VERSION_MAX: u64 = 1 << 48;
 pub const SIBLINGS_MAX: usize = 64;
 /// How many composites deep a value may be computed.
 pub const DEPTH_MAX: usize = 32;
-/// Variables that may take part in computing one value, and composites that are computed anew after one change.
-pub const REACH_MAX: usize = 256;
+/// Variables that may take part in computing one value.
+pub const REACH_MAX: usize = 64;
+/// Composites that are computed anew after one change. Others show what is right when they are read, but have no events of it.
+pub const AFFECTED_MAX: usize = 256;
 /// Steps of the grid of a float: with more, rounding errors would be as large as the steps.
 pub const GRID_STEPS_MAX: f64 = 1e9;
 /// Draws for one configuration of a space before its constraints are called too tight.

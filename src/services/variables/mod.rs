@@ -52,7 +52,7 @@ pub use definition::{Access, Consistency, Definition, DefinitionError, Fault, Me
 pub use error::{Broken, DeleteError, GetError, Refusal, RegisterError, UpdateError};
 pub use function::Functions;
 pub use kind::{Choice, Compatibility, Compute, Kind, Module, ValueError};
-use limits::{DEFINITION_BYTES_MAX, HISTORY_LEN_DEFAULT, REACH_MAX, VARIABLES_MAX, VERSION_MAX};
+use limits::{AFFECTED_MAX, DEFINITION_BYTES_MAX, HISTORY_LEN_DEFAULT, REACH_MAX, VARIABLES_MAX, VERSION_MAX};
 use policy::{Candidate, is_better, resolve};
 pub use record::SPACE;
 use record::{DEFINITIONS, Record, definition_key, seal, value_key};
@@ -134,8 +134,8 @@ pub struct State {
     /// Stamps the writes of local variables.
     clock: Clock,
     followed: BTreeMap<Name, Followed>,
-    /// A variable, and one whose definition speaks of it.
-    mentions: BTreeSet<(Name, Name)>,
+    /// A variable, one whose definition speaks of it, and whether that is computed from it.
+    mentions: BTreeMap<(Name, Name), bool>,
     counters: Counters,
 }
 
@@ -148,7 +148,7 @@ impl State {
             locals: BTreeMap::new(),
             clock: Clock::new(),
             followed: BTreeMap::new(),
-            mentions: BTreeSet::new(),
+            mentions: BTreeMap::new(),
             counters: Counters::default(),
         }
     }
@@ -295,8 +295,7 @@ impl State {
             GetError::OtherFormat(format) => DeleteError::OtherFormat(format),
             _ => DeleteError::NotFound,
         })?;
-        let is_computed_from = |by: &&Name| self.defined(replica, by).is_ok_and(|other| other.kind.dependencies().contains(&name));
-        if let Some(by) = self.speakers(&name).find(is_computed_from) {
+        if let Some((by, _)) = self.speakers(&name).find(|(_, is_computed)| *is_computed) {
             return Err(DeleteError::Needed { by: by.clone() });
         }
         if self.locals.remove(&name).is_some() {
@@ -370,7 +369,7 @@ impl State {
                 return Err(UpdateError::NotBetter { score, best });
             }
         }
-        let affected = self.affected(replica, name).into_iter().collect();
+        let affected = self.affected(name).into_iter().collect();
         let mut supposed = Evaluation::new(self, replica).suppose(name, update.value.clone());
         if let Some(broken) = supposed.broken(&affected).map_err(UpdateError::NoFunction)?.into_iter().next() {
             return Err(UpdateError::Constraint(broken));
@@ -434,21 +433,20 @@ impl State {
         replicated.chain(locals).collect()
     }
 
-    /// The variables whose definitions speak of this one.
-    fn speakers(&self, name: &Name) -> impl Iterator<Item = &Name> {
+    /// The variables whose definitions speak of this one, and whether they are computed from it.
+    fn speakers(&self, name: &Name) -> impl Iterator<Item = (&Name, bool)> {
         let of = self.mentions.range((name.clone(), Name::least())..);
-        of.take_while(move |(mentioned, _)| mentioned == name).map(|(_, by)| by)
+        of.take_while(move |((mentioned, _), _)| mentioned == name).map(|((_, by), is_computed)| (by, *is_computed))
     }
 
     /// The variable, and the composites that are computed from it, each after what it was reached from.
-    fn affected(&self, replica: &replica::State, name: &Name) -> Vec<Name> {
+    fn affected(&self, name: &Name) -> Vec<Name> {
         let mut affected = vec![name.clone()];
         let mut next = 0;
         while let Some(from) = affected.get(next).cloned() {
             next += 1;
-            for by in self.speakers(&from) {
-                let is_computed_from = || self.defined(replica, by).is_ok_and(|definition| definition.kind.dependencies().contains(&from));
-                if affected.len() < REACH_MAX && !affected.contains(by) && is_computed_from() {
+            for (by, is_computed) in self.speakers(&from) {
+                if is_computed && affected.len() <= AFFECTED_MAX && !affected.contains(by) {
                     affected.push(by.clone());
                 }
             }

@@ -304,16 +304,14 @@ impl Space {
             order.shuffle(generator);
             parts.insert(name, order);
         }
-        let mut sample = Vec::with_capacity(len);
-        for index in 0..len {
-            let within = |name: &Name, generator: &mut Generator| (f64::from(parts[name][index]) + generator.random::<f64>()) / len as f64;
-            let drawn = match self.draw(STRATUM_ATTEMPTS_MAX, &composites, |name| within(name, generator)) {
-                Err(DrawError::TooTight { .. }) => self.draw(ATTEMPTS_MAX, &composites, |_| generator.random::<f64>()),
+        let drawn = (0..len).map(|index| {
+            let within = |name: &Name, unit: f64| (f64::from(parts[name][index]) + unit) / len as f64;
+            match self.draw(STRATUM_ATTEMPTS_MAX, &composites, |name| within(name, generator.random())) {
+                Err(DrawError::TooTight { .. }) => self.draw(ATTEMPTS_MAX, &composites, |_| generator.random()),
                 drawn => drawn,
-            };
-            sample.push(drawn?);
-        }
-        Ok(sample)
+            }
+        });
+        drawn.collect()
     }
 
     fn draw(&self, attempts: u32, composites: &[&Definition], mut unit: impl FnMut(&Name) -> f64) -> Result<Assignment, DrawError> {

@@ -170,7 +170,7 @@ impl<'a> Evaluation<'a> {
     /// is not there is an error.
     pub(super) fn broken(&mut self, variables: &BTreeSet<Name>) -> Result<Vec<Broken>, Name> {
         let mut keepers: BTreeSet<Name> = variables.clone();
-        keepers.extend(variables.iter().flat_map(|name| self.state.speakers(name)).cloned());
+        keepers.extend(variables.iter().flat_map(|name| self.state.speakers(name)).map(|(by, _)| by.clone()));
         let mut broken = Vec::new();
         for keeper in keepers {
             let Ok(definition) = self.definition(&keeper) else { continue };
