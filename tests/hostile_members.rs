@@ -298,7 +298,7 @@ fn nasty(random: &mut Generator, kind: &str, number: u64, wall: u64) -> Said {
                 key: crdt::Key::try_from(format!("{:x}/{}", random.random::<u128>(), "k".repeat(100)).as_str()).unwrap(),
                 stamp: Stamp::from_parts(wall, random.random()),
                 origin: anybody(random),
-                value: crdt::wire::Value::Register(Bytes::from(vec![7; 100])),
+                body: crdt::wire::Body::Register(Bytes::from(vec![7; 100])),
             };
             let entries = Bounded::first_of((0..200).map(|_| entry(random)));
             let body = encode(&crdt::replica::Message::Entries { entries });
