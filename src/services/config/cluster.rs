@@ -34,9 +34,12 @@ pub(super) struct Judged {
     pub bad: Vec<(PeerId, Hidden)>,
 }
 
-/// The entries of a key of which none replaced another, newest first. The replica keeps the newest alone.
+/// Entries of one key that are looked at: more nodes than that do not write a path at the same time, unless somebody means harm.
+const SIBLINGS_MAX: usize = 64;
+
+/// The entries of a key of which none replaced another, newest first.
 fn siblings<'a>(replica: &'a replica::State, key: &str) -> Vec<Entry<'a>> {
-    replica.entry(key).into_iter().collect()
+    replica.siblings(key).take(SIBLINGS_MAX).collect()
 }
 
 impl State {
@@ -116,7 +119,8 @@ impl State {
         }
     }
 
-    /// Takes note that an entry of the service has changed in the replica, by a write here or elsewhere.
+    /// Takes note that an entry of the service has changed in the replica, by a write here or elsewhere. What is wrong with entries of this key is told
+    /// each time, until they are replaced.
     pub fn on_changed(&mut self, key: &Key, replica: &replica::State, now: Now, events: &mut Vec<Event>) {
         if !self.config.is_synced {
             return;
@@ -316,7 +320,7 @@ impl State {
             }
             let is_cut = records.iter().flatten().any(|record| record.is_cut);
             let record = Record { value, past: known(&entries), is_cut, mark };
-            writes.push(Write { key, value: Some(record.encode()) });
+            writes.push(Write::put(key, record.encode()));
         }
         if writes.len() > WRITES_MAX {
             return Err(SetError::TooMany { len: writes.len(), len_max: WRITES_MAX });

@@ -108,7 +108,7 @@ impl State {
             // Again after the next pass, until the removals have come back as changes and the node is forgotten.
             next = next.min(now.time + PASS_PERIOD);
             for key in self.index.keys_of(*peer).take(room) {
-                writes.push(Write { key: key.clone(), value: None });
+                writes.push(Write::remove(key.clone()));
                 self.counters.purged += 1;
                 room -= 1;
             }

@@ -229,7 +229,7 @@ impl State {
                 return Err(RegisterError::Version(id));
             }
             owned.insert(key.clone(), Owned { lease, details });
-            writes.push(Write { key, value: Some(value) });
+            writes.push(Write::set(key, value));
         }
         self.own.instances.extend(owned);
         self.timers.set_if_absent(Timer::Audit, now.time + AUDIT_PERIOD);
@@ -253,7 +253,7 @@ impl State {
             return Ok(Vec::new());
         }
         owned.details = details;
-        Ok(vec![Write { key, value: Some(value) }])
+        Ok(vec![Write::set(key, value)])
     }
 
     /// Unregisters an instance of this node.
@@ -297,7 +297,7 @@ impl State {
     fn let_go(&mut self, key: Key) -> Write {
         self.own.instances.remove(&key);
         self.checks.cancel(&key);
-        Write { key, value: None }
+        Write::remove(key)
     }
 
     /// An entry under the name of this node changed.
@@ -327,7 +327,10 @@ impl State {
                 let value = self.own.instances.get(&key).and_then(|owned| owned.details.to_value().ok());
                 tracing::debug!(%key, is_registered = value.is_some(), "written again, because others changed it");
                 self.counters.reasserted += 1;
-                writes.push(Write { key, value });
+                writes.push(match value {
+                    Some(value) => Write::set(key, value),
+                    None => Write::remove(key),
+                });
                 room -= 1;
             }
         }

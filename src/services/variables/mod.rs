@@ -201,7 +201,7 @@ impl State {
             return Err(RegisterError::Constraint(broken));
         }
         if definition.scope != Scope::Local {
-            return Ok(vec![Write { key: definition_key(name), value: Some(bytes) }]);
+            return Ok(vec![Write::set(definition_key(name), bytes)]);
         }
         let name = name.clone();
         self.locals.insert(name.clone(), Local { definition, current: None });
@@ -281,7 +281,7 @@ impl State {
             self.refresh(&name, replica, events);
             return Ok(Vec::new());
         }
-        Ok(vec![Write { key: value_key(&name), value: Some(seal(&Record { value, version, score, agent })) }])
+        Ok(vec![Write::put(value_key(&name), seal(&Record { value, version, score, agent }))])
     }
 
     /// Deletes a variable and what was written of it. One of local scope is gone at once, with its event; another once the writes are made.
@@ -307,8 +307,8 @@ impl State {
             return Err(DeleteError::NotPermitted);
         }
         let key = value_key(&name);
-        let value = replica.get(&key).is_some().then_some(Write { key, value: None });
-        Ok([Write { key: definition_key(&name), value: None }].into_iter().chain(value).collect())
+        let value = replica.get(&key).is_some().then(|| Write::remove(key));
+        Ok([Write::remove(definition_key(&name))].into_iter().chain(value).collect())
     }
 
     /// The versions that were visible here, the newest first: `len` of them, [`limits::HISTORY_LEN_DEFAULT`] without it and never more than

@@ -27,7 +27,7 @@ pub(super) struct Written {
 
 /// The writes of one key that no other write has replaced, the newest first.
 fn siblings<'a>(replica: &'a replica::State, key: &str) -> impl Iterator<Item = replica::Entry<'a>> {
-    replica.entry(key).into_iter().take(SIBLINGS_MAX)
+    replica.siblings(key).take(SIBLINGS_MAX)
 }
 
 /// What is written of a variable, judged by what every node knows.

@@ -18,6 +18,8 @@ fn hidden(node: &Node) -> Vec<&Hidden> {
 
 fn deliver(node: &mut Node, key: &str, bytes: Bytes, millis: u64) {
     let mut other = Node::new(9, Config::default());
+    // Each is the first step of another life.
+    other.replica = other.replica.with_actor(Actor(millis));
     other.write(key, bytes, millis);
     node.receive(9, &other.deltas[0], millis);
 }
@@ -55,8 +57,10 @@ fn bytes_that_are_no_entry_leave_the_last_good_value_and_can_be_replaced() {
     deliver(&mut node, KEY, Bytes::from_static(&[1, 9, 9]), 2);
     deliver(&mut node, KEY, Bytes::new(), 3);
     deliver(&mut node, KEY, vec![1; limits::RECORD_BYTES_MAX + 1].into(), 4);
-    assert_eq!(hidden(&node).len(), 3);
-    assert_eq!(hidden(&node)[1..], [&Hidden::Undecodable(DecodeError::Truncated), &Hidden::Undecodable(DecodeError::TooLong)]);
+    // With each change of the key, what is wrong with every entry of it.
+    let hidden = hidden(&node);
+    assert_eq!(hidden.len(), 1 + 2 + 3);
+    assert_eq!(hidden[3..5], [&Hidden::Undecodable(DecodeError::TooLong), &Hidden::Undecodable(DecodeError::Truncated)]);
     assert_eq!(node.integer("app/x"), Some(4));
     node.set("app/x", Value::Integer(5), 5);
     assert_eq!(node.integer("app/x"), Some(5));

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use meshwork_channels::random::generator;
 use meshwork_channels::{DecodeError, Now, PeerId, Time, WallTime, encode};
 use meshwork_crdt::replica::{self, Action, Input};
-use meshwork_crdt::{Key, Stamp};
+use meshwork_crdt::value::Actor;
+use meshwork_crdt::{Key, Op, Stamp};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
@@ -92,12 +93,16 @@ impl Node {
     }
 
     fn apply(&mut self, writes: Vec<Write>, millis: u64) {
-        writes.into_iter().for_each(|write| self.write(&write.key, write.value.unwrap(), millis));
+        writes.into_iter().for_each(|write| self.write_op(&write.key, write.op, millis));
     }
 
     fn write(&mut self, key: &str, bytes: Bytes, millis: u64) {
+        self.write_op(key, Op::Put(bytes), millis);
+    }
+
+    fn write_op(&mut self, key: &str, op: Op, millis: u64) {
         let mut actions = Vec::new();
-        self.replica.set(key, bytes, at_millis(millis), &mut actions).unwrap();
+        self.replica.apply(key, op, at_millis(millis), &mut actions).unwrap();
         self.execute(actions, millis);
     }
 
@@ -160,9 +165,16 @@ impl Node {
 fn exchange(nodes: &mut [&mut Node], millis: u64) {
     let deltas: Vec<(u8, Bytes)> = nodes.iter().flat_map(|node| node.deltas.iter().map(|bytes| (node.number, bytes.clone()))).collect();
     for node in nodes {
-        for (origin, bytes) in &deltas {
-            if *origin != node.number {
-                node.receive(*origin, bytes, millis);
+        // What came before that on which it rests is taken in a later pass.
+        loop {
+            let before = node.replica.digest();
+            for (origin, bytes) in &deltas {
+                if *origin != node.number {
+                    node.receive(*origin, bytes, millis);
+                }
+            }
+            if node.replica.digest() == before {
+                break;
             }
         }
     }

@@ -107,8 +107,10 @@ impl Cluster {
     }
 
     fn make(&mut self, index: usize, writes: Vec<Write>) {
-        for Write { key, value } in writes {
-            self.set(index, &key, value);
+        for Write { key, op } in writes {
+            let (now, mut actions) = (self.now(), Vec::new());
+            self.nodes[index].replica.apply(&key, op, now, &mut actions).unwrap();
+            self.execute(index, actions);
         }
     }
 

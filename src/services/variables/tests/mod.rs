@@ -99,11 +99,8 @@ impl Cluster {
         let now = self.now();
         let node = &mut self.nodes[index];
         let mut actions = Vec::new();
-        for Write { key, value } in writes {
-            match value {
-                Some(value) => drop(node.replica.set(&key, value, now, &mut actions).unwrap()),
-                None => drop(node.replica.remove(&key, now, &mut actions).unwrap()),
-            }
+        for Write { key, op } in writes {
+            node.replica.apply(&key, op, now, &mut actions).unwrap();
         }
         self.execute(index, actions, now);
     }
@@ -111,7 +108,8 @@ impl Cluster {
     /// Writes past the service, as a node of another mind can.
     fn write(&mut self, index: usize, key: &str, value: impl Into<Bytes>) {
         let key = meshwork_crdt::Key::try_from(key).unwrap();
-        self.apply(index, vec![Write { key, value: Some(value.into()) }]);
+        let write = if key.starts_with("@variables/val/") { Write::put(key, value) } else { Write::set(key, value) };
+        self.apply(index, vec![write]);
     }
 
     fn write_value(&mut self, index: usize, text: &str, value: impl Into<Value>, version: u64) {

@@ -51,7 +51,7 @@ fn of_concurrent_writes_the_last_one_wins_on_every_node_and_the_conflict_is_seen
     cluster.exchange();
     assert_eq!(cluster.shared("x"), 3.0.into());
     let events = cluster.events(0);
-    assert_eq!(events[2..], [Event::Conflict { name: name("x"), writes: 2 }, updated("x", 2.0, 3.0, 1, 1)]);
+    assert_eq!(events[2..], [Event::Conflict { name: name("x"), writes: 2 }, updated("x", 2.0, 3.0, 2, 1)], "both writes count");
     assert_eq!(cluster.nodes[0].variables.statistics("x").unwrap().conflicts, 1);
     cluster.update(2, "x", 4.0).unwrap();
     cluster.exchange();
