@@ -107,6 +107,21 @@ impl Disk {
     }
 }
 
+/// Makes durable that a folder is there: the names of folders, which may be new, are in those that hold them. One that may not be opened was not
+/// made by us.
+pub(super) fn sync_parents(dir: &Path) -> Result<(), StorageError> {
+    let sync = || {
+        for parent in fs::canonicalize(dir)?.ancestors().skip(1) {
+            match File::open(parent) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                opened => opened?.sync_all()?,
+            }
+        }
+        Ok(())
+    };
+    sync().map_err(failed(format!("sync the folders above {}", dir.display())))
+}
+
 /// A file that is written from its beginning to its end.
 #[derive(Debug)]
 pub(super) struct Output {

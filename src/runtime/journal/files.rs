@@ -149,8 +149,6 @@ impl Files {
         output.write(buffer)?;
         output.sync()?;
         self.disk.rename(temporary, &name(Kind::Snapshot, number))?;
-        // A log that is there proves that its snapshot is.
-        self.disk.sync_dir()?;
         let mut output = self.disk.create(&name(Kind::Log, number))?;
         buffer.clear();
         let writer = Writer::begin(head(Kind::Log, number)?, buffer);

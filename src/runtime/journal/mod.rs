@@ -300,6 +300,7 @@ impl Journal {
     pub fn open(dir: &Path, config: Config) -> Result<(Self, Recovered), OpenError> {
         config.check().map_err(OpenError::Config)?;
         let lock = storage::lock_dir(dir)?;
+        disk::sync_parents(dir)?;
         let (store, image, recovered) = recover(dir, config.backend)?;
         let (queue, (sender, status)) = (Arc::new(Queue::default()), watch::channel(Status::default()));
         let (queue_bytes_max, sync) = (config.queue_bytes_max, config.sync);
