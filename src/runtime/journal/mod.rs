@@ -276,8 +276,9 @@ impl std::error::Error for AppendError {}
 /// journal.append(vec![record.clone()], 1)?;
 /// assert_eq!(journal.close()?, 1);
 ///
-/// let (_, recovered) = Journal::open(&dir, Config::default())?;
+/// let (journal, recovered) = Journal::open(&dir, Config::default())?;
 /// assert_eq!(recovered.records, [record]);
+/// # journal.close()?;
 /// # std::fs::remove_dir_all(&dir)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -376,8 +376,9 @@ fn a_journal_keeps_what_it_is_given_and_serves_one_node() {
         assert_eq!(serial_of(&recovered), 500, "{backend:?}");
         assert_eq!(recovered.records.len() as u64, KEYS + 2, "entries, the reservation and the clock");
         journal.close().unwrap();
-        let (_, recovered) = Journal::open(&dir, config).unwrap();
+        let (journal, recovered) = Journal::open(&dir, config).unwrap();
         assert_eq!(serial_of(&recovered), 500, "{backend:?}");
+        journal.close().unwrap();
     }
 }
 
