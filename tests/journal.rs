@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use meshwork::PeerId;
 use meshwork::crdt::journal::Record;
-use meshwork::crdt::wire::{Entry, Value};
+use meshwork::crdt::wire::{Body, Entry};
 use meshwork::crdt::{Key, Stamp};
 use meshwork::runtime::journal::{AppendError, Backend, Config, Journal, Recovered, SyncPolicy};
 
@@ -23,8 +23,8 @@ const BACKEND: &str = "MESHWORK_TEST_JOURNAL_BACKEND";
 const KILLS: &str = "MESHWORK_TEST_JOURNAL_KILLS";
 
 fn entry(serial: u64, value: Vec<u8>) -> Record {
-    let (key, value) = (Key::try_from(format!("serial/{serial}").as_str()).expect("a short key"), Value::Register(value.into()));
-    Record::Entry(Entry { key, stamp: Stamp::from_bits(serial), origin: PeerId::from_bytes([1; 32]), value })
+    let (key, body) = (Key::try_from(format!("serial/{serial}").as_str()).expect("a short key"), Body::Register(value.into()));
+    Record::Entry(Entry { key, stamp: Stamp::from_bits(serial), origin: PeerId::from_bytes([1; 32]), body })
 }
 
 fn serials(recovered: &Recovered) -> BTreeSet<u64> {

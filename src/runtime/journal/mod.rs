@@ -20,7 +20,7 @@
 //! USENIX ATC 2020). The journal keeps taking records into memory, says [`Status::failure`], refuses [`Journal::append_durable`], and tries
 //! again with a snapshot in new files.
 //!
-//! Memory: the queue, at most twice [`Config::queue_bytes_max`] and a batch; an image of all entries, which shares keys and values with the
+//! Memory: the queue, at most twice [`Config::queue_bytes_max`] and a batch; an image of all entries, which shares keys and registers with the
 //! replica and is bounded by it; one file while the journal is opened. Peers choose what entries hold, but not how many the replica takes.
 
 #![expect(clippy::disallowed_methods, reason = "the journal has a thread and reads the clock for it")]
@@ -233,8 +233,8 @@ impl From<StorageError> for OpenError {
 /// Why records were not appended. None of them was.
 #[derive(Debug)]
 pub enum AppendError {
-    /// The value of an entry is larger than any that a replica takes.
-    TooLarge(Vec<Record>),
+    /// A record does not [fit](Record::fits): its value is larger than any that a replica takes, or only a part of what the key holds.
+    Unfit(Vec<Record>),
     /// Too much waits for the disk. What was refused can be offered again later; of each key its latest entry is enough.
     Full(Vec<Record>),
     /// Nothing can become durable at present. Only [`Journal::append_durable`] says this.
@@ -253,7 +253,7 @@ pub enum AppendError {
 impl fmt::Display for AppendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AppendError::TooLarge(_) => f.write_str("a record is larger than any that is kept"),
+            AppendError::Unfit(_) => f.write_str("a record is too large, or a part of one"),
             AppendError::Full(_) => f.write_str("too much waits for the disk"),
             AppendError::Failed { failure, .. } => write!(f, "nothing can be made durable now: {failure}"),
             AppendError::NeverSynced(_) => f.write_str("nothing is made durable, because syncing is switched off"),
@@ -329,10 +329,10 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// [`AppendError::TooLarge`], [`AppendError::Full`] or [`AppendError::Closed`], with the records.
+    /// [`AppendError::Unfit`], [`AppendError::Full`] or [`AppendError::Closed`], with the records.
     pub fn append(&self, records: Vec<Record>, sequence: u64) -> Result<(), AppendError> {
         if !records.iter().all(Record::fits) {
-            return Err(AppendError::TooLarge(records));
+            return Err(AppendError::Unfit(records));
         }
         let bytes = BATCH_BYTES + records.iter().map(Record::bytes_max).sum::<usize>();
         let mut waiting = self.queue.lock();

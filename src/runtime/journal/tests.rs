@@ -13,7 +13,7 @@ use bytes::Bytes;
 use meshwork_channels::random::generator;
 use meshwork_channels::{PeerId, limits};
 use meshwork_crdt::journal::{HEAD_BYTES, Reserved};
-use meshwork_crdt::wire::{Entry, Value};
+use meshwork_crdt::wire::{Body, Entry};
 use meshwork_crdt::{Key, Stamp};
 use rand::RngExt;
 
@@ -46,8 +46,8 @@ fn config(sync: SyncPolicy) -> Config {
 }
 
 fn entry(name: &str, stamp: u64, value: impl Into<Bytes>) -> Record {
-    let (key, value) = (Key::try_from(name).unwrap(), Value::Register(value.into()));
-    Record::Entry(Entry { key, stamp: Stamp::from_bits(stamp), origin: PeerId::from_bytes([7; 32]), value })
+    let (key, body) = (Key::try_from(name).unwrap(), Body::Register(value.into()));
+    Record::Entry(Entry { key, stamp: Stamp::from_bits(stamp), origin: PeerId::from_bytes([7; 32]), body })
 }
 
 fn batch(serial: u64) -> Batch {
@@ -81,7 +81,7 @@ fn serial_of(recovered: &Recovered) -> u64 {
     for record in &recovered.records {
         if let Record::Entry(entry) = record {
             let serial = entry.stamp.to_bits();
-            assert_eq!(entry.value, Value::Register(serial.to_string().into()));
+            assert_eq!(entry.body, Body::Register(serial.to_string().into()));
             if expected.remove(entry.key.as_str()) != Some(serial) {
                 assert_eq!(serial, next, "an entry that is neither the latest nor the one after: {recovered:?}");
                 next = 0;
@@ -424,7 +424,7 @@ fn a_full_queue_gives_back_what_it_does_not_take() {
     };
     assert!((3..10).contains(&serial) && refused == records(serial), "{serial}");
     let large = vec![entry("large", 1, vec![0; limits::VALUE_BYTES_MAX + limits::KEY_BYTES_MAX])];
-    assert!(matches!(journal.append(large.clone(), 99), Err(AppendError::TooLarge(given)) if given == large));
+    assert!(matches!(journal.append(large.clone(), 99), Err(AppendError::Unfit(given)) if given == large));
     assert_eq!(journal.queue.take(None).0.len() as u64, serial - 1);
     journal.append(refused, serial).unwrap();
 
