@@ -11,6 +11,7 @@
 //! 3. [`wire`]: deltas and the messages of repair.
 //! 4. [`sketch`]: what differs between two maps, at a cost that follows the difference.
 //! 5. [`replica`]: the core, with its [`config`]; `repair` is its half that talks to neighbors.
+//! 6. [`journal`]: the records that make a replica durable, as bytes of files.
 //!
 //! The package is pure: no clock, no system randomness, no task, no input or output. It knows no socket, tree or view; a neighbor is a
 //! peer that the overlay reports, and a broadcast is bytes that somebody carries.
@@ -18,6 +19,7 @@
 pub mod config;
 pub mod digest;
 pub mod hlc;
+pub mod journal;
 pub mod key;
 mod repair;
 pub mod replica;

@@ -17,6 +17,7 @@
 //! | `guaranteed` | receipts, and messages that are acknowledged one by one |
 //! | `discovery` | mDNS and remembered peers |
 //! | `storage` | the files of a node and of a user |
+//! | [`journal`] | the replicated state on disk |
 //! | `streams` | what the application receives |
 
 mod app;
@@ -29,6 +30,7 @@ mod congestion;
 mod discovery;
 mod driver;
 mod guaranteed;
+pub mod journal;
 mod known;
 mod metrics;
 mod report;

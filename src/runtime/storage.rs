@@ -41,7 +41,7 @@ impl std::error::Error for StorageError {
     }
 }
 
-fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> StorageError {
+pub(super) fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> StorageError {
     let what = what.into();
     move |source| StorageError { what, source }
 }
@@ -66,6 +66,27 @@ pub fn state_dir() -> Result<PathBuf, StorageError> {
 /// Makes a folder that only the user may enter, with its parents.
 fn private_dir(dir: &Path) -> Result<(), StorageError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(format!("make the folder {}", dir.display())))
+}
+
+/// Makes a folder that only the user may enter, and locks it for as long as the returned file is open.
+pub(super) fn lock_dir(dir: &Path) -> Result<File, StorageError> {
+    private_dir(dir)?;
+    let path = dir.join("lock");
+    let lock = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed(format!("open {}", path.display())))?;
+    lock.try_lock().map_err(|error| {
+        let source = match error {
+            TryLockError::WouldBlock => io::Error::new(io::ErrorKind::ResourceBusy, "another node runs with it"),
+            TryLockError::Error(error) => error,
+        };
+        failed(format!("use the data folder {}", dir.display()))(source)
+    })?;
+    Ok(lock)
 }
 
 /// Writes a file that only the user may read: complete or not at all.
@@ -158,23 +179,7 @@ pub(super) struct DataDir {
 
 impl DataDir {
     pub(super) fn open(dir: &Path) -> Result<Self, StorageError> {
-        private_dir(dir)?;
-        let path = dir.join("lock");
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed(format!("open {}", path.display())))?;
-        lock.try_lock().map_err(|error| {
-            let source = match error {
-                TryLockError::WouldBlock => io::Error::new(io::ErrorKind::ResourceBusy, "another node runs with it"),
-                TryLockError::Error(error) => error,
-            };
-            failed(format!("use the data folder {}", dir.display()))(source)
-        })?;
-        Ok(DataDir { dir: dir.to_owned(), _lock: lock })
+        Ok(DataDir { dir: dir.to_owned(), _lock: lock_dir(dir)? })
     }
 
     /// The key of the node, made on first use.

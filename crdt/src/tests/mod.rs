@@ -21,6 +21,7 @@ mod bounds;
 mod clock;
 mod golden;
 mod hostile;
+mod journaling;
 mod laws;
 mod repairing;
 mod stamps_ahead;
