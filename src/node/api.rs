@@ -12,6 +12,8 @@ use meshwork_channels::{ChannelId, Misbehavior, PeerId};
 use meshwork_crdt::{Key, Stamp, Value};
 use meshwork_overlay::topology::DownReason;
 
+use crate::services;
+
 /// The identity of a broadcast in a node.
 pub type MessageId = meshwork_overlay::MessageId<PeerId>;
 
@@ -251,6 +253,8 @@ pub enum Action {
         /// The number of the change on this node, from one on.
         revision: u64,
     },
+    /// A service tells something.
+    Service(services::Event),
 }
 
 /// What became of a message of guaranteed delivery.

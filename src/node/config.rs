@@ -27,6 +27,8 @@ pub struct Config {
     pub membership: swim::Config,
     /// The replicated state.
     pub state: meshwork_crdt::config::Config,
+    /// The services over the replicated state.
+    pub services: crate::services::Config,
     /// Connections.
     pub links: Links,
 }
@@ -92,6 +94,8 @@ pub struct Params {
     pub overlay: meshwork_overlay::Params,
     /// Of the replicated state.
     pub state: meshwork_crdt::config::Params,
+    /// Of the services over it.
+    pub services: crate::services::Params,
     /// Of the connections.
     pub links: links::Params,
     /// The channels that the application defined, beside the built-in ones; see [`Params::with_channels`].
@@ -164,6 +168,7 @@ impl Config {
                 membership: self.membership.build().map_err(|error| within("membership")(&error))?,
             },
             state: self.state.build().map_err(|error| within("state")(&error))?,
+            services: self.services.build().map_err(|error| within("services")(&error))?,
             links: links::Params {
                 dial: dial_params()?,
                 book_max: 16_384,

@@ -55,6 +55,8 @@ use guaranteed::Guaranteed;
 use links::{Links, Notice};
 use requests::{Calls, Seen, Verdict};
 
+use crate::services::Services;
+
 /// Peers that are worth remembering at once.
 pub const REMEMBERED_MAX: usize = 32;
 
@@ -95,6 +97,7 @@ pub struct Node {
     links: Links,
     overlay: meshwork_overlay::State<PeerId>,
     state: replica::State,
+    services: Services,
     calls: Calls,
     seen: Seen,
     guaranteed: Guaranteed,
@@ -128,6 +131,7 @@ impl Node {
                 4,
                 incarnation,
             ]))),
+            services: Services::new(peer, params.services),
             identity,
             calls: Calls::default(),
             seen: Seen::default(),
@@ -220,6 +224,7 @@ impl Node {
             self.guaranteed.next_deadline(),
             self.overlay.next_deadline(),
             self.state.next_deadline(),
+            self.services.next_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -482,6 +487,12 @@ impl Node {
         if self.state.next_deadline().is_some_and(|at| at <= now.time) {
             self.state.handle(replica::Input::DeadlineReached, now, &mut self.state_actions);
         }
+        if self.services.next_deadline().is_some_and(|at| at <= now.time) {
+            for write in self.services.deadline_reached(&self.state, now) {
+                // What does not fit is tried again by the service.
+                let _ = self.state.apply(&write.key, write.op, now, &mut self.state_actions);
+            }
+        }
     }
 
     /// A node without neighbors asks a random peer that it is connected to, or dials a random member that it once knew.
@@ -535,6 +546,7 @@ impl Node {
             for action in std::mem::take(&mut self.state_actions) {
                 self.on_state_action(action, now, actions);
             }
+            actions.extend(self.services.told.take().map(Action::Service));
             for (peer, connection, what) in std::mem::take(&mut self.guaranteed.faults) {
                 self.on_misbehaved(peer, connection, what, now, actions);
             }
@@ -642,6 +654,7 @@ impl Node {
                 self.on_neighbors(actions);
             }
             Overlay::Member(event) => {
+                self.services.on_member(&event, &self.state, now);
                 let event = member_event(event);
                 let left = match &event {
                     Some(Event::MemberLeft(member)) => Some(member.peer),
@@ -681,7 +694,10 @@ impl Node {
                 let sent = self.overlay.broadcast(ChannelId::STATE, bytes, now.time, &mut self.overlay_actions);
                 debug_assert!(sent.is_ok(), "a delta fits a broadcast");
             }
-            State::Changed { key, value, stamp, revision } => actions.push(Action::Changed { key, value, stamp, revision }),
+            State::Changed { key, value, stamp, revision } => {
+                self.services.on_changed(&key, &self.state, now);
+                actions.push(Action::Changed { key, value, stamp, revision });
+            }
             State::Misbehaved { peer, what } => self.on_misbehaved(peer, self.links.connection_of(peer), what, now, actions),
         }
     }

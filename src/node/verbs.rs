@@ -5,12 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use meshwork_channels::reliable::Sequence;
 use meshwork_channels::{ChannelId, Now, PeerId, frame, limits};
-use meshwork_crdt::replica::SetError;
+use meshwork_crdt::replica::{self, SetError};
 use meshwork_crdt::{Key, Op, Stamp};
 use meshwork_overlay::plumtree::BroadcastError;
 
 use super::requests::CALLS_MAX;
 use super::{Action, CallId, Node, SendError, Sent, wire};
+use crate::services::{ServiceError, Services, Write};
 
 /// How long a connection may take that the application waits for: longer than two dials that nobody answers.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
@@ -203,6 +204,33 @@ impl Node {
     /// The value of a register of the replicated state.
     pub fn get(&self, key: &str) -> Option<&Bytes> {
         self.state.get(key)
+    }
+
+    /// The services over the replicated state, for whoever reads.
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// Does something with a service, and makes the writes that it wants: all of them or none.
+    ///
+    /// # Errors
+    ///
+    /// [`ServiceError`]; nothing was written then.
+    pub fn serve<E>(
+        &mut self,
+        now: Now,
+        actions: &mut Vec<Action>,
+        verb: impl FnOnce(&mut Services, &replica::State) -> Result<Vec<Write>, E>,
+    ) -> Result<Option<Stamp>, ServiceError<E>> {
+        let written = verb(&mut self.services, &self.state).map_err(ServiceError::Refused).and_then(|writes| {
+            let ops = writes.iter().map(|write| (write.key.clone(), write.op.clone())).collect();
+            self.state.batch(ops, now, &mut self.state_actions).map_err(|error| {
+                self.services.registry.refused(&writes, &self.state);
+                ServiceError::NotWritten(error)
+            })
+        });
+        self.route(now, actions);
+        written
     }
 
     /// Says goodbye to the cluster. The driver goes on for a moment so that it is heard, then closes the connections. From now on nobody is

@@ -8,8 +8,14 @@ pub mod config;
 pub mod registry;
 pub mod variables;
 
+use std::fmt;
+
 use bytes::Bytes;
+use meshwork_channels::{Now, PeerId, Time};
+use meshwork_crdt::replica::{self, SetError};
 use meshwork_crdt::{Key, Op};
+use meshwork_overlay::swim;
+use serde::{Deserialize, Serialize};
 
 /// A write that a service wants.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,5 +40,140 @@ impl Write {
     /// The end of a key.
     pub(crate) fn remove(key: Key) -> Self {
         Write { key, op: Op::Remove }
+    }
+}
+
+/// What people may set about the services.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Of the config.
+    pub config: config::Config,
+    /// Of the registry.
+    pub registry: registry::Config,
+}
+
+/// Checked parameters of the services.
+#[derive(Clone, Debug)]
+pub struct Params {
+    config: config::Config,
+    registry: registry::Params,
+}
+
+impl Config {
+    /// Checks every field.
+    ///
+    /// # Errors
+    ///
+    /// The name of the first field that cannot be used, with its value and limit.
+    pub fn build(self) -> Result<Params, meshwork_channels::error::ConfigError> {
+        Ok(Params { config: self.config, registry: self.registry.build()? })
+    }
+}
+
+/// What the services tell.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The config.
+    Config(config::Event),
+    /// The registry.
+    Registry(registry::Event),
+    /// The agent variables.
+    Variables(variables::Event),
+}
+
+/// Why a verb of a service had no effect.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ServiceError<E> {
+    /// The service refused.
+    Refused(E),
+    /// The replica refused the write.
+    NotWritten(SetError),
+}
+
+impl<E: fmt::Display> fmt::Display for ServiceError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServiceError::Refused(error) => error.fmt(f),
+            ServiceError::NotWritten(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: std::error::Error> std::error::Error for ServiceError<E> {}
+
+/// What the services told, each in order.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// By the config.
+    pub config: Vec<config::Event>,
+    /// By the registry.
+    pub registry: Vec<registry::Event>,
+    /// By the agent variables.
+    pub variables: Vec<variables::Event>,
+}
+
+impl Told {
+    /// All of it; nothing is left.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = Event> {
+        let config = std::mem::take(&mut self.config).into_iter().map(Event::Config);
+        let registry = std::mem::take(&mut self.registry).into_iter().map(Event::Registry);
+        config.chain(registry).chain(std::mem::take(&mut self.variables).into_iter().map(Event::Variables))
+    }
+}
+
+/// The services of one node.
+#[derive(Debug)]
+pub struct Services {
+    /// Settings of the node and of the whole cluster.
+    pub config: config::State,
+    /// Who offers what.
+    pub registry: registry::State,
+    /// What agents tune together.
+    pub variables: variables::State,
+    /// What they told and nobody has taken yet.
+    pub told: Told,
+}
+
+impl Services {
+    pub(crate) fn new(me: PeerId, params: Params) -> Self {
+        Services {
+            config: config::State::new(me, params.config),
+            registry: registry::State::new(me, params.registry),
+            variables: variables::State::new(me),
+            told: Told::default(),
+        }
+    }
+
+    /// A key changed, by a write here or elsewhere.
+    pub(crate) fn on_changed(&mut self, key: &Key, replica: &replica::State, now: Now) {
+        let Services { config, registry, variables, told } = self;
+        match key.split('/').next() {
+            Some("@config") => config.on_changed(key, replica, now, &mut told.config),
+            Some("@registry") => registry.on_changed(key, replica, now, &mut told.registry),
+            Some("@variables") => variables.on_changed(key, replica, now, &mut told.variables),
+            _ => {}
+        }
+    }
+
+    /// The membership tells of a member.
+    pub(crate) fn on_member(&mut self, event: &swim::Event<PeerId>, replica: &replica::State, now: Now) {
+        let (registry, told) = (&mut self.registry, &mut self.told.registry);
+        match event {
+            swim::Event::Joined(member) | swim::Event::Updated(member) | swim::Event::Recovered { member, .. } => {
+                registry.member_up(member.peer, replica, told);
+            }
+            swim::Event::Suspected(member) => registry.member_suspected(member.peer, now),
+            swim::Event::Failed(member) | swim::Event::Left(member) => registry.member_down(member.peer, now, told),
+            swim::Event::Renewed { .. } => {}
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.registry.next_deadline()
+    }
+
+    pub(crate) fn deadline_reached(&mut self, replica: &replica::State, now: Now) -> Vec<Write> {
+        self.registry.deadline_reached(replica, now, &mut self.told.registry)
     }
 }
