@@ -73,6 +73,8 @@ const WITHOUT: &[&str] = &[
     "skip-holders",
     "raise-lazy",
     "rooted-tree",
+    "trim",
+    "regraft",
     "flood",
 ];
 

@@ -65,6 +65,8 @@ counters! {
     prunes_received,
     /// Links that joined the tree because it did not bring what was pulled over them.
     mended,
+    /// Links that joined the tree in the place of a lost way to its root.
+    regrafted,
     /// Links of the tree replaced by shorter ways.
     optimizations,
     /// Payloads dropped after their retention.

@@ -31,7 +31,11 @@ improvements! {
         /// 10: a flood from one node makes the tree, and a pull mends it only where it is broken. Without it every duplicate takes a link out
         /// of the tree and every pull takes one in (sections 3.5 and 3.6).
         RootedTree = "rooted-tree",
-        /// 11: what is not sent by the node that sends most is flooded over some links first. Without it it follows the tree from the start.
+        /// 13: now and then a payload trims the tree. Without it circles stay until the tree is made anew.
+        Trim = "trim",
+        /// 14: who loses the way to the root takes another one at once. Without it the next payload has to be pulled first.
+        Regraft = "regraft",
+        /// 12: what is not sent by the node that sends most is flooded over some links first. Without it it follows the tree from the start.
         Flood = "flood",
     }
 }

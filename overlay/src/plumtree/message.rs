@@ -96,13 +96,21 @@ pub enum Push {
     /// It goes over all links and makes the tree anew: all join it, and those that bring a duplicate leave it. Of two trees that are made at the
     /// same time the one with the larger number stays.
     Shape(u32),
+    /// It travels down the tree and shapes what there is of it: a duplicate means that the link closes a circle. One is sent at a time, so no
+    /// circle is cut in two places.
+    Trim {
+        /// The number of the tree.
+        shape: u32,
+        /// Whether the root sends it, so that who learns of a shorter way takes that one.
+        from_root: bool,
+    },
 }
 
 impl Push {
     /// Whether it is on its first way through the tree.
     pub(crate) fn is_first_way(self) -> bool {
         match self {
-            Push::Eager | Push::Pulled | Push::Shape(_) => true,
+            Push::Eager | Push::Pulled | Push::Shape(_) | Push::Trim { .. } => true,
             Push::Answer | Push::Late | Push::Flood(_) => false,
         }
     }

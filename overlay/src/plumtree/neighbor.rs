@@ -13,6 +13,10 @@ pub(crate) struct Neighbor<I> {
     pub(crate) peer: I,
     /// Whether payloads are pushed to it; else they are announced (`eagerPushPeers` and `lazyPushPeers` of the paper).
     pub(crate) eager: bool,
+    /// Whether it brought the last payload that shaped the tree.
+    pub(crate) is_parent: bool,
+    /// Where it is nearer to the origin of that payload than we are, over how many links it told us of it; else 0.
+    pub(crate) nearer: u16,
     /// Whether the graft at the end of this input puts the link into the tree.
     pub(crate) asking_eager: bool,
     /// Requests without an answer.
@@ -104,6 +108,8 @@ impl<I: Copy + Ord> Neighbor<I> {
         Neighbor {
             peer,
             eager: true,
+            is_parent: false,
+            nearer: 0,
             asking_eager: false,
             asked_len: 0,
             announced_len: 0,

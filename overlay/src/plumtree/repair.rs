@@ -58,6 +58,11 @@ impl<I: Copy + Ord> Missing<I> {
         fresh.min_by_key(|announcer| announcer.hops).map(|announcer| (announcer.peer, announcer.hops))
     }
 
+    /// Over how many links an announcer told us of it, if it is on its first way.
+    pub(super) fn announced(&self) -> impl Iterator<Item = (I, u16)> {
+        self.announcers.iter().map(|announcer| (announcer.peer, announcer.hops)).filter(|(_, hops)| *hops > 0)
+    }
+
     pub(super) fn into_announcers(self) -> Vec<I> {
         self.announcers.into_iter().map(|announcer| announcer.peer).collect()
     }
@@ -91,6 +96,12 @@ impl<I: Identifier> State<I> {
             if self.params.has(Improvement::SkipHolders) {
                 // It has them, so it need not be told of them.
                 self.neighbors[at].announce.remove_range(first, last);
+            }
+            if range.hops > 0
+                && range.more == 0
+                && let Some(hops) = self.store.shaped_hops(&first)
+            {
+                self.neighbors[at].nearer = if range.hops <= hops { range.hops } else { 0 };
             }
             if self.is_own(&stream) {
                 if range.first == 0 || range.last() > self.sequence(stream.channel) {
@@ -340,11 +351,34 @@ impl<I: Identifier> State<I> {
         }
     }
 
+    /// Notes who stands where in the tree after a payload came that shaped it.
+    pub(super) fn is_shaped_by(&mut self, parent: I, hops: u16, missing: Option<&Missing<I>>) {
+        for neighbor in &mut self.neighbors {
+            (neighbor.is_parent, neighbor.nearer) = (neighbor.peer == parent, 0);
+        }
+        for (peer, announced) in missing.iter().flat_map(|missing| missing.announced()).filter(|(_, announced)| *announced <= hops) {
+            if let Some(neighbor) = self.neighbor_mut(&peer) {
+                neighbor.nearer = announced;
+            }
+        }
+    }
+
+    /// The way to the root was lost: another neighbor takes its place, best one that is nearer to it, which cannot be below us. Of the others
+    /// hardly any is, as most pieces of a tree are small; where one is, a circle is closed and the piece is mended by a pull.
+    pub(super) fn regraft(&mut self, actions: &mut Vec<Action<I>>) {
+        let lazy = self.neighbors.iter_mut().filter(|neighbor| !neighbor.eager);
+        if let Some(neighbor) = lazy.min_by_key(|neighbor| (neighbor.nearer == 0, neighbor.nearer)) {
+            (neighbor.eager, neighbor.is_parent) = (true, true);
+            self.counters.count(|counters| counters.regrafted += 1);
+            actions.push(Action::Send { to: neighbor.peer, message: Message::Graft { eager: true, groups: message::Groups::new() } });
+        }
+    }
+
     /// Takes a message out because it has come. Learns how long the tree lags, or how long the neighbor took to answer.
     pub(super) fn take_missing(&mut self, id: &MessageId<I>, from: I, push: Push, now: Time) -> Option<Missing<I>> {
         let missing = self.missing.remove(id)?;
         match push {
-            Push::Eager | Push::Pulled | Push::Shape(_) => self.tree_lag.sample(now - missing.since),
+            Push::Eager | Push::Pulled | Push::Shape(_) | Push::Trim { .. } => self.tree_lag.sample(now - missing.since),
             Push::Answer => {
                 if let Phase::Asked { peer, at, .. } = missing.phase
                     && peer == from

@@ -37,8 +37,8 @@ pub(crate) struct Held<I> {
 /// How a payload was passed on, as far as its duplicates ask for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Passed {
-    /// Over all links, to make the tree.
-    Making,
+    /// To make the tree, over all links, or to trim it.
+    Shaping,
     /// From a node that pulled it.
     Pulled,
     /// In another way.
@@ -48,7 +48,7 @@ pub(crate) enum Passed {
 impl From<Push> for Passed {
     fn from(push: Push) -> Self {
         match push {
-            Push::Shape(_) => Passed::Making,
+            Push::Shape(_) | Push::Trim { .. } => Passed::Shaping,
             Push::Pulled => Passed::Pulled,
             Push::Eager | Push::Answer | Push::Late | Push::Flood(_) => Passed::Otherwise,
         }
@@ -170,6 +170,12 @@ impl<I: Identifier> Store<I> {
             Some((newest, way)) if newest == *id => Some(way),
             _ => self.get(id).map(Held::way),
         }
+    }
+
+    /// How many links a payload had crossed that came last and shaped the tree.
+    pub(crate) fn shaped_hops(&self, id: &MessageId<I>) -> Option<u16> {
+        let is_it = matches!(self.newest, Some((newest, Way { passed: Passed::Shaping, .. })) if newest == *id);
+        if is_it { self.get(id).map(|held| held.hops) } else { None }
     }
 
     /// Reads where the pieces lie; see [`super::State::warm`].

@@ -4,7 +4,7 @@
 //! [`super`] say why, and what a flood costs; how a broken tree is mended stands in [`repair`](super::repair).
 //!
 //! **What a peer can make us do**: take part in [`MADE_MAX`] floods in each [`MAKING`]. Whatever else claims to make a tree follows the tree
-//! that there is, and what claims to be flooded is flooded no further than we would flood it ourselves.
+//! that there is, as does what claims to trim one within half of [`TRIMMING`] of the last; what claims to be flooded is flooded no further than we would flood it ourselves.
 
 use std::time::Duration;
 
@@ -20,6 +20,9 @@ const MAKING: Duration = Duration::from_secs(5);
 const MADE_MAX: u8 = 32;
 /// A tree is not made anew within this time. It is well above `MAKING`, so that all agree whether the old one still counts.
 const PAUSE: Duration = Duration::from_secs(15);
+/// A tree is not trimmed again within this time, nor after it was made: what trims it has reached all by then, so two do not cut one circle in two
+/// places.
+const TRIMMING: Duration = Duration::from_secs(5);
 /// Broadcasts after which a tree is made anew: what churn leaves of it is longer than it need be.
 const PASSED_MAX: u32 = 512;
 /// Then each broadcast makes it with a chance of one in so many, so that not all do at once.
@@ -53,10 +56,14 @@ pub(super) struct Tree {
     made_at: Moment,
     /// When the first of the neighbors was lost that `torn` counts.
     torn_at: Moment,
+    /// When it was last made or trimmed.
+    shaped_at: Moment,
     /// 0 when there was none yet.
     number: u32,
     /// Broadcasts since, ours and others'.
     passed: u32,
+    /// The same since it was last made or trimmed.
+    unshaped: u32,
     /// What part of the latest broadcasts was ours.
     own_share: f32,
     /// Nodes in the cluster, if that is known.
@@ -76,8 +83,10 @@ impl Tree {
         Tree {
             made_at: Moment(0),
             torn_at: Moment(0),
+            shaped_at: Moment(0),
             number: 0,
             passed: 0,
+            unshaped: 0,
             own_share: 0.5,
             nodes: 0,
             made: 0,
@@ -117,16 +126,25 @@ impl Tree {
 
     /// Notes that a broadcast of somebody else came.
     pub(super) fn passes(&mut self) {
-        self.passed = self.passed.saturating_add(1);
+        self.counts();
         self.own_share -= self.own_share / SHARE_LEN;
     }
 
-    /// How what we broadcast starts: as the root of a new tree, down the tree, or by a flood of `len` links, which puts what others than the main
+    fn counts(&mut self) {
+        self.passed = self.passed.saturating_add(1);
+        self.unshaped = self.unshaped.saturating_add(1);
+    }
+
+    fn is_shaped(&mut self, now: Time) {
+        (self.shaped_at, self.unshaped) = (Moment::of(now), 0);
+    }
+
+    /// How what we broadcast starts: as the root of a new tree, down the tree, trimming it if it `trims`, or by a flood of `len` links, which puts what others than the main
     /// sender send into the tree in many places at once. `knows_others` says whether anything was ever broadcast here.
-    pub(super) fn starts(&mut self, len: u8, knows_others: bool, links: usize, now: Time, random: &mut Generator) -> Push {
+    pub(super) fn starts(&mut self, len: u8, trims: bool, knows_others: bool, links: usize, now: Time, random: &mut Generator) -> Push {
         let is_main = self.own_share >= 0.5;
         self.own_share += (1.0 - self.own_share) / SHARE_LEN;
-        self.passed = self.passed.saturating_add(1);
+        self.counts();
         let is_due = self.made_at.until(now) >= PAUSE
             && match is_main {
                 _ if self.is_torn(links, now) => true,
@@ -137,7 +155,14 @@ impl Tree {
         if is_due || self.number == 0 && !knows_others {
             let number = random.random_range(1..=u32::MAX);
             (self.number, self.made_at, self.is_own, self.passed, self.made) = (number, Moment::of(now), true, 0, 1);
+            self.is_shaped(now);
             return Push::Shape(number);
+        }
+        // Whoever sends when nobody else does need not fear to trim at the same time as another.
+        let mut is_alone = || is_main && self.is_own || random.random_ratio(1, self.unshaped);
+        if trims && self.number != 0 && self.shaped_at.until(now) >= TRIMMING && is_alone() {
+            self.is_shaped(now);
+            return Push::Trim { shape: self.number, from_root: self.is_own };
         }
         match len.checked_sub(1) {
             Some(left) if !is_main => Push::Flood(left),
@@ -157,7 +182,23 @@ impl Tree {
         self.made += 1;
         if is_another || number > self.number {
             (self.number, self.is_own, self.passed) = (number, false, 0);
+            self.is_shaped(now);
         }
+        true
+    }
+
+    /// A payload trims the tree with this number; says whether it may. A tree that we have missed the making of becomes ours.
+    pub(super) fn is_trimmed(&mut self, number: u32, now: Time) -> bool {
+        if number == 0 || self.number != 0 && self.shaped_at.until(now) < TRIMMING / 2 {
+            return false;
+        }
+        if self.number == 0 || number != self.number && self.made_at.until(now) >= PAUSE {
+            (self.number, self.made_at, self.is_own, self.passed) = (number, Moment::of(now), false, 0);
+        }
+        if number != self.number {
+            return false;
+        }
+        self.is_shaped(now);
         true
     }
 

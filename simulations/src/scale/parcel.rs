@@ -56,6 +56,7 @@ fn told(push: Push) -> u64 {
         Push::Flood(left) => 3 | u64::from(left) << 16,
         Push::Pulled => 4,
         Push::Shape(number) => 5 | u64::from(number) << 16,
+        Push::Trim { shape, from_root } => 6 | u64::from(from_root) << 8 | u64::from(shape) << 16,
     }
 }
 

@@ -27,6 +27,9 @@ const FAIL: u64 = 0x5ca1_e006;
 const LIFE: u64 = 0x5ca1_e007;
 const HOSTILE: u64 = 0x5ca1_e008;
 
+/// Through so many nodes does one come that joins while others go: a contact that goes before it answers is no way in, and whoever knows nobody
+/// else stays alone whatever the protocol does. A real node has as many from discovery.
+const LATE_CONTACTS: usize = 3;
 /// Nodes that are looked at in search of one that lives.
 const TRIES_MAX: u64 = 10_000;
 /// Whoever broadcasts has lived for so long, in microseconds, and lives on for as long.
@@ -232,15 +235,15 @@ impl Setup {
         self.joins_at(node) <= from && self.end(node).is_none_or(|end| end.at > until)
     }
 
-    /// Through whom a node joins: one of those that joined before it.
-    pub(super) fn contact(&self, node: u32) -> Option<u32> {
+    /// Through whom a node joins: one of those that joined before it, or several if it comes while others go.
+    pub(super) fn contacts(&self, node: u32) -> Vec<u32> {
         let is_founder = node < self.founders;
-        let contact = match self.entry {
-            _ if node == 0 => return None,
+        match self.entry {
+            _ if node == 0 => Vec::new(),
             Entry::Contacts(count) if is_founder => {
                 // The contacts know the first of them.
                 let count = count.min(self.founders).max(1);
-                if node < count { 0 } else { node % count }
+                vec![if node < count { 0 } else { node % count }]
             }
             _ => {
                 let (joins_at, before) = (self.joins_at(node), node.min(self.founders));
@@ -248,10 +251,11 @@ impl Setup {
                     0 => (hash(&[self.seed, CONTACT, u64::from(node)]) % u64::from(before)) as u32,
                     _ => (hash(&[self.seed, CONTACT, u64::from(node), attempt]) % u64::from(node)) as u32,
                 };
-                (0..TRIES_MAX).map(draw).find(|contact| self.is_there(*contact, joins_at, joins_at)).unwrap_or(0)
+                let those_there = (0..TRIES_MAX).map(draw).filter(|contact| self.is_there(*contact, joins_at, joins_at));
+                let contacts: Vec<u32> = those_there.take(if is_founder { 1 } else { LATE_CONTACTS }).collect();
+                if contacts.is_empty() { vec![0] } else { contacts }
             }
-        };
-        Some(contact)
+        }
     }
 
     /// When a broadcast is sent.

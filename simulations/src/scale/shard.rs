@@ -411,7 +411,7 @@ impl Shard {
             },
             What::Join => {
                 self.events.joins += 1;
-                if let Some(contact) = self.setup.contact(node) {
+                for contact in self.setup.contacts(node) {
                     let input = topology::Input::Join { contact };
                     self.nodes[place].topology.handle(input, now, &mut self.topology_actions);
                     self.route_topology(node, place);

@@ -40,6 +40,10 @@ fn messages_have_these_bytes() {
         ),
         (Message::Gossip { id: id(7, 1), hops: 300, push: Push::Answer, payload: Bytes::new() }, format!("00{key}ac020401ac020100")),
         (Message::Gossip { id: id(7, 1), hops: 1, push: Push::Late, payload: Bytes::new() }, format!("00{key}ac020401010200")),
+        (
+            Message::Gossip { id: id(7, 1), hops: 1, push: Push::Trim { shape: 300, from_root: true }, payload: Bytes::new() },
+            format!("00{key}ac0204010106ac020100"),
+        ),
         (Message::IHave { link: LinkNews::Same, groups: list.clone() }, format!("0100{list_hex}")),
         (Message::IHave { link: LinkNews::Opened, groups: Groups::new() }, "010100".to_owned()),
         (Message::IHave { link: LinkNews::OpenedUnheard, groups: Groups::new() }, "010200".to_owned()),

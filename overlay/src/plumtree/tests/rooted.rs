@@ -78,6 +78,56 @@ fn a_peer_that_makes_trees_all_the_time_is_followed_a_few_times() {
 }
 
 #[test]
+fn a_payload_trims_what_has_grown_into_circles_but_not_two_at_once() {
+    let mut node = among(rooted(), [2, 3, 4]);
+    let trim = |shape| Push::Trim { shape, from_root: false };
+    node.receive(3, gossip(id(9, 1), 1, Push::Shape(7)));
+    node.receive(2, gossip(id(9, 2), 1, trim(7)));
+    assert_eq!(node.receive(4, gossip(id(9, 2), 1, trim(7))), [], "the tree has just been made");
+    node.now += Duration::from_secs(5);
+    let actions = node.receive(3, gossip(id(9, 3), 1, trim(7)));
+    assert_eq!(actions[1..], [send(2, gossip(id(9, 3), 2, trim(7))), send(4, gossip(id(9, 3), 2, trim(7)))]);
+    assert_eq!(node.receive(4, gossip(id(9, 3), 2, trim(7))), [send(4, Message::Prune { shape: 7 })]);
+    let actions = node.receive(2, gossip(id(8, 1), 1, trim(7)));
+    assert_eq!(actions[1], send(3, gossip(id(8, 1), 2, Push::Eager)), "another at the same time only spreads");
+    assert_eq!(node.receive(3, gossip(id(8, 1), 2, trim(7))), []);
+    node.now += Duration::from_secs(5);
+    node.receive(2, gossip(id(8, 2), 1, trim(9)));
+    assert_eq!(node.receive(3, gossip(id(8, 2), 1, trim(9))), [], "nor one of another tree, while it may not have reached all");
+    assert_eq!(node.eager(), [2, 3]);
+}
+
+#[test]
+fn what_the_root_trims_takes_the_shorter_way() {
+    for (from_root, hops, eager) in [(true, 5, vec![3, 4]), (true, 4, vec![2, 3]), (false, 5, vec![2, 3])] {
+        let mut node = among(rooted(), [2, 3, 4]);
+        node.receive(2, gossip(id(9, 1), 1, Push::Shape(7)));
+        node.receive(4, Message::Prune { shape: 7 });
+        node.now += Duration::from_secs(5);
+        node.receive(4, fresh(id(9, 2), 3));
+        node.receive(2, gossip(id(9, 2), hops, Push::Trim { shape: 7, from_root }));
+        assert_eq!(node.eager(), eager, "over {hops} links, from the root: {from_root}");
+    }
+}
+
+#[test]
+fn who_loses_the_way_to_the_root_takes_another_at_once() {
+    for (without, asks) in [(vec![], true), (vec![Improvement::Regraft], false)] {
+        let mut node = among(Config { without, ..quiet() }, [2, 3, 4, 5]);
+        node.receive(4, fresh(id(9, 1), 2));
+        node.receive(2, gossip(id(9, 1), 3, Push::Shape(7)));
+        for peer in [3, 4] {
+            node.receive(peer, Message::Prune { shape: 7 });
+        }
+        assert_eq!(node.handle(Input::NeighborDown(5)), [], "one below us");
+        let asked = node.handle(Input::NeighborDown(2));
+        assert_eq!(asked == [send(4, graft(true, []))], asks, "{asked:?}");
+        // The next best follows when that one goes too.
+        assert_eq!(node.handle(Input::NeighborDown(4)) == [send(3, graft(true, []))], asks);
+    }
+}
+
+#[test]
 fn a_pull_mends_the_tree_only_if_the_tree_does_not_bring_it_too() {
     for brought in [true, false] {
         let mut node = among(rooted(), [2, 3, 4]);
