@@ -491,7 +491,8 @@ impl RealNode {
                 | Action::Request { .. }
                 | Action::Cancelled { .. }
                 | Action::Answer { .. }
-                | Action::Changed { .. } => {}
+                | Action::Changed { .. }
+                | Action::Service(_) => {}
             }
         }
         if !taken.is_empty() {

@@ -361,6 +361,7 @@ impl Builder {
             deliveries: broadcast::Sender::new(SUBSCRIPTION_MAX),
             messages: broadcast::Sender::new(SUBSCRIPTION_MAX),
             changes: broadcast::Sender::new(SUBSCRIPTION_MAX),
+            services: broadcast::Sender::new(SUBSCRIPTION_MAX),
         };
         let (ready, started) = oneshot::channel();
         let make = {
@@ -431,6 +432,7 @@ impl Builder {
                 deliveries: streams.deliveries.downgrade(),
                 messages: streams.messages.downgrade(),
                 changes: streams.changes.downgrade(),
+                services: streams.services.downgrade(),
                 pulse,
                 inbox,
                 given_up,

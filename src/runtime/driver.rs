@@ -57,6 +57,7 @@ pub(super) struct Streams {
     pub(super) deliveries: broadcast::Sender<Delivery>,
     pub(super) messages: broadcast::Sender<DirectMessage>,
     pub(super) changes: broadcast::Sender<Change>,
+    pub(super) services: broadcast::Sender<crate::services::Event>,
 }
 
 /// What a driver is made of.
@@ -406,6 +407,7 @@ impl Driver {
                     }
                     None => {}
                 },
+                Action::Service(event) => drop(self.streams.services.send(event)),
                 Action::Changed { key, value, stamp, revision } => {
                     drop(self.streams.changes.send(Change { key, value, stamp: Some(stamp), revision }));
                 }

@@ -34,6 +34,7 @@ pub mod journal;
 mod known;
 mod metrics;
 mod report;
+mod services;
 mod state;
 mod storage;
 mod streams;
@@ -61,6 +62,7 @@ pub use meshwork_channels::quic::{ByteReader, ByteStream, ByteWriter, StreamErro
 pub use metrics::{ChannelsReport, FORMER_PEERS_MAX, PeerMetrics};
 #[cfg(feature = "cli")]
 pub use report::{ChannelReport, LinkReport, Report};
+pub use services::{Balanced, Config, Lease, Notices, Registry, Variables};
 pub use state::{Change, State, Watch};
 pub(crate) use storage::user_secret;
 pub use storage::{StorageError, state_dir};
@@ -105,6 +107,7 @@ pub(crate) struct Shared {
     pub(crate) deliveries: broadcast::WeakSender<Delivery>,
     pub(crate) messages: broadcast::WeakSender<DirectMessage>,
     pub(crate) changes: broadcast::WeakSender<Change>,
+    pub(crate) services: broadcast::WeakSender<crate::services::Event>,
     pub(crate) pulse: Arc<watchdog::Pulse>,
     /// Messages of guaranteed delivery that wait for the application.
     pub(crate) inbox: Arc<guaranteed::Inbox>,
@@ -495,6 +498,26 @@ impl Node {
     /// What happens in the cluster, from now on.
     pub fn events(&self) -> Subscription<Event> {
         Subscription::new(streams::subscribe(&self.shared.events))
+    }
+
+    /// Settings of this node and of the whole cluster.
+    pub fn config(&self) -> Config<'_> {
+        Config { node: self }
+    }
+
+    /// Who offers what in the cluster.
+    pub fn registry(&self) -> Registry<'_> {
+        Registry { node: self }
+    }
+
+    /// What agents tune together.
+    pub fn variables(&self) -> Variables<'_> {
+        Variables { node: self }
+    }
+
+    /// What the services over the replicated state tell, from now on.
+    pub fn service_events(&self) -> Subscription<crate::services::Event> {
+        Subscription::new(streams::subscribe(&self.shared.services))
     }
 
     /// The replicated state.

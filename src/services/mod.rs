@@ -89,6 +89,8 @@ pub enum ServiceError<E> {
     Refused(E),
     /// The replica refused the write.
     NotWritten(SetError),
+    /// The node has stopped.
+    Stopped,
 }
 
 impl<E: fmt::Display> fmt::Display for ServiceError<E> {
@@ -96,6 +98,7 @@ impl<E: fmt::Display> fmt::Display for ServiceError<E> {
         match self {
             ServiceError::Refused(error) => error.fmt(f),
             ServiceError::NotWritten(error) => error.fmt(f),
+            ServiceError::Stopped => f.write_str("the node has stopped"),
         }
     }
 }

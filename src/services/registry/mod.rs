@@ -78,7 +78,7 @@ use self::health::Mark;
 use self::index::{Index, Known, Told, fingerprint};
 use self::members::Standing;
 use self::own::Own;
-pub use self::own::{LeaseId, LeasesFull, RegisterError, Registration, Update, UpdateError};
+pub use self::own::{LeaseId, RegisterError, Registration, Update, UpdateError};
 pub use self::query::Query;
 use super::Write;
 

@@ -54,6 +54,11 @@ pub struct Update {
 pub enum RegisterError {
     /// The lease has ended.
     LeaseEnded,
+    /// As many leases are open as may be.
+    LeasesFull {
+        /// The limit.
+        len_max: usize,
+    },
     /// This node has registered it already, or the batch names it twice.
     AlreadyRegistered(Id),
     /// A registration has something that it may not have.
@@ -80,6 +85,7 @@ pub enum RegisterError {
 impl fmt::Display for RegisterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            RegisterError::LeasesFull { len_max } => write!(f, "at most {len_max} leases are open at once"),
             RegisterError::LeaseEnded => f.write_str("the lease has ended"),
             RegisterError::AlreadyRegistered(id) => write!(f, "{id} is registered already"),
             RegisterError::Invalid { index, invalid } => write!(f, "registration {index}: {invalid}"),
@@ -91,21 +97,6 @@ impl fmt::Display for RegisterError {
 }
 
 impl std::error::Error for RegisterError {}
-
-/// As many leases are open as may be; nothing was changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeasesFull {
-    /// The limit.
-    pub len_max: usize,
-}
-
-impl fmt::Display for LeasesFull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at most {} leases are open at once", self.len_max)
-    }
-}
-
-impl std::error::Error for LeasesFull {}
 
 /// Why nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,10 +149,10 @@ impl State {
     ///
     /// # Errors
     ///
-    /// [`LeasesFull`]; nothing was changed.
-    pub fn open_lease(&mut self) -> Result<LeaseId, LeasesFull> {
+    /// [`RegisterError::LeasesFull`]; nothing was changed.
+    pub fn open_lease(&mut self) -> Result<LeaseId, RegisterError> {
         if self.own.leases.len() >= LEASES_MAX {
-            return Err(LeasesFull { len_max: LEASES_MAX });
+            return Err(RegisterError::LeasesFull { len_max: LEASES_MAX });
         }
         let lease = LeaseId(self.own.leases_opened);
         self.own.leases_opened += 1;
