@@ -46,7 +46,7 @@ impl Application for Diary {
     }
 
     fn on_change(&mut self, key: &str, value: Option<&Value>, context: &mut Context<'_, Self>) {
-        context.output(format!("{key} is {value:?}"));
+        context.output(format!("{key} is {:?}", value.and_then(Value::bytes)));
         match key {
             // Reacts to its own write once, or for ever.
             "first" => drop(context.set("second", "here too").unwrap()),
