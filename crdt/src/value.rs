@@ -222,7 +222,8 @@ impl<K: Ord + Clone, V: Clone, const N: usize> Ascending<K, V, N> {
             all.push(match (ours.peek(), theirs.peek()) {
                 (Some((a, x)), Some((b, y))) if a == b => {
                     let both = (a.clone(), join(x, y));
-                    (ours.next(), theirs.next());
+                    ours.next();
+                    theirs.next();
                     both
                 }
                 (Some((a, _)), Some((b, _))) if a > b => theirs.next().expect("it was there").clone(),
