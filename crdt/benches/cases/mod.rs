@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use meshwork_channels::{Bounded, Now, PeerId, Time, WallTime, encode};
 use meshwork_crdt::replica::{Action, Config, Input, State};
-use meshwork_crdt::wire::{Delta, Value, Write};
+use meshwork_crdt::wire::{Body, Delta, Write};
 use meshwork_crdt::{Key, Stamp};
 
 type Operation = Box<dyn FnMut()>;
@@ -34,8 +34,8 @@ fn at(time: Time) -> Now {
 /// A write, as bytes of a broadcast.
 fn delta(number: u64, now: Now) -> Input {
     let key = Key::try_from(&*format!("key-{:04}", number % KEYS)).expect("the key is short");
-    let value = Body::Register(number.to_be_bytes().repeat(8).into());
-    let write = Write { key, stamp: Stamp::from_parts(now.wall.as_millis(), 0), value };
+    let body = Body::Register(number.to_be_bytes().repeat(8).into());
+    let write = Write { key, stamp: Stamp::from_parts(now.wall.as_millis(), 0), body };
     Input::Delta { origin: peer(9), bytes: encode(&Delta::Writes(Bounded::first_of([write]))) }
 }
 
