@@ -18,6 +18,7 @@
 //! | [`node`] | the node as a pure state machine: what can happen to it, what it decides, and how it is configured |
 //! | [`app`] | an application of your own as a state machine, which runs over QUIC and in the simulator unchanged |
 //! | [`runtime`] | the driver with sockets and clocks, and the [`Node`] handle (feature `net`, on by default) |
+//! | [`services`] | config, registry and variables, over the replicated state; `docs/state.md` is the way in |
 //! | [`channels`], [`overlay`], [`crdt`] | the parts, for whoever replaces one or drives a node in another way |
 //!
 //! Without the feature `net` this crate depends on no runtime and touches no socket; the simulator uses it that way.
@@ -38,3 +39,8 @@ pub use meshwork_overlay as overlay;
 pub use meshwork_channels::{ChannelId, ChannelSpec, PeerId};
 #[cfg(feature = "net")]
 pub use runtime::{Builder, ChannelError, Error, Node, StartError, Stopped};
+
+/// Compiles what stands in the documentation.
+#[cfg(all(doctest, feature = "net"))]
+#[doc = include_str!("../docs/state.md")]
+struct StatePage;

@@ -1,5 +1,6 @@
 //! Config, registry and agent variables through one node.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_crdt::Stamp;
@@ -11,7 +12,7 @@ use super::{Command, Node, Stopped, Subscription};
 use crate::node;
 use crate::services::config::{self, Explained, Found, LoadError, ReadError};
 use crate::services::registry::{self, Balancer, Id, Instance, LeaseId, PickError, Policy, Query, RegisterError, Registration};
-use crate::services::variables::{self, Definition, Filter, Name, Version};
+use crate::services::variables::{self, Definition, Filter, Name, Space, SpaceError, Version};
 use crate::services::{Event, ServiceError};
 
 /// The events of one service: what matches, from the moment of the subscription on.
@@ -108,6 +109,24 @@ impl Config<'_> {
             });
         };
         self.node.write_with(verb).await
+    }
+
+    /// Judges every value at and below `prefix` from now on, whatever its layer: what it refuses is not set from here, and not shown here when another node
+    /// set it. Belongs before the first value, and the same on every node: what is there is not judged again. It runs where the node does, so it must not block.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn validate(
+        &self,
+        prefix: config::Path,
+        validator: impl Fn(&config::Path, &config::Value) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Result<(), Stopped> {
+        let added = self.local(move |config, _| {
+            config.add_validator(prefix, Arc::new(validator));
+            Ok::<_, config::SetError>(())
+        });
+        added.await.map_err(|_| Stopped)
     }
 
     /// Sets a value for the whole cluster.
@@ -233,7 +252,7 @@ pub struct Registry<'a> {
     pub(super) node: &'a Node,
 }
 
-impl Registry<'_> {
+impl<'a> Registry<'a> {
     /// Registers an instance of a service, for as long as the lease is kept: when it is dropped, or this node is gone, so is the instance.
     ///
     /// # Errors
@@ -294,7 +313,7 @@ impl Registry<'_> {
     }
 
     /// Chooses among the instances that match, one request after the other.
-    pub fn balance(&self, query: Query, policy: Policy) -> Balanced<'_> {
+    pub fn balance(&self, query: Query, policy: Policy) -> Balanced<'a> {
         Balanced { node: self.node, query, balancer: Balancer::new(policy) }
     }
 
@@ -448,7 +467,16 @@ impl Variables<'_> {
         self.node.look(move |node| node.services().variables.list(node.state(), &filter)).await
     }
 
-    /// The last versions that were visible on this node, the newest last.
+    /// The variables that match as a space, from which configurations are drawn: with their constraints, without their values.
+    ///
+    /// # Errors
+    ///
+    /// [`SpaceError`], for instance when they are computed from each other in a cycle.
+    pub async fn space(&self, filter: Filter) -> Result<Result<Space, SpaceError>, Stopped> {
+        self.node.look(move |node| node.services().variables.space(node.state(), &filter)).await
+    }
+
+    /// The last versions that were visible on this node, the newest first: so many, or [`variables::limits::HISTORY_LEN_DEFAULT`].
     ///
     /// # Errors
     ///

@@ -196,8 +196,13 @@ impl State {
     /// With a judge of every value at and below `prefix`, whatever its layer. Belongs before the first value: what is there is not judged
     /// again.
     pub fn with_validator(mut self, prefix: Path, validator: Validator) -> Self {
-        self.validators.push((prefix, validator));
+        self.add_validator(prefix, validator);
         self
+    }
+
+    /// As [`State::with_validator`], for a service that runs.
+    pub fn add_validator(&mut self, prefix: Path, validator: Validator) {
+        self.validators.push((prefix, validator));
     }
 
     /// The value at a path as a type of the application: a map of the values below it where there are several.

@@ -36,8 +36,8 @@ pub const WEIGHT_MAX: u16 = 1_000;
 pub const OWN_MAX: usize = 16_384;
 /// Leases that may be open at once on one node.
 pub const LEASES_MAX: usize = 16_384;
-/// Registrations of one batch.
-pub const BATCH_MAX: usize = 1_024;
+/// Registrations of one batch: as many as a replica writes at once. Large details are bounded by the bytes of such a batch before that.
+pub const BATCH_MAX: usize = meshwork_crdt::replica::BATCH_LEN_MAX;
 
 /// Writes of one pass that removes what dead nodes left, and of one that writes again what others took away here.
 pub const PASS_WRITES_MAX: usize = 64;

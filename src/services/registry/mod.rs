@@ -39,7 +39,7 @@
 //! // What the node does with them.
 //! let (mut actions, mut events) = (Vec::new(), Vec::new());
 //! for write in writes {
-//!     replica.set(&write.key, write.value.expect("a registration is a value"), now, &mut actions)?;
+//!     replica.apply(&write.key, write.op, now, &mut actions)?;
 //!     registry.on_changed(&write.key, &replica, now, &mut events);
 //! }
 //! assert!(matches!(&events[..], [Event::Registered(instance)] if instance.id.name == "payments"));
