@@ -30,22 +30,17 @@ pub(crate) type Best = Vec<(String, Version)>;
 async fn main() -> Result<(), Box<dyn Error>> {
     let (flags, numbers): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|argument| argument == "--json");
     let count = numbers.first().map_or(Ok(5), |number| number.parse())?;
-    let print = |round: Option<u32>, node: &Node, best: &Best| match (flags.is_empty(), best.first()) {
-        (_, None) => {}
-        (true, Some((_, first))) => {
-            let values: Vec<String> =
-                best.iter().map(|(name, version)| format!("{name} = {:.3}", version.value.number().unwrap_or(f64::NAN))).collect();
-            let by = first.by.as_ref().map_or("nobody".to_owned(), |by| by.node.short().to_string());
+    let print = |round: Option<u32>, node: &Node, best: &Best| {
+        let number = |version: &Version| version.value.number().unwrap_or(f64::NAN);
+        let Some((score, by)) = best.first().and_then(|(_, version)| Some((version.score?, version.by.as_ref()?.node))) else { return };
+        if flags.is_empty() {
+            let values: Vec<String> = best.iter().map(|(name, version)| format!("{name} = {:.3}", number(version))).collect();
             let what = round.map_or_else(|| format!("{} has", node.id().short()), |round| format!("round {round:2}"));
-            println!("{what}: score {:.4} for {}, found by {by}", first.score.unwrap_or(f64::NAN), values.join(", "));
-        }
-        (false, Some((_, first))) => {
-            let values: serde_json::Map<_, _> = best.iter().map(|(name, version)| (name.clone(), version.value.number().into())).collect();
-            let by = first.by.as_ref().map(|by| by.node.to_string());
-            println!(
-                "{}",
-                serde_json::json!({ "round": round, "node": node.id().to_string(), "score": first.score, "values": values, "by": by })
-            );
+            println!("{what}: score {score:.4} for {}, found by {}", values.join(", "), by.short());
+        } else {
+            let values: serde_json::Map<_, _> = best.iter().map(|(name, version)| (name.clone(), number(version).into())).collect();
+            let (node, by) = (node.id().to_string(), by.to_string());
+            println!("{}", serde_json::json!({ "round": round, "node": node, "score": score, "values": values, "by": by }));
         }
     };
     for (node, best) in tune(count, &print).await? {
