@@ -391,6 +391,38 @@ fn instances_are_found_everywhere_until_their_lease_ends_or_their_node_dies() {
 }
 
 #[test]
+fn a_lease_that_is_dropped_while_its_node_is_busy_ends_all_the_same() {
+    run(async {
+        let node = builder().start().await.unwrap();
+        let slow = |_: &Path, _: &config::Value| {
+            std::thread::sleep(Duration::from_secs(1));
+            Ok(())
+        };
+        node.config().validate(path("app"), slow).await.unwrap();
+        let leases = [node.registry().register(worker("a")).await.unwrap(), node.registry().register(worker("b")).await.unwrap()];
+        let mut asking = JoinSet::new();
+        let asked = node.clone();
+        asking.spawn(async move { asked.config().update("app/slow", true).await.unwrap() });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        // More than the queue to the node takes.
+        for _ in 0..2_000 {
+            let asked = node.clone();
+            asking.spawn(async move { drop(asked.members().await.unwrap()) });
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        // One on the runtime of the program, one where there is none.
+        let [here, elsewhere] = leases;
+        drop(here);
+        let dropping = std::thread::spawn(|| drop(elsewhere));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!dropping.is_finished(), "the node is busy and the queue is full");
+        asking.join_all().await;
+        until(async || offering(&node).await.is_empty()).await;
+        dropping.join().unwrap();
+    });
+}
+
+#[test]
 fn a_client_that_tries_the_next_instance_loses_no_request_when_one_dies() {
     run(async {
         let nodes = cluster().await;

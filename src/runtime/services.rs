@@ -1,4 +1,5 @@
 //! Config, registry and agent variables through one node.
+#![expect(clippy::disallowed_methods, reason = "a lease that is dropped while the node is busy ends in a task")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -341,10 +342,12 @@ impl Drop for Lease {
         let end: super::Verb = Box::new(move |node, now, actions| {
             let _ = node.serve(now, actions, |services, _| Ok::<_, RegisterError>(services.registry.end_lease(id)));
         });
-        if let Err(mpsc::error::TrySendError::Full(command)) = commands.try_send(Command::With(end))
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(async move { drop(commands.send(command).await) });
+        if let Err(mpsc::error::TrySendError::Full(command)) = commands.try_send(Command::With(end)) {
+            match tokio::runtime::Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn(async move { drop(commands.send(command).await) })),
+                // No runtime, so no task that would be held up by waiting.
+                Err(_) => drop(commands.blocking_send(command)),
+            }
         }
     }
 }
