@@ -55,7 +55,7 @@ fn what_others_overwrite_or_remove_its_node_writes_again() {
 #[test]
 fn who_overwrites_without_end_makes_its_victim_write_at_a_bounded_rate() {
     let mut cluster = Cluster::new(2);
-    let many = (0..300).map(|n| registration("a", &n.to_string())).collect::<Vec<_>>();
+    let many = (0..limits::BATCH_MAX).map(|n| registration("a", &n.to_string())).collect::<Vec<_>>();
     cluster.write(0, |node, now| node.registry.register_all(node.lease, many, &node.replica, now)).unwrap();
     cluster.settle();
     for _ in 0..50 {
@@ -66,7 +66,7 @@ fn who_overwrites_without_end_makes_its_victim_write_at_a_bounded_rate() {
     let written = cluster.nodes[0].registry.counters().reasserted;
     assert!(written > 0 && written <= 6 * limits::PASS_WRITES_MAX as u64, "{written} writes in five seconds");
     cluster.run_for(10 * SECOND);
-    assert_eq!(cluster.lookup(1, "a").len(), 300);
+    assert_eq!(cluster.lookup(1, "a").len(), limits::BATCH_MAX);
     cluster.check();
 }
 
