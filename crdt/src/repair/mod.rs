@@ -21,6 +21,9 @@
 //! Bounds: one session per neighbor, `leads_max` of them as leader; a session keeps at most [`RANGES_MAX`] ranges; it ends after silence,
 //! and after [`STEPS_MAX`] steps whatever the peer does. Crossed probes: the smaller `PeerId` stays the one who asked.
 
+mod frames;
+mod rows;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -33,10 +36,11 @@ use crate::config::Config;
 use crate::digest::Digest;
 use crate::key::Key;
 use crate::replica::{Action, Counters};
-use crate::store::{Held, Store};
-use crate::wire::{
-    ENTRIES_MAX, Entry, FRAME_BUDGET_BYTES, KeyHash, Message, RANGES_MAX, ROWS_MAX, Range, Row, SHARDS, ShardSum, entry_bytes_max,
-};
+use crate::store::Store;
+use crate::wire::{KeyHash, Message, Range, Row, SHARDS, ShardSum};
+
+use self::frames::Frames;
+use self::rows::{answer, are_ascending, are_within, ranges_that_differ, rows_within, trim};
 
 /// Steps of one session as leader. A full replica of values that fill half a frame each, one frame for each answer, takes 2,100.
 const STEPS_MAX: u32 = 4_096;
@@ -191,7 +195,7 @@ impl Repair {
         let mut frames = Frames::new(self.config.burst_frames);
         let entries = keys.iter().filter_map(|key| Some((key, turn.store.get(key)?)));
         turn.counters.sent_back += entries.take_while(|(key, held)| frames.push(key, held)).count() as u64;
-        self.charge(to, frames.frames.len(), turn.now.time);
+        self.charge(to, frames.len(), turn.now.time);
         frames.send(to, turn);
     }
 
@@ -380,11 +384,11 @@ impl Repair {
         }
         self.note_led(from, turn.now.time);
         let frames = match self.buggify.happens(Site::AnswerCut) {
-            true => Frames { entries_max: 1, ..Frames::new(1) },
+            true => Frames::of_one_entry(),
             false => Frames::new(self.config.burst_frames),
         };
         let answer = answer(turn.store, ranges, rows, frames);
-        self.charge(from, answer.frames.frames.len() + 1, turn.now.time);
+        self.charge(from, answer.frames.len() + 1, turn.now.time);
         answer.frames.send(from, turn);
         turn.send(from, Message::Compared { round, through: KeyHash(answer.through), want: Bounded::first_of(answer.want) });
     }
@@ -515,170 +519,6 @@ impl Allowance {
     }
 }
 
-/// Entries packed into a bounded number of frames.
-struct Frames {
-    frames: Vec<Bounded<Entry, ENTRIES_MAX>>,
-    frames_max: usize,
-    /// Entries of one frame.
-    entries_max: usize,
-    /// Bytes of the last frame.
-    bytes: usize,
-}
-
-impl Frames {
-    fn new(frames_max: usize) -> Self {
-        Frames { frames: Vec::new(), frames_max, entries_max: ENTRIES_MAX, bytes: 0 }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.frames.is_empty()
-    }
-
-    /// Adds an entry, or says that there is no room.
-    fn push(&mut self, key: &Key, held: &Held) -> bool {
-        let bytes = entry_bytes_max(key.len(), held.len());
-        if self.frames.last().is_none_or(|frame| frame.len() == self.entries_max || self.bytes + bytes > FRAME_BUDGET_BYTES) {
-            if self.frames.len() == self.frames_max {
-                return false;
-            }
-            self.frames.push(Bounded::new());
-            self.bytes = 0;
-        }
-        self.bytes += bytes;
-        let entry = Entry { key: key.clone(), stamp: held.marker.stamp, origin: held.marker.origin, body: held.body() };
-        self.frames.last_mut().is_some_and(|frame| frame.push(entry).is_ok())
-    }
-
-    fn send(self, to: PeerId, turn: &mut Turn<'_>) {
-        for entries in self.frames {
-            turn.counters.entries_sent += entries.len() as u64;
-            turn.send(to, Message::Entries { entries });
-        }
-    }
-}
-
 fn micros_of(time: Time) -> i64 {
     i64::try_from(time.as_nanos() / 1_000).unwrap_or(i64::MAX)
-}
-
-/// Whether ranges are ascending, disjoint, and none is inside out.
-fn are_ascending(ranges: &[Range]) -> bool {
-    ranges.iter().all(|range| range.first <= range.last) && ranges.is_sorted_by(|a, b| a.last < b.first)
-}
-
-/// Whether rows are strictly ascending and each is within one of the ranges, which are ascending.
-fn are_within(rows: &[Row], ranges: &[Range]) -> bool {
-    let mut ranges = ranges.iter().peekable();
-    rows.is_sorted_by(|a, b| a < b)
-        && rows.iter().all(|row| {
-            while ranges.next_if(|range| range.last < row.key).is_some() {}
-            ranges.peek().is_some_and(|range| range.first <= row.key)
-        })
-}
-
-/// The shards whose sums differ, neighbors among them joined.
-fn ranges_that_differ(ours: impl Iterator<Item = ShardSum>, theirs: &[ShardSum]) -> Vec<Range> {
-    let mut ranges: Vec<Range> = Vec::new();
-    for (shard, (ours, theirs)) in (0_u64..).zip(ours.zip(theirs)) {
-        if ours == *theirs {
-            continue;
-        }
-        let first = shard << 56;
-        let last = KeyHash(first | u64::MAX >> 8);
-        match ranges.last_mut() {
-            Some(range) if range.last.0.checked_add(1) == Some(first) => range.last = last,
-            _ => ranges.push(Range { first: KeyHash(first), last }),
-        }
-    }
-    ranges
-}
-
-/// Removes everything up to and including `through` from the front.
-fn trim(todo: &mut VecDeque<Range>, through: u64) {
-    while let Some(range) = todo.front_mut() {
-        if range.last.0 <= through {
-            todo.pop_front();
-        } else {
-            // `through` is below `last` here, so adding one cannot overflow.
-            range.first = range.first.max(KeyHash(through + 1));
-            return;
-        }
-    }
-}
-
-/// As many of the ranges as the rows of one message cover, with all our rows in them.
-fn rows_within(todo: &VecDeque<Range>, store: &Store) -> (Bounded<Range, RANGES_MAX>, Bounded<Row, ROWS_MAX>) {
-    let mut ranges: Vec<Range> = Vec::new();
-    let mut rows: Vec<Row> = Vec::new();
-    'all: for range in todo {
-        for (row, _, _) in store.rows(*range) {
-            if rows.len() == ROWS_MAX {
-                // The cut falls between two hashes, because the other side takes a row that is missing for an entry that is.
-                let whole = rows.iter().rposition(|held| held.key != row.key).map_or(0, |index| index + 1);
-                let mut last = KeyHash(row.key.0.saturating_sub(1));
-                if whole > 0 {
-                    rows.truncate(whole);
-                } else {
-                    // More keys with one hash than rows in a message: what is left out we merely receive although we hold it.
-                    last = row.key;
-                }
-                if range.first <= last {
-                    ranges.push(Range { first: range.first, last });
-                }
-                break 'all;
-            }
-            rows.push(row);
-        }
-        ranges.push(*range);
-    }
-    // The store orders equal hashes by key, the wire by content.
-    rows.sort_unstable();
-    (Bounded::first_of(ranges), Bounded::first_of(rows))
-}
-
-/// What the side that does not lead makes of a `Compare`.
-struct Answer {
-    frames: Frames,
-    want: Vec<KeyHash>,
-    /// The last hash that was compared.
-    through: u64,
-}
-
-fn answer(store: &Store, ranges: &[Range], mut theirs: &[Row], mut frames: Frames) -> Answer {
-    let mut want = Vec::new();
-    for range in ranges {
-        let mut ours = store.rows(*range).peekable();
-        loop {
-            // The smallest hash that is left on either side, and both sides' rows of it: one each, unless hashes collide.
-            let their_hash = theirs.first().map(|row| row.key).filter(|hash| *hash <= range.last);
-            let Some(hash) = ours.peek().map(|(row, _, _)| row.key).into_iter().chain(their_hash).min() else { break };
-            let our_group: Vec<_> = std::iter::from_fn(|| ours.next_if(|(row, _, _)| row.key == hash)).collect();
-            let their_group = &theirs[..theirs.iter().take_while(|row| row.key == hash).count()];
-
-            let we_lack = their_group.iter().any(|row| our_group.iter().all(|(held, _, _)| held != row));
-            let mut is_wanted = we_lack;
-            let was_empty = frames.is_empty();
-            for (row, key, held) in &our_group {
-                if their_group.contains(row) {
-                    continue;
-                }
-                if let ([_], [their_row]) = (&our_group[..], their_group) {
-                    // The same key on both sides. Of registers only the newer entry travels, or both if their stamps do not tell; of anything
-                    // else stamps tell nothing: the leader joins ours with its own, and returns what we lack then.
-                    is_wanted = !held.is_typed() && their_row.stamp >= row.stamp;
-                    if !held.is_typed() && their_row.stamp > row.stamp {
-                        continue;
-                    }
-                }
-                if !frames.push(key, held) && !was_empty {
-                    return Answer { frames, want, through: hash.0.saturating_sub(1) };
-                }
-            }
-            if is_wanted {
-                want.push(hash);
-            }
-            theirs = &theirs[their_group.len()..];
-        }
-    }
-    Answer { frames, want, through: ranges.last().map_or(0, |range| range.last.0) }
 }
