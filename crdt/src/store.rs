@@ -1,8 +1,14 @@
 //! The map itself: one flat value per key, bounded, with the sums that name its content.
 //!
 //! Invariants, each checked after every input in debug builds or by the tests: the digest and the sums of the shards are those of the
-//! entries; the index holds exactly the keys; keys and bytes stay within their bounds.
+//! entries; the sketch is that of the items of the entries; the index holds exactly the keys; keys and bytes stay within their bounds.
+//!
+//! The item of an entry begins with the upper half of the hash of its key and ends with 32 bits of the hash of the whole entry. So the index of
+//! keys finds what an item names, without an index of items, and the old and the new item of a key that changed show that they belong
+//! together. Two entries are as unlikely to share an item as two hashes of 64 bits; that a write leaves an item what it was has one chance in
+//! 2^32, and then digests differ where sketches do not, and the shards are compared.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -12,8 +18,14 @@ use meshwork_channels::{PeerId, encode};
 use crate::digest::{Digest, Hasher};
 use crate::hlc::Stamp;
 use crate::key::Key;
+use crate::sketch::Sketch;
 use crate::value::{Kind, State, Step, Typed, Unfit, Value};
-use crate::wire::{Body, KeyHash, Range, Row, SHARDS, ShardSum};
+use crate::wire::{Body, KeyHash, Name, Range, Row, SHARDS, ShardSum};
+
+/// Entries from which on a sketch is kept. Fewer are cheaper to go through when somebody asks, and a simulation holds very many small stores.
+const SKETCH_KEPT_MIN: usize = 64;
+/// Cells of a sketch that begins: all that differs between two stores too small to keep one is found with them.
+const SKETCH_CELLS_MIN: usize = 4 * SKETCH_KEPT_MIN;
 
 /// What orders two writes of one register. It ends with the hash of the value, so equal markers cannot stand for different values: two
 /// replicas that met those in another order would differ for good.
@@ -151,6 +163,11 @@ impl Held {
     }
 }
 
+/// What stands for an entry in a sketch.
+fn item(key_hash: u64, entry: u128) -> u64 {
+    (u64::from(Name::of(key_hash).0) << 32) | (entry >> 96) as u64
+}
+
 /// What a merge did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Merged {
@@ -186,6 +203,8 @@ pub(crate) struct Store {
     index: BTreeSet<(u64, Key)>,
     /// The sum of each shard; empty until the first entry, because a simulation holds very many empty stores.
     shards: Vec<u64>,
+    /// Of all entries; of none while there are few.
+    sketch: Sketch,
     digest: Digest,
     live: usize,
     bytes: usize,
@@ -199,6 +218,7 @@ impl Store {
             entries: BTreeMap::new(),
             index: BTreeSet::new(),
             shards: Vec::new(),
+            sketch: Sketch::new(),
             digest: Digest::default(),
             live: 0,
             bytes: 0,
@@ -249,13 +269,33 @@ impl Store {
         (0..SHARDS).map(|shard| ShardSum(self.shards.get(shard).copied().unwrap_or(0)))
     }
 
-    /// The entries of a range in the order of their hashes. Keys whose hashes collide come one after the other.
-    pub(crate) fn rows(&self, range: Range) -> impl Iterator<Item = (Row, &Key, &Held)> {
+    /// The sketch of all items.
+    pub(crate) fn sketch(&self) -> Cow<'_, Sketch> {
+        match self.sketch.items() {
+            0 => Cow::Owned(Sketch::of(self.items(), SKETCH_CELLS_MIN)),
+            _ => Cow::Borrowed(&self.sketch),
+        }
+    }
+
+    fn items(&self) -> impl Iterator<Item = u64> {
+        self.entries.iter().map(|(key, held)| item(self.hasher.key(key), self.hasher.entry(key, &held.marker)))
+    }
+
+    /// The entries of a range in the order of the hashes of their keys, each with its hash. Keys whose hashes collide come one after the other.
+    pub(crate) fn held(&self, range: Range) -> impl Iterator<Item = (u64, &Key, &Held)> {
         let index = if range.first <= range.last { Some(self.index.range((range.first.0, Key::below_all())..)) } else { None };
-        index.into_iter().flatten().take_while(move |(hash, _)| *hash <= range.last.0).filter_map(|(hash, key)| {
-            let register = self.entries.get(key)?;
-            let entry = (self.hasher.entry(key, &register.marker) >> 64) as u64;
-            Some((Row { key: KeyHash(*hash), stamp: register.marker.stamp, entry }, key, register))
+        index
+            .into_iter()
+            .flatten()
+            .take_while(move |(hash, _)| *hash <= range.last.0)
+            .filter_map(|(hash, key)| Some((*hash, key, self.entries.get(key)?)))
+    }
+
+    /// The same with their rows.
+    pub(crate) fn rows(&self, range: Range) -> impl Iterator<Item = (Row, &Key, &Held)> {
+        self.held(range).map(|(hash, key, held)| {
+            let entry = (self.hasher.entry(key, &held.marker) >> 64) as u64;
+            (Row { key: KeyHash(hash), stamp: held.marker.stamp, entry }, key, held)
         })
     }
 
@@ -325,6 +365,7 @@ impl Store {
             self.digest.keys += 1;
             self.index.insert((hash, key.clone()));
             self.entries.insert(key, new);
+            self.keep_sketch(None, item(hash, added));
             return Merged::Replaced { is_visible };
         };
         let removed = self.hasher.entry(&key, &held.marker);
@@ -338,16 +379,43 @@ impl Store {
             _ => held.read() != new.read(),
         };
         *held = new;
+        self.keep_sketch(Some(item(hash, removed)), item(hash, added));
         Merged::Replaced { is_visible }
+    }
+
+    /// Follows a change of the entries.
+    fn keep_sketch(&mut self, removed: Option<u64>, added: u64) {
+        if self.sketch.items() == 0 {
+            if self.entries.len() >= SKETCH_KEPT_MIN {
+                self.sketch = Sketch::of(self.items(), SKETCH_CELLS_MIN);
+            }
+            return;
+        }
+        if let Some(removed) = removed {
+            self.sketch.remove(removed);
+        }
+        self.sketch.insert(added);
+        if self.sketch.is_short() {
+            let mut sketch = std::mem::take(&mut self.sketch);
+            sketch.grow(self.items());
+            self.sketch = sketch;
+        }
     }
 
     /// The invariants that cost nothing to check.
     pub(crate) fn check(&self) {
+        debug_assert!(self.sketch.items() == 0 || self.sketch.items() == self.entries.len(), "a sketch that is kept is of all entries");
         debug_assert_eq!(self.entries.len(), self.index.len(), "the index holds exactly the keys");
         debug_assert_eq!(self.entries.len() as u64, self.digest.keys, "the digest counts the keys");
         debug_assert!(self.entries.len() <= self.bounds.keys_max, "keys are bounded");
         debug_assert!(self.bytes <= self.bounds.bytes_max, "bytes are bounded");
         debug_assert!(self.live <= self.entries.len(), "a live key is a key");
+    }
+
+    /// The sketch that is kept, to put something wrong into it.
+    #[cfg(test)]
+    pub(crate) fn sketch_mut(&mut self) -> &mut Sketch {
+        &mut self.sketch
     }
 
     /// Keeps only some bits of the hashes of keys, so that they collide. For an empty store.
@@ -382,6 +450,9 @@ impl Store {
             live += usize::from(register.is_live());
         }
         assert_eq!(digest, self.digest);
+        let sketch = self.sketch();
+        assert_eq!(*sketch, Sketch::of(self.items(), sketch.cell_count()));
+        assert!(self.entries.len() < SKETCH_KEPT_MIN || self.sketch.items() > 0);
         assert!(self.shard_sums().map(|sum| sum.0).eq(shards));
         assert_eq!((bytes, live), (self.bytes, self.live));
         self.check();

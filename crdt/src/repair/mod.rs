@@ -2,26 +2,43 @@
 //!
 //! ```text
 //! A: Probe{digest}      ->
-//!                       <- B: Equal                        (nearly always: done)
-//!                       <- B: Shards{256 sums}             (different)
+//!                       <- B: Equal                          (nearly always: done)
+//!                       <- B: Differs{cells of its sketch}   (different, perhaps by little)
+//!                       <- B: Shards{256 sums}               (the numbers of keys are far apart)
+//!
+//! A: AskCells           ->                                   (once as a rule: A estimates how many it takes)
+//!                       <- B: Cells
+//! A finds the names that differ: it leads, by names
+//! A: AskShards          ->                                   (it does not find them)
+//!                       <- B: Shards
+//!
 //! A holds more keys than B:   A: Lead{ranges that differ}  ->   and B plays the leader below
 //!
 //! leader                                 other
-//! Compare{ranges, its rows}      ->      merges the rows with its own
+//! Entries*                       ->      (what only the leader holds, or changed since both were equal)
+//! Want{names, its stamps}        ->      (by names)
+//! Compare{ranges, its rows}      ->      (by rows) merges the rows with its own
 //!                                <-      Entries*          (what the leader lacks or has older)
 //!                                <-      Compared{through, want}
 //! Entries*                       ->      (what the other lacks or has older)
-//! Compare{what remains}          ->      …
+//! Want or Compare{what remains}  ->      …
 //! ```
 //!
+//! The [sketch](crate::sketch) finds what differs at a cost that follows the difference alone: some 50 bytes for each key, in two round trips for ten
+//! of them and in three for a thousand. Rows serve what it cannot: a new node, replicas that were apart for long, and names that a session
+//! left as they were.
+//!
 //! All rules of progress are the leader's: it keeps the ranges that remain, and cuts them by how far the answer came. The other side
-//! answers each `Compare` from its state alone, so a lost peer leaves nothing behind there. The side with fewer keys leads, because rows
+//! answers each message from its state alone, so a lost peer leaves nothing behind there: cells carry the version of the sketch that
+//! they are from, and begin again when there is another. By rows the side with fewer keys leads, because rows
 //! travel from the leader only: a new node leads with no row at all and receives entries, `burst_frames` frames for each round trip.
 //!
-//! Bounds: one session per neighbor, `leads_max` of them as leader; a session keeps at most [`RANGES_MAX`] ranges; it ends after silence,
+//! Bounds: one session per neighbor, `leads_max` of them as leader or with cells on their way, which take up to 108 KiB; a session keeps at
+//! most [`RANGES_MAX`](crate::wire::RANGES_MAX) ranges, or [`NAMES_MAX`](crate::wire::NAMES_MAX) of names; it ends after silence,
 //! and after [`STEPS_MAX`] steps whatever the peer does. Crossed probes: the smaller `PeerId` stays the one who asked.
 
 mod frames;
+mod names;
 mod rows;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -34,18 +51,23 @@ use rand::RngExt;
 
 use crate::config::Config;
 use crate::digest::Digest;
+use crate::hlc::Stamp;
 use crate::key::Key;
 use crate::replica::{Action, Counters};
+use crate::sketch::{CELLS_MAX, Cells};
 use crate::store::Store;
-use crate::wire::{KeyHash, Message, Range, Row, SHARDS, ShardSum};
+use crate::wire::{GLIMPSE_BYTES, KeyHash, Message, NAMES_MAX, Name, Named, Range, Row, SHARDS, ShardSum};
 
 use self::frames::Frames;
-use self::rows::{answer, are_ascending, are_within, ranges_that_differ, rows_within, trim};
+use self::names::{Decoding, Next};
+use self::rows::{Answer, are_ascending, are_within, ranges_that_differ, rows_within, trim};
 
-/// Steps of one session as leader. A full replica of values that fill half a frame each, one frame for each answer, takes 2,100.
-const STEPS_MAX: u32 = 4_096;
+/// Steps of one session as leader. A full replica of values that fill half a frame each, one frame for each answer, takes 8,400.
+const STEPS_MAX: u32 = 16_384;
 /// How long an allowance takes to fill up again.
 const ALLOWANCE: Duration = Duration::from_secs(4);
+/// How long a write is taken to be on its way by broadcast: twice what it takes through a tree of a thousand nodes over a WAN.
+const IN_FLIGHT_MILLIS: u64 = 400;
 /// The lower median of fewer reports would be one neighbor's word.
 const CLOCK_REPORTS_MIN: usize = 2;
 
@@ -86,6 +108,11 @@ struct Neighbor {
     clock_offset: Option<i64>,
     /// It leads, or was just asked to: we do not begin a session of our own before.
     led_until: Time,
+    /// Of the names that differed when we last compared by names. The same ones again were not repaired by that, whatever the reason, and are compared
+    /// by rows.
+    names_before: Option<u64>,
+    /// When we last held the same; [`Stamp::MAX`] if we do not know.
+    synced: Stamp,
 }
 
 #[derive(Clone, Debug)]
@@ -93,18 +120,33 @@ enum Session {
     Idle,
     /// `Probe` was sent.
     Probed,
-    /// `Compare` was sent.
+    /// `AskShards` was sent.
+    AskedShards,
+    /// `AskCells` was sent.
+    Decoding(Box<Decoding>),
+    /// `Compare` or `Want` was sent.
     Leading(Lead),
+}
+
+/// What a leader tells of the ranges that remain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// Each range is that of a name.
+    Names,
+    Rows,
 }
 
 #[derive(Clone, Debug)]
 struct Lead {
+    by: By,
     /// What remains, ascending and disjoint. Only ever trimmed from its front.
     todo: VecDeque<Range>,
     round: u32,
     /// The last hash of the `Compare` that is out.
     asked_through: u64,
     steps: u32,
+    /// When it began.
+    begun: Stamp,
 }
 
 #[derive(Clone, Debug)]
@@ -120,6 +162,9 @@ pub(crate) struct Repair {
     /// The lower median of the clocks of the neighbors.
     clock_offset: Option<i64>,
     round: u32,
+    /// Answers no probe with a sketch, so that tests see what it is good for.
+    #[cfg(test)]
+    pub(crate) is_by_rows_alone: bool,
 }
 
 impl Repair {
@@ -134,6 +179,8 @@ impl Repair {
             strangers: Allowance::default(),
             clock_offset: None,
             round: 0,
+            #[cfg(test)]
+            is_by_rows_alone: false,
         }
     }
 
@@ -142,7 +189,14 @@ impl Repair {
         if peer == self.me || self.neighbors.contains_key(&peer) {
             return;
         }
-        let neighbor = Neighbor { session: Session::Idle, allowance: Allowance::default(), clock_offset: None, led_until: Time::ZERO };
+        let neighbor = Neighbor {
+            session: Session::Idle,
+            allowance: Allowance::default(),
+            clock_offset: None,
+            led_until: Time::ZERO,
+            names_before: None,
+            synced: Stamp::MAX,
+        };
         self.neighbors.insert(peer, neighbor);
         let delay = self.around(self.config.first_repair_delay, 0.5);
         self.timers.set(Timer::Probe(peer), now + delay);
@@ -175,6 +229,14 @@ impl Repair {
             Message::Lead { ranges } => self.on_lead(from, &ranges, turn),
             Message::Compare { round, ranges, rows } => self.on_compare(from, round, &ranges, &rows, turn),
             Message::Compared { round, through, want } => self.on_compared(from, round, through, &want, turn),
+            Message::Differs { keys, wall, version, glimpse, cells } => {
+                self.note_clock(from, wall, turn.now.time);
+                self.on_differs(from, keys, version, &glimpse, &cells, turn);
+            }
+            Message::AskCells { version, first, end } => self.on_ask_cells(from, version, first.into()..end.into(), turn),
+            Message::Cells { version, cells } => self.on_cells(from, version, &cells, turn),
+            Message::AskShards => self.on_ask_shards(from, turn),
+            Message::Want { round, names } => self.on_want(from, round, &names, turn),
             // Their content is the business of the map; its caller tells us by `entries_arrived`.
             Message::Entries { .. } => {}
         }
@@ -277,7 +339,7 @@ impl Repair {
             Some(Session::Probed) if self.me < from => return,
             Some(Session::Probed) => self.end_session(from),
             // We compare with it already.
-            Some(Session::Leading(_)) => return,
+            Some(Session::AskedShards | Session::Decoding(_) | Session::Leading(_)) => return,
             Some(Session::Idle) | None => {}
         }
         if !self.allows(from, turn) {
@@ -287,13 +349,109 @@ impl Repair {
         self.timers.cancel(&Timer::Probe(from));
         if digest == turn.store.digest() {
             turn.counters.equal += 1;
+            self.note_equal(from, turn.now.wall);
             turn.send(from, Message::Equal { wall: turn.now.wall });
         } else {
             turn.counters.different += 1;
-            self.note_led(from, turn.now.time);
             let keys = turn.store.digest().keys;
-            let sums = Bounded::first_of(turn.store.shard_sums());
-            turn.send(from, Message::Shards { keys, wall: turn.now.wall, sums });
+            #[cfg(test)]
+            if self.is_by_rows_alone {
+                return self.send_shards(from, turn);
+            }
+            if !names::are_near(keys, digest.keys) {
+                return self.send_shards(from, turn);
+            }
+            self.note_led(from, turn.now.time);
+            let (version, glimpse) = (version(turn.store), names::glimpse(turn.store.shard_sums()));
+            let cells = turn.store.sketch().cells(0..names::CELLS_FIRST);
+            turn.send(from, Message::Differs { keys, wall: turn.now.wall, version, glimpse, cells });
+        }
+    }
+
+    fn send_shards(&mut self, to: PeerId, turn: &mut Turn<'_>) {
+        self.note_led(to, turn.now.time);
+        let keys = turn.store.digest().keys;
+        let sums = Bounded::first_of(turn.store.shard_sums());
+        turn.send(to, Message::Shards { keys, wall: turn.now.wall, sums });
+    }
+
+    fn on_differs(&mut self, from: PeerId, keys: u64, version: u64, glimpse: &[u8], cells: &Cells, turn: &mut Turn<'_>) {
+        if glimpse.len() != GLIMPSE_BYTES || cells.first != 0 {
+            return turn.misbehaved(from, Misbehavior::Undecodable(DecodeError::Invalid));
+        }
+        // An answer that comes after its session was given up changes nothing.
+        if !self.is_probed(from) {
+            return;
+        }
+        turn.counters.different += 1;
+        self.end_session(from);
+        if self.may_lead(from, turn.now.time) {
+            let ours = names::glimpse(turn.store.shard_sums());
+            let guess = names::cells_for(&ours, glimpse, keys.abs_diff(turn.store.digest().keys));
+            self.decode(from, Box::new(Decoding::new(version, guess, turn.store)), version, cells, turn);
+        }
+    }
+
+    fn on_cells(&mut self, from: PeerId, version: u64, cells: &Cells, turn: &mut Turn<'_>) {
+        let Some(Neighbor { session, .. }) = self.neighbors.get_mut(&from) else { return };
+        match std::mem::replace(session, Session::Idle) {
+            Session::Decoding(decoding) => self.decode(from, decoding, version, cells, turn),
+            other => *session = other,
+        }
+    }
+
+    fn decode(&mut self, peer: PeerId, mut decoding: Box<Decoding>, version: u64, cells: &Cells, turn: &mut Turn<'_>) {
+        let next = decoding.feed(version, cells, turn.store);
+        let Some(neighbor) = self.neighbors.get_mut(&peer) else { return };
+        self.timers.set(Timer::Session(peer), turn.now.time + self.config.session_timeout);
+        match next {
+            Next::Ask(range) => {
+                let (first, end) = (range.start as u16, range.end as u16);
+                let version = decoding.version;
+                neighbor.session = Session::Decoding(decoding);
+                turn.send(peer, Message::AskCells { version, first, end });
+            }
+            Next::Compare(names) => {
+                turn.counters.sketched += 1;
+                let sum = names::sum_of(&names);
+                let is_again = neighbor.names_before.replace(sum) == Some(sum);
+                let synced = neighbor.synced;
+                self.end_session(peer);
+                if is_again {
+                    return self.lead(peer, By::Rows, names.into_iter().map(|(name, _)| name.range()).collect(), turn);
+                }
+                let settled = Stamp::from_parts(turn.now.wall.as_millis().saturating_sub(IN_FLIGHT_MILLIS), 0);
+                let (frames, left) = names::push(names, turn.store, [synced, settled], Frames::new(self.config.burst_frames));
+                frames.send(peer, turn);
+                self.lead(peer, By::Names, left.into_iter().map(Name::range).collect(), turn);
+            }
+            Next::GiveUp => {
+                turn.counters.sketches_failed += 1;
+                neighbor.session = Session::AskedShards;
+                turn.send(peer, Message::AskShards);
+            }
+        }
+    }
+
+    fn on_ask_cells(&mut self, from: PeerId, version: u64, range: std::ops::Range<usize>, turn: &mut Turn<'_>) {
+        if range.is_empty() || range.end > CELLS_MAX {
+            return turn.misbehaved(from, Misbehavior::Undecodable(DecodeError::Invalid));
+        }
+        if !self.allows(from, turn) {
+            return;
+        }
+        self.charge(from, 1, turn.now.time);
+        self.note_led(from, turn.now.time);
+        let ours = self::version(turn.store);
+        let first = if ours == version { range.start } else { 0 };
+        let cells = turn.store.sketch().cells(first..range.end);
+        turn.send(from, Message::Cells { version: ours, cells });
+    }
+
+    fn on_ask_shards(&mut self, from: PeerId, turn: &mut Turn<'_>) {
+        if self.allows(from, turn) {
+            self.charge(from, 1, turn.now.time);
+            self.send_shards(from, turn);
         }
     }
 
@@ -301,6 +459,7 @@ impl Repair {
         self.note_clock(from, wall, turn.now.time);
         if self.is_probed(from) {
             turn.counters.equal += 1;
+            self.note_equal(from, turn.now.wall);
             self.end_session(from);
         }
     }
@@ -310,11 +469,12 @@ impl Repair {
         if sums.len() != SHARDS {
             return turn.misbehaved(from, Misbehavior::Undecodable(DecodeError::Invalid));
         }
-        // An answer that comes after its session was given up changes nothing.
-        if !self.is_probed(from) {
-            return;
+        match self.neighbors.get(&from).map(|neighbor| &neighbor.session) {
+            Some(Session::Probed) => turn.counters.different += 1,
+            Some(Session::AskedShards) => {}
+            // An answer that comes after its session was given up changes nothing.
+            _ => return,
         }
-        turn.counters.different += 1;
         self.end_session(from);
         let ranges = ranges_that_differ(turn.store.shard_sums(), sums);
         if ranges.is_empty() {
@@ -324,7 +484,7 @@ impl Repair {
             self.note_led(from, turn.now.time);
             turn.send(from, Message::Lead { ranges: Bounded::first_of(ranges) });
         } else {
-            self.lead(from, ranges, turn);
+            self.lead(from, By::Rows, ranges, turn);
         }
     }
 
@@ -334,48 +494,88 @@ impl Repair {
         }
         match self.neighbors.get(&from).map(|neighbor| &neighbor.session) {
             // We lead already, or it is no neighbor of ours and has no place for a session.
-            Some(Session::Leading(_)) | None => return,
-            Some(Session::Probed) => self.end_session(from),
+            Some(Session::Decoding(_) | Session::Leading(_)) | None => return,
+            Some(Session::Probed | Session::AskedShards) => self.end_session(from),
             Some(Session::Idle) => {}
         }
         if !self.allows(from, turn) {
             return;
         }
         self.charge(from, 1, turn.now.time);
-        self.lead(from, ranges.to_vec(), turn);
+        self.lead(from, By::Rows, ranges.to_vec(), turn);
     }
 
-    fn lead(&mut self, peer: PeerId, ranges: Vec<Range>, turn: &mut Turn<'_>) {
-        if self.leads() >= self.config.leads_max {
+    /// Whether there is a place for one more session as leader. If not, we compare later.
+    fn may_lead(&mut self, peer: PeerId, now: Time) -> bool {
+        let has_place = self.leads() < self.config.leads_max;
+        if !has_place {
             // Another neighbor is bringing us up to date; what then still differs from this one is little.
             let delay = self.around(self.config.session_timeout / 4, 0.5);
-            self.timers.set(Timer::Probe(peer), turn.now.time + delay);
+            self.timers.set(Timer::Probe(peer), now + delay);
             if let Some(neighbor) = self.neighbors.get_mut(&peer) {
                 neighbor.led_until = Time::ZERO;
             }
+        }
+        has_place
+    }
+
+    fn lead(&mut self, peer: PeerId, by: By, ranges: Vec<Range>, turn: &mut Turn<'_>) {
+        if !self.may_lead(peer, turn.now.time) {
             return;
         }
         if let Some(neighbor) = self.neighbors.get_mut(&peer) {
-            neighbor.session = Session::Leading(Lead { todo: ranges.into(), round: 0, asked_through: 0, steps: 0 });
-            self.send_compare(peer, turn);
+            let begun = stamp_of(turn.now.wall);
+            neighbor.session = Session::Leading(Lead { by, todo: ranges.into(), round: 0, asked_through: 0, steps: 0, begun });
+            self.go_on(peer, turn);
         }
     }
 
-    fn send_compare(&mut self, peer: PeerId, turn: &mut Turn<'_>) {
-        let Some(Neighbor { session: Session::Leading(lead), .. }) = self.neighbors.get_mut(&peer) else { return };
+    /// Tells the other side what we hold of what remains, or ends the session.
+    fn go_on(&mut self, peer: PeerId, turn: &mut Turn<'_>) {
+        let Some(Neighbor { session: Session::Leading(lead), synced, .. }) = self.neighbors.get_mut(&peer) else { return };
+        if lead.todo.is_empty() {
+            *synced = lead.begun;
+            turn.counters.completed += 1;
+            return self.end_session(peer);
+        }
+        if lead.steps >= STEPS_MAX {
+            turn.counters.abandoned += 1;
+            return self.end_session(peer);
+        }
         self.round = self.round.wrapping_add(1);
-        let (ranges, rows) = rows_within(&lead.todo, turn.store);
         lead.round = self.round;
         lead.steps += 1;
-        lead.asked_through = ranges.last().map_or(0, |range| range.last.0);
+        let message = match lead.by {
+            By::Names => {
+                let names = Bounded::<_, NAMES_MAX>::first_of(names::named(lead.todo.iter(), turn.store));
+                lead.asked_through = names.last().map_or(0, |named| named.name.range().last.0);
+                Message::Want { round: self.round, names }
+            }
+            By::Rows => {
+                let (ranges, rows) = rows_within(&lead.todo, turn.store);
+                lead.asked_through = ranges.last().map_or(0, |range| range.last.0);
+                Message::Compare { round: self.round, ranges, rows }
+            }
+        };
         self.timers.set(Timer::Session(peer), turn.now.time + self.config.session_timeout);
-        turn.send(peer, Message::Compare { round: self.round, ranges, rows });
+        turn.send(peer, message);
     }
 
     fn on_compare(&mut self, from: PeerId, round: u32, ranges: &[Range], rows: &[Row], turn: &mut Turn<'_>) {
         if ranges.is_empty() || !are_ascending(ranges) || !are_within(rows, ranges) {
             return turn.misbehaved(from, Misbehavior::Undecodable(DecodeError::Invalid));
         }
+        self.answer(from, round, turn, |store, frames| rows::answer(store, ranges, rows, frames));
+    }
+
+    fn on_want(&mut self, from: PeerId, round: u32, names: &[Named], turn: &mut Turn<'_>) {
+        if names.is_empty() || !names.is_sorted_by(|a, b| a.name < b.name) {
+            return turn.misbehaved(from, Misbehavior::Undecodable(DecodeError::Invalid));
+        }
+        self.answer(from, round, turn, |store, frames| names::answer(store, names, frames));
+    }
+
+    fn answer(&mut self, from: PeerId, round: u32, turn: &mut Turn<'_>, answer: impl FnOnce(&Store, Frames) -> Answer) {
         if !self.allows(from, turn) {
             return;
         }
@@ -387,7 +587,7 @@ impl Repair {
             true => Frames::of_one_entry(),
             false => Frames::new(self.config.burst_frames),
         };
-        let answer = answer(turn.store, ranges, rows, frames);
+        let answer = answer(turn.store, frames);
         self.charge(from, answer.frames.len() + 1, turn.now.time);
         answer.frames.send(from, turn);
         turn.send(from, Message::Compared { round, through: KeyHash(answer.through), want: Bounded::first_of(answer.want) });
@@ -413,8 +613,12 @@ impl Repair {
         let mut covered = Some(through.0);
         'all: for hash in want {
             let was_empty = frames.is_empty();
-            for (_, key, register) in turn.store.rows(Range { first: *hash, last: *hash }) {
-                if !frames.push(key, register) && !was_empty {
+            let range = match lead.by {
+                By::Names => Name::of(hash.0).range(),
+                By::Rows => Range { first: *hash, last: *hash },
+            };
+            for (_, key, held) in turn.store.held(range) {
+                if !frames.push(key, held) && !was_empty {
                     // The rest waits: the next round starts with this key and asks for it again.
                     covered = hash.0.checked_sub(1);
                     break 'all;
@@ -424,14 +628,8 @@ impl Repair {
         if let Some(covered) = covered {
             trim(&mut lead.todo, covered);
         }
-        let (is_done, is_endless) = (lead.todo.is_empty(), lead.steps >= STEPS_MAX);
         frames.send(from, turn);
-        if is_done || is_endless {
-            self.end_session(from);
-            *(if is_done { &mut turn.counters.completed } else { &mut turn.counters.abandoned }) += 1;
-        } else {
-            self.send_compare(from, turn);
-        }
+        self.go_on(from, turn);
     }
 
     fn is_probed(&self, peer: PeerId) -> bool {
@@ -439,13 +637,19 @@ impl Repair {
     }
 
     fn leads(&self) -> usize {
-        self.neighbors.values().filter(|neighbor| matches!(neighbor.session, Session::Leading(_))).count()
+        self.neighbors.values().filter(|neighbor| matches!(neighbor.session, Session::Decoding(_) | Session::Leading(_))).count()
     }
 
     fn end_session(&mut self, peer: PeerId) {
         self.timers.cancel(&Timer::Session(peer));
         if let Some(neighbor) = self.neighbors.get_mut(&peer) {
             neighbor.session = Session::Idle;
+        }
+    }
+
+    fn note_equal(&mut self, peer: PeerId, wall: WallTime) {
+        if let Some(neighbor) = self.neighbors.get_mut(&peer) {
+            neighbor.synced = stamp_of(wall);
         }
     }
 
@@ -517,6 +721,15 @@ impl Allowance {
     fn charge(&mut self, frames: usize, per_second: u32, now: Time) {
         self.used_until = self.used_until.max(now) + Duration::from_secs(1) / per_second * u32::try_from(frames).unwrap_or(u32::MAX);
     }
+}
+
+fn stamp_of(wall: WallTime) -> Stamp {
+    Stamp::from_parts(wall.as_millis(), 0)
+}
+
+/// Names a state of the sketch.
+fn version(store: &Store) -> u64 {
+    store.digest().sum as u64
 }
 
 fn micros_of(time: Time) -> i64 {

@@ -57,7 +57,7 @@ pub(super) fn trim(todo: &mut VecDeque<Range>, through: u64) {
 pub(super) fn rows_within(todo: &VecDeque<Range>, store: &Store) -> (Bounded<Range, RANGES_MAX>, Bounded<Row, ROWS_MAX>) {
     let mut ranges: Vec<Range> = Vec::new();
     let mut rows: Vec<Row> = Vec::new();
-    'all: for range in todo {
+    'all: for range in todo.iter().take(RANGES_MAX) {
         for (row, _, _) in store.rows(*range) {
             if rows.len() == ROWS_MAX {
                 // The cut falls between two hashes, because the other side takes a row that is missing for an entry that is.
