@@ -21,6 +21,7 @@ pub mod digest;
 pub mod hlc;
 pub mod journal;
 pub mod key;
+mod origin;
 mod repair;
 pub mod replica;
 pub mod sketch;

@@ -602,7 +602,7 @@ impl State {
                     (pending.stamp, encode(step).len(), Body::Step(Box::new(step.clone())))
                 }
                 (true, _) => (pending.stamp, held.len(), held.body()),
-                (false, _) if held.marker.origin == self.me => (held.marker.stamp, held.len(), held.body()),
+                (false, _) if *held.marker.origin == self.me => (held.marker.stamp, held.len(), held.body()),
                 // Overwritten from elsewhere since: that write has its own broadcast.
                 (false, _) => continue,
             };

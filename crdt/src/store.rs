@@ -18,6 +18,7 @@ use meshwork_channels::{PeerId, encode};
 use crate::digest::{Digest, Hasher};
 use crate::hlc::Stamp;
 use crate::key::Key;
+use crate::origin::{Origin, Origins};
 use crate::sketch::Sketch;
 use crate::value::{Kind, State, Step, Typed, Unfit, Value};
 use crate::wire::{Body, KeyHash, Name, Range, Row, SHARDS, ShardSum};
@@ -29,10 +30,10 @@ const SKETCH_CELLS_MIN: usize = 4 * SKETCH_KEPT_MIN;
 
 /// What orders two writes of one register. It ends with the hash of the value, so equal markers cannot stand for different values: two
 /// replicas that met those in another order would differ for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Marker {
     pub(crate) stamp: Stamp,
-    pub(crate) origin: PeerId,
+    pub(crate) origin: Origin,
     pub(crate) value_hash: u64,
 }
 
@@ -104,7 +105,7 @@ impl Held {
     pub(crate) fn written(&self) -> impl Iterator<Item = (&Bytes, Stamp, PeerId)> {
         let (plain, typed) = match &self.content {
             Content::Removed => (None, None),
-            Content::Register(bytes) => (Some((bytes, self.marker.stamp, self.marker.origin)), None),
+            Content::Register(bytes) => (Some((bytes, self.marker.stamp, *self.marker.origin)), None),
             Content::Typed(measured) => (None, Some(measured.typed.written())),
         };
         plain.into_iter().chain(typed.into_iter().flatten())
@@ -112,7 +113,7 @@ impl Held {
 
     /// Whether this holds more than what somebody sent.
     pub(crate) fn is_beyond(&self, stamp: Stamp, origin: PeerId, body: &Body) -> bool {
-        let order = (self.marker.stamp, self.marker.origin).cmp(&(stamp, origin));
+        let order = (self.marker.stamp, *self.marker.origin).cmp(&(stamp, origin));
         match (&self.content, body) {
             (Content::Removed, Body::Removed) => order.is_gt(),
             (Content::Register(ours), Body::Register(theirs)) => order.is_gt() || (order.is_eq() && ours != theirs),
@@ -154,7 +155,7 @@ impl Held {
 
     /// The same as a typed value.
     pub(crate) fn to_typed(&self) -> Typed {
-        let register = |value| Typed { length: 1, state: Some(State::Lww(self.marker.stamp, self.marker.origin, value)) };
+        let register = |value| Typed { length: 1, state: Some(State::Lww(self.marker.stamp, *self.marker.origin, value)) };
         match &self.content {
             Content::Removed => register(None),
             Content::Register(bytes) => register(Some(bytes.clone())),
@@ -199,6 +200,7 @@ pub(crate) struct Store {
     hasher: Hasher,
     bounds: Bounds,
     entries: BTreeMap<Key, Held>,
+    origins: Origins,
     /// The keys in the order in which replicas compare.
     index: BTreeSet<(u64, Key)>,
     /// The sum of each shard; empty until the first entry, because a simulation holds very many empty stores.
@@ -216,6 +218,7 @@ impl Store {
             hasher: Hasher::new(digest_key),
             bounds,
             entries: BTreeMap::new(),
+            origins: Origins::default(),
             index: BTreeSet::new(),
             shards: Vec::new(),
             sketch: Sketch::new(),
@@ -227,13 +230,13 @@ impl Store {
 
     /// The entry that a write of a register makes.
     pub(crate) fn register(&self, stamp: Stamp, origin: PeerId, value: Option<Bytes>) -> Held {
-        let marker = Marker { stamp, origin, value_hash: self.hasher.value(value.as_ref()) };
+        let marker = Marker { stamp, origin: self.origins.of(origin), value_hash: self.hasher.value(value.as_ref()) };
         Held { marker, content: value.map_or(Content::Removed, Content::Register) }
     }
 
     fn typed(&self, stamp: Stamp, origin: PeerId, typed: Typed) -> Held {
         let encoded = encode(&typed);
-        let marker = Marker { stamp, origin, value_hash: self.hasher.typed(&encoded) };
+        let marker = Marker { stamp, origin: self.origins.of(origin), value_hash: self.hasher.typed(&encoded) };
         Held { marker, content: Content::Typed(Box::new(Measured { typed, len: encoded.len() })) }
     }
 
@@ -313,7 +316,7 @@ impl Store {
         };
         let before = held.map(Held::to_typed);
         let typed = Typed::after(before.as_ref(), &step)?;
-        let latest = held.map_or((stamp, origin), |held| (held.marker.stamp, held.marker.origin).max((stamp, origin)));
+        let latest = held.map_or((stamp, origin), |held| (held.marker.stamp, *held.marker.origin).max((stamp, origin)));
         let new = self.typed(latest.0, latest.1, typed);
         Ok(Some(new).filter(|new| held.is_none_or(|held| held.marker != new.marker)))
     }
@@ -345,13 +348,14 @@ impl Store {
     }
 
     /// Puts the result of [`Store::joined`] in place of what the key holds.
-    pub(crate) fn replace(&mut self, key: Key, new: Held) -> Merged {
+    pub(crate) fn replace(&mut self, key: Key, mut new: Held) -> Merged {
         let len = new.len();
         if len > self.bounds.value_bytes_max || self.room(&key, len).is_err() {
             return Merged::Refused;
         }
         let hash = self.hasher.key(&key);
         let added = self.hasher.entry(&key, &new.marker);
+        self.origins.keep(&mut new.marker.origin);
         self.shards.resize(SHARDS, 0);
         let shard = &mut self.shards[(hash >> 56) as usize];
         *shard = shard.wrapping_add(added as u64);
@@ -378,7 +382,8 @@ impl Store {
             (Content::Removed, Content::Removed) => false,
             _ => held.read() != new.read(),
         };
-        *held = new;
+        let old = std::mem::replace(held, new);
+        self.origins.release(old.marker.origin);
         self.keep_sketch(Some(item(hash, removed)), item(hash, added));
         Merged::Replaced { is_visible }
     }
@@ -410,6 +415,12 @@ impl Store {
         debug_assert!(self.entries.len() <= self.bounds.keys_max, "keys are bounded");
         debug_assert!(self.bytes <= self.bounds.bytes_max, "bytes are bounded");
         debug_assert!(self.live <= self.entries.len(), "a live key is a key");
+    }
+
+    /// How many origins are kept.
+    #[cfg(test)]
+    pub(crate) fn origins(&self) -> usize {
+        self.origins.len()
     }
 
     /// The sketch that is kept, to put something wrong into it.
@@ -450,6 +461,8 @@ impl Store {
             live += usize::from(register.is_live());
         }
         assert_eq!(digest, self.digest);
+        let origins: BTreeSet<&Origin> = self.entries.values().map(|held| &held.marker.origin).collect();
+        assert!(origins.iter().all(|origin| self.origins.of(***origin) == **origin));
         let sketch = self.sketch();
         assert_eq!(*sketch, Sketch::of(self.items(), sketch.cell_count()));
         assert!(self.entries.len() < SKETCH_KEPT_MIN || self.sketch.items() > 0);

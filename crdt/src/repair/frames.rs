@@ -46,7 +46,7 @@ impl Frames {
             self.bytes = 0;
         }
         self.bytes += bytes;
-        let entry = Entry { key: key.clone(), stamp: held.marker.stamp, origin: held.marker.origin, body: held.body() };
+        let entry = Entry { key: key.clone(), stamp: held.marker.stamp, origin: *held.marker.origin, body: held.body() };
         self.frames.last_mut().is_some_and(|frame| frame.push(entry).is_ok())
     }
 
