@@ -33,6 +33,8 @@ pub(super) struct Decoding {
     decoder: Decoder,
     /// How many cells it will probably take.
     guess: usize,
+    /// How many cells of the peer are of use.
+    cells_max: usize,
     asks: u32,
 }
 
@@ -49,13 +51,14 @@ pub(super) enum Next {
 
 impl Decoding {
     pub(super) fn new(version: u64, guess: usize, store: &Store) -> Self {
-        Decoding { version, decoder: Decoder::new(&store.sketch()), guess, asks: 0 }
+        let ours = store.sketch();
+        Decoding { version, decoder: Decoder::new(&ours), guess, cells_max: ours.cell_count(), asks: 0 }
     }
 
     /// Takes cells of a version of the peer's sketch. The first ones of another version begin again, with our sketch as it is by then.
     pub(super) fn feed(&mut self, version: u64, cells: &Cells, store: &Store) -> Next {
         if version != self.version && cells.first == 0 {
-            (self.version, self.decoder) = (version, Decoder::new(&store.sketch()));
+            *self = Decoding { asks: self.asks, ..Decoding::new(version, self.guess, store) };
         }
         let progress = match version == self.version {
             true => self.decoder.feed(cells),
@@ -75,7 +78,7 @@ impl Decoding {
                 let wants = self.decoder.wants();
                 // The guess counts once: what is still missing then is not what it told.
                 let end = if self.asks == 1 { self.guess.max(wants.start + CELLS_MORE_MIN) } else { wants.end };
-                Next::Ask(wants.start..end.min(CELLS_MAX))
+                Next::Ask(wants.start..end.min(self.cells_max))
             }
             // Digests differ and sketches do not: an item stands for two entries.
             Progress::Done(_) | Progress::NeedMore | Progress::Failed(_) => Next::GiveUp,
