@@ -1,11 +1,16 @@
-//! Entries on their way to a neighbor.
+//! Entries on their way to a neighbor, and how many frames it may ask for.
 
-use meshwork_channels::{Bounded, PeerId};
+use std::time::Duration;
+
+use meshwork_channels::{Bounded, PeerId, Time};
 
 use super::Turn;
 use crate::key::Key;
 use crate::store::Held;
 use crate::wire::{ENTRIES_MAX, Entry, FRAME_BUDGET_BYTES, Message, entry_bytes_max};
+
+/// How long an allowance takes to fill up again.
+const ALLOWANCE: Duration = Duration::from_secs(4);
 
 /// Entries packed into a bounded number of frames.
 pub(super) struct Frames {
@@ -55,5 +60,22 @@ impl Frames {
             turn.counters.entries_sent += entries.len() as u64;
             turn.send(to, Message::Entries { entries });
         }
+    }
+}
+
+/// What a peer may still ask for, as the moment until which its share is used up (the leaky bucket as a virtual schedule: ITU-T I.371,
+/// annex A).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Allowance {
+    used_until: Time,
+}
+
+impl Allowance {
+    pub(super) fn is_left(&self, now: Time) -> bool {
+        self.used_until <= now + ALLOWANCE
+    }
+
+    pub(super) fn charge(&mut self, frames: usize, per_second: u32, now: Time) {
+        self.used_until = self.used_until.max(now) + Duration::from_secs(1) / per_second * u32::try_from(frames).unwrap_or(u32::MAX);
     }
 }
