@@ -94,10 +94,10 @@ pub const STAMP_AHEAD_MAX: Duration = Duration::from_millis(500);
 pub const KEY_BYTES_MAX: usize = 1_024;
 /// Bytes of a replicated value.
 pub const VALUE_BYTES_MAX: usize = 64 * 1_024 - 2 * 1_024;
-/// Keys of one replica.
-pub const KEYS_MAX: usize = 100_000;
-/// Bytes of keys and values of one replica.
-pub const STATE_BYTES_MAX: usize = 64 * 1_024 * 1_024;
+/// Keys that a replica can be allowed to keep.
+pub const KEYS_MAX: usize = 1 << 20;
+/// Bytes of keys and values that a replica can be allowed to keep.
+pub const STATE_BYTES_MAX: usize = 256 * 1_024 * 1_024;
 
 /// Life of a join token unless another is asked for.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3_600);

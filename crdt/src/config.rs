@@ -40,9 +40,10 @@ pub struct Config {
     /// How far ahead of the wall clock the stamp of another node may be. Raising it tolerates worse clocks and lets a liar win
     /// conflicts for as long. Default [`limits::STAMP_AHEAD_MAX`].
     pub stamp_ahead_max: Duration,
-    /// Keys, removed ones included. Default and greatest value [`limits::KEYS_MAX`].
+    /// Keys, removed ones included. Raising it lets a member fill more memory of all others. Default 100,000: a guess; greatest value
+    /// [`limits::KEYS_MAX`].
     pub keys_max: usize,
-    /// Bytes of keys and values. Default and greatest value [`limits::STATE_BYTES_MAX`].
+    /// Bytes of keys and values, likewise. Default 64 MiB: a guess; greatest value [`limits::STATE_BYTES_MAX`].
     pub state_bytes_max: usize,
     /// Bytes of one value. Default and greatest value [`limits::VALUE_BYTES_MAX`].
     pub value_bytes_max: usize,
@@ -59,8 +60,8 @@ impl Default for Config {
             leads_max: 1,
             answer_frames_per_second: 512,
             stamp_ahead_max: limits::STAMP_AHEAD_MAX,
-            keys_max: limits::KEYS_MAX,
-            state_bytes_max: limits::STATE_BYTES_MAX,
+            keys_max: 100_000,
+            state_bytes_max: 64 * 1_024 * 1_024,
             value_bytes_max: limits::VALUE_BYTES_MAX,
         }
     }

@@ -5,7 +5,7 @@
 //! Types", SSS 2011; the `LWWReg` of the `crdts` crate), shipped as deltas (Almeida, Shoker and Baquero, "Delta State Replicated Data
 //! Types", JPDC 2018, section 4: a delta is a small state that is joined like any other), compared by digests of hash ranges (Demers et
 //! al., "Epidemic Algorithms for Replicated Database Maintenance", PODC 1987, section 1.3, with its checksums; the shards are a hash tree
-//! of one level), and stamped by the [hybrid logical clock](crate::hlc).
+//! of one level) and by [sketches](crate::sketch), and stamped by the [hybrid logical clock](crate::hlc).
 //!
 //! Deviations:
 //!
@@ -239,6 +239,10 @@ pub struct Counters {
     pub equal: u64,
     /// Digests of neighbors that differed.
     pub different: u64,
+    /// Comparisons in which a sketch told what differs.
+    pub sketched: u64,
+    /// Comparisons in which it did not, so that shards had to.
+    pub sketches_failed: u64,
     /// Comparisons led from the first rows to the last.
     pub completed: u64,
     /// Comparisons given up, because the peer fell silent or went on without end.
@@ -598,7 +602,7 @@ impl State {
                     (pending.stamp, encode(step).len(), Body::Step(Box::new(step.clone())))
                 }
                 (true, _) => (pending.stamp, held.len(), held.body()),
-                (false, _) if held.marker.origin == self.me => (held.marker.stamp, held.len(), held.body()),
+                (false, _) if *held.marker.origin == self.me => (held.marker.stamp, held.len(), held.body()),
                 // Overwritten from elsewhere since: that write has its own broadcast.
                 (false, _) => continue,
             };
@@ -718,6 +722,12 @@ impl State {
     fn misbehaved(&mut self, peer: PeerId, what: Misbehavior, actions: &mut Vec<Action>) {
         self.counters.misbehaved += 1;
         actions.push(Action::Misbehaved { peer, what });
+    }
+
+    /// The half that repairs, for tests of what its parts are good for.
+    #[cfg(test)]
+    pub(crate) fn repair(&mut self) -> &mut Repair {
+        &mut self.repair
     }
 
     /// The store, for the tests of its invariants.

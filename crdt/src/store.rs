@@ -1,8 +1,14 @@
 //! The map itself: one flat value per key, bounded, with the sums that name its content.
 //!
 //! Invariants, each checked after every input in debug builds or by the tests: the digest and the sums of the shards are those of the
-//! entries; the index holds exactly the keys; keys and bytes stay within their bounds.
+//! entries; the sketch is that of the items of the entries; the index holds exactly the keys; keys and bytes stay within their bounds.
+//!
+//! The item of an entry begins with the upper half of the hash of its key and ends with 32 bits of the hash of the whole entry. So the index of
+//! keys finds what an item names, without an index of items, and the old and the new item of a key that changed show that they belong
+//! together. Two entries are as unlikely to share an item as two hashes of 64 bits; that a write leaves an item what it was has one chance in
+//! 2^32, and then digests differ where sketches do not, and the shards are compared.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -12,15 +18,22 @@ use meshwork_channels::{PeerId, encode};
 use crate::digest::{Digest, Hasher};
 use crate::hlc::Stamp;
 use crate::key::Key;
+use crate::origin::{Origin, Origins};
+use crate::sketch::Sketch;
 use crate::value::{Kind, State, Step, Typed, Unfit, Value};
-use crate::wire::{Body, KeyHash, Range, Row, SHARDS, ShardSum};
+use crate::wire::{Body, KeyHash, Name, Range, Row, SHARDS, ShardSum};
+
+/// Entries from which on a sketch is kept. Fewer are cheaper to go through when somebody asks, and a simulation holds very many small stores.
+const SKETCH_KEPT_MIN: usize = 64;
+/// Cells of a sketch that begins: all that differs between two stores too small to keep one is found with them.
+const SKETCH_CELLS_MIN: usize = 4 * SKETCH_KEPT_MIN;
 
 /// What orders two writes of one register. It ends with the hash of the value, so equal markers cannot stand for different values: two
 /// replicas that met those in another order would differ for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Marker {
     pub(crate) stamp: Stamp,
-    pub(crate) origin: PeerId,
+    pub(crate) origin: Origin,
     pub(crate) value_hash: u64,
 }
 
@@ -92,7 +105,7 @@ impl Held {
     pub(crate) fn written(&self) -> impl Iterator<Item = (&Bytes, Stamp, PeerId)> {
         let (plain, typed) = match &self.content {
             Content::Removed => (None, None),
-            Content::Register(bytes) => (Some((bytes, self.marker.stamp, self.marker.origin)), None),
+            Content::Register(bytes) => (Some((bytes, self.marker.stamp, *self.marker.origin)), None),
             Content::Typed(measured) => (None, Some(measured.typed.written())),
         };
         plain.into_iter().chain(typed.into_iter().flatten())
@@ -100,7 +113,7 @@ impl Held {
 
     /// Whether this holds more than what somebody sent.
     pub(crate) fn is_beyond(&self, stamp: Stamp, origin: PeerId, body: &Body) -> bool {
-        let order = (self.marker.stamp, self.marker.origin).cmp(&(stamp, origin));
+        let order = (self.marker.stamp, *self.marker.origin).cmp(&(stamp, origin));
         match (&self.content, body) {
             (Content::Removed, Body::Removed) => order.is_gt(),
             (Content::Register(ours), Body::Register(theirs)) => order.is_gt() || (order.is_eq() && ours != theirs),
@@ -142,13 +155,18 @@ impl Held {
 
     /// The same as a typed value.
     pub(crate) fn to_typed(&self) -> Typed {
-        let register = |value| Typed { length: 1, state: Some(State::Lww(self.marker.stamp, self.marker.origin, value)) };
+        let register = |value| Typed { length: 1, state: Some(State::Lww(self.marker.stamp, *self.marker.origin, value)) };
         match &self.content {
             Content::Removed => register(None),
             Content::Register(bytes) => register(Some(bytes.clone())),
             Content::Typed(sized) => sized.typed.clone(),
         }
     }
+}
+
+/// What stands for an entry in a sketch.
+fn item(key_hash: u64, entry: u128) -> u64 {
+    (u64::from(Name::of(key_hash).0) << 32) | (entry >> 96) as u64
 }
 
 /// What a merge did.
@@ -182,10 +200,13 @@ pub(crate) struct Store {
     hasher: Hasher,
     bounds: Bounds,
     entries: BTreeMap<Key, Held>,
+    origins: Origins,
     /// The keys in the order in which replicas compare.
     index: BTreeSet<(u64, Key)>,
     /// The sum of each shard; empty until the first entry, because a simulation holds very many empty stores.
     shards: Vec<u64>,
+    /// Of all entries; of none while there are few.
+    sketch: Sketch,
     digest: Digest,
     live: usize,
     bytes: usize,
@@ -197,8 +218,10 @@ impl Store {
             hasher: Hasher::new(digest_key),
             bounds,
             entries: BTreeMap::new(),
+            origins: Origins::default(),
             index: BTreeSet::new(),
             shards: Vec::new(),
+            sketch: Sketch::new(),
             digest: Digest::default(),
             live: 0,
             bytes: 0,
@@ -207,13 +230,13 @@ impl Store {
 
     /// The entry that a write of a register makes.
     pub(crate) fn register(&self, stamp: Stamp, origin: PeerId, value: Option<Bytes>) -> Held {
-        let marker = Marker { stamp, origin, value_hash: self.hasher.value(value.as_ref()) };
+        let marker = Marker { stamp, origin: self.origins.of(origin), value_hash: self.hasher.value(value.as_ref()) };
         Held { marker, content: value.map_or(Content::Removed, Content::Register) }
     }
 
     fn typed(&self, stamp: Stamp, origin: PeerId, typed: Typed) -> Held {
         let encoded = encode(&typed);
-        let marker = Marker { stamp, origin, value_hash: self.hasher.typed(&encoded) };
+        let marker = Marker { stamp, origin: self.origins.of(origin), value_hash: self.hasher.typed(&encoded) };
         Held { marker, content: Content::Typed(Box::new(Measured { typed, len: encoded.len() })) }
     }
 
@@ -249,13 +272,33 @@ impl Store {
         (0..SHARDS).map(|shard| ShardSum(self.shards.get(shard).copied().unwrap_or(0)))
     }
 
-    /// The entries of a range in the order of their hashes. Keys whose hashes collide come one after the other.
-    pub(crate) fn rows(&self, range: Range) -> impl Iterator<Item = (Row, &Key, &Held)> {
+    /// The sketch of all items.
+    pub(crate) fn sketch(&self) -> Cow<'_, Sketch> {
+        match self.sketch.items() {
+            0 => Cow::Owned(Sketch::of(self.items(), SKETCH_CELLS_MIN)),
+            _ => Cow::Borrowed(&self.sketch),
+        }
+    }
+
+    fn items(&self) -> impl Iterator<Item = u64> {
+        self.entries.iter().map(|(key, held)| item(self.hasher.key(key), self.hasher.entry(key, &held.marker)))
+    }
+
+    /// The entries of a range in the order of the hashes of their keys, each with its hash. Keys whose hashes collide come one after the other.
+    pub(crate) fn held(&self, range: Range) -> impl Iterator<Item = (u64, &Key, &Held)> {
         let index = if range.first <= range.last { Some(self.index.range((range.first.0, Key::below_all())..)) } else { None };
-        index.into_iter().flatten().take_while(move |(hash, _)| *hash <= range.last.0).filter_map(|(hash, key)| {
-            let register = self.entries.get(key)?;
-            let entry = (self.hasher.entry(key, &register.marker) >> 64) as u64;
-            Some((Row { key: KeyHash(*hash), stamp: register.marker.stamp, entry }, key, register))
+        index
+            .into_iter()
+            .flatten()
+            .take_while(move |(hash, _)| *hash <= range.last.0)
+            .filter_map(|(hash, key)| Some((*hash, key, self.entries.get(key)?)))
+    }
+
+    /// The same with their rows.
+    pub(crate) fn rows(&self, range: Range) -> impl Iterator<Item = (Row, &Key, &Held)> {
+        self.held(range).map(|(hash, key, held)| {
+            let entry = (self.hasher.entry(key, &held.marker) >> 64) as u64;
+            (Row { key: KeyHash(hash), stamp: held.marker.stamp, entry }, key, held)
         })
     }
 
@@ -273,7 +316,7 @@ impl Store {
         };
         let before = held.map(Held::to_typed);
         let typed = Typed::after(before.as_ref(), &step)?;
-        let latest = held.map_or((stamp, origin), |held| (held.marker.stamp, held.marker.origin).max((stamp, origin)));
+        let latest = held.map_or((stamp, origin), |held| (held.marker.stamp, *held.marker.origin).max((stamp, origin)));
         let new = self.typed(latest.0, latest.1, typed);
         Ok(Some(new).filter(|new| held.is_none_or(|held| held.marker != new.marker)))
     }
@@ -305,13 +348,14 @@ impl Store {
     }
 
     /// Puts the result of [`Store::joined`] in place of what the key holds.
-    pub(crate) fn replace(&mut self, key: Key, new: Held) -> Merged {
+    pub(crate) fn replace(&mut self, key: Key, mut new: Held) -> Merged {
         let len = new.len();
         if len > self.bounds.value_bytes_max || self.room(&key, len).is_err() {
             return Merged::Refused;
         }
         let hash = self.hasher.key(&key);
         let added = self.hasher.entry(&key, &new.marker);
+        self.origins.keep(&mut new.marker.origin);
         self.shards.resize(SHARDS, 0);
         let shard = &mut self.shards[(hash >> 56) as usize];
         *shard = shard.wrapping_add(added as u64);
@@ -325,6 +369,7 @@ impl Store {
             self.digest.keys += 1;
             self.index.insert((hash, key.clone()));
             self.entries.insert(key, new);
+            self.keep_sketch(None, item(hash, added));
             return Merged::Replaced { is_visible };
         };
         let removed = self.hasher.entry(&key, &held.marker);
@@ -337,17 +382,51 @@ impl Store {
             (Content::Removed, Content::Removed) => false,
             _ => held.read() != new.read(),
         };
-        *held = new;
+        let old = std::mem::replace(held, new);
+        self.origins.release(old.marker.origin);
+        self.keep_sketch(Some(item(hash, removed)), item(hash, added));
         Merged::Replaced { is_visible }
+    }
+
+    /// Follows a change of the entries.
+    fn keep_sketch(&mut self, removed: Option<u64>, added: u64) {
+        if self.sketch.items() == 0 {
+            if self.entries.len() >= SKETCH_KEPT_MIN {
+                self.sketch = Sketch::of(self.items(), SKETCH_CELLS_MIN);
+            }
+            return;
+        }
+        if let Some(removed) = removed {
+            self.sketch.remove(removed);
+        }
+        self.sketch.insert(added);
+        if self.sketch.is_short() {
+            let mut sketch = std::mem::take(&mut self.sketch);
+            sketch.grow(self.items());
+            self.sketch = sketch;
+        }
     }
 
     /// The invariants that cost nothing to check.
     pub(crate) fn check(&self) {
+        debug_assert!(self.sketch.items() == 0 || self.sketch.items() == self.entries.len(), "a sketch that is kept is of all entries");
         debug_assert_eq!(self.entries.len(), self.index.len(), "the index holds exactly the keys");
         debug_assert_eq!(self.entries.len() as u64, self.digest.keys, "the digest counts the keys");
         debug_assert!(self.entries.len() <= self.bounds.keys_max, "keys are bounded");
         debug_assert!(self.bytes <= self.bounds.bytes_max, "bytes are bounded");
         debug_assert!(self.live <= self.entries.len(), "a live key is a key");
+    }
+
+    /// How many origins are kept.
+    #[cfg(test)]
+    pub(crate) fn origins(&self) -> usize {
+        self.origins.len()
+    }
+
+    /// The sketch that is kept, to put something wrong into it.
+    #[cfg(test)]
+    pub(crate) fn sketch_mut(&mut self) -> &mut Sketch {
+        &mut self.sketch
     }
 
     /// Keeps only some bits of the hashes of keys, so that they collide. For an empty store.
@@ -382,6 +461,11 @@ impl Store {
             live += usize::from(register.is_live());
         }
         assert_eq!(digest, self.digest);
+        let origins: BTreeSet<&Origin> = self.entries.values().map(|held| &held.marker.origin).collect();
+        assert!(origins.iter().all(|origin| self.origins.of(***origin) == **origin));
+        let sketch = self.sketch();
+        assert_eq!(*sketch, Sketch::of(self.items(), sketch.cell_count()));
+        assert!(self.entries.len() < SKETCH_KEPT_MIN || self.sketch.items() > 0);
         assert!(self.shard_sums().map(|sum| sum.0).eq(shards));
         assert_eq!((bytes, live), (self.bytes, self.live));
         self.check();

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::hlc::Stamp;
 use crate::key::Key;
+use crate::sketch;
 use crate::value::Step;
 
 /// Shards of the key space: the top byte of a key's hash.
@@ -18,6 +19,12 @@ pub const SHARDS: usize = 256;
 pub const RANGES_MAX: usize = SHARDS;
 /// Rows, or wanted hashes, of one message.
 pub const ROWS_MAX: usize = 2_048;
+/// Bits that are told of each shard's sum beside a sketch: two shards that differ look alike once in four.
+pub const GLIMPSE_BITS: usize = 2;
+/// Bytes of those of all shards.
+pub const GLIMPSE_BYTES: usize = SHARDS * GLIMPSE_BITS / 8;
+/// Names of one message: as many as all cells of a sketch can give away.
+pub const NAMES_MAX: usize = sketch::CELLS_MAX;
 /// Entries of one frame.
 pub const ENTRIES_MAX: usize = 1_024;
 /// Writes of one delta.
@@ -93,6 +100,32 @@ pub struct Range {
     pub last: KeyHash,
 }
 
+/// The upper half of the keyed hash of a key, and of the items of its entries in a sketch. Among a million keys one in four thousand shares
+/// it with another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Name(#[serde(with = "fixed_narrow")] pub u32);
+
+impl Name {
+    pub(crate) fn of(hash: u64) -> Self {
+        Name((hash >> 32) as u32)
+    }
+
+    /// The hashes of all keys of this name.
+    pub(crate) fn range(self) -> Range {
+        let first = u64::from(self.0) << 32;
+        Range { first: KeyHash(first), last: KeyHash(first | u64::from(u32::MAX)) }
+    }
+}
+
+/// What its sender holds under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// The name.
+    pub name: Name,
+    /// The stamp of the entry; [`Stamp::ZERO`] where there is none, [`Stamp::MAX`] where there are several.
+    pub stamp: Stamp,
+}
+
 /// What names an entry without its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Row {
@@ -157,6 +190,49 @@ pub enum Message {
         /// Keys of which the leader has a newer entry; ascending, none after `through`.
         want: Bounded<KeyHash, ROWS_MAX>,
     },
+    /// "Mine differs, perhaps by little: this is the beginning of my sketch." Answers `Probe`.
+    Differs {
+        /// How many keys the sender holds, tombstones included.
+        keys: u64,
+        /// Its wall clock.
+        wall: WallTime,
+        /// Names the state of the sketch: cells of two states do not belong together.
+        #[serde(with = "fixed")]
+        version: u64,
+        /// The lowest [`GLIMPSE_BITS`] bits of each shard's sum, from which the receiver estimates how many cells it needs; the first shard is
+        /// in the lowest bits.
+        glimpse: Bounded<u8, GLIMPSE_BYTES>,
+        /// The first cells.
+        cells: sketch::Cells,
+    },
+    /// "These are not enough."
+    AskCells {
+        /// Of which state of the sketch. If there is another now, the cells before `first` are sent as well.
+        #[serde(with = "fixed")]
+        version: u64,
+        /// The first cell.
+        first: u16,
+        /// The cell behind the last one.
+        end: u16,
+    },
+    /// Answers `AskCells`.
+    Cells {
+        /// Of which state of the sketch.
+        #[serde(with = "fixed")]
+        version: u64,
+        /// The cells.
+        cells: sketch::Cells,
+    },
+    /// "Cells do not tell what differs: send your shards." Answered by `Shards`.
+    AskShards,
+    /// "This is what I hold under the names that differ." Answered by what the receiver holds under them that is newer or missing, and by
+    /// `Compared`, which asks for the others: there a hash stands for all keys of its name. Sent by the leader.
+    Want {
+        /// Told back by the answer.
+        round: u32,
+        /// Ascending.
+        names: Bounded<Named, NAMES_MAX>,
+    },
 }
 
 impl Message {
@@ -170,6 +246,11 @@ impl Message {
             Message::Compare { .. } => "compare",
             Message::Entries { .. } => "entries",
             Message::Compared { .. } => "compared",
+            Message::Differs { .. } => "differs",
+            Message::AskCells { .. } => "ask_cells",
+            Message::Cells { .. } => "cells",
+            Message::AskShards => "ask_shards",
+            Message::Want { .. } => "want",
         }
     }
 }
@@ -184,6 +265,19 @@ pub(crate) mod fixed {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         <[u8; 8]>::deserialize(deserializer).map(u64::from_be_bytes)
+    }
+}
+
+/// 32 bits as four bytes, highest first.
+pub(crate) mod fixed_narrow {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(value: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+        value.to_be_bytes().serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+        <[u8; 4]>::deserialize(deserializer).map(u32::from_be_bytes)
     }
 }
 

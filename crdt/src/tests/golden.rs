@@ -17,6 +17,17 @@ pub(super) fn every_message() -> Vec<Message> {
         Message::Compare { round: 4, ranges: Bounded::first_of([range]), rows: Bounded::first_of([row]) },
         Message::Entries { entries: Bounded::first_of(entries) },
         Message::Compared { round: 4, through: KeyHash(7), want: Bounded::first_of([KeyHash(6)]) },
+        Message::Differs {
+            keys: 300,
+            wall: WallTime::from_micros(1),
+            version: 8,
+            glimpse: Bounded::first_of([0x12, 0x34]),
+            cells: Sketch::of([0x0303_0303_0404_0404], 32).cells(0..1),
+        },
+        Message::AskCells { version: 8, first: 32, end: 300 },
+        Message::Cells { version: 8, cells: Sketch::of([0x0303_0303_0404_0404], 32).cells(0..1) },
+        Message::AskShards,
+        Message::Want { round: 4, names: Bounded::first_of([Named { name: Name(0x0505_0505), stamp: Stamp::from_parts(5, 6) }]) },
     ]
 }
 
@@ -32,7 +43,13 @@ fn the_wire_is_what_it_was() {
         "040401010000000000000001ffffffffffffff01010101010101010100000000000500060202020202020202".to_owned(),
         format!("050202616200000000000500 06{nine}00016300000000000500 07{nine}010378797a").replace(' ', ""),
         "060400000000000000070100000000 00000006".replace(' ', ""),
+        "07ac0201 0000000000000008 021234 00 01 0303030304040404 6c47".replace(' ', ""),
+        "08 0000000000000008 20 ac02".replace(' ', ""),
+        "09 0000000000000008 00 01 0303030304040404 6c47".replace(' ', ""),
+        "0a".to_owned(),
+        "0b 04 01 05050505 0000000000050006".replace(' ', ""),
     ];
+    assert_eq!(every_message().len(), expected.len());
     for (message, expected) in every_message().iter().zip(expected) {
         assert_eq!(hex(&encode(message)), expected, "{}", message.name());
         assert_eq!(decode::<Message>(&encode(message)).as_ref(), Ok(message));

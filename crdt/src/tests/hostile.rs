@@ -23,6 +23,15 @@ fn compare(ranges: &[Range], rows: &[Row]) -> Message {
 
 const INVALID: [(PeerId, Misbehavior); 1] = [(PeerId::from_bytes([2; 32]), Misbehavior::Undecodable(DecodeError::Invalid))];
 
+fn named(name: u32) -> Named {
+    Named { name: Name(name), stamp: Stamp::MAX }
+}
+
+fn differs(glimpse_bytes: usize, first: usize) -> Message {
+    let glimpse = Bounded::first_of(vec![7; glimpse_bytes]);
+    Message::Differs { keys: 9, wall: EPOCH, version: 1, glimpse, cells: Sketch::of([1, 2], 40).cells(first..40) }
+}
+
 /// A replica of 20 keys that leads a comparison with peer 2.
 fn leader() -> (State, u32) {
     let mut state = replica(1);
@@ -91,6 +100,14 @@ fn ranges_and_rows_out_of_order_are_refused() {
         Message::Lead { ranges: Bounded::new() },
         Message::Lead { ranges: Bounded::first_of([range(1, 0)]) },
         Message::Shards { keys: 0, wall: EPOCH, sums: Bounded::first_of([ShardSum(1); SHARDS - 1]) },
+        differs(GLIMPSE_BYTES - 1, 0),
+        differs(GLIMPSE_BYTES, 1),
+        Message::AskCells { version: 0, first: 5, end: 5 },
+        Message::AskCells { version: 0, first: 6, end: 5 },
+        Message::AskCells { version: 0, first: 0, end: CELLS_MAX as u16 + 1 },
+        Message::Want { round: 0, names: Bounded::new() },
+        Message::Want { round: 0, names: Bounded::first_of([named(5), named(5)]) },
+        Message::Want { round: 0, names: Bounded::first_of([named(6), named(5)]) },
     ] {
         assert_eq!(misbehaviors(&receive(&mut state, message.clone())), INVALID, "{message:?}");
     }
@@ -104,7 +121,8 @@ fn answers_to_nothing_change_nothing() {
     state.handle(Input::NeighborUp(peer(2)), at_millis(0), &mut Vec::new());
     let compared = Message::Compared { round: 0, through: KeyHash(u64::MAX), want: Bounded::new() };
     let shards = Message::Shards { keys: 9, wall: EPOCH, sums: Bounded::first_of([ShardSum(1); SHARDS]) };
-    for message in [Message::Equal { wall: EPOCH }, shards, compared] {
+    let cells = Message::Cells { version: 0, cells: Sketch::of([1], 40).cells(0..40) };
+    for message in [Message::Equal { wall: EPOCH }, shards, compared, differs(GLIMPSE_BYTES, 0), cells] {
         assert_eq!(receive(&mut state, message), []);
     }
     // A stranger gets no place for a session, but an answer.
@@ -137,13 +155,17 @@ fn a_peer_that_wants_everything_gets_it_once() {
     let want = Bounded::first_of((0..2_048).map(|number| KeyHash(number << 53)));
     let actions = receive(&mut state, Message::Compared { round, through: KeyHash(u64::MAX), want });
     assert_eq!(actions, [], "none of these exists");
+    let names = Bounded::first_of((0..wire::NAMES_MAX as u32).map(named));
+    let actions = receive(&mut state, Message::Want { round: 9, names });
+    let [Action::Send { message: Message::Compared { round: 9, want, .. }, .. }] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(want.len(), wire::ROWS_MAX, "what it names and we lack is asked for, and not more than fits");
     assert_eq!(state.counters().completed, 1);
 }
 
 #[test]
 fn a_session_that_hardly_moves_ends() {
     let (mut state, mut round) = leader();
-    for step in 0..10_000 {
+    for step in 0..20_000 {
         let actions = receive(&mut state, Message::Compared { round, through: KeyHash(step), want: Bounded::new() });
         match &actions[..] {
             [Action::Send { message: Message::Compare { round: next, .. }, .. }] => round = *next,
@@ -161,10 +183,16 @@ fn a_session_that_hardly_moves_ends() {
 fn a_peer_that_asks_without_end_is_not_answered_without_end() {
     let mut state = replica(1);
     state.handle(Input::NeighborUp(peer(2)), at_millis(0), &mut Vec::new());
+    let asked = [
+        compare(&[range(0, u64::MAX)], &[]),
+        Message::AskCells { version: 0, first: 0, end: 4 },
+        Message::AskShards,
+        Message::Want { round: 0, names: Bounded::first_of([named(1)]) },
+    ];
     for stranger in [2, 3] {
         let mut answered = 0;
-        for _ in 0..10_000 {
-            let message = compare(&[range(0, u64::MAX)], &[]);
+        for number in 0..10_000 {
+            let message = asked[number % asked.len()].clone();
             let mut actions = Vec::new();
             state.handle(Input::Received { from: peer(stranger), message }, at_millis(0), &mut actions);
             answered += usize::from(misbehaviors(&actions).is_empty());
@@ -195,13 +223,24 @@ fn random_messages_break_nothing() {
         let ranges = Bounded::first_of([range(hash(), hash()), range(hash(), hash())].into_iter().take(number % 3));
         let rows = Bounded::first_of([row(hash()), row(hash())].into_iter().take(number % 4));
         let want = Bounded::first_of([KeyHash(hash()), KeyHash(hash())].into_iter().take(number % 3));
-        let message = match number % 7 {
+        let message = match number % 12 {
             0 => Message::Probe { digest: Digest { keys: hash(), sum: 7 }, wall: WallTime::from_micros(hash()) },
             1 => Message::Equal { wall: WallTime::from_micros(hash()) },
             2 => Message::Shards { keys: hash(), wall: EPOCH, sums: Bounded::first_of([ShardSum(hash()); SHARDS]) },
             3 => Message::Lead { ranges },
             4 => Message::Compare { round: hash() as u32, ranges, rows },
-            5 => Message::Compared { round: number as u32 / 7, through: KeyHash(hash()), want },
+            7 => Message::Differs {
+                keys: hash(),
+                wall: EPOCH,
+                version: hash(),
+                glimpse: Bounded::first_of([hash() as u8; GLIMPSE_BYTES]),
+                cells: Sketch::of([hash(), hash()], 64).cells(0..40),
+            },
+            8 => Message::AskCells { version: hash(), first: hash() as u16, end: hash() as u16 },
+            9 => Message::Cells { version: hash(), cells: Sketch::of([hash(), hash()], 64).cells(hash() as usize % 64..64) },
+            10 => Message::AskShards,
+            11 => Message::Want { round: hash() as u32, names: Bounded::first_of([named(hash() as u32), named(hash() as u32)]) },
+            5 => Message::Compared { round: number as u32 / 12, through: KeyHash(hash()), want },
             _ => {
                 let entry = wire::Entry { key: key("k"), stamp: Stamp::from_bits(hash() | 1 << 63), origin: peer(3), body: Body::Removed };
                 Message::Entries { entries: Bounded::first_of([entry]) }

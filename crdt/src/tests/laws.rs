@@ -36,7 +36,7 @@ fn join(store: &mut Store, updates: &[Update]) {
 fn entries(store: &Store) -> Vec<Update> {
     store
         .iter("")
-        .map(|(key, held)| (key.clone(), held.marker.stamp, held.marker.origin, held.written().next().map(|(value, ..)| value.clone())))
+        .map(|(key, held)| (key.clone(), held.marker.stamp, *held.marker.origin, held.written().next().map(|(value, ..)| value.clone())))
         .collect()
 }
 
@@ -107,4 +107,24 @@ fn sums_depend_on_the_key_of_the_cluster() {
         digests.insert(state.digest().sum);
     }
     assert_eq!(digests.len(), 2);
+}
+
+#[test]
+fn an_origin_is_kept_once_and_for_as_long_as_it_has_entries() {
+    let mut store = store(&[]);
+    let mut write = |number: u64, origin: u8| {
+        join(&mut store, &[(key(&format!("k{}", number % 10)), Stamp::from_bits(number), peer(origin), Some(bytes("x")))]);
+        store.origins()
+    };
+    for number in 0..10 {
+        assert_eq!(write(number, 1), 1);
+    }
+    for number in 10..19 {
+        assert_eq!(write(number, number as u8), number as usize - 8);
+    }
+    assert_eq!(write(19, 19), 10, "the first has no entry left");
+    for number in 20..30 {
+        write(number, 2);
+    }
+    assert_eq!(write(30, 2), 1);
 }

@@ -14,8 +14,9 @@ use crate::digest::Digest;
 use crate::hlc::{Clock, Stamp};
 use crate::key::{Key, KeyError};
 use crate::replica::{Action, Config, Counters, Entry, Input, Kind, Message, Op, Params, Quota, SetError, State, Value};
+use crate::sketch::{CELLS_MAX, Sketch};
 use crate::store::{Bounds, Merged, Store};
-use crate::wire::{self, Body, Delta, KeyHash, Range, Row, SHARDS, ShardSum, Write};
+use crate::wire::{self, Body, Delta, GLIMPSE_BYTES, KeyHash, Name, Named, Range, Row, SHARDS, ShardSum, Write};
 
 mod bounds;
 mod clock;
@@ -24,6 +25,7 @@ mod hostile;
 mod journaling;
 mod laws;
 mod repairing;
+mod sketching;
 mod stamps_ahead;
 mod traces;
 mod values;

@@ -2,24 +2,45 @@
 //!
 //! ```text
 //! A: Probe{digest}      ->
-//!                       <- B: Equal                        (nearly always: done)
-//!                       <- B: Shards{256 sums}             (different)
+//!                       <- B: Equal                          (nearly always: done)
+//!                       <- B: Differs{cells of its sketch}   (different, perhaps by little)
+//!                       <- B: Shards{256 sums}               (the numbers of keys are far apart)
+//!
+//! A: AskCells           ->                                   (once as a rule: A estimates how many it takes)
+//!                       <- B: Cells
+//! A finds the names that differ: it leads, by names
+//! A: AskShards          ->                                   (it does not find them)
+//!                       <- B: Shards
+//!
 //! A holds more keys than B:   A: Lead{ranges that differ}  ->   and B plays the leader below
 //!
 //! leader                                 other
-//! Compare{ranges, its rows}      ->      merges the rows with its own
+//! Entries*                       ->      (what only the leader holds, or changed since both were equal)
+//! Want{names, its stamps}        ->      (by names)
+//! Compare{ranges, its rows}      ->      (by rows) merges the rows with its own
 //!                                <-      Entries*          (what the leader lacks or has older)
 //!                                <-      Compared{through, want}
 //! Entries*                       ->      (what the other lacks or has older)
-//! Compare{what remains}          ->      …
+//! Want or Compare{what remains}  ->      …
 //! ```
 //!
+//! The [sketch](crate::sketch) finds what differs at a cost that follows the difference alone: some 50 bytes for each key, in two round trips for ten
+//! of them and in three for a thousand. Rows serve what it cannot: a new node, replicas that were apart for long, and names that a session
+//! left as they were.
+//!
 //! All rules of progress are the leader's: it keeps the ranges that remain, and cuts them by how far the answer came. The other side
-//! answers each `Compare` from its state alone, so a lost peer leaves nothing behind there. The side with fewer keys leads, because rows
+//! answers each message from its state alone, so a lost peer leaves nothing behind there: cells carry the version of the sketch that
+//! they are from, and begin again when there is another. By rows the side with fewer keys leads, because rows
 //! travel from the leader only: a new node leads with no row at all and receives entries, `burst_frames` frames for each round trip.
 //!
-//! Bounds: one session per neighbor, `leads_max` of them as leader; a session keeps at most [`RANGES_MAX`] ranges; it ends after silence,
+//! Bounds: one session per neighbor, `leads_max` of them as leader or with cells on their way, which take up to 108 KiB; a session keeps at
+//! most [`RANGES_MAX`](crate::wire::RANGES_MAX) ranges, or [`NAMES_MAX`] of names; it ends after silence,
 //! and after [`STEPS_MAX`] steps whatever the peer does. Crossed probes: the smaller `PeerId` stays the one who asked.
+
+mod frames;
+mod names;
+mod rows;
+mod sketched;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -31,17 +52,18 @@ use rand::RngExt;
 
 use crate::config::Config;
 use crate::digest::Digest;
+use crate::hlc::Stamp;
 use crate::key::Key;
 use crate::replica::{Action, Counters};
-use crate::store::{Held, Store};
-use crate::wire::{
-    ENTRIES_MAX, Entry, FRAME_BUDGET_BYTES, KeyHash, Message, RANGES_MAX, ROWS_MAX, Range, Row, SHARDS, ShardSum, entry_bytes_max,
-};
+use crate::store::Store;
+use crate::wire::{KeyHash, Message, NAMES_MAX, Name, Range, Row, SHARDS, ShardSum};
 
-/// Steps of one session as leader. A full replica of values that fill half a frame each, one frame for each answer, takes 2,100.
-const STEPS_MAX: u32 = 4_096;
-/// How long an allowance takes to fill up again.
-const ALLOWANCE: Duration = Duration::from_secs(4);
+use self::frames::{Allowance, Frames};
+use self::names::Decoding;
+use self::rows::{Answer, are_ascending, are_within, ranges_that_differ, rows_within, trim};
+
+/// Steps of one session as leader. A full replica of values that fill half a frame each, one frame for each answer, takes 8,400.
+const STEPS_MAX: u32 = 16_384;
 /// The lower median of fewer reports would be one neighbor's word.
 const CLOCK_REPORTS_MIN: usize = 2;
 
@@ -82,6 +104,11 @@ struct Neighbor {
     clock_offset: Option<i64>,
     /// It leads, or was just asked to: we do not begin a session of our own before.
     led_until: Time,
+    /// Of the names that differed when we last compared by names. The same ones again were not repaired by that, whatever the reason, and are compared
+    /// by rows.
+    names_before: Option<u64>,
+    /// When we last held the same; [`Stamp::MAX`] if we do not know.
+    synced: Stamp,
 }
 
 #[derive(Clone, Debug)]
@@ -89,18 +116,33 @@ enum Session {
     Idle,
     /// `Probe` was sent.
     Probed,
-    /// `Compare` was sent.
+    /// `AskShards` was sent.
+    AskedShards,
+    /// `AskCells` was sent.
+    Decoding(Box<Decoding>),
+    /// `Compare` or `Want` was sent.
     Leading(Lead),
+}
+
+/// What a leader tells of the ranges that remain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// Each range is that of a name.
+    Names,
+    Rows,
 }
 
 #[derive(Clone, Debug)]
 struct Lead {
+    by: By,
     /// What remains, ascending and disjoint. Only ever trimmed from its front.
     todo: VecDeque<Range>,
     round: u32,
     /// The last hash of the `Compare` that is out.
     asked_through: u64,
     steps: u32,
+    /// When it began.
+    begun: Stamp,
 }
 
 #[derive(Clone, Debug)]
@@ -116,6 +158,9 @@ pub(crate) struct Repair {
     /// The lower median of the clocks of the neighbors.
     clock_offset: Option<i64>,
     round: u32,
+    /// Answers no probe with a sketch, so that tests see what it is good for.
+    #[cfg(test)]
+    pub(crate) is_by_rows_alone: bool,
 }
 
 impl Repair {
@@ -130,6 +175,8 @@ impl Repair {
             strangers: Allowance::default(),
             clock_offset: None,
             round: 0,
+            #[cfg(test)]
+            is_by_rows_alone: false,
         }
     }
 
@@ -138,7 +185,14 @@ impl Repair {
         if peer == self.me || self.neighbors.contains_key(&peer) {
             return;
         }
-        let neighbor = Neighbor { session: Session::Idle, allowance: Allowance::default(), clock_offset: None, led_until: Time::ZERO };
+        let neighbor = Neighbor {
+            session: Session::Idle,
+            allowance: Allowance::default(),
+            clock_offset: None,
+            led_until: Time::ZERO,
+            names_before: None,
+            synced: Stamp::MAX,
+        };
         self.neighbors.insert(peer, neighbor);
         let delay = self.around(self.config.first_repair_delay, 0.5);
         self.timers.set(Timer::Probe(peer), now + delay);
@@ -171,6 +225,14 @@ impl Repair {
             Message::Lead { ranges } => self.on_lead(from, &ranges, turn),
             Message::Compare { round, ranges, rows } => self.on_compare(from, round, &ranges, &rows, turn),
             Message::Compared { round, through, want } => self.on_compared(from, round, through, &want, turn),
+            Message::Differs { keys, wall, version, glimpse, cells } => {
+                self.note_clock(from, wall, turn.now.time);
+                self.on_differs(from, keys, version, &glimpse, &cells, turn);
+            }
+            Message::AskCells { version, first, end } => self.on_ask_cells(from, version, first.into()..end.into(), turn),
+            Message::Cells { version, cells } => self.on_cells(from, version, &cells, turn),
+            Message::AskShards => self.on_ask_shards(from, turn),
+            Message::Want { round, names } => self.on_want(from, round, &names, turn),
             // Their content is the business of the map; its caller tells us by `entries_arrived`.
             Message::Entries { .. } => {}
         }
@@ -191,7 +253,7 @@ impl Repair {
         let mut frames = Frames::new(self.config.burst_frames);
         let entries = keys.iter().filter_map(|key| Some((key, turn.store.get(key)?)));
         turn.counters.sent_back += entries.take_while(|(key, held)| frames.push(key, held)).count() as u64;
-        self.charge(to, frames.frames.len(), turn.now.time);
+        self.charge(to, frames.len(), turn.now.time);
         frames.send(to, turn);
     }
 
@@ -273,7 +335,7 @@ impl Repair {
             Some(Session::Probed) if self.me < from => return,
             Some(Session::Probed) => self.end_session(from),
             // We compare with it already.
-            Some(Session::Leading(_)) => return,
+            Some(Session::AskedShards | Session::Decoding(_) | Session::Leading(_)) => return,
             Some(Session::Idle) | None => {}
         }
         if !self.allows(from, turn) {
@@ -283,20 +345,37 @@ impl Repair {
         self.timers.cancel(&Timer::Probe(from));
         if digest == turn.store.digest() {
             turn.counters.equal += 1;
+            self.note_equal(from, turn.now.wall);
             turn.send(from, Message::Equal { wall: turn.now.wall });
         } else {
             turn.counters.different += 1;
-            self.note_led(from, turn.now.time);
             let keys = turn.store.digest().keys;
-            let sums = Bounded::first_of(turn.store.shard_sums());
-            turn.send(from, Message::Shards { keys, wall: turn.now.wall, sums });
+            #[cfg(test)]
+            if self.is_by_rows_alone {
+                return self.send_shards(from, turn);
+            }
+            if !names::are_near(keys, digest.keys) {
+                return self.send_shards(from, turn);
+            }
+            self.note_led(from, turn.now.time);
+            let (version, glimpse) = (version(turn.store), names::glimpse(turn.store.shard_sums()));
+            let cells = turn.store.sketch().cells(0..names::CELLS_FIRST);
+            turn.send(from, Message::Differs { keys, wall: turn.now.wall, version, glimpse, cells });
         }
+    }
+
+    fn send_shards(&mut self, to: PeerId, turn: &mut Turn<'_>) {
+        self.note_led(to, turn.now.time);
+        let keys = turn.store.digest().keys;
+        let sums = Bounded::first_of(turn.store.shard_sums());
+        turn.send(to, Message::Shards { keys, wall: turn.now.wall, sums });
     }
 
     fn on_equal(&mut self, from: PeerId, wall: WallTime, turn: &mut Turn<'_>) {
         self.note_clock(from, wall, turn.now.time);
         if self.is_probed(from) {
             turn.counters.equal += 1;
+            self.note_equal(from, turn.now.wall);
             self.end_session(from);
         }
     }
@@ -306,11 +385,12 @@ impl Repair {
         if sums.len() != SHARDS {
             return turn.misbehaved(from, Misbehavior::Undecodable(DecodeError::Invalid));
         }
-        // An answer that comes after its session was given up changes nothing.
-        if !self.is_probed(from) {
-            return;
+        match self.neighbors.get(&from).map(|neighbor| &neighbor.session) {
+            Some(Session::Probed) => turn.counters.different += 1,
+            Some(Session::AskedShards) => {}
+            // An answer that comes after its session was given up changes nothing.
+            _ => return,
         }
-        turn.counters.different += 1;
         self.end_session(from);
         let ranges = ranges_that_differ(turn.store.shard_sums(), sums);
         if ranges.is_empty() {
@@ -320,7 +400,7 @@ impl Repair {
             self.note_led(from, turn.now.time);
             turn.send(from, Message::Lead { ranges: Bounded::first_of(ranges) });
         } else {
-            self.lead(from, ranges, turn);
+            self.lead(from, By::Rows, ranges, turn);
         }
     }
 
@@ -330,48 +410,81 @@ impl Repair {
         }
         match self.neighbors.get(&from).map(|neighbor| &neighbor.session) {
             // We lead already, or it is no neighbor of ours and has no place for a session.
-            Some(Session::Leading(_)) | None => return,
-            Some(Session::Probed) => self.end_session(from),
+            Some(Session::Decoding(_) | Session::Leading(_)) | None => return,
+            Some(Session::Probed | Session::AskedShards) => self.end_session(from),
             Some(Session::Idle) => {}
         }
         if !self.allows(from, turn) {
             return;
         }
         self.charge(from, 1, turn.now.time);
-        self.lead(from, ranges.to_vec(), turn);
+        self.lead(from, By::Rows, ranges.to_vec(), turn);
     }
 
-    fn lead(&mut self, peer: PeerId, ranges: Vec<Range>, turn: &mut Turn<'_>) {
-        if self.leads() >= self.config.leads_max {
+    /// Whether there is a place for one more session as leader. If not, we compare later.
+    fn may_lead(&mut self, peer: PeerId, now: Time) -> bool {
+        let has_place = self.leads() < self.config.leads_max;
+        if !has_place {
             // Another neighbor is bringing us up to date; what then still differs from this one is little.
             let delay = self.around(self.config.session_timeout / 4, 0.5);
-            self.timers.set(Timer::Probe(peer), turn.now.time + delay);
+            self.timers.set(Timer::Probe(peer), now + delay);
             if let Some(neighbor) = self.neighbors.get_mut(&peer) {
                 neighbor.led_until = Time::ZERO;
             }
+        }
+        has_place
+    }
+
+    fn lead(&mut self, peer: PeerId, by: By, ranges: Vec<Range>, turn: &mut Turn<'_>) {
+        if !self.may_lead(peer, turn.now.time) {
             return;
         }
         if let Some(neighbor) = self.neighbors.get_mut(&peer) {
-            neighbor.session = Session::Leading(Lead { todo: ranges.into(), round: 0, asked_through: 0, steps: 0 });
-            self.send_compare(peer, turn);
+            let begun = stamp_of(turn.now.wall);
+            neighbor.session = Session::Leading(Lead { by, todo: ranges.into(), round: 0, asked_through: 0, steps: 0, begun });
+            self.go_on(peer, turn);
         }
     }
 
-    fn send_compare(&mut self, peer: PeerId, turn: &mut Turn<'_>) {
-        let Some(Neighbor { session: Session::Leading(lead), .. }) = self.neighbors.get_mut(&peer) else { return };
+    /// Tells the other side what we hold of what remains, or ends the session.
+    fn go_on(&mut self, peer: PeerId, turn: &mut Turn<'_>) {
+        let Some(Neighbor { session: Session::Leading(lead), synced, .. }) = self.neighbors.get_mut(&peer) else { return };
+        if lead.todo.is_empty() {
+            *synced = lead.begun;
+            turn.counters.completed += 1;
+            return self.end_session(peer);
+        }
+        if lead.steps >= STEPS_MAX {
+            turn.counters.abandoned += 1;
+            return self.end_session(peer);
+        }
         self.round = self.round.wrapping_add(1);
-        let (ranges, rows) = rows_within(&lead.todo, turn.store);
         lead.round = self.round;
         lead.steps += 1;
-        lead.asked_through = ranges.last().map_or(0, |range| range.last.0);
+        let message = match lead.by {
+            By::Names => {
+                let names = Bounded::<_, NAMES_MAX>::first_of(names::named(lead.todo.iter(), turn.store));
+                lead.asked_through = names.last().map_or(0, |named| named.name.range().last.0);
+                Message::Want { round: self.round, names }
+            }
+            By::Rows => {
+                let (ranges, rows) = rows_within(&lead.todo, turn.store);
+                lead.asked_through = ranges.last().map_or(0, |range| range.last.0);
+                Message::Compare { round: self.round, ranges, rows }
+            }
+        };
         self.timers.set(Timer::Session(peer), turn.now.time + self.config.session_timeout);
-        turn.send(peer, Message::Compare { round: self.round, ranges, rows });
+        turn.send(peer, message);
     }
 
     fn on_compare(&mut self, from: PeerId, round: u32, ranges: &[Range], rows: &[Row], turn: &mut Turn<'_>) {
         if ranges.is_empty() || !are_ascending(ranges) || !are_within(rows, ranges) {
             return turn.misbehaved(from, Misbehavior::Undecodable(DecodeError::Invalid));
         }
+        self.answer(from, round, turn, |store, frames| rows::answer(store, ranges, rows, frames));
+    }
+
+    fn answer(&mut self, from: PeerId, round: u32, turn: &mut Turn<'_>, answer: impl FnOnce(&Store, Frames) -> Answer) {
         if !self.allows(from, turn) {
             return;
         }
@@ -380,11 +493,11 @@ impl Repair {
         }
         self.note_led(from, turn.now.time);
         let frames = match self.buggify.happens(Site::AnswerCut) {
-            true => Frames { entries_max: 1, ..Frames::new(1) },
+            true => Frames::of_one_entry(),
             false => Frames::new(self.config.burst_frames),
         };
-        let answer = answer(turn.store, ranges, rows, frames);
-        self.charge(from, answer.frames.frames.len() + 1, turn.now.time);
+        let answer = answer(turn.store, frames);
+        self.charge(from, answer.frames.len() + 1, turn.now.time);
         answer.frames.send(from, turn);
         turn.send(from, Message::Compared { round, through: KeyHash(answer.through), want: Bounded::first_of(answer.want) });
     }
@@ -409,8 +522,12 @@ impl Repair {
         let mut covered = Some(through.0);
         'all: for hash in want {
             let was_empty = frames.is_empty();
-            for (_, key, register) in turn.store.rows(Range { first: *hash, last: *hash }) {
-                if !frames.push(key, register) && !was_empty {
+            let range = match lead.by {
+                By::Names => Name::of(hash.0).range(),
+                By::Rows => Range { first: *hash, last: *hash },
+            };
+            for (_, key, held) in turn.store.held(range) {
+                if !frames.push(key, held) && !was_empty {
                     // The rest waits: the next round starts with this key and asks for it again.
                     covered = hash.0.checked_sub(1);
                     break 'all;
@@ -420,14 +537,8 @@ impl Repair {
         if let Some(covered) = covered {
             trim(&mut lead.todo, covered);
         }
-        let (is_done, is_endless) = (lead.todo.is_empty(), lead.steps >= STEPS_MAX);
         frames.send(from, turn);
-        if is_done || is_endless {
-            self.end_session(from);
-            *(if is_done { &mut turn.counters.completed } else { &mut turn.counters.abandoned }) += 1;
-        } else {
-            self.send_compare(from, turn);
-        }
+        self.go_on(from, turn);
     }
 
     fn is_probed(&self, peer: PeerId) -> bool {
@@ -435,13 +546,19 @@ impl Repair {
     }
 
     fn leads(&self) -> usize {
-        self.neighbors.values().filter(|neighbor| matches!(neighbor.session, Session::Leading(_))).count()
+        self.neighbors.values().filter(|neighbor| matches!(neighbor.session, Session::Decoding(_) | Session::Leading(_))).count()
     }
 
     fn end_session(&mut self, peer: PeerId) {
         self.timers.cancel(&Timer::Session(peer));
         if let Some(neighbor) = self.neighbors.get_mut(&peer) {
             neighbor.session = Session::Idle;
+        }
+    }
+
+    fn note_equal(&mut self, peer: PeerId, wall: WallTime) {
+        if let Some(neighbor) = self.neighbors.get_mut(&peer) {
+            neighbor.synced = stamp_of(wall);
         }
     }
 
@@ -498,187 +615,15 @@ impl Neighbor {
     }
 }
 
-/// What a peer may still ask for, as the moment until which its share is used up (the leaky bucket as a virtual schedule: ITU-T I.371,
-/// annex A).
-#[derive(Clone, Copy, Debug, Default)]
-struct Allowance {
-    used_until: Time,
+fn stamp_of(wall: WallTime) -> Stamp {
+    Stamp::from_parts(wall.as_millis(), 0)
 }
 
-impl Allowance {
-    fn is_left(&self, now: Time) -> bool {
-        self.used_until <= now + ALLOWANCE
-    }
-
-    fn charge(&mut self, frames: usize, per_second: u32, now: Time) {
-        self.used_until = self.used_until.max(now) + Duration::from_secs(1) / per_second * u32::try_from(frames).unwrap_or(u32::MAX);
-    }
-}
-
-/// Entries packed into a bounded number of frames.
-struct Frames {
-    frames: Vec<Bounded<Entry, ENTRIES_MAX>>,
-    frames_max: usize,
-    /// Entries of one frame.
-    entries_max: usize,
-    /// Bytes of the last frame.
-    bytes: usize,
-}
-
-impl Frames {
-    fn new(frames_max: usize) -> Self {
-        Frames { frames: Vec::new(), frames_max, entries_max: ENTRIES_MAX, bytes: 0 }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.frames.is_empty()
-    }
-
-    /// Adds an entry, or says that there is no room.
-    fn push(&mut self, key: &Key, held: &Held) -> bool {
-        let bytes = entry_bytes_max(key.len(), held.len());
-        if self.frames.last().is_none_or(|frame| frame.len() == self.entries_max || self.bytes + bytes > FRAME_BUDGET_BYTES) {
-            if self.frames.len() == self.frames_max {
-                return false;
-            }
-            self.frames.push(Bounded::new());
-            self.bytes = 0;
-        }
-        self.bytes += bytes;
-        let entry = Entry { key: key.clone(), stamp: held.marker.stamp, origin: held.marker.origin, body: held.body() };
-        self.frames.last_mut().is_some_and(|frame| frame.push(entry).is_ok())
-    }
-
-    fn send(self, to: PeerId, turn: &mut Turn<'_>) {
-        for entries in self.frames {
-            turn.counters.entries_sent += entries.len() as u64;
-            turn.send(to, Message::Entries { entries });
-        }
-    }
+/// Names a state of the sketch.
+fn version(store: &Store) -> u64 {
+    store.digest().sum as u64
 }
 
 fn micros_of(time: Time) -> i64 {
     i64::try_from(time.as_nanos() / 1_000).unwrap_or(i64::MAX)
-}
-
-/// Whether ranges are ascending, disjoint, and none is inside out.
-fn are_ascending(ranges: &[Range]) -> bool {
-    ranges.iter().all(|range| range.first <= range.last) && ranges.is_sorted_by(|a, b| a.last < b.first)
-}
-
-/// Whether rows are strictly ascending and each is within one of the ranges, which are ascending.
-fn are_within(rows: &[Row], ranges: &[Range]) -> bool {
-    let mut ranges = ranges.iter().peekable();
-    rows.is_sorted_by(|a, b| a < b)
-        && rows.iter().all(|row| {
-            while ranges.next_if(|range| range.last < row.key).is_some() {}
-            ranges.peek().is_some_and(|range| range.first <= row.key)
-        })
-}
-
-/// The shards whose sums differ, neighbors among them joined.
-fn ranges_that_differ(ours: impl Iterator<Item = ShardSum>, theirs: &[ShardSum]) -> Vec<Range> {
-    let mut ranges: Vec<Range> = Vec::new();
-    for (shard, (ours, theirs)) in (0_u64..).zip(ours.zip(theirs)) {
-        if ours == *theirs {
-            continue;
-        }
-        let first = shard << 56;
-        let last = KeyHash(first | u64::MAX >> 8);
-        match ranges.last_mut() {
-            Some(range) if range.last.0.checked_add(1) == Some(first) => range.last = last,
-            _ => ranges.push(Range { first: KeyHash(first), last }),
-        }
-    }
-    ranges
-}
-
-/// Removes everything up to and including `through` from the front.
-fn trim(todo: &mut VecDeque<Range>, through: u64) {
-    while let Some(range) = todo.front_mut() {
-        if range.last.0 <= through {
-            todo.pop_front();
-        } else {
-            // `through` is below `last` here, so adding one cannot overflow.
-            range.first = range.first.max(KeyHash(through + 1));
-            return;
-        }
-    }
-}
-
-/// As many of the ranges as the rows of one message cover, with all our rows in them.
-fn rows_within(todo: &VecDeque<Range>, store: &Store) -> (Bounded<Range, RANGES_MAX>, Bounded<Row, ROWS_MAX>) {
-    let mut ranges: Vec<Range> = Vec::new();
-    let mut rows: Vec<Row> = Vec::new();
-    'all: for range in todo {
-        for (row, _, _) in store.rows(*range) {
-            if rows.len() == ROWS_MAX {
-                // The cut falls between two hashes, because the other side takes a row that is missing for an entry that is.
-                let whole = rows.iter().rposition(|held| held.key != row.key).map_or(0, |index| index + 1);
-                let mut last = KeyHash(row.key.0.saturating_sub(1));
-                if whole > 0 {
-                    rows.truncate(whole);
-                } else {
-                    // More keys with one hash than rows in a message: what is left out we merely receive although we hold it.
-                    last = row.key;
-                }
-                if range.first <= last {
-                    ranges.push(Range { first: range.first, last });
-                }
-                break 'all;
-            }
-            rows.push(row);
-        }
-        ranges.push(*range);
-    }
-    // The store orders equal hashes by key, the wire by content.
-    rows.sort_unstable();
-    (Bounded::first_of(ranges), Bounded::first_of(rows))
-}
-
-/// What the side that does not lead makes of a `Compare`.
-struct Answer {
-    frames: Frames,
-    want: Vec<KeyHash>,
-    /// The last hash that was compared.
-    through: u64,
-}
-
-fn answer(store: &Store, ranges: &[Range], mut theirs: &[Row], mut frames: Frames) -> Answer {
-    let mut want = Vec::new();
-    for range in ranges {
-        let mut ours = store.rows(*range).peekable();
-        loop {
-            // The smallest hash that is left on either side, and both sides' rows of it: one each, unless hashes collide.
-            let their_hash = theirs.first().map(|row| row.key).filter(|hash| *hash <= range.last);
-            let Some(hash) = ours.peek().map(|(row, _, _)| row.key).into_iter().chain(their_hash).min() else { break };
-            let our_group: Vec<_> = std::iter::from_fn(|| ours.next_if(|(row, _, _)| row.key == hash)).collect();
-            let their_group = &theirs[..theirs.iter().take_while(|row| row.key == hash).count()];
-
-            let we_lack = their_group.iter().any(|row| our_group.iter().all(|(held, _, _)| held != row));
-            let mut is_wanted = we_lack;
-            let was_empty = frames.is_empty();
-            for (row, key, held) in &our_group {
-                if their_group.contains(row) {
-                    continue;
-                }
-                if let ([_], [their_row]) = (&our_group[..], their_group) {
-                    // The same key on both sides. Of registers only the newer entry travels, or both if their stamps do not tell; of anything
-                    // else stamps tell nothing: the leader joins ours with its own, and returns what we lack then.
-                    is_wanted = !held.is_typed() && their_row.stamp >= row.stamp;
-                    if !held.is_typed() && their_row.stamp > row.stamp {
-                        continue;
-                    }
-                }
-                if !frames.push(key, held) && !was_empty {
-                    return Answer { frames, want, through: hash.0.saturating_sub(1) };
-                }
-            }
-            if is_wanted {
-                want.push(hash);
-            }
-            theirs = &theirs[their_group.len()..];
-        }
-    }
-    Answer { frames, want, through: ranges.last().map_or(0, |range| range.last.0) }
 }

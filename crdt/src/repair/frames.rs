@@ -1,0 +1,81 @@
+//! Entries on their way to a neighbor, and how many frames it may ask for.
+
+use std::time::Duration;
+
+use meshwork_channels::{Bounded, PeerId, Time};
+
+use super::Turn;
+use crate::key::Key;
+use crate::store::Held;
+use crate::wire::{ENTRIES_MAX, Entry, FRAME_BUDGET_BYTES, Message, entry_bytes_max};
+
+/// How long an allowance takes to fill up again.
+const ALLOWANCE: Duration = Duration::from_secs(4);
+
+/// Entries packed into a bounded number of frames.
+pub(super) struct Frames {
+    frames: Vec<Bounded<Entry, ENTRIES_MAX>>,
+    frames_max: usize,
+    /// Entries of one frame.
+    entries_max: usize,
+    /// Bytes of the last frame.
+    bytes: usize,
+}
+
+impl Frames {
+    pub(super) fn new(frames_max: usize) -> Self {
+        Frames { frames: Vec::new(), frames_max, entries_max: ENTRIES_MAX, bytes: 0 }
+    }
+
+    /// Room for one entry.
+    pub(super) fn of_one_entry() -> Self {
+        Frames { entries_max: 1, ..Self::new(1) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Adds an entry, or says that there is no room.
+    pub(super) fn push(&mut self, key: &Key, held: &Held) -> bool {
+        let bytes = entry_bytes_max(key.len(), held.len());
+        if self.frames.last().is_none_or(|frame| frame.len() == self.entries_max || self.bytes + bytes > FRAME_BUDGET_BYTES) {
+            if self.frames.len() == self.frames_max {
+                return false;
+            }
+            self.frames.push(Bounded::new());
+            self.bytes = 0;
+        }
+        self.bytes += bytes;
+        let entry = Entry { key: key.clone(), stamp: held.marker.stamp, origin: *held.marker.origin, body: held.body() };
+        self.frames.last_mut().is_some_and(|frame| frame.push(entry).is_ok())
+    }
+
+    pub(super) fn send(self, to: PeerId, turn: &mut Turn<'_>) {
+        for entries in self.frames {
+            turn.counters.entries_sent += entries.len() as u64;
+            turn.send(to, Message::Entries { entries });
+        }
+    }
+}
+
+/// What a peer may still ask for, as the moment until which its share is used up (the leaky bucket as a virtual schedule: ITU-T I.371,
+/// annex A).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Allowance {
+    used_until: Time,
+}
+
+impl Allowance {
+    pub(super) fn is_left(&self, now: Time) -> bool {
+        self.used_until <= now + ALLOWANCE
+    }
+
+    pub(super) fn charge(&mut self, frames: usize, per_second: u32, now: Time) {
+        self.used_until = self.used_until.max(now) + Duration::from_secs(1) / per_second * u32::try_from(frames).unwrap_or(u32::MAX);
+    }
+}
