@@ -198,6 +198,10 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             Input::Join { contact } => self.topology.handle(topology::Input::Join { contact }, now, &mut self.topology_actions),
             Input::Received { from, message } => match message {
                 Message::Topology(message) => {
+                    if message.may_swap() {
+                        let carrying = self.plumtree.carrying().collect();
+                        self.topology.handle(topology::Input::Carrying(carrying), now, &mut self.topology_actions);
+                    }
                     self.topology.handle(topology::Input::Received { from, message }, now, &mut self.topology_actions);
                 }
                 Message::Plumtree(message) => {

@@ -34,6 +34,9 @@ pub enum Input<I> {
     MemberDown(I),
     /// The membership heard this peer say goodbye.
     MemberLeft(I),
+    /// Over these neighbors broadcasts travel now, so none of them is given up for a nearer one. Told in front of each message that
+    /// [may lead to that](Message::may_swap); without it any neighbor may be given up.
+    Carrying(Vec<I>),
     /// This node is about to leave: tell the neighbors.
     Leave,
     /// The moment of [`Topology::next_deadline`] has come.
@@ -110,6 +113,11 @@ impl<I: Identifier> Message<I> {
             Message::Hyparview(message) => message.visit_peers(visit),
             Message::Mesh(_) => {}
         }
+    }
+
+    /// Whether the topology may give up a neighbor for a nearer one when it gets this message.
+    pub fn may_swap(&self) -> bool {
+        matches!(self, Message::Hyparview(message) if message.may_swap())
     }
 }
 

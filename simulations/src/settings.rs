@@ -62,6 +62,7 @@ const WITHOUT: &[&str] = &[
     "answer-peers",
     "spare-newest",
     "learn-more",
+    "near-links",
     "backlog",
     "summary",
     "answer-gone",

@@ -5,7 +5,7 @@ use meshwork_channels::Time;
 use super::Key;
 
 /// Keys.
-const KEYS: usize = 7;
+const KEYS: usize = 8;
 
 /// At most one deadline for each key. It acts as `meshwork_channels::Timers` does: setting replaces, and deadlines that fall on the same
 /// moment come out in the order of their keys.

@@ -131,20 +131,29 @@ impl<I: Identifier> State<I> {
     }
 
     pub(super) fn send_request(&mut self, peer: I, purpose: Purpose, now: Time, actions: &mut Vec<Action<I>>) {
+        let link = self.push_request(peer, purpose, now);
+        let message = match purpose {
+            Purpose::Join => Message::Join { link },
+            Purpose::Fill(priority) => Message::Neighbor { link, priority },
+            Purpose::Succeed => Message::Neighbor { link, priority: Priority::Low },
+            Purpose::Evict if self.params.has(Improvement::Splice) => Message::Neighbor { link, priority: Priority::Low },
+            // Section 4.2: the end of a walk takes the joiner in whatever the state of both views.
+            Purpose::Evict => Message::Neighbor { link, priority: Priority::High },
+            Purpose::Heal => Message::Neighbor { link, priority: Priority::Heal },
+            // The one goes out with what was measured, and for the other nothing does.
+            Purpose::Near | Purpose::Awaited => return,
+        };
+        send(peer, message, actions);
+    }
+
+    /// Notes a request that ends in time, and draws the number of the link that it would become.
+    pub(super) fn push_request(&mut self, peer: I, purpose: Purpose, now: Time) -> u32 {
         let link = self.random.random();
         let until = now + self.params.request_timeout;
         reserve(&mut self.requests);
         self.requests.push(Request { peer, link, purpose, until });
         self.timers.set_if_absent(Key::Requests, until);
-        let message = match purpose {
-            Purpose::Join => Message::Join { link },
-            Purpose::Fill(priority) => Message::Neighbor { link, priority },
-            Purpose::Evict if self.params.has(Improvement::Splice) => Message::Neighbor { link, priority: Priority::Low },
-            // Section 4.2: the end of a walk takes the joiner in whatever the state of both views.
-            Purpose::Evict => Message::Neighbor { link, priority: Priority::High },
-            Purpose::Heal => Message::Neighbor { link, priority: Priority::Heal },
-        };
-        send(peer, message, actions);
+        link
     }
 
     pub(super) fn on_requests_due(&mut self, now: Time, actions: &mut Vec<Action<I>>) {

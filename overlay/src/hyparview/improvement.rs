@@ -37,5 +37,7 @@ improvements! {
         /// 12: the passive view learns of new members and of whoever was refused. Without it walks, shuffles and farewells alone fill it
         /// (section 4.5).
         LearnMore = "learn-more",
+        /// 13: some neighbors are chosen by how soon they answer. Without it all are as chance has it.
+        NearLinks = "near-links",
     }
 }

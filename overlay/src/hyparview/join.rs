@@ -171,6 +171,7 @@ impl<I: Identifier> State<I> {
         self.contacts.clear();
         self.acquaintances.clear();
         self.shuffling = None;
+        self.near = None;
         self.timers = Deadlines::new();
         self.has_left = true;
     }
@@ -180,7 +181,8 @@ impl<I: Identifier> State<I> {
         let (Message::Join { link }
         | Message::Neighbor { link, .. }
         | Message::NeighborReply { link, accepted: true, .. }
-        | Message::Alive { link }) = message
+        | Message::Alive { link }
+        | Message::Swap { link, .. }) = message
         else {
             return;
         };

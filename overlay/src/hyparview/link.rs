@@ -56,20 +56,25 @@ impl<I: Identifier> State<I> {
         };
         self.learn_all(peers, &[]);
         if accepted {
-            self.on_accepted(request, now, actions);
+            self.on_accepted(request, peers.first().copied(), now, actions);
         } else {
             self.counters.count(|counters| counters.refused += 1);
             self.on_refused(request, now);
+            if request.purpose == Purpose::Succeed && self.room() > 0 {
+                // Our request has overtaken the news that a place is free; by now that has come.
+                self.send_request(from, Purpose::Fill(Priority::Low), now, actions);
+            }
         }
         self.fill(now, actions);
     }
 
     /// The peer holds the link from now on, and so do we.
-    pub(super) fn on_accepted(&mut self, request: Request<I>, now: Time, actions: &mut Vec<Action<I>>) {
+    pub(super) fn on_accepted(&mut self, request: Request<I>, first: Option<I>, now: Time, actions: &mut Vec<Action<I>>) {
         match request.purpose {
             Purpose::Join => self.wait_for_walks(now),
             Purpose::Heal => self.counters.count(|counters| counters.healed += 1),
-            Purpose::Fill(_) | Purpose::Evict => {}
+            Purpose::Near => return self.on_swapped(request, first, now, actions),
+            Purpose::Fill(_) | Purpose::Succeed | Purpose::Evict | Purpose::Awaited => {}
         }
         self.make_room(request.peer, now, actions);
         self.add_link(request.peer, request.link, now, actions);
@@ -87,7 +92,7 @@ impl<I: Identifier> State<I> {
         let was_neighbor = self.link_of(from) == Some(link);
         if was_neighbor {
             let down = match reason {
-                Farewell::Evicted => DownReason::EvictedUs,
+                Farewell::Evicted | Farewell::Swapped => DownReason::EvictedUs,
                 Farewell::Leaving => DownReason::Left,
                 Farewell::NoLink => DownReason::Disconnected,
             };
@@ -106,13 +111,15 @@ impl<I: Identifier> State<I> {
             self.learn(from, &[]);
             self.passive.pause(from, now + self.params.refusal_pause);
         }
-        // Whoever took our place has a slot to spare.
-        if let (Farewell::Evicted, Some(successor)) = (reason, peers.first().copied())
-            && self.room() > 0
-            && self.passive.contains(successor)
-            && self.request_of(successor).is_none()
-        {
-            self.send_request(successor, Purpose::Fill(Priority::Low), now, actions);
+        // Whoever took our place has a slot to spare, or was told to ask us.
+        let can_be_linked = |peer: &I| *peer != self.me && self.link_of(*peer).is_none() && self.request_of(*peer).is_none();
+        let successor = peers.first().copied().filter(|peer| self.room() > 0 && can_be_linked(peer));
+        match (reason, successor) {
+            (Farewell::Evicted, Some(successor)) => self.send_request(successor, Purpose::Succeed, now, actions),
+            (Farewell::Swapped, Some(successor)) => {
+                self.push_request(successor, Purpose::Awaited, now);
+            }
+            _ => {}
         }
         if was_neighbor {
             self.on_slot_free(now, actions);
@@ -128,7 +135,7 @@ impl<I: Identifier> State<I> {
         }
         if let Some(request) = self.take_request(from, link) {
             // The answer was lost or comes behind.
-            self.on_accepted(request, now, actions);
+            self.on_accepted(request, None, now, actions);
             self.fill(now, actions);
             return;
         }
@@ -187,7 +194,7 @@ impl<I: Identifier> State<I> {
         if self.request_of(peer).is_none() {
             return true;
         }
-        let yields = peer < self.me;
+        let yields = peer < self.me || self.request_of(peer).is_some_and(|request| request.purpose == Purpose::Awaited);
         if yields {
             self.requests.retain(|request| request.peer != peer);
         }
@@ -275,9 +282,10 @@ impl<I: Identifier> State<I> {
             reserve(&mut self.active);
             reserve(&mut self.links);
             self.active.insert(index, peer);
-            self.links.insert(index, Link { number: link, since: now });
+            self.links.insert(index, Link { number: link, distance: 0, since: now });
         }
         self.rewire_later(now);
+        self.near_later(now);
         if self.params.has(Improvement::Reseed) {
             remember(&mut self.acquaintances, peer);
         }
@@ -299,7 +307,9 @@ impl<I: Identifier> State<I> {
             return false;
         };
         self.active.remove(index);
-        self.links.remove(index);
+        if self.links.remove(index).distance > 0 {
+            self.near_was_lost();
+        }
         actions.push(Action::NeighborDown(peer, reason));
         true
     }

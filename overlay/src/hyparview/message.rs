@@ -33,6 +33,8 @@ pub enum Farewell {
     Leaving,
     /// The sender holds no such link.
     NoLink,
+    /// The sender took a nearer peer. The first peer of the list was given up by that one and will ask for the place.
+    Swapped,
 }
 
 /// A message. The wire enum only grows at its end.
@@ -103,13 +105,41 @@ pub enum Message<I> {
         /// The link.
         link: u32,
     },
+    /// Asks how far the receiver is. Answered with [`Message::ProbeReply`] at once.
+    Probe {
+        /// Quoted by the answer.
+        nonce: u32,
+    },
+    /// Answers a probe.
+    ProbeReply {
+        /// That of the probe.
+        nonce: u32,
+    },
+    /// Asks, upon the answer to a probe and at once, to become neighbors in the place of one neighbor of each side. Answered with
+    /// [`Message::NeighborReply`], which names the neighbor that the receiver gave up.
+    Swap {
+        /// The link that it would become.
+        link: u32,
+        /// That of the probe.
+        nonce: u32,
+        /// The neighbor that the sender would give up.
+        old: I,
+        /// Its other neighbors. None of them may be a neighbor of the receiver too.
+        others: Peers<I>,
+    },
 }
 
 impl<I: Identifier> Message<I> {
-    /// Calls `visit` with every peer that the message names.
+    /// Calls `visit` with every peer that the message names and that somebody may come to dial.
     pub fn visit_peers(&self, visit: &mut dyn FnMut(I)) {
         match self {
-            Message::Join { .. } | Message::Neighbor { .. } | Message::Alive { .. } => {}
+            Message::Join { .. }
+            | Message::Neighbor { .. }
+            | Message::Alive { .. }
+            | Message::Probe { .. }
+            | Message::ProbeReply { .. } => {}
+            // Nobody dials the others.
+            Message::Swap { old, .. } => visit(*old),
             Message::ForwardJoin { joiner, .. } => visit(*joiner),
             Message::NeighborReply { peers, .. } | Message::Disconnect { peers, .. } | Message::ShuffleReply { peers, .. } => {
                 peers.iter().copied().for_each(visit);
@@ -119,6 +149,11 @@ impl<I: Identifier> Message<I> {
                 peers.iter().copied().for_each(visit);
             }
         }
+    }
+
+    /// Whether the receiver may give up a neighbor for a nearer one.
+    pub(crate) fn may_swap(&self) -> bool {
+        matches!(self, Message::ProbeReply { .. } | Message::Swap { .. } | Message::NeighborReply { accepted: true, .. })
     }
 
     /// A short stable name for logs and counters.
@@ -132,6 +167,9 @@ impl<I: Identifier> Message<I> {
             Message::Shuffle { .. } => "shuffle",
             Message::ShuffleReply { .. } => "shuffle_reply",
             Message::Alive { .. } => "alive",
+            Message::Probe { .. } => "probe",
+            Message::ProbeReply { .. } => "probe_reply",
+            Message::Swap { .. } => "swap",
         }
     }
 }

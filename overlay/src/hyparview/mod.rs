@@ -32,14 +32,24 @@
 //! 11. *The newest links are spared* when one has to go ([`Improvement::SpareNewest`]), or newcomers would only push each other out.
 //! 12. *The passive view learns more* ([`Improvement::LearnMore`]): the membership names peers anyway, and whoever was refused has a free
 //!     slot.
+//! 13. *Some neighbors are near* ([`Improvement::NearLinks`]). The paper links whom chance brings. Here a node and a peer that both gain by
+//!     it become neighbors in the place of one neighbor of each, and those two become neighbors of each other: the exchange between four of
+//!     J. Leitão, J. Marques, J. Pereira, L. Rodrigues, *X-BOT: a protocol for resilient optimization of unstructured overlay networks*, SRDS
+//!     2009, after which each has as many links as before. At least `random_len_min` links of each node stay as chance has it, as in C.
+//!     Tang, R. Chang, C. Ward, *GoCast: gossip-enhanced overlay multicast for fast and dependable group communication*, DSN 2005; no swap
+//!     closes a triangle; and links that broadcasts need are spared. Unlike in X-BOT nobody measures how far the two that were given up are from
+//!     each other, because theirs is one of the links that stay random. Measured with 10,000 nodes, links of 10 to 50 ms and senders in turn:
+//!     the last node is reached after 387 ms without and 258 ms with this rule ten seconds after all joined at once, and after 359 ms and 219
+//!     ms a minute after they joined one by one. The header of `near.rs` says how it goes.
 //!
 //! **Invariants** (checked after every input): the views hold neither us nor each other's peers and keep their bounds; no peer is both a
 //! neighbor and asked to become one; slots taken and slots kept free for requests in flight never exceed the active view; a
 //! `NeighborUp` alternates with a `NeighborDown` for each peer.
 //!
 //! **What a peer can make us store**: one passive entry for each peer it names, in a view of fixed size; one entry in the list of a storm, of
-//! fixed size too, once at a time. **What it can make us do**: forward its walks one for one for at most `active_walk_len` steps, evict at
-//! most `evictions_per_second` neighbors, each of which is told where to go.
+//! fixed size too, once at a time; the last probe that was answered. **What it can make us do**: forward its walks one for one for at most `active_walk_len` steps, evict at
+//! most `evictions_per_second` neighbors, each of which is told where to go; give up for it a neighbor that is farther, by a measure that it cannot
+//! better.
 //!
 //! The node routes [`crate::topology::Input`] in and carries out [`crate::topology::Action`]; Plumtree runs over the neighbors.
 
@@ -65,6 +75,7 @@ mod improvement;
 mod join;
 mod link;
 mod message;
+mod near;
 #[cfg(test)]
 mod network;
 mod passive;
@@ -77,6 +88,7 @@ pub use config::{Config, Params};
 use deadlines::Deadlines;
 pub use improvement::Improvement;
 pub use message::{CANDIDATES_LEN_MAX, Farewell, Message, Peers, Priority, SHUFFLE_LEN_MAX};
+use near::Near;
 use passive::{Passive, Spare};
 use rate::Rate;
 
@@ -120,6 +132,8 @@ pub struct Counters {
     pub one_way_links: u64,
     /// Links across a healed partition, or out of a closed group, that we asked for and got.
     pub healed: u64,
+    /// Neighbors taken in the place of another because they are nearer; each side counts it.
+    pub swaps: u64,
     /// Answers to shuffles that this node no longer waited for; nothing was learned from them.
     pub unasked: u64,
 }
@@ -128,6 +142,8 @@ pub struct Counters {
 #[derive(Clone, Copy, Debug)]
 struct Link {
     number: u32,
+    /// The round trip for which it was chosen, in microseconds; 0 if it was not.
+    distance: u32,
     since: Time,
 }
 
@@ -142,12 +158,18 @@ enum Purpose {
     Evict,
     /// It was beyond a partition, and we will evict for it if we are full.
     Heal,
+    /// It took our place at a neighbor, and has one to spare.
+    Succeed,
+    /// It is nearer than a neighbor that we will give up for it.
+    Near,
+    /// It was told to ask us, in the place of a neighbor that gave us up; nothing was sent.
+    Awaited,
 }
 
 impl Purpose {
     /// Whether a slot is kept free until the answer comes.
     fn keeps_slot(self) -> bool {
-        matches!(self, Purpose::Join | Purpose::Fill(_))
+        matches!(self, Purpose::Join | Purpose::Fill(_) | Purpose::Succeed | Purpose::Awaited)
     }
 }
 
@@ -173,6 +195,7 @@ enum Key {
     Alive,
     Fill,
     Heal,
+    Near,
     Requests,
     Rewire,
     Shuffle,
@@ -181,7 +204,7 @@ enum Key {
 
 impl Key {
     /// In order.
-    const ALL: [Key; 7] = [Key::Alive, Key::Fill, Key::Heal, Key::Requests, Key::Rewire, Key::Shuffle, Key::Storm];
+    const ALL: [Key; 8] = [Key::Alive, Key::Fill, Key::Heal, Key::Near, Key::Requests, Key::Rewire, Key::Shuffle, Key::Storm];
 }
 
 /// A part of the state of a node, for [`State::warm`], each in front of what it points to.
@@ -230,6 +253,7 @@ pub struct State<I> {
     contact_turn: usize,
     joins: Rate,
     evictions: Rate,
+    near: Option<Box<Near<I>>>,
     aside: Option<Box<Aside<I>>>,
 }
 
@@ -270,6 +294,7 @@ impl<I: Identifier> State<I> {
             fill_after: Time::ZERO,
             joins: Rate::default(),
             evictions: Rate::default(),
+            near: None,
             aside: None,
             origins: VecDeque::new(),
             has_left: false,
@@ -289,6 +314,7 @@ impl<I: Identifier> State<I> {
             Input::MemberBack(peer) => self.on_member_back(peer, now, actions),
             Input::MemberDown(peer) => self.on_lost(peer, DownReason::Failed, now, actions),
             Input::MemberLeft(peer) => self.on_lost(peer, DownReason::Left, now, actions),
+            Input::Carrying(peers) => self.on_carrying(peers),
             Input::Leave => self.on_leave(actions),
             Input::DeadlineReached => self.on_deadline_reached(now, actions),
         }
@@ -365,6 +391,9 @@ impl<I: Identifier> State<I> {
             Message::Shuffle { origin, nonce, ttl, peers } => self.on_shuffle(from, origin, nonce, ttl, peers, now, actions),
             Message::ShuffleReply { nonce, peers } => self.on_shuffle_reply(nonce, &peers, now, actions),
             Message::Alive { link } => self.on_alive(from, link, now, actions),
+            Message::Probe { nonce } => self.on_probe(from, nonce, now, actions),
+            Message::ProbeReply { nonce } => self.on_probe_reply(from, nonce, now, actions),
+            Message::Swap { link, nonce, old, others } => self.on_swap(from, link, nonce, old, &others, now, actions),
         }
     }
 
@@ -374,6 +403,7 @@ impl<I: Identifier> State<I> {
                 Key::Alive => self.on_alive_due(now, actions),
                 Key::Fill => self.on_fill_due(now, actions),
                 Key::Heal => self.on_heal_due(now, actions),
+                Key::Near => self.on_near_due(now, actions),
                 Key::Requests => self.on_requests_due(now, actions),
                 Key::Rewire => self.on_rewire_due(now),
                 Key::Shuffle => self.on_shuffle_due(now, actions),
@@ -387,6 +417,7 @@ impl<I: Identifier> State<I> {
     fn vet(&self, from: I, message: &Message<I>) -> Result<(), Misbehavior> {
         match message {
             Message::ForwardJoin { joiner, .. } if *joiner == self.me => Err(Misbehavior::OwnName),
+            Message::Swap { old, .. } if *old == self.me || *old == from => Err(Misbehavior::OwnName),
             Message::Shuffle { origin, peers, .. } if *origin == self.me || peers.contains(origin) => Err(Misbehavior::OwnName),
             Message::NeighborReply { peers, .. } | Message::Disconnect { peers, .. } if peers.len() > CANDIDATES_LEN_MAX => {
                 Err(Misbehavior::TooMany)

@@ -124,6 +124,13 @@ impl<I: Identifier> Passive<I> {
         *self = Passive::new();
     }
 
+    /// The first peer behind another in the order of names, and then from the start, that may be asked now and is none of those that `skip` names.
+    pub(super) fn next_after(&self, peer: I, now: Time, skip: impl Fn(I) -> bool) -> Option<I> {
+        let at = self.find(peer).map_or_else(|at| at, |at| at + 1);
+        let mut in_turn = self.peers[at..].iter().chain(&self.peers[..at]).copied();
+        in_turn.find(|peer| !skip(*peer) && self.ask_after.get(peer).is_none_or(|after| *after <= now))
+    }
+
     /// A random peer that may be asked now and is none of those that `skip` names.
     pub(super) fn pick(&self, now: Time, skip: impl Fn(I) -> bool, random: &mut Generator) -> Option<I> {
         // Both are in the order of names.

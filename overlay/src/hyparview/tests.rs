@@ -5,6 +5,7 @@ use meshwork_channels::{DecodeError, decode, encode};
 use super::*;
 
 mod plain;
+mod swaps;
 
 const ME: u32 = 100;
 
@@ -136,6 +137,10 @@ fn golden_bytes() {
         (Message::Shuffle { origin: 4, nonce: 5, ttl: 6, peers: peers([1, 2, 3]) }, "0504050603010203"),
         (Message::ShuffleReply { nonce: 5, peers: peers([1]) }, "06050101"),
         (Message::Alive { link: 6 }, "0706"),
+        (Message::Disconnect { link: 3, reason: Farewell::Swapped, peers: peers([8]) }, "0403030108"),
+        (Message::Probe { nonce: 300 }, "08ac02"),
+        (Message::ProbeReply { nonce: 300 }, "09ac02"),
+        (Message::Swap { link: 6, nonce: 7, old: 8, others: peers([9, 10]) }, "0a06070802090a"),
     ] {
         let bytes = encode(&message);
         assert_eq!(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), hex, "{message:?}");
@@ -163,6 +168,8 @@ fn every_peer_that_a_message_names_is_visited() {
     assert_eq!(named(Message::NeighborReply { link: 0, accepted: false, peers: peers([3]) }), [3]);
     assert_eq!(named(Message::ShuffleReply { nonce: 0, peers: peers([5, 6]) }), [5, 6]);
     assert_eq!(named(Message::Alive { link: 1 }), []);
+    assert_eq!((named(Message::Probe { nonce: 1 }), named(Message::ProbeReply { nonce: 1 })), (vec![], vec![]));
+    assert_eq!(named(Message::Swap { link: 1, nonce: 2, old: 3, others: peers([4]) }), [3]);
 }
 
 // ---- Configuration ----
@@ -178,6 +185,8 @@ fn a_configuration_that_cannot_work_is_refused_by_name() {
     assert_eq!(field(Config { passive_len_max: 0, ..Config::default() }), "passive_len_max");
     assert_eq!(field(Config { shuffle_active_len: 10, shuffle_passive_len: 7, ..Config::default() }), "shuffle_passive_len");
     assert_eq!(field(Config { retry_period: Duration::ZERO, ..Config::default() }), "retry_period");
+    assert_eq!(field(Config { near_gain_percent: 0, ..Config::default() }), "near_gain_percent");
+    assert_eq!(field(Config { near_period: Duration::ZERO, ..Config::default() }), "near_period");
     assert_eq!(field(Config { request_timeout: Duration::from_millis(1), ..Config::default() }), "request_timeout");
     let error = Config { passive_walk_len: 6, ..Config::default() }.build().unwrap_err();
     assert_eq!(error.to_string(), "passive_walk_len is 6; it must be 0 to 5");
@@ -653,18 +662,21 @@ fn any_sequence_of_inputs_keeps_the_invariants() {
             let list = Peers::first_of((0..peer()).map(|_| peer()).collect::<Vec<_>>());
             let link = links[random.random_range(0..links.len())];
             let (ttl, flag) = (random.random_range(0..8), random.random_bool(0.5));
-            let message = match random.random_range(0..8) {
+            let message = match random.random_range(0..11) {
                 0 => Message::Join { link },
                 1 => Message::ForwardJoin { joiner: other, ttl, missing: ttl },
                 2 => Message::Neighbor { link, priority: [Priority::Low, Priority::High, Priority::Heal][usize::from(ttl % 3)] },
                 3 => Message::NeighborReply { link, accepted: flag, peers: list },
                 4 => Message::Disconnect {
                     link,
-                    reason: [Farewell::Evicted, Farewell::Leaving, Farewell::NoLink][usize::from(ttl % 3)],
+                    reason: [Farewell::Evicted, Farewell::Leaving, Farewell::NoLink, Farewell::Swapped][usize::from(ttl % 4)],
                     peers: list,
                 },
                 5 => Message::Shuffle { origin: other, nonce: link, ttl, peers: list },
                 6 => Message::ShuffleReply { nonce: link, peers: list },
+                7 => Message::Probe { nonce: link },
+                8 => Message::ProbeReply { nonce: link },
+                9 => Message::Swap { link, nonce: link, old: other, others: list },
                 _ => Message::Alive { link },
             };
             let actions = match random.random_range(0..40) {
@@ -674,6 +686,7 @@ fn any_sequence_of_inputs_keeps_the_invariants() {
                 3 => core.input(Input::MemberBack(other)),
                 4 => core.input(Input::MemberDown(other)),
                 5 if random.random_bool(0.05) => core.input(Input::Leave),
+                10 => core.input(Input::Carrying(vec![from, other])),
                 6..=9 => core.pass(Duration::from_millis(random.random_range(0..2_000))),
                 _ => core.receive(from, message),
             };
@@ -690,6 +703,8 @@ fn any_sequence_of_inputs_keeps_the_invariants() {
                             Message::Join { link }
                             | Message::Neighbor { link, .. }
                             | Message::Alive { link }
+                            | Message::Probe { nonce: link }
+                            | Message::Swap { link, .. }
                             | Message::Shuffle { nonce: link, .. },
                         ) = message
                         {

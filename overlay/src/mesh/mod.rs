@@ -187,6 +187,8 @@ impl<I: Identifier> State<I> {
             Input::MemberUp(peer) | Input::MemberBack(peer) => self.on_member_up(peer, now, actions),
             Input::MemberDown(peer) => self.on_member_down(peer, DownReason::Failed, now, actions),
             Input::MemberLeft(peer) => self.on_member_down(peer, DownReason::Left, now, actions),
+            // Nobody is given up for another.
+            Input::Carrying(_) => {}
             Input::Leave => self.on_leave(actions),
             Input::DeadlineReached => {
                 while let Some((_, key)) = self.timers.pop_due(now) {

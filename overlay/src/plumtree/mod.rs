@@ -407,6 +407,11 @@ impl<I: Identifier> State<I> {
         self.neighbors.iter().map(|neighbor| (neighbor.peer, neighbor.eager))
     }
 
+    /// The neighbors in the tree, if a flood has made one; in order.
+    pub fn carrying(&self) -> impl Iterator<Item = I> + '_ {
+        self.neighbors.iter().filter(|neighbor| neighbor.eager && self.tree.number() != 0).map(|neighbor| neighbor.peer)
+    }
+
     /// How many messages were announced and are not here yet.
     pub fn missing_len(&self) -> usize {
         self.missing.len()

@@ -72,6 +72,8 @@ pub(super) struct Tree {
     made: u8,
     /// Neighbors that were lost within a short time.
     torn: u8,
+    /// Whether one of them was in the tree. Neighbors that are given up for nearer ones are not, however many they are.
+    has_torn: bool,
     /// Whether we made it.
     is_own: bool,
     /// Whether a link of it was lost and it has brought nothing since.
@@ -91,6 +93,7 @@ impl Tree {
             nodes: 0,
             made: 0,
             torn: 0,
+            has_torn: false,
             is_own: false,
             has_lost_link: false,
         }
@@ -114,9 +117,10 @@ impl Tree {
     pub(super) fn loses(&mut self, was_in_tree: bool, now: Time) {
         self.has_lost_link |= was_in_tree;
         if self.torn_at.until(now) > TEARING {
-            (self.torn, self.torn_at) = (0, Moment::of(now));
+            (self.torn, self.has_torn, self.torn_at) = (0, false, Moment::of(now));
         }
         self.torn = self.torn.saturating_add(1);
+        self.has_torn |= was_in_tree && self.number != 0;
     }
 
     /// Notes that a payload came down the tree, so the link that was lost is not missed here.
@@ -204,7 +208,7 @@ impl Tree {
 
     /// Whether so many neighbors were lost at once that the tree is hardly one any more.
     fn is_torn(&self, links: usize, now: Time) -> bool {
-        self.torn_at.until(now) <= 2 * TEARING && usize::from(self.torn) * 2 > links.max(2)
+        self.has_torn && self.torn_at.until(now) <= 2 * TEARING && usize::from(self.torn) * 2 > links.max(2)
     }
 
     /// Over how many links, up to a bound, a flood reaches a small share of the nodes.

@@ -520,6 +520,10 @@ impl Shard {
         match parcel.open(Setup::zeros()) {
             Message::Topology(message) => {
                 self.events.topology += 1;
+                if message.may_swap() {
+                    let carrying = self.nodes[place].plumtree.carrying().collect();
+                    self.nodes[place].topology.handle(topology::Input::Carrying(carrying), now, &mut self.topology_actions);
+                }
                 self.nodes[place].topology.handle(topology::Input::Received { from, message }, now, &mut self.topology_actions);
                 self.route_topology(node, place);
             }

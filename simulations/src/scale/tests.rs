@@ -97,13 +97,24 @@ fn a_tree_stays_as_short_as_it_was_made_whoever_sends() {
 }
 
 #[test]
+fn near_links_bring_messages_sooner_and_leave_a_random_graph() {
+    let set = ["join-over=10s", "form=20s", "messages=60", "warmup=5", "work=12s"];
+    let [ours, without] =
+        [&[][..], &["without=near-links"]].map(|more| play_preset("rotating-senders", 1_000, 1, 1, &[&set[..], more].concat()));
+    assert!(ours.ok && without.ok, "{:?}", ours.failure);
+    assert!(metric(&ours, "latency_ms_mean") < 0.8 * metric(&without, "latency_ms_mean"), "{:?}", without.metrics);
+    assert!(metric(&ours, "clustering") < 0.01 && metric(&ours, "full_views") > 0.98 && metric(&ours, "rmr") < 0.1, "{:?}", ours.metrics);
+}
+
+#[test]
 fn a_storm_of_joins_leaves_a_random_graph() {
     let set = ["messages=5", "work=5s"];
     let ours = play_preset("join-storm", 1_000, 1, 1, &set);
     assert!(ours.ok, "{:?}", ours.failure);
     assert!(metric(&ours, "clustering") < 0.01 && metric(&ours, "contact_frames") < 4.0, "{:?}", ours.metrics);
+    // Near links close no triangles, so after ten seconds hardly any are left either way; but the contact has done more.
     let without = play_preset("join-storm", 1_000, 1, 1, &[&set[..], &["without=storm-mixing"]].concat());
-    assert!(metric(&without, "clustering") > 0.01, "{:?}", without.metrics);
+    assert!(metric(&without, "contact_frames") > 4.0, "{:?}", without.metrics);
 }
 
 #[test]
@@ -193,7 +204,7 @@ fn a_link_in_transition_is_given_the_time_to_end_and_no_more() {
 #[test]
 fn the_digest_of_a_run_is_on_record() {
     // The same in debug and release builds. A change of what the overlay decides changes it, and the new one is part of that change.
-    assert_eq!(play(100, 7, 1, &["messages=5"]).digest, "c3bfc227d49222c2c28b09343413f57f");
+    assert_eq!(play(100, 7, 1, &["messages=5"]).digest, "430c609f8caa593f9d7d4220feb97700");
 }
 
 #[test]
