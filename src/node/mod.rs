@@ -535,6 +535,7 @@ impl Node {
         while !(self.notices.is_empty()
             && self.overlay_actions.is_empty()
             && self.state_actions.is_empty()
+            && self.services.told.is_empty()
             && !self.guaranteed.has_decided())
         {
             for notice in std::mem::take(&mut self.notices) {

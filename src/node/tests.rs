@@ -845,3 +845,17 @@ fn frames_of_guaranteed_delivery_that_make_no_sense_cost_the_sender_its_connecti
         });
     }
 }
+
+#[test]
+fn what_a_service_tells_without_a_write_is_told_at_once() {
+    let mut table = Table::new(1, &Config::default());
+    table.with(0, |node, now, actions| {
+        let updated =
+            node.serve(now, actions, |services, _| services.config.update("app/x", &3, &mut services.told.config).map(|()| Vec::new()));
+        assert_eq!(updated, Ok(None));
+        let told = |action: &Action| {
+            matches!(action, Action::Service(crate::services::Event::Config(crate::services::config::Event::Updated { .. })))
+        };
+        assert!(actions.iter().any(told), "{actions:?}");
+    });
+}

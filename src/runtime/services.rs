@@ -195,6 +195,41 @@ impl Config<'_> {
         self.local(move |config, events| config.reset(&path, events)).await
     }
 
+    /// Undoes the last changes that [`Config::update`] and [`Config::reset`] made.
+    ///
+    /// # Errors
+    ///
+    /// [`ServiceError`]; nothing was changed then.
+    pub async fn undo(&self, count: usize) -> Result<(), ServiceError<config::SetError>> {
+        self.local(move |config, events| config.rollback(count, events)).await
+    }
+
+    /// What may be changed while the node runs: these paths and all below them; none for everything.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn updatable_paths(&self) -> Result<Option<Vec<config::Path>>, Stopped> {
+        self.node.look(|node| node.services().config.updatable_paths().map(<[_]>::to_vec)).await
+    }
+
+    /// Takes the layer of the environment from these variables and their values, as [`config::State::load_environment`] reads them.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]: what the environment said before still holds.
+    pub async fn load_environment(
+        &self,
+        prefix: impl Into<String>,
+        variables: Vec<(String, String)>,
+    ) -> Result<(), ServiceError<LoadError>> {
+        let prefix = prefix.into();
+        let load = move |config: &mut config::State, events: &mut Vec<config::Event>| {
+            config.load_environment(&prefix, variables.iter().map(|(name, value)| (name.as_str(), value.as_str())), events)
+        };
+        self.local(load).await
+    }
+
     /// Takes the layer of the file from this text: all of it or, when it does not parse or pass, nothing.
     ///
     /// # Errors
@@ -459,6 +494,16 @@ impl Variables<'_> {
     pub async fn get(&self, name: impl Into<String>) -> Result<Result<Version, variables::GetError>, Stopped> {
         let name = name.into();
         self.node.look(move |node| node.services().variables.get(node.state(), &name)).await
+    }
+
+    /// The definition of a variable.
+    ///
+    /// # Errors
+    ///
+    /// [`variables::GetError`].
+    pub async fn definition(&self, name: impl Into<String>) -> Result<Result<Definition, variables::GetError>, Stopped> {
+        let name = name.into();
+        self.node.look(move |node| node.services().variables.definition(node.state(), &name)).await
     }
 
     /// The variables that match, with their visible versions.

@@ -102,6 +102,21 @@ impl State<'_> {
         self.node.look(move |node| node.state().keys(&prefix).map(|(key, kind)| (key.to_string(), kind)).collect()).await
     }
 
+    /// The first `len_max` keys that begin with `prefix`, in order, with what they hold. Those of services, which begin with `@`, are among them only when the
+    /// prefix does too.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn list(&self, prefix: impl Into<String>, len_max: usize) -> Result<Vec<(String, Value)>, Stopped> {
+        let prefix = prefix.into();
+        let list = move |node: &node::Node| {
+            let keys = node.state().keys(&prefix).filter(|(key, _)| prefix.starts_with('@') || !key.starts_with('@'));
+            keys.take(len_max).filter_map(|(key, _)| Some((key.to_string(), node.state().read(key)?))).collect()
+        };
+        self.node.look(list).await
+    }
+
     /// The keys that begin with `prefix`: first as they are, then every change. A watcher that falls behind is told
     /// what differs now, removals included, instead of every change that it lost.
     ///

@@ -117,6 +117,11 @@ pub struct Told {
 }
 
 impl Told {
+    /// Whether there is nothing to take.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.config.is_empty() && self.registry.is_empty() && self.variables.is_empty()
+    }
+
     /// All of it; nothing is left.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = Event> {
         let config = std::mem::take(&mut self.config).into_iter().map(Event::Config);
