@@ -24,9 +24,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::text::{self, printable};
-use super::{Failure, views};
-use crate::runtime::{Error, Node, Stopped, state_dir};
+use super::asks::{ConfigAsk, Json, RegistryAsk, Service, StateAsk, VariablesAsk};
+use super::desk::{Desk, Unanswered, json};
+use super::{Failure, text, views};
+use crate::runtime::{Node, state_dir};
 
 /// Bytes of a line: the longest value with every character escaped.
 pub(super) const LINE_BYTES_MAX: usize = 512 * 1_024;
@@ -76,8 +77,19 @@ impl Endpoint {
     }
 }
 
+impl From<Service> for Ask {
+    fn from(service: Service) -> Self {
+        match service {
+            Service::State { verb } => Ask::State(verb.unwrap_or_default()),
+            Service::Config { verb } => Ask::Config(verb),
+            Service::Registry { verb } => Ask::Registry(verb),
+            Service::Variables { verb } => Ask::Variables(verb),
+        }
+    }
+}
+
 /// What can be asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub(super) enum Ask {
     Members,
@@ -85,17 +97,10 @@ pub(super) enum Ask {
     Channels,
     Topology,
     Health,
-    State {
-        #[serde(default)]
-        prefix: String,
-    },
-    Get {
-        key: String,
-    },
-    Set {
-        key: String,
-        value: String,
-    },
+    State(StateAsk),
+    Config(ConfigAsk),
+    Registry(RegistryAsk),
+    Variables(VariablesAsk),
 }
 
 /// An answer on the wire.
@@ -103,16 +108,9 @@ pub(super) enum Ask {
 pub(super) struct Answer {
     pub(super) ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) answer: Option<serde_json::Value>,
+    pub(super) answer: Option<Json>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
-}
-
-/// What a write answers.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Written {
-    pub(super) key: String,
-    pub(super) bytes: usize,
 }
 
 /// The folder of the sockets of this user's nodes.
@@ -150,7 +148,7 @@ impl Drop for Server {
 
 impl Server {
     /// Starts the endpoint of a node, in the state folder of the user unless told where.
-    pub(super) async fn start(node: Node, endpoint: Option<Endpoint>) -> Result<Self, Failure> {
+    pub(super) async fn start(desk: Arc<Desk>, endpoint: Option<Endpoint>) -> Result<Self, Failure> {
         let endpoint = match endpoint {
             Some(endpoint) => endpoint,
             None => {
@@ -158,7 +156,7 @@ impl Server {
                 let cannot = |error| Failure::new(format!("cannot make the folder {}: {error}", dir.display()));
                 DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(cannot)?;
                 fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(cannot)?;
-                Endpoint::Unix(socket_path(&node)?)
+                Endpoint::Unix(socket_path(&desk.node)?)
             }
         };
         let cannot = |error: &dyn std::fmt::Display| Failure::new(format!("cannot open the admin endpoint {endpoint}: {error}"));
@@ -167,11 +165,11 @@ impl Server {
             Endpoint::Tcp(address) => {
                 let listener = TcpListener::bind(address).await.map_err(|error| cannot(&error))?;
                 let address = listener.local_addr().map_err(|error| cannot(&error))?;
-                (Endpoint::Tcp(address), tokio::spawn(accept_tcp(listener, node, clients)))
+                (Endpoint::Tcp(address), tokio::spawn(accept_tcp(listener, desk, clients)))
             }
             Endpoint::Unix(path) => {
                 let (listener, owner) = bind_socket(path).map_err(|error| cannot(&error))?;
-                (endpoint.clone(), tokio::spawn(accept_unix(listener, owner, node, clients)))
+                (endpoint.clone(), tokio::spawn(accept_unix(listener, owner, desk, clients)))
             }
         };
         Ok(Server { endpoint, task })
@@ -196,12 +194,12 @@ fn bind_socket(path: &Path) -> io::Result<(UnixListener, u32)> {
     Ok((listener, owner))
 }
 
-async fn accept_unix(listener: UnixListener, owner: u32, node: Node, clients: Arc<Semaphore>) {
+async fn accept_unix(listener: UnixListener, owner: u32, desk: Arc<Desk>, clients: Arc<Semaphore>) {
     loop {
         match listener.accept().await {
             // The mode of the file keeps others out already, but not in the moment before it is set.
             Ok((stream, _)) if stream.peer_cred().is_ok_and(|peer| peer.uid() == owner || peer.uid() == 0) => {
-                tokio::spawn(serve(stream, node.clone(), clients.clone()));
+                tokio::spawn(serve(stream, desk.clone(), clients.clone()));
             }
             Ok(_) => {}
             Err(error) => pause_after(&error).await,
@@ -209,11 +207,11 @@ async fn accept_unix(listener: UnixListener, owner: u32, node: Node, clients: Ar
     }
 }
 
-async fn accept_tcp(listener: TcpListener, node: Node, clients: Arc<Semaphore>) {
+async fn accept_tcp(listener: TcpListener, desk: Arc<Desk>, clients: Arc<Semaphore>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(serve(stream, node.clone(), clients.clone()));
+                tokio::spawn(serve(stream, desk.clone(), clients.clone()));
             }
             Err(error) => pause_after(&error).await,
         }
@@ -227,7 +225,7 @@ async fn pause_after(error: &io::Error) {
 }
 
 /// Serves one client until it is done, silent for too long, or breaks the format.
-async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, node: Node, clients: Arc<Semaphore>) {
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, desk: Arc<Desk>, clients: Arc<Semaphore>) {
     let _place: SemaphorePermit<'_> = match clients.try_acquire() {
         Ok(place) => place,
         Err(_) => {
@@ -240,7 +238,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, node: Node, clie
     let mut reading = BufReader::new(reading);
     while let Ok(Ok(Some(line))) = timeout(IDLE_MAX, read_line(&mut reading)).await {
         let (answer, goes_on) = match serde_json::from_slice::<Ask>(&line) {
-            Ok(ask) => (answer(&node, ask).await, true),
+            Ok(ask) => (answer(&desk, ask).await, true),
             Err(problem) => (error(format!("not a question: {problem}")), false),
         };
         let written = timeout(WRITE_MAX, write_line(&mut writing, &text::json_line(&answer))).await;
@@ -284,62 +282,45 @@ fn done(view: impl Serialize) -> Answer {
     }
 }
 
-/// What became of a question to the node.
-enum Unanswered {
-    Stalled,
-    Stopped,
-    Refused(String),
-}
-
-impl From<Stopped> for Unanswered {
-    fn from(Stopped: Stopped) -> Self {
-        Unanswered::Stopped
-    }
-}
-
-impl From<Error> for Unanswered {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Stopped => Unanswered::Stopped,
-            other => Unanswered::Refused(other.to_string()),
-        }
-    }
-}
-
-async fn answer(node: &Node, ask: Ask) -> Answer {
+async fn answer(desk: &Desk, ask: Ask) -> Answer {
     let is_health = ask == Ask::Health;
-    match timeout(ANSWER_MAX, answer_of(node, ask)).await.unwrap_or(Err(Unanswered::Stalled)) {
-        Ok(answer) => answer,
-        Err(Unanswered::Stalled) if is_health => done(views::health(node, None)),
-        Err(Unanswered::Stalled) => {
-            error(format!("the node gave no answer in {}; its protocol thread is stalled", text::duration(ANSWER_MAX)))
-        }
-        Err(Unanswered::Stopped) => error("the node has stopped".into()),
-        Err(Unanswered::Refused(problem)) => error(problem),
+    match within_time(answer_of(desk, ask)).await {
+        Ok(answer) => Answer { ok: true, answer: Some(answer), error: None },
+        Err(Unanswered::Stalled) if is_health => done(views::health(&desk.node, None)),
+        Err(problem) => error(problem.to_string()),
     }
 }
 
-async fn answer_of(node: &Node, ask: Ask) -> Result<Answer, Unanswered> {
-    Ok(match ask {
-        Ask::Members => done(views::members(&node.report().await?, node.id())),
-        Ask::Links => done(views::links(&node.report().await?)),
-        Ask::Channels => done(views::channels(&node.channel_report().await?)),
-        Ask::Topology => done(views::topology(&node.report().await?)),
-        Ask::Health => done(views::health(node, Some(&node.report().await?))),
-        Ask::State { prefix } => {
-            let entries = node.state().entries(prefix).await?;
-            done(views::state(&node.report().await?, &entries))
+/// An answer of the node, or none when it takes too long.
+pub(super) async fn within_time<T>(answer: impl Future<Output = Result<T, Unanswered>>) -> Result<T, Unanswered> {
+    timeout(ANSWER_MAX, answer).await.unwrap_or(Err(Unanswered::Stalled))
+}
+
+impl std::fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unanswered::Stalled => {
+                write!(f, "the node gave no answer in {}; its protocol thread is stalled", text::duration(ANSWER_MAX))
+            }
+            Unanswered::Stopped => f.write_str("the node has stopped"),
+            Unanswered::Refused(problem) => f.write_str(problem),
         }
-        Ask::Get { key } => match node.state().get(key.clone()).await? {
-            Some(value) => done(views::Entry { key, value: views::Value::of(&value) }),
-            None => error(format!("no value under `{}`", printable(&key, 100))),
-        },
-        Ask::Set { key, value } => {
-            let bytes = value.len();
-            node.state().set(key.clone(), value).await?;
-            done(Written { key, bytes })
-        }
-    })
+    }
+}
+
+async fn answer_of(desk: &Desk, ask: Ask) -> Result<Json, Unanswered> {
+    let node = &desk.node;
+    match ask {
+        Ask::Members => json(views::members(&node.report().await?, node.id())),
+        Ask::Links => json(views::links(&node.report().await?)),
+        Ask::Channels => json(views::channels(&node.channel_report().await?)),
+        Ask::Topology => json(views::topology(&node.report().await?)),
+        Ask::Health => json(views::health(node, Some(&node.report().await?))),
+        Ask::State(ask) => desk.state(ask).await,
+        Ask::Config(ask) => desk.config(ask).await,
+        Ask::Registry(ask) => desk.registry(ask).await,
+        Ask::Variables(ask) => desk.variables(ask).await,
+    }
 }
 
 #[cfg(test)]
@@ -360,14 +341,16 @@ mod tests {
     fn questions_have_stable_names() {
         let asks = [
             (Ask::Members, r#"{"ask":"members"}"#),
-            (Ask::State { prefix: String::new() }, r#"{"ask":"state","prefix":""}"#),
-            (Ask::Set { key: "k".into(), value: "v".into() }, r#"{"ask":"set","key":"k","value":"v"}"#),
+            (Ask::State(StateAsk::default()), r#"{"ask":"state","verb":"list","prefix":""}"#),
+            (Ask::Config(ConfigAsk::Set { path: "p".into(), value: 3.into() }), r#"{"ask":"config","verb":"set","path":"p","value":3}"#),
         ];
         for (ask, json) in asks {
             assert_eq!(serde_json::to_string(&ask).unwrap(), json);
             assert_eq!(serde_json::from_str::<Ask>(json).unwrap(), ask);
         }
-        assert_eq!(serde_json::from_str::<Ask>(r#"{"ask":"state"}"#).unwrap(), Ask::State { prefix: String::new() });
+        assert_eq!(serde_json::from_str::<Ask>(r#"{"ask":"state","verb":"list"}"#).unwrap(), Ask::State(StateAsk::default()));
+        let add = r#"{"ask":"state","verb":"do","op":"add","key":"n","by":2}"#;
+        assert_eq!(serde_json::to_string(&serde_json::from_str::<Ask>(add).unwrap()).unwrap(), add);
         assert!(serde_json::from_str::<Ask>("POST / HTTP/1.1").is_err());
     }
 

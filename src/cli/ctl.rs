@@ -13,10 +13,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::Failure;
-use super::admin::{Answer, Ask, Endpoint, Written, read_line_of, sockets_dir};
-use super::text::{self, printable};
+use super::admin::{Answer, Ask, Endpoint, read_line_of, sockets_dir};
+use super::asks::Service;
 use super::views::{self, Printable};
+use super::{Failure, desk, text};
 
 /// How long a node may take to answer; it answers for itself that it is stalled before that.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -27,7 +27,7 @@ const ANSWER_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 #[command(after_help = "\
 Without --admin it finds the running node of this user; when several run, it lists them and --admin has to name one.
 
-Exit codes: 0 answered, 1 not answered, no such key, or `health` of a node that is stalled or has lost its last neighbor, 2 the question cannot be asked.")]
+Exit codes: 0 answered, 1 not answered, refused, no such key, or `health` of a node that is stalled or has lost its last neighbor, 2 the question cannot be asked.")]
 pub(super) struct CtlArgs {
     /// The admin endpoint that the node printed: a loopback address or the path of a socket
     #[arg(long, env = "MESHWORK_ADMIN", hide_env_values = true, value_name = "ADDR|PATH", global = true)]
@@ -49,10 +49,10 @@ enum Question {
     Channels(ChannelsArgs),
     /// The neighbors in the overlay
     Topology,
-    /// The replicated state: its first 1000 keys; with `list`, `get` or `set`, some keys or one
-    State(StateArgs),
     /// Whether the node does its work
     Health,
+    #[command(flatten)]
+    Service(Service),
 }
 
 #[derive(Args, Debug)]
@@ -71,34 +71,6 @@ struct ChannelsArgs {
     lanes: bool,
 }
 
-#[derive(Args, Debug)]
-struct StateArgs {
-    #[command(subcommand)]
-    verb: Option<StateVerb>,
-}
-
-#[derive(Subcommand, Debug)]
-enum StateVerb {
-    /// The first 1000 keys that begin with a prefix, with the beginnings of their values
-    List {
-        /// How the keys begin
-        #[arg(default_value = "")]
-        prefix: String,
-    },
-    /// The value of a key
-    Get {
-        /// The key
-        key: String,
-    },
-    /// Write a key
-    Set {
-        /// The key
-        key: String,
-        /// The value
-        value: String,
-    },
-}
-
 pub(super) async fn run(args: CtlArgs) -> Result<(), Failure> {
     let endpoint = match args.admin.as_deref() {
         Some(text) => Endpoint::parse(text)?,
@@ -111,12 +83,11 @@ pub(super) async fn run(args: CtlArgs) -> Result<(), Failure> {
         Question::Channels(ChannelsArgs { lanes: false }) => show::<views::Channels>(&endpoint, &Ask::Channels, json).await.map(drop),
         Question::Channels(ChannelsArgs { lanes: true }) => show::<views::Lanes>(&endpoint, &Ask::Channels, json).await.map(drop),
         Question::Topology => show::<views::Topology>(&endpoint, &Ask::Topology, json).await.map(drop),
-        Question::State(StateArgs { verb }) => match verb {
-            None => show::<views::State>(&endpoint, &Ask::State { prefix: String::new() }, json).await.map(drop),
-            Some(StateVerb::List { prefix }) => show::<views::State>(&endpoint, &Ask::State { prefix }, json).await.map(drop),
-            Some(StateVerb::Get { key }) => show::<views::Entry>(&endpoint, &Ask::Get { key }, json).await.map(drop),
-            Some(StateVerb::Set { key, value }) => show::<Written>(&endpoint, &Ask::Set { key, value }, json).await.map(drop),
-        },
+        Question::Service(service) => {
+            let answer = ask(&endpoint, &Ask::from(service.clone())).await?;
+            let answer = desk::print(&service, answer, json, None).map_err(|error| other_format(&endpoint, error))?;
+            text::print(&format!("{answer}\n"))
+        }
         Question::Health => {
             let health: views::Health = show(&endpoint, &Ask::Health, json).await?;
             match health.status.as_str() {
@@ -127,19 +98,16 @@ pub(super) async fn run(args: CtlArgs) -> Result<(), Failure> {
     }
 }
 
-impl Printable for Written {
-    fn print(&self, _: Option<usize>) -> String {
-        format!("{} set, {} bytes\n", printable(&self.key, 100), self.bytes)
-    }
-}
-
 /// Asks, and prints the answer.
 async fn show<T: DeserializeOwned + Serialize + Printable>(endpoint: &Endpoint, question: &Ask, json: bool) -> Result<T, Failure> {
-    let view: T = serde_json::from_value(ask(endpoint, question).await?)
-        .map_err(|error| Failure::new(format!("the node at {endpoint} answered in another format; is it of another version? ({error})")))?;
+    let view: T = serde_json::from_value(ask(endpoint, question).await?).map_err(|error| other_format(endpoint, error))?;
     let text = if json { format!("{}\n", text::json_line(&view)) } else { view.print(text::terminal_width()) };
     text::print(&text)?;
     Ok(view)
+}
+
+fn other_format(endpoint: &Endpoint, error: serde_json::Error) -> Failure {
+    Failure::new(format!("the node at {endpoint} answered in another format; is it of another version? ({error})"))
 }
 
 /// Asks one question.

@@ -4,6 +4,10 @@
 //! |---|---|
 //! | `settings` | what a node is told: flags, environment, file, in this order of precedence |
 //! | `node` | `meshwork node`: a node whose application is the terminal |
+//! | `output`, `told` | what it prints, and what of that the services tell |
+//! | `app_config` | file and environment of the config service |
+//! | `asks` | what can be asked about state and services: typed, after `ctl`, and on the wire |
+//! | `desk` | where that is answered |
 //! | `views` | what a node says about itself, as JSON and as tables |
 //! | `admin` | the endpoint at which a running node is asked |
 //! | `ctl` | `meshwork ctl`, which asks |
@@ -18,15 +22,20 @@
 //! 1 what was promised did not hold, 2 the command line or the configuration cannot be used, 130 interrupted. `sim` has those of the simulator.
 
 mod admin;
+mod app_config;
+mod asks;
 mod bench;
 mod ctl;
 mod demo;
+mod desk;
 mod node;
+mod output;
 mod settings;
 mod signals;
 mod sim;
 mod text;
 mod token;
+mod told;
 mod views;
 
 use std::fmt;

@@ -6,29 +6,32 @@
 #![expect(clippy::disallowed_methods, reason = "it reads and writes a terminal, which blocks, on threads of their own")]
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Read};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use meshwork_channels::{PeerId, limits};
+use meshwork_crdt::Op;
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 use super::Failure;
-use super::admin::Server;
+use super::admin::{Server, within_time};
+use super::app_config::{self, Seen};
+use super::asks::{Service, StateAsk, Untyped, parse_line};
+use super::desk::{self, Desk};
+use super::output::{Line, Note, Output};
 use super::settings::{Admin, NodeArgs};
 use super::signals::Signals;
-use super::text::{self, LINE_CHARS_MAX, json_line, printable};
-use super::views::{self, Entry, MemberView, Printable, Value};
+use super::text::{self, LINE_CHARS_MAX, printable};
+use super::told::Told;
+use super::views::{self, MemberView, Printable, Value};
 use crate::node::{Delivery, Event, Member};
 use crate::runtime::{Lagged, Node, StartError};
+use crate::services;
 
-/// Lines that wait for the terminal.
-const OUTPUT_LINES_MAX: usize = 1_024;
 /// Typed lines that wait for the node.
 const INPUT_LINES_MAX: usize = 64;
 /// Bytes of a typed line.
@@ -41,9 +44,15 @@ TEXT            send a line to every other node (begin with // to send one that 
 /members        the members of the cluster
 /neighbors      the neighbors in the overlay
 /set KEY VALUE  write a key of the replicated state
-/remove KEY     remove a key
-/get KEY        read a key
+/add KEY [N]    add to a counter
+/insert KEY X   add a member to a set; /take KEY X takes it out
+/remove KEY     remove a key, of whatever kind
+/get KEY        read a key, of whatever kind
 /keys [PREFIX]  the keys that begin with a prefix, with their values
+/state …        all that can be done to keys; `/state help` lists it, and so on
+/config …       settings: get, set, remove, explain, history, rollback, override, reset, undo
+/registry …     services: register, unregister, list, find
+/variables …    agent variables: register, get, set, list, history, statistics, delete
 /quit           leave the cluster";
 
 pub(super) async fn run(args: NodeArgs) -> Result<(), Failure> {
@@ -54,11 +63,15 @@ pub(super) async fn run(args: NodeArgs) -> Result<(), Failure> {
         () = signals.next() => return Err(Failure::interrupted()),
     };
     let (events, deliveries) = (node.events(), node.subscribe());
+    let seen = settings.app_config.as_deref().and_then(Seen::of);
+    app_config::load(&node, settings.app_config.as_deref()).await?;
+    let told = node.service_events();
+    let desk = Arc::new(Desk::new(node.clone()));
     let admin = match &settings.admin {
         Admin::Off => None,
-        Admin::At(endpoint) => Some(Server::start(node.clone(), Some(endpoint.clone())).await?),
+        Admin::At(endpoint) => Some(Server::start(desk.clone(), Some(endpoint.clone())).await?),
         // Nobody asked for it in particular, so the node does without it.
-        Admin::Default => Server::start(node.clone(), None)
+        Admin::Default => Server::start(desk.clone(), None)
             .await
             .inspect_err(|failure| tracing::warn!("{}; `meshwork ctl` cannot reach this node", failure.message))
             .ok(),
@@ -67,9 +80,12 @@ pub(super) async fn run(args: NodeArgs) -> Result<(), Failure> {
     output.line(&Started::of(&node, admin.as_ref()));
 
     let quit = Arc::new(Notify::new());
-    tokio::spawn(do_what_is_typed(node.clone(), output.clone(), quit.clone()));
+    tokio::spawn(do_what_is_typed(desk, output.clone(), quit.clone()));
+    if let Some(file) = settings.app_config {
+        tokio::spawn(app_config::watch(node.clone(), file, seen, output.clone()));
+    }
     let outcome = tokio::select! {
-        () = report(&node, &output, events, deliveries) => Err(Failure::new("the node has stopped")),
+        () = report(&node, &output, events, deliveries, told) => Err(Failure::new("the node has stopped")),
         () = quit.notified() => Ok(()),
         () = signals.next() => Ok(()),
     };
@@ -100,6 +116,7 @@ async fn report(
     output: &Output,
     mut events: crate::runtime::Subscription<Event>,
     mut deliveries: crate::runtime::Subscription<Delivery>,
+    mut told: crate::runtime::Subscription<services::Event>,
 ) {
     let mut met = Met::already(node, output).await;
     loop {
@@ -108,6 +125,11 @@ async fn report(
                 Some(Ok(event)) if met.knows_of(&event) => {}
                 Some(Ok(event)) => output.line(&Happened::of(&event, node.id())),
                 Some(Err(Lagged(lost))) => output.line(&Note { event: "lost", text: format!("fell behind: {lost} events are not shown") }),
+                None => return,
+            },
+            event = told.try_next() => match event {
+                Some(Ok(event)) => output.line(&Told::from(event)),
+                Some(Err(Lagged(lost))) => output.line(&Note { event: "lost", text: format!("fell behind: {lost} events of services are not shown") }),
                 None => return,
             },
             delivery = deliveries.try_next() => match delivery {
@@ -150,7 +172,7 @@ impl Met {
 }
 
 /// Does what is typed. The end of the input is not the end of the node: it may have been started in the background.
-async fn do_what_is_typed(node: Node, output: Output, quit: Arc<Notify>) {
+async fn do_what_is_typed(desk: Arc<Desk>, output: Output, quit: Arc<Notify>) {
     let mut lines = match read_input() {
         Ok(lines) => lines,
         Err(error) => return output.line(&Note { event: "error", text: format!("cannot read the input: {error}") }),
@@ -160,7 +182,7 @@ async fn do_what_is_typed(node: Node, output: Output, quit: Arc<Notify>) {
             Err(problem) => Err(problem),
             Ok(line) if line.trim().is_empty() => Ok(()),
             Ok(line) if line.trim() == "/quit" => return quit.notify_one(),
-            Ok(line) => do_line(&node, &output, &line).await,
+            Ok(line) => do_line(&desk, &output, &line).await,
         };
         if let Err(problem) = done {
             output.line(&Note { event: "error", text: problem });
@@ -168,8 +190,9 @@ async fn do_what_is_typed(node: Node, output: Output, quit: Arc<Notify>) {
     }
 }
 
-async fn do_line(node: &Node, output: &Output, line: &str) -> Result<(), String> {
+async fn do_line(desk: &Desk, output: &Output, line: &str) -> Result<(), String> {
     let problem = |error: &dyn std::fmt::Display| error.to_string();
+    let node = &desk.node;
     let Some(command) = line.strip_prefix('/').filter(|rest| !rest.starts_with('/')) else {
         let text = line.strip_prefix('/').unwrap_or(line);
         let time_us = micros_since_epoch();
@@ -194,28 +217,54 @@ async fn do_line(node: &Node, output: &Output, line: &str) -> Result<(), String>
             let report = node.report().await.map_err(|error| problem(&error))?;
             output.line(&Shown { event: "neighbors", view: views::topology(&report) });
         }
-        "set" => {
-            let (key, value) = rest.split_once(char::is_whitespace).ok_or("write /set KEY VALUE")?;
-            node.state().set(key, value.trim_start().as_bytes().to_vec()).await.map_err(|error| problem(&error))?;
+        "set" | "insert" | "take" => {
+            let (key, value) = rest.split_once(char::is_whitespace).ok_or_else(|| format!("write /{verb} KEY VALUE"))?;
+            let value = value.trim_start().as_bytes().to_vec();
+            let op = match verb {
+                "set" => Op::Set(value.into()),
+                "insert" => Op::Insert(value.into()),
+                _ => Op::Take(value.into()),
+            };
+            node.state().apply(key, op).await.map_err(|error| problem(&error))?;
+        }
+        "add" if !rest.is_empty() => {
+            let (key, by) = rest.split_once(char::is_whitespace).unwrap_or((rest, "1"));
+            let by = by.trim_start().parse().map_err(|_| "write /add KEY [NUMBER]")?;
+            node.state().apply(key, Op::Add(by)).await.map_err(|error| problem(&error))?;
         }
         "remove" if !rest.is_empty() => {
             // A key that is not there, or not any more, is as it should be.
             node.state().remove(rest).await.map_err(|error| problem(&error))?;
         }
-        "remove" => return Err("write /remove KEY".into()),
-        "get" if !rest.is_empty() => match node.state().get(rest).await.map_err(|error| problem(&error))? {
-            Some(value) => output.line(&Shown { event: "value", view: Entry { key: rest.to_owned(), value: Value::of(&value) } }),
-            None => return Err(format!("no value under `{rest}`")),
-        },
-        "get" => return Err("write /get KEY".into()),
-        "keys" => {
-            let entries = node.state().entries(rest).await.map_err(|error| problem(&error))?;
-            let report = node.report().await.map_err(|error| problem(&error))?;
-            output.line(&Shown { event: "keys", view: views::state(&report, &entries) });
+        "get" if !rest.is_empty() => {
+            let ask = Service::State { verb: Some(StateAsk::Get { key: rest.to_owned() }) };
+            answer(desk, output, ask, "value").await?;
         }
+        "add" | "remove" | "get" => return Err(format!("write /{verb} KEY")),
+        "keys" => answer(desk, output, Service::State { verb: Some(StateAsk::List { prefix: rest.to_owned() }) }, "keys").await?,
+        "state" | "config" | "registry" | "variables" => match parse_line(command) {
+            Ok(service) => {
+                let event = match service {
+                    Service::State { .. } => "state",
+                    Service::Config { .. } => "config",
+                    Service::Registry { .. } => "registry",
+                    Service::Variables { .. } => "variables",
+                };
+                answer(desk, output, service, event).await?;
+            }
+            Err(Untyped::Help(text)) => output.line(&Note { event: "help", text }),
+            Err(Untyped::Wrong(problem)) => return Err(problem),
+        },
         "help" => output.line(&Note { event: "help", text: HELP.into() }),
         _ => return Err(format!("no command /{verb}; /help lists them")),
     }
+    Ok(())
+}
+
+/// Asks what was typed, and prints the answer.
+async fn answer(desk: &Desk, output: &Output, service: Service, event: &'static str) -> Result<(), String> {
+    let answer = within_time(desk.typed(service.clone())).await.map_err(|problem| problem.to_string())?;
+    output.print(desk::print(&service, answer, output.json, Some(event)).map_err(|error| error.to_string())?);
     Ok(())
 }
 
@@ -251,79 +300,6 @@ fn read_input_line(input: &mut impl BufRead) -> io::Result<Option<Result<String,
     let line = line.strip_suffix(b"\n").unwrap_or(&line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     Ok(Some(String::from_utf8(line.to_vec()).map_err(|_| "a line must be UTF-8; this one was not sent".into())))
-}
-
-/// Something to print: for people, or as JSON.
-trait Line: Serialize {
-    fn text(&self) -> String;
-}
-
-/// The standard output, behind a bounded queue and a thread: a terminal that stands still must not hold up anything.
-#[derive(Clone, Debug)]
-struct Output {
-    json: bool,
-    lines: SyncSender<Printing>,
-    lost: Arc<AtomicU64>,
-}
-
-#[derive(Debug)]
-enum Printing {
-    Line(String),
-    Flush(SyncSender<()>),
-}
-
-impl Output {
-    fn start(json: bool) -> Result<Self, Failure> {
-        let (lines, queue) = sync_channel(OUTPUT_LINES_MAX);
-        let lost = Arc::new(AtomicU64::new(0));
-        let output = Output { json, lines, lost: lost.clone() };
-        std::thread::Builder::new()
-            .name("meshwork-output".into())
-            .spawn(move || print_lines(&queue, &lost, json))
-            .map_err(|error| Failure::new(format!("the system gives no thread: {error}")))?;
-        Ok(output)
-    }
-
-    fn line(&self, line: &impl Line) {
-        let line = if self.json { json_line(line) } else { line.text() };
-        if let Err(TrySendError::Full(_)) = self.lines.try_send(Printing::Line(line)) {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Waits a moment for what is still to be printed.
-    fn flush(&self) {
-        let (done, printed) = sync_channel(1);
-        if self.lines.try_send(Printing::Flush(done)).is_ok() {
-            // A terminal that takes nothing does not keep the process.
-            let _ = printed.recv_timeout(Duration::from_secs(1));
-        }
-    }
-}
-
-/// Prints until nobody takes it any more; the node runs on without a reader.
-fn print_lines(queue: &Receiver<Printing>, lost: &AtomicU64, json: bool) {
-    let mut output = io::stdout().lock();
-    for printing in queue {
-        let printed = match printing {
-            Printing::Line(line) => writeln!(output, "{line}"),
-            Printing::Flush(done) => {
-                // Whoever waits for it waits a second only.
-                let _ = done.try_send(());
-                Ok(())
-            }
-        };
-        let printed = printed.and_then(|()| match lost.swap(0, Ordering::Relaxed) {
-            0 => Ok(()),
-            lines => {
-                let note = Note { event: "lost", text: format!("the terminal was too slow: {lines} lines are not shown") };
-                writeln!(output, "{}", if json { json_line(&note) } else { note.text() })
-            }
-        });
-        if printed.and_then(|()| output.flush()).is_err() {
-            return;
-        }
-    }
 }
 
 /// The first line: who the node is and how others reach it.
@@ -501,21 +477,6 @@ impl Line for Happened {
     }
 }
 
-/// A word to the person at the terminal.
-#[derive(Debug, Serialize)]
-struct Note {
-    event: &'static str,
-    text: String,
-}
-
-impl Line for Note {
-    fn text(&self) -> String {
-        let mark = if self.event == "error" { '!' } else { '*' };
-        let lines: Vec<String> = self.text.lines().map(|line| format!("{mark} {}", printable(line, LINE_CHARS_MAX))).collect();
-        lines.join("\n")
-    }
-}
-
 /// The answer to a typed question.
 #[derive(Debug, Serialize)]
 struct Shown<T> {
@@ -533,6 +494,7 @@ impl<T: Serialize + Printable> Line for Shown<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::text::json_line;
 
     #[test]
     fn typed_lines_are_read_to_the_end_of_the_input() {
@@ -575,7 +537,7 @@ mod tests {
     #[test]
     fn help_is_one_note_of_several_lines() {
         let note = Note { event: "help", text: HELP.into() };
-        assert_eq!(note.text().lines().count(), 8);
+        assert_eq!(note.text().lines().count(), HELP.lines().count());
         assert!(note.text().lines().all(|line| line.starts_with("* ")));
     }
 }

@@ -13,6 +13,7 @@ use super::Failure;
 use super::admin::Endpoint;
 use crate::node::{Config, Kind};
 use crate::runtime::{Builder, Node};
+use crate::services::{self, config, registry};
 
 /// The cluster of a node that is told none.
 pub(super) const CLUSTER: &str = "default";
@@ -29,7 +30,7 @@ Nodes of the same user find each other on the local network with no argument at 
 Typed lines are broadcast to every other node; `/help` lists what else can be typed. Ctrl-c leaves the cluster.
 
 A flag wins over its environment variable, that over the configuration file. The file is TOML with the keys cluster, join, listen, advertise, data, admin, \
-topology, mdns, and a table [node] for the protocols, of which the README shows an example. MESHWORK_STATE_DIR is the folder of the secrets and admin sockets of this user \
+topology, mdns, app_config, and the tables [node] for the protocols and [services] for config and registry, of which the README shows an example. MESHWORK_STATE_DIR is the folder of the secrets and admin sockets of this user \
 [default: ~/.local/state/meshwork].")]
 pub(super) struct NodeArgs {
     /// Name of the cluster; without one, that of the join token, else `default`
@@ -53,6 +54,12 @@ pub(super) struct NodeArgs {
     /// Configuration file, in TOML
     #[arg(long, env = "MESHWORK_CONFIG", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Values for the config service, in TOML, read again whenever the file changes
+    #[arg(long, env = "MESHWORK_APP_CONFIG", hide_env_values = true, value_name = "FILE")]
+    app_config: Option<PathBuf>,
+    /// Where this node is, in any words: the zone of what it registers
+    #[arg(long, env = "MESHWORK_ZONE", hide_env_values = true)]
+    zone: Option<String>,
     /// Overlay: `hyparview` (a few neighbors, any size) or `mesh` (everybody; up to some tens of nodes); the same on all nodes
     #[arg(long, env = "MESHWORK_TOPOLOGY", hide_env_values = true, value_name = "KIND")]
     topology: Option<Kind>,
@@ -79,7 +86,39 @@ struct File {
     admin: Option<String>,
     topology: Option<Kind>,
     mdns: Option<bool>,
+    app_config: Option<PathBuf>,
     node: Config,
+    services: ServicesFile,
+}
+
+/// The services in the configuration file, which are not written under `node`: here the config of the cluster is on by default.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ServicesFile {
+    config: ClusterConfig,
+    registry: registry::Config,
+}
+
+/// As [`config::Config`], but for the default of `is_synced`.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ClusterConfig {
+    is_synced: bool,
+    updatable_paths: Option<Vec<config::Path>>,
+    strategy: config::Strategy,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        ClusterConfig { is_synced: true, updatable_paths: None, strategy: config::Strategy::default() }
+    }
+}
+
+impl From<ServicesFile> for services::Config {
+    fn from(file: ServicesFile) -> Self {
+        let ClusterConfig { is_synced, updatable_paths, strategy } = file.config;
+        services::Config { config: config::Config { is_synced, updatable_paths, strategy }, registry: file.registry }
+    }
 }
 
 /// Where the admin endpoint of a node is.
@@ -102,6 +141,8 @@ pub(super) struct Settings {
     pub(super) data: Option<PathBuf>,
     pub(super) admin: Admin,
     pub(super) mdns: bool,
+    /// The file of the config service.
+    pub(super) app_config: Option<PathBuf>,
     pub(super) without_secret: bool,
     pub(super) config: Config,
     pub(super) json: bool,
@@ -112,9 +153,12 @@ impl NodeArgs {
     pub(super) fn settings(self) -> Result<Settings, Failure> {
         let file = match &self.config {
             Some(path) => read_file(path)?,
-            None => File::default(),
+            None => parse_file("", "").map_err(Failure::usage)?,
         };
         let mut config = file.node;
+        if let Some(zone) = self.zone {
+            config.services.registry.zone = Some(zone);
+        }
         if let Some(topology) = self.topology.or(file.topology) {
             config.topology = topology;
         }
@@ -127,6 +171,7 @@ impl NodeArgs {
             data: self.data.or(file.data),
             admin: admin(self.admin.or(file.admin).as_deref())?,
             mdns: !self.no_mdns && file.mdns.unwrap_or(true),
+            app_config: self.app_config.or(file.app_config),
             without_secret: self.no_secret,
             config,
             json: self.json,
@@ -205,13 +250,17 @@ fn read_file(path: &Path) -> Result<File, Failure> {
 
 /// Reads a configuration, and checks it; the error names file, line and key.
 fn parse_file(name: &str, text: &str) -> Result<File, String> {
-    let file: File = toml::from_str(text).map_err(|error| {
+    let mut file: File = toml::from_str(text).map_err(|error| {
         let (line, key) = error.span().map_or((1, None), |span| place(text, span.start));
         let key = key.map(|key| format!("`{key}`: ")).unwrap_or_default();
         format!("{name}:{line}: {key}{}", error.message().replace('\n', " "))
     })?;
+    if file.node.services != services::Config::default() {
+        return Err(format!("{name}: node.services: write [services] instead"));
+    }
+    file.node.services = std::mem::take(&mut file.services).into();
     if let Err(error) = file.node.clone().build() {
-        let field = format!("node.{}", error.field);
+        let field = if error.field == "services" { "services.registry".to_owned() } else { format!("node.{}", error.field) };
         let line = line_of(text, &field, &error.problem).map(|line| format!(":{line}")).unwrap_or_default();
         return Err(format!("{name}{line}: {field}: {}", error.problem));
     }
@@ -277,7 +326,9 @@ mod tests {
     fn everything_has_a_default() {
         let settings = parse(&[]).settings().unwrap();
         assert_eq!((settings.cluster, settings.admin, settings.mdns, settings.without_secret), (None, Admin::Default, true, false));
-        assert_eq!(settings.config, Config::default());
+        assert!(settings.config.services.config.is_synced, "the config of the cluster is on");
+        let services = services::Config::default();
+        assert_eq!(Config { services, ..settings.config }, Config::default());
     }
 
     #[test]
@@ -320,6 +371,20 @@ mod tests {
     fn a_value_that_fails_its_check_is_named_with_its_line() {
         let error = parse_file("mesh.toml", "cluster = \"a\"\n[node.links]\nlight_idle_s = 0\n").unwrap_err();
         assert!(error.starts_with("mesh.toml:3: node.links.light_idle_s: 0 "), "{error}");
+    }
+
+    #[test]
+    fn services_have_a_table_of_their_own() {
+        let text = "[services.config]\nupdatable_paths = [\"app\"]\nstrategy = \"merge\"\n[services.registry]\nzone = \"north\"\n";
+        let services = parse_file("mesh.toml", text).unwrap().node.services;
+        assert!(services.config.is_synced && services.config.strategy == config::Strategy::Merge);
+        assert_eq!((services.config.updatable_paths.map(|paths| paths.len()), services.registry.zone.as_deref()), (Some(1), Some("north")));
+        assert!(!parse_file("mesh.toml", "[services.config]\nis_synced = false\n").unwrap().node.services.config.is_synced);
+        let error = parse_file("mesh.toml", "[services.registry]\nzone = \"\"\n").unwrap_err();
+        assert!(error.starts_with("mesh.toml:2: services.registry: zone is "), "{error}");
+        let error = parse_file("mesh.toml", "[services.config]\nupdatable_paths = [\"/\"]\n").unwrap_err();
+        assert!(error.starts_with("mesh.toml:2: `services.config.updatable_paths`: "), "{error}");
+        assert!(parse_file("mesh.toml", "[node.services.config]\nis_synced = true\n").unwrap_err().contains("write [services]"));
     }
 
     #[test]

@@ -94,6 +94,20 @@ pub(super) fn duration(duration: Duration) -> String {
     }
 }
 
+/// A moment for people, in the time of Greenwich: `2026-11-28 16:03:14`. Milliseconds since the Unix epoch.
+pub(super) fn date(millis: u64) -> String {
+    let (days, seconds) = (millis / 86_400_000, millis / 1_000 % 86_400);
+    // Days of years that begin in March, so that the odd day comes last, in cycles of 400 years (Howard Hinnant, "chrono-compatible low-level date algorithms").
+    let shifted = days + 719_468;
+    let (cycle, day) = (shifted / 146_097, shifted % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, year) = if month < 10 { (month + 3, 400 * cycle + year) } else { (month - 9, 400 * cycle + year + 1) };
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
+}
+
 /// A duration as people write it: a number with `s`, `m`, `h` or `d`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let problem = || format!("`{text}` is not a duration; write a whole number and s, m, h or d, for example 24h");
@@ -210,6 +224,21 @@ mod tests {
         }
         assert_eq!(duration(Duration::from_millis(850)), "850 ms");
         assert_eq!(duration(Duration::from_secs(7_500)), "2 h 5 min");
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, date_text) in [
+            (0, "1970-01-01 00:00:00"),
+            (951_782_399, "2000-02-28 23:59:59"),
+            (951_782_400, "2000-02-29 00:00:00"),
+            (1_709_251_200, "2024-03-01 00:00:00"),
+            (1_795_881_794, "2026-11-28 16:03:14"),
+            (4_107_542_400, "2100-03-01 00:00:00"),
+        ] {
+            assert_eq!(date(seconds * 1_000), date_text);
+        }
+        assert!(!date(u64::MAX).is_empty());
     }
 
     #[test]

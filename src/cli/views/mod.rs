@@ -1,6 +1,10 @@
 //! What a node says about itself: as JSON whose names and units stay, and as tables for people.
 
+pub(super) mod config;
 mod print;
+pub(super) mod registry;
+pub(super) mod state;
+pub(super) mod variables;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,11 +21,6 @@ pub(super) use self::print::Printable;
 use super::text::{self, printable};
 use crate::node::{Connectivity, Member};
 use crate::runtime::{ChannelsReport, Node, Report};
-
-/// Entries of the replicated state in one answer.
-const ENTRIES_MAX: usize = 1_000;
-/// Bytes of each value in a list of entries.
-const LISTED_BYTES_MAX: usize = 256;
 
 /// The members that a node knows, this node included.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -331,25 +330,6 @@ pub(super) struct NeighborView {
     pub(super) rtt_ms: Option<f64>,
 }
 
-/// The replicated state.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct State {
-    pub(super) keys: usize,
-    /// Equal on two nodes when their states are.
-    pub(super) digest: String,
-    pub(super) entries: Vec<Entry>,
-    /// Whether there are more entries than these.
-    pub(super) more: bool,
-}
-
-/// A key with its value, as text or, where it is none, as hexadecimal digits.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    #[serde(flatten)]
-    pub(super) value: Value,
-}
-
 /// Bytes: as text when they are text, else as hexadecimal digits.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Value {
@@ -463,12 +443,6 @@ pub(super) fn topology(report: &Report) -> Topology {
     }
 }
 
-pub(super) fn state(report: &Report, entries: &[(String, bytes::Bytes)]) -> State {
-    let listed =
-        entries.iter().take(ENTRIES_MAX).map(|(key, value)| Entry { key: key.clone(), value: Value::cut(value, LISTED_BYTES_MAX) });
-    State { keys: report.keys, digest: report.digest.to_string(), entries: listed.collect(), more: entries.len() > ENTRIES_MAX }
-}
-
 /// The health of a node; `report` is none when it gave no answer.
 pub(super) fn health(node: &Node, report: Option<&Report>) -> Health {
     let stalled = node.is_stalled() || report.is_none();
@@ -537,8 +511,6 @@ mod tests {
         assert_eq!(serde_json::to_string(&Value::of(b"text")).unwrap(), r#"{"value":"text","bytes":4}"#);
         assert_eq!(serde_json::to_string(&Value::of(&[0xff, 0])).unwrap(), r#"{"value_hex":"ff00","bytes":2}"#);
         assert_eq!(serde_json::to_string(&Value::cut("aü".as_bytes(), 2)).unwrap(), r#"{"value":"a","bytes":3}"#);
-        let entry = Entry { key: "k".into(), value: Value::of(b"v") };
-        assert_eq!(serde_json::to_string(&entry).unwrap(), r#"{"key":"k","value":"v","bytes":1}"#);
     }
 
     #[test]

@@ -3,9 +3,6 @@
 use super::*;
 use crate::cli::text::{Align, Table};
 
-/// Characters of a value in a table.
-const VALUE_CHARS_MAX: usize = 60;
-
 /// A view as people read it.
 pub(in crate::cli) trait Printable {
     fn print(&self, width: Option<usize>) -> String;
@@ -183,27 +180,6 @@ impl Printable for Topology {
         }
         let (topology, neighbors, connections) = (printable(&self.topology, 20), self.neighbors.len(), self.connections);
         format!("{topology}, neighbors: {neighbors}, connections: {connections}\n\n{}", table.render(width))
-    }
-}
-
-impl Printable for State {
-    fn print(&self, width: Option<usize>) -> String {
-        let mut table = Table::new(&[("key", Align::Left), ("bytes", Align::Right), ("value", Align::Left)]);
-        for entry in &self.entries {
-            table.row([printable(&entry.key, VALUE_CHARS_MAX), entry.value.bytes.to_string(), entry.value.printable(VALUE_CHARS_MAX)]);
-        }
-        let more = if self.more {
-            format!("only the first {} are shown; narrow them down with a prefix\n", self.entries.len())
-        } else {
-            String::new()
-        };
-        format!("{} keys, digest {}\n\n{}{more}", self.keys, printable(&self.digest, 80), table.render(width))
-    }
-}
-
-impl Printable for Entry {
-    fn print(&self, _: Option<usize>) -> String {
-        format!("{}\n", self.value.printable(usize::MAX))
     }
 }
 
