@@ -58,11 +58,13 @@ TEXT            send a line to every other node (begin with // to send one that 
 pub(super) async fn run(args: NodeArgs) -> Result<(), Failure> {
     let settings = args.settings()?;
     let mut signals = Signals::listen()?;
+    let builder = settings.builder();
+    let events = builder.events();
     let node = tokio::select! {
-        started = settings.builder().start() => started.map_err(start_failure)?,
+        started = builder.start() => started.map_err(start_failure)?,
         () = signals.next() => return Err(Failure::interrupted()),
     };
-    let (events, deliveries) = (node.events(), node.subscribe());
+    let deliveries = node.subscribe();
     let seen = settings.app_config.as_deref().and_then(Seen::of);
     app_config::load(&node, settings.app_config.as_deref()).await?;
     let told = node.service_events();

@@ -22,7 +22,7 @@ use super::driver::{self, Driver};
 use super::guaranteed::Inbox;
 use super::storage::{self, DataDir, StorageError};
 use super::watchdog::{self, Pulse};
-use super::{COMMANDS_MAX, Node, Shared};
+use super::{COMMANDS_MAX, Node, Shared, Subscription};
 use crate::app::Application;
 use crate::node::{self, Candidate, ConfigError, Identity};
 
@@ -48,6 +48,7 @@ pub struct Builder {
     config: node::Config,
     channels: Vec<ChannelSpec>,
     channel_fallback: Option<ChannelId>,
+    events: broadcast::Sender<node::Event>,
 }
 
 /// Tokens hold secrets, so what to join is told by number.
@@ -137,7 +138,13 @@ impl Builder {
             config: node::Config::default(),
             channels: Vec::new(),
             channel_fallback: None,
+            events: broadcast::Sender::new(EVENTS_MAX),
         }
+    }
+
+    /// What happens in the cluster from the start on, the first dials included: [`Node::events`] begins later.
+    pub fn events(&self) -> Subscription<node::Event> {
+        Subscription::new(self.events.subscribe())
     }
 
     /// Joins through a node at this address (`host:port`), or with a token that another node printed. Several can be given; each is tried
@@ -357,7 +364,7 @@ impl Builder {
         let advertise = self.advertise;
         let seeds: Vec<SocketAddr> = candidates.iter().map(|candidate| candidate.address).collect();
         let streams = driver::Streams {
-            events: broadcast::Sender::new(EVENTS_MAX),
+            events: self.events,
             deliveries: broadcast::Sender::new(SUBSCRIPTION_MAX),
             messages: broadcast::Sender::new(SUBSCRIPTION_MAX),
             changes: broadcast::Sender::new(SUBSCRIPTION_MAX),
