@@ -103,6 +103,19 @@ impl Clock {
         self.last
     }
 
+    /// A stamp behind all that are given out while the wall clock is at most so far `ahead`; where the last stamp is ahead of it, behind that one by so many
+    /// milliseconds, of which each holds 65,536 stamps.
+    pub(crate) fn reservation(&self, wall: WallTime, ahead: Duration, spare_millis: u64) -> Stamp {
+        let ahead = u64::try_from(ahead.as_millis()).unwrap_or(u64::MAX);
+        let from_wall = wall.as_millis().min(WALL_MILLIS_MAX).saturating_add(ahead);
+        Stamp::from_parts(from_wall.max(self.last.millis().saturating_add(spare_millis)), u16::MAX)
+    }
+
+    /// Goes on behind a stamp of an earlier life.
+    pub(crate) fn resume(&mut self, stamp: Stamp) {
+        self.last = self.last.max(stamp);
+    }
+
     /// Takes note of the stamp of another node, so that what is written from now on comes after it.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hlc::Stamp;
 use crate::key::Key;
-use crate::value::Step;
+use crate::value::{Actor, Step};
 use crate::wire::{self, Body, entry_bytes_max};
 
 /// The version of the format. The head of a file is the same in all of them; what follows is read in the version that wrote it or not at all.
@@ -58,6 +58,10 @@ pub enum Record {
     Clock(Stamp),
     /// Numbers up to this one may have been given out.
     Reserved(Reserved),
+    /// Whoever wrote this goes on from the last [`Record::Ended`], which nobody else may do from now on.
+    Begun,
+    /// A life ended in good order, and all that it did is written before this.
+    Ended(Ended),
 }
 
 impl Record {
@@ -83,6 +87,8 @@ impl Record {
             Record::Forgotten(key) => 2 + key.len(),
             Record::Clock(_) => 8,
             Record::Reserved(_) => 20,
+            Record::Begun => 0,
+            Record::Ended(_) => 16,
         }
     }
 }
@@ -96,6 +102,15 @@ pub struct Reserved {
     pub sequence: u64,
 }
 
+/// What a life that ended in good order leaves to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The name under which it counted: no step of it is missing.
+    pub actor: Actor,
+    /// The greatest stamp that it gave out or accepted, however far they were reserved.
+    pub clock: Stamp,
+}
+
 /// What all records so far amount to. It shares keys and registers with the replica, so that one costs some 200 bytes; values of other kinds are
 /// here once more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,6 +118,7 @@ pub struct Image {
     entries: BTreeMap<Key, wire::Entry>,
     clock: Stamp,
     reserved: Reserved,
+    ended: Option<Ended>,
     bytes: usize,
 }
 
@@ -125,15 +141,23 @@ impl Image {
                 self.reserved = self.reserved.max(reserved);
                 None
             }
+            Record::Begun => {
+                self.ended = None;
+                None
+            }
+            Record::Ended(ended) => {
+                self.ended = Some(ended);
+                None
+            }
         };
         self.bytes -= replaced.map_or(0, |entry| Record::Entry(entry).bytes_max());
     }
 
-    /// The fewest records that amount to the same: the clock and the reservation, if there are any, and the entries in the order of their keys.
+    /// The fewest records that amount to the same: the clock, the reservation and the end, if there are any, and the entries in the order of their keys.
     pub fn records(&self) -> impl Iterator<Item = Record> {
         let clock = (self.clock > Stamp::ZERO).then_some(Record::Clock(self.clock));
         let reserved = (self.reserved > Reserved::default()).then_some(Record::Reserved(self.reserved));
-        clock.into_iter().chain(reserved).chain(self.entries.values().cloned().map(Record::Entry))
+        clock.into_iter().chain(reserved).chain(self.ended.map(Record::Ended)).chain(self.entries.values().cloned().map(Record::Entry))
     }
 
     /// At most how many bytes the entries take in a file.

@@ -33,6 +33,8 @@
 //!
 //! Who talks to it: the node, which feeds it messages, broadcasts and the neighbors of the overlay, and the services that read and write.
 
+mod durable;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -52,6 +54,8 @@ use crate::value::{self, Actor, MEMBERS_MAX, Step, Unfit, Unsuited};
 pub use crate::value::{Kind, Op, Value, Written};
 pub use crate::wire::Message;
 use crate::wire::{self, Body, Delta, FRAME_BUDGET_BYTES, WRITES_MAX, Write, entry_bytes_max};
+pub use durable::Restored;
+use durable::Unrecorded;
 
 /// Writes of one batch.
 pub const BATCH_LEN_MAX: usize = 256;
@@ -271,6 +275,8 @@ pub struct State {
     flush_at: Option<Time>,
     repair: Repair,
     counters: Counters,
+    /// `None` while the replica lives in memory only.
+    unrecorded: Option<Box<Unrecorded>>,
 }
 
 /// What is to be broadcast of a key.
@@ -310,6 +316,7 @@ impl State {
             flush_at: None,
             repair,
             counters: Counters::default(),
+            unrecorded: None,
         }
     }
 
@@ -538,6 +545,7 @@ impl State {
             let merged = self.store.replace(key.clone(), held);
             debug_assert!(matches!(merged, Merged::Replaced { .. }), "a new stamp is newer than all that is held, and room was checked");
             self.counters.written += 1;
+            self.note(&key);
             if merged == (Merged::Replaced { is_visible: true }) {
                 actions.push(self.changed(key.clone(), value, stamp));
             }
@@ -699,12 +707,20 @@ impl State {
         match self.store.replace(key.clone(), joined) {
             Merged::Refused => self.refuse(&key, origin),
             Merged::Replaced { is_visible } => {
+                self.note(&key);
                 if is_visible {
                     let value = self.read(&key);
                     actions.push(self.changed(key, value, stamp));
                 }
                 Joined::Replaced
             }
+        }
+    }
+
+    /// An entry was replaced, whether one can read that or not.
+    fn note(&mut self, key: &Key) {
+        if let Some(unrecorded) = &mut self.unrecorded {
+            unrecorded.note(key);
         }
     }
 

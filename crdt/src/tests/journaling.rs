@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::journal::{
-    Damage, End, Fault, HEAD_BYTES, Head, HeadError, Image, Kind, RECORD_BYTES_MAX, Record, Records, Reserved, Writer, crc32c,
+    Damage, End, Ended, Fault, HEAD_BYTES, Head, HeadError, Image, Kind, RECORD_BYTES_MAX, Record, Records, Reserved, Writer, crc32c,
 };
-use crate::value::{Step, Typed};
+use crate::value::{Actor, Step, Typed};
 
 const LOG: Head = Head { kind: Kind::Log, number: 3, salt: 0x0123_4567_89ab_cdef };
 const SNAPSHOT: Head = Head { kind: Kind::Snapshot, ..LOG };
@@ -19,7 +19,9 @@ fn set() -> Typed {
 
 fn random_record(generator: &mut Generator) -> Record {
     let name = format!("k{}", generator.random_range(0..12));
-    match generator.random_range(0..8) {
+    match generator.random_range(0..10) {
+        8 => Record::Begun,
+        9 => Record::Ended(Ended { actor: Actor(generator.random()), clock: Stamp::from_bits(generator.random()) }),
         0 => Record::Clock(Stamp::from_bits(generator.random_range(0..1 << 20))),
         1 => Record::Reserved(Reserved { incarnation: generator.random_range(0..3), sequence: generator.random() }),
         2 => Record::Forgotten(key(&name)),
@@ -66,6 +68,9 @@ fn the_files_are_what_they_were() {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let (bytes, _) = log(&[entry("a", 6, Body::Register(bytes("v"))), Record::Forgotten(key("a")), Record::Clock(Stamp::from_bits(7))], 2);
     let records = snapshot([Record::Reserved(Reserved { incarnation: 1, sequence: 300 })]);
+    let ended = Ended { actor: Actor(0x0102_0304_0506_0708), clock: Stamp::from_bits(9) };
+    assert_eq!(hex(&encode(&Record::Begun)), "04");
+    assert_eq!(hex(&encode(&Record::Ended(ended))), "0501020304050607080000000000000009");
     assert_eq!(
         hex(&bytes),
         "6d657368776a01010300000000000000efcdab89674523013db692212e00000075735d60dc3bd57600016100000000000500060909090909090909090909090909090909090909090909090909090909090909010176030000000e807d6f8893b99901016102000080ab0526484cde1cbd006509000000bff4bbe06ced0d77020000000000000007",

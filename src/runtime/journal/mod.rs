@@ -377,7 +377,24 @@ impl Journal {
     /// # Errors
     ///
     /// The failure that kept the last records from becoming durable.
-    pub fn close(mut self) -> Result<u64, Arc<StorageError>> {
+    pub fn close(self) -> Result<u64, Arc<StorageError>> {
+        self.close_with(Vec::new(), 0)
+    }
+
+    /// As [`Journal::close`], with last records, which are taken however much waits already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::close`].
+    ///
+    /// # Panics
+    ///
+    /// When a record does not [fit](Record::fits).
+    pub fn close_with(mut self, records: Vec<Record>, sequence: u64) -> Result<u64, Arc<StorageError>> {
+        assert!(records.iter().all(Record::fits), "a replica holds nothing that does not fit");
+        if !records.is_empty() {
+            self.queue.lock().batches.push(Batch { records, sequence });
+        }
         self.queue.close();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()

@@ -36,6 +36,8 @@ fn put(transaction: &WriteTransaction, record: &Record) -> Result<(), redb::Erro
         Record::Forgotten(key) => drop(table.remove(key.as_str())?),
         Record::Clock(_) => drop(table.insert(longer_than_keys("c").as_str(), &*encode(record))?),
         Record::Reserved(_) => drop(table.insert(longer_than_keys("r").as_str(), &*encode(record))?),
+        Record::Begun => drop(table.remove(longer_than_keys("e").as_str())?),
+        Record::Ended(_) => drop(table.insert(longer_than_keys("e").as_str(), &*encode(record))?),
     }
     Ok(())
 }
