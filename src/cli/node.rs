@@ -105,7 +105,7 @@ pub(super) async fn run(args: NodeArgs) -> Result<(), Failure> {
 /// A wrong command line has another exit code than a busy port.
 fn start_failure(error: StartError) -> Failure {
     match error {
-        StartError::Storage(_) | StartError::Bind(_) | StartError::System(_) => Failure::new(error),
+        StartError::Storage(_) | StartError::State(_) | StartError::Bind(_) | StartError::System(_) => Failure::new(error),
         StartError::ClusterName(_) | StartError::Config(_) | StartError::Join { .. } | StartError::OtherCluster { .. } => {
             Failure::usage(error)
         }

@@ -16,6 +16,7 @@ mod api;
 mod choice;
 mod complaints;
 mod config;
+mod durable;
 pub mod guaranteed;
 pub mod links;
 mod requests;

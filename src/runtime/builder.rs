@@ -19,7 +19,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::app::{Driven, Running, hosted};
 use super::driver::{self, Driver};
+use super::durable::{self, Durability};
 use super::guaranteed::Inbox;
+use super::journal::OpenError;
 use super::storage::{self, DataDir, StorageError};
 use super::watchdog::{self, Pulse};
 use super::{COMMANDS_MAX, Node, Shared, Subscription};
@@ -41,6 +43,7 @@ pub struct Builder {
     listen: Option<SocketAddr>,
     advertise: Option<SocketAddr>,
     data_dir: Option<PathBuf>,
+    durability: Option<Durability>,
     key: Option<NodeKey>,
     secrets: Secrets,
     mdns: bool,
@@ -93,6 +96,8 @@ pub enum StartError {
     },
     /// A file or folder could not be used.
     Storage(StorageError),
+    /// The replicated state in the data folder cannot be used.
+    State(OpenError),
     /// The socket could not be opened, or admission is off on an address that others reach.
     Bind(quic::BindError),
     /// The system gave no thread or no random key.
@@ -109,6 +114,17 @@ impl fmt::Display for StartError {
                 write!(f, "the token admits to the cluster `{token}`, but `{named}` was named; name that one, or none")
             }
             StartError::Storage(error) => error.fmt(f),
+            StartError::State(error) => {
+                error.fmt(f)?;
+                match error {
+                    OpenError::Damaged { path, .. } => write!(
+                        f,
+                        "; put a copy of the folder {} in its place, or move it away to start without what it holds: other nodes give back what reached them",
+                        path.parent().unwrap_or(path).display()
+                    ),
+                    OpenError::Config(_) | OpenError::Storage(_) => Ok(()),
+                }
+            }
             StartError::Bind(error) => error.fmt(f),
             StartError::System(problem) => f.write_str(problem),
         }
@@ -131,6 +147,7 @@ impl Builder {
             listen: None,
             advertise: None,
             data_dir: None,
+            durability: None,
             key: None,
             secrets: Secrets::Found,
             mdns: true,
@@ -167,9 +184,15 @@ impl Builder {
         self
     }
 
-    /// Keeps key, incarnation and known peers in this folder, so that the node is the same after a restart. Default: in memory.
+    /// Keeps key, incarnation, known peers and the replicated state in this folder, so that the node is the same after a restart. Default: in memory.
     pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(dir.into());
+        self
+    }
+
+    /// How the replicated state is kept in the data folder. Default: [`Durability::DEFAULT`] with a data folder, else not at all.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
         self
     }
 
@@ -326,6 +349,15 @@ impl Builder {
             candidates.extend(dir.peers().into_iter().map(|(peer, address)| Candidate { address, peer: Some(peer), keep: false }));
         }
 
+        let kept = match (&self.data_dir, self.durability) {
+            (Some(dir), durability) => durable::open(dir, durability.unwrap_or(Durability::DEFAULT)).await.map_err(StartError::State)?,
+            (None, None | Some(Durability::None)) => None,
+            (None, Some(_)) => {
+                let problem = "the state is kept in a data folder, and none is named".to_owned();
+                return Err(StartError::Config(ConfigError { field: "durability".into(), problem }));
+            }
+        };
+
         let default_ip = if secrets.is_empty() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
         let listen = self.listen.unwrap_or(SocketAddr::from((default_ip, 0)));
         let tag = base32_encode(&quic::derived(secrets.first(), &named, "mdns")[..10]);
@@ -400,6 +432,7 @@ impl Builder {
                     inbox,
                     given_up,
                     data_dir,
+                    kept,
                     candidates,
                     mdns,
                     app,

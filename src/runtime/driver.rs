@@ -16,6 +16,8 @@ use meshwork_channels::channel::Overflow;
 use meshwork_channels::dial::ConnectionId;
 use meshwork_channels::quic::{self, CloseCode, Endpoint, Link};
 use meshwork_channels::{ChannelId, Now, PeerId, Time, WallTime, random};
+use meshwork_crdt::journal::Record;
+use meshwork_crdt::replica::Restored;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
@@ -25,6 +27,7 @@ use super::calls::{Abandoned, GivenUp};
 use super::channel::{Receiver, inbox_bytes_max};
 use super::congestion::Congestion;
 use super::discovery::{self, Found};
+use super::durable::{DurableError, Keeper};
 use super::guaranteed::{Content, GuaranteedSend, Inbox, Outbox, Owned};
 use super::known::Known;
 use super::metrics::Ledger;
@@ -33,7 +36,7 @@ use super::state::Change;
 use super::storage::DataDir;
 use super::streams::{DirectMessage, Request};
 use super::watchdog::Pulse;
-use super::{ChannelError, Command, Error};
+use super::{ChannelError, Command, Error, Verdict, WriteVerb};
 use crate::node::{
     Action, CallError, CallId, Candidate, CloseReason, Delivery, Event, Identity, Input, Node, Params, Refusal, RequestToken, SendError,
 };
@@ -75,6 +78,8 @@ pub(super) struct Parts {
     pub(super) inbox: Arc<Inbox>,
     pub(super) given_up: Arc<GivenUp>,
     pub(super) data_dir: Option<DataDir>,
+    /// What keeps the replicated state, and what it kept.
+    pub(super) kept: Option<(Keeper, Vec<Record>)>,
     pub(super) candidates: Vec<Candidate>,
     /// The keyed tag of the cluster and the socket that listens, when mDNS is on.
     pub(super) mdns: Option<(String, SocketAddr)>,
@@ -144,6 +149,7 @@ pub(super) struct Driver {
     /// For requests that wait for their answer: dropped with the driver, so that a handle that only serves does not keep the node alive.
     commands: mpsc::WeakSender<Command>,
     known: Known,
+    keeper: Option<Keeper>,
     inputs: VecDeque<Input>,
     actions: Vec<Action>,
     tick_at: Instant,
@@ -172,6 +178,7 @@ impl Driver {
             inbox,
             given_up,
             data_dir,
+            kept,
             candidates,
             mdns,
             app,
@@ -188,9 +195,18 @@ impl Driver {
             tokio::spawn(discovery::mdns(identity.peer, listening, tag, found_sender));
         }
         let known = Known::new(&candidates, data_dir, origin);
+        let (mut node, mut actions) = (Node::new(identity, params, seed, now), Vec::new());
+        let keeper = kept.map(|(keeper, records)| {
+            let Restored { entries, refused, is_continued } = node.restore(records, now, &mut actions);
+            info!(entries, is_continued, "state restored");
+            if refused > 0 {
+                warn!(refused, "entries do not fit within the bounds of the state; they stay in the data folder");
+            }
+            keeper
+        });
         info!(id = %identity.peer.short(), address = %identity.address, incarnation = identity.incarnation, "node started");
         Driver {
-            node: Node::new(identity, params, seed, now),
+            node,
             app,
             origin,
             endpoint,
@@ -213,8 +229,9 @@ impl Driver {
             given_up,
             commands,
             known,
+            keeper,
             inputs: VecDeque::from([Input::Discovered { source: "static", candidates }]),
-            actions: Vec::new(),
+            actions,
             tick_at: origin + TICK,
         }
     }
@@ -230,7 +247,12 @@ impl Driver {
         self.outbox = Outbox::default();
         self.awaited.clear();
         if let End::Leave(reply) = end {
-            self.known.write_down(&self.node);
+            // Nothing is decided any more. Who stops programs may not wait until all has gone out, so the files come first.
+            self.known.close(&self.node).await;
+            let now = self.now();
+            if let Some(keeper) = self.keeper.take() {
+                keeper.close(&mut self.node, now).await;
+            }
             self.endpoint.shutdown(CloseCode::Leaving, DRAIN).await;
             info!(id = %self.node.id().short(), "node stopped");
             if let Some(reply) = reply {
@@ -247,6 +269,10 @@ impl Driver {
             self.handle_inputs();
             self.send_waiting();
             self.backlog.send_waiting(&self.links);
+            let now = self.now();
+            if let Some(keeper) = &mut self.keeper {
+                keeper.write_down(&mut self.node, now);
+            }
             if let Some((until, reply)) = &mut leaving
                 && Instant::now() >= *until
             {
@@ -258,6 +284,8 @@ impl Driver {
             let alarm = self.app.as_ref().and_then(|app| app.next_deadline()).filter(|_| !congested);
             let deadline = alarm.map_or(deadline, |at| deadline.min(self.instant(at)));
             let deadline = if congested || !self.backlog.is_empty() { deadline.min(Instant::now() + CONGESTED_LOOK) } else { deadline };
+            let room_at = self.keeper.as_ref().and_then(Keeper::next_deadline);
+            let deadline = room_at.map_or(deadline, |at| deadline.min(at));
             let (takes_commands, takes_writes) = (leaving.is_none(), leaving.is_none() && !congested);
             let command = tokio::select! {
                 biased;
@@ -276,6 +304,12 @@ impl Driver {
                 }
                 () = self.inbox.acknowledged() => None,
                 () = self.given_up.left() => None,
+                () = Keeper::spoke(&mut self.keeper) => {
+                    if let Some(keeper) = &mut self.keeper {
+                        keeper.settle();
+                    }
+                    None
+                }
                 () = tokio::time::sleep_until(deadline.into()) => None,
             };
             for _ in 0..BURST {
@@ -647,10 +681,12 @@ impl Driver {
             Command::Respond { token, answer } => self.respond(token, answer),
             Command::Serve { requests } => self.requests = Some(requests),
             Command::With(verb) => verb(&mut self.node, now, &mut self.actions),
+            Command::WriteDurably { verb, reply } => self.write_durably(verb, reply),
             Command::Discovered { source, candidates } => self.inputs.push_back(Input::Discovered { source, candidates }),
             Command::Tell(input) => self.call_app(|app, node, now, actions| app.tell(input, node, now, actions)),
             Command::Report { reply } => {
-                let _ = reply.send(Report::of(&self.node, self.links.values(), &self.pulse, self.origin.elapsed()));
+                let journal = self.keeper.as_ref().map(|keeper| keeper.report(self.node.unrecorded()));
+                let _ = reply.send(Report::of(&self.node, self.links.values(), journal, &self.pulse, self.origin.elapsed()));
             }
             Command::ChannelReport { reply } => {
                 let _ = reply.send(self.ledger.report(self.links.values(), |channel| self.endpoint.channel(channel)));
@@ -659,6 +695,20 @@ impl Driver {
             Command::Leave { .. } | Command::Kill => {}
         }
         self.carry_out();
+    }
+
+    /// Makes a write whose answer waits for the disk.
+    fn write_durably(&mut self, verb: WriteVerb, reply: oneshot::Sender<Verdict>) {
+        let now = self.now();
+        let Some(keeper) = &mut self.keeper else { return drop(reply.send(Err(DurableError::Off))) };
+        let written = match keeper.refusal() {
+            Some(refusal) => Err(refusal),
+            None => verb(&mut self.node, now, &mut self.actions).map_err(DurableError::Set),
+        };
+        match written {
+            Ok(stamp) => keeper.expect(stamp, reply),
+            Err(error) => drop(reply.send(Err(error))),
+        }
     }
 
     fn is_congested(&mut self) -> bool {

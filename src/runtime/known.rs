@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::storage::DataDir;
@@ -65,16 +66,27 @@ impl Known {
         (!is_connected && !self.candidates.is_empty()).then(|| self.candidates.clone())
     }
 
-    /// Writes down some living members, on another thread: a slow disk must not stop the protocol.
-    pub(super) fn write_down(&self, node: &Node) {
-        let Some(dir) = self.dir.clone() else { return };
-        let peers: Vec<_> = node.worth_remembering().collect();
-        if !peers.is_empty() {
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = dir.set_peers(&peers) {
-                    warn!(%error, "peers not remembered");
-                }
-            });
+    /// Writes down some living members for the last time, and frees the folder.
+    pub(super) async fn close(&mut self, node: &Node) {
+        let written = self.write_down(node);
+        self.dir = None;
+        if let Some(written) = written {
+            // It said by itself what went wrong.
+            let _ = written.await;
         }
+    }
+
+    /// Writes down some living members, on another thread: a slow disk must not stop the protocol.
+    fn write_down(&self, node: &Node) -> Option<JoinHandle<()>> {
+        let dir = self.dir.clone()?;
+        let peers: Vec<_> = node.worth_remembering().collect();
+        if peers.is_empty() {
+            return None;
+        }
+        Some(tokio::task::spawn_blocking(move || {
+            if let Err(error) = dir.set_peers(&peers) {
+                warn!(%error, "peers not remembered");
+            }
+        }))
     }
 }

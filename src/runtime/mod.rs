@@ -17,6 +17,7 @@
 //! | `guaranteed` | receipts, and messages that are acknowledged one by one |
 //! | `discovery` | mDNS and remembered peers |
 //! | `storage` | the files of a node and of a user |
+//! | `durable` | the replicated state over restarts |
 //! | [`journal`] | the replicated state on disk |
 //! | `streams` | what the application receives |
 
@@ -29,6 +30,7 @@ mod channel;
 mod congestion;
 mod discovery;
 mod driver;
+mod durable;
 mod guaranteed;
 pub mod journal;
 mod known;
@@ -49,6 +51,7 @@ use bytes::Bytes;
 use meshwork_channels::agreement::{Disagreement, Terms};
 use meshwork_channels::quic::{Handler, Link, OpenError};
 use meshwork_channels::{ChannelId, ClusterName, Now, PeerId};
+use meshwork_crdt::Stamp;
 use meshwork_crdt::replica::SetError;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -57,6 +60,9 @@ use crate::node::{self, CallError, Delivery, Event, Hint, Member, SendError, Sen
 pub use app::{Running, TellError};
 pub use builder::{Builder, StartError};
 pub use channel::{Receiver, Sender, TrySendError};
+#[cfg(feature = "cli")]
+pub use durable::JournalReport;
+pub use durable::{Durability, DurableError};
 pub use guaranteed::{GuaranteedMessage, GuaranteedMessages, Receipt, ReceiptError};
 pub use meshwork_channels::quic::{ByteReader, ByteStream, ByteWriter, StreamError, StreamListener};
 pub use metrics::{ChannelsReport, FORMER_PEERS_MAX, PeerMetrics};
@@ -210,6 +216,12 @@ impl From<Stopped> for Error {
 /// Something to do with the node.
 pub(crate) type Verb = Box<dyn FnOnce(&mut node::Node, Now, &mut Vec<node::Action>) + Send>;
 
+/// Something to do with the node that writes.
+pub(crate) type WriteVerb = Box<dyn FnOnce(&mut node::Node, Now, &mut Vec<node::Action>) -> Result<Option<Stamp>, SetError> + Send>;
+
+/// How a durable write ended.
+pub(crate) type Verdict = Result<Option<Stamp>, DurableError>;
+
 /// What the handle asks of the protocol thread.
 pub(crate) enum Command {
     Broadcast {
@@ -258,6 +270,11 @@ pub(crate) enum Command {
     },
     /// A verb of the replicated state or of a service, with its own way to answer. It runs on the protocol thread, so it is ours.
     With(Verb),
+    /// A write that is answered when it is durable.
+    WriteDurably {
+        verb: WriteVerb,
+        reply: oneshot::Sender<Verdict>,
+    },
     Discovered {
         source: &'static str,
         candidates: Vec<node::Candidate>,

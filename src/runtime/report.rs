@@ -9,6 +9,7 @@ use meshwork_channels::{ChannelId, PeerId};
 use meshwork_crdt::Digest;
 use meshwork_overlay::plumtree;
 
+use super::durable::JournalReport;
 use super::watchdog::Pulse;
 use crate::node::{self, Connectivity, Member};
 
@@ -33,6 +34,8 @@ pub struct Report {
     pub keys: usize,
     /// The digest of the replicated state: equal on two nodes when their states are.
     pub digest: Digest,
+    /// How the replicated state is kept over restarts; none in a node that keeps it in memory.
+    pub journal: Option<JournalReport>,
     /// Broadcasts.
     pub broadcast: plumtree::Counters,
     /// The rest.
@@ -102,7 +105,13 @@ pub struct ChannelReport {
 }
 
 impl Report {
-    pub(super) fn of<'a>(node: &node::Node, links: impl Iterator<Item = &'a Link>, pulse: &Pulse, uptime: Duration) -> Self {
+    pub(super) fn of<'a>(
+        node: &node::Node,
+        links: impl Iterator<Item = &'a Link>,
+        journal: Option<JournalReport>,
+        pulse: &Pulse,
+        uptime: Duration,
+    ) -> Self {
         let neighbors = node.neighbors().to_vec();
         Report {
             connectivity: node.connectivity(),
@@ -114,6 +123,7 @@ impl Report {
             open_requests: node.open_requests(),
             keys: node.state().len(),
             digest: node.state().digest(),
+            journal,
             broadcast: *node.overlay().plumtree().counters(),
             counters: node.counters(),
             stalls: pulse.stalls(),

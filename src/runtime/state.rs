@@ -8,7 +8,7 @@ use meshwork_crdt::{Key, Kind, Op, Stamp, Value};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::streams::subscribe;
-use super::{Command, Error, Node, Stopped};
+use super::{Command, DurableError, Error, Node, Stopped, WriteVerb};
 use crate::node;
 
 /// The replicated state of the cluster through one node: keys that hold a value each, the same everywhere soon after a write.
@@ -39,6 +39,45 @@ impl State<'_> {
     pub async fn apply(&self, key: impl Into<String>, op: Op) -> Result<Option<Stamp>, Error> {
         let key = key.into();
         self.node.write_with(move |node, now, actions| node.apply(&key, op, now, actions)).await?.map_err(Error::Set)
+    }
+
+    /// Writes a register, and returns when it is on the disk of this node as well: a crash of the process or the machine does not lose it. It goes to other nodes without
+    /// waiting for that. The node needs a [data folder](super::Builder::data_dir).
+    ///
+    /// ```
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = std::env::temp_dir().join(format!("meshwork-durable-example-{}", std::process::id()));
+    /// # let start = || meshwork::Node::builder("durable").insecure_without_secret().mdns(false).data_dir(&dir).start();
+    /// let node = start().await?;
+    /// node.state().set_durable("color", "green").await?;
+    /// node.leave().await;
+    ///
+    /// let node = start().await?;
+    /// assert_eq!(node.state().get("color").await?.as_deref(), Some(&b"green"[..]));
+    /// # node.leave().await;
+    /// # std::fs::remove_dir_all(&dir)?;
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A [`DurableError`], of which each says whether the write was made.
+    pub async fn set_durable(&self, key: impl Into<String>, value: impl Into<Bytes>) -> Result<Stamp, DurableError> {
+        let stamp = self.apply_durable(key, Op::Set(value.into())).await?;
+        Ok(stamp.expect("to write a register is always news"))
+    }
+
+    /// Does something to a key as [`State::apply`] does, and returns when all that the key holds then is on the disk of this node as well. None when it changed nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::set_durable`].
+    pub async fn apply_durable(&self, key: impl Into<String>, op: Op) -> Result<Option<Stamp>, DurableError> {
+        let key = key.into();
+        let verb: WriteVerb = Box::new(move |node, now, actions| node.apply(&key, op, now, actions));
+        self.node.write(|reply| Command::WriteDurably { verb, reply }).await?
     }
 
     /// Does something to several keys at once: all of it or nothing, here and wherever the broadcast arrives. A node that was cut off may see a part of it for a

@@ -390,6 +390,8 @@ pub(super) struct Health {
     pub(super) misbehaved: BTreeMap<String, u64>,
     /// Frames that were given up because their peer could not be reached.
     pub(super) dropped: Option<u64>,
+    /// Why the replicated state does not reach the disk at present; none also where it is kept in memory only.
+    pub(super) undurable: Option<String>,
     pub(super) pid: u32,
     pub(super) version: String,
 }
@@ -471,6 +473,7 @@ pub(super) fn health(node: &Node, report: Option<&Report>) -> Health {
             .map(|report| report.counters.misbehaved.iter().map(|(rule, count)| ((*rule).to_owned(), *count)).collect())
             .unwrap_or_default(),
         dropped: report.map(|report| report.counters.dropped),
+        undurable: report.and_then(|report| Some(report.journal.as_ref()?.status.failure.as_ref()?.to_string())),
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
