@@ -46,6 +46,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use meshwork::app::{Application, Runner};
+use meshwork::crdt::{Op, Stamp, Value};
 use meshwork::node::{self, Action, Node};
 use meshwork_channels::{Now, PeerId, Time};
 
@@ -89,11 +90,11 @@ impl<A: Application> Play<A> {
     /// A run of a plan in which every node has the application that `birth` makes for it, anew in each life.
     pub fn new(plan: Plan, birth: impl Fn(&Birth) -> A + 'static) -> Self {
         let mut plan = plan;
-        let is_own_work = |name: &str| matches!(name, "broadcast" | "send" | "write" | "remove");
+        let is_own_work = |name: &str| matches!(name, "broadcast" | "send" | "write" | "remove" | "change");
         plan.schedule.retain(|entry| !is_own_work(entry.what.name()));
         plan.required.retain(|(name, _)| !is_own_work(name));
         // Measured of that work.
-        plan.expectations.retain(|expectation| !matches!(expectation.metric.as_ref(), "delivery" | "keys"));
+        plan.expectations.retain(|expectation| !matches!(expectation.metric.as_ref(), "delivery" | "keys" | "state_equal"));
         Play { plan, birth: Rc::new(birth), inputs: Vec::new(), own: Vec::new() }
     }
 
@@ -334,12 +335,8 @@ impl<A: Application> Host for Hosted<A> {
         false
     }
 
-    fn set(&mut self, _: &str, _: Bytes, _: Now, _: &mut Scratch<A>, _: &mut Vec<Effect>) -> bool {
-        false
-    }
-
-    fn remove(&mut self, _: &str, _: Now, _: &mut Scratch<A>, _: &mut Vec<Effect>) -> bool {
-        false
+    fn write(&mut self, _: Vec<(String, Op)>, _: Now, _: &mut Scratch<A>, _: &mut Vec<Effect>) -> Option<Stamp> {
+        None
     }
 
     fn visit_neighbors(&self, visit: &mut dyn FnMut(PeerId)) {
@@ -358,12 +355,20 @@ impl<A: Application> Host for Hosted<A> {
         self.real.value(key)
     }
 
+    fn read(&self, key: &str) -> Option<Value> {
+        self.real.read(key)
+    }
+
     fn state_digest(&self) -> u128 {
         self.real.state_digest()
     }
 
     fn state_len(&self) -> usize {
         self.real.state_len()
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.real.state_bytes()
     }
 
     fn tally(&self) -> Tally {

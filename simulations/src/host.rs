@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
+use meshwork::crdt::{Key, Op, Stamp, Value};
 use meshwork::node::{self, Action, Candidate, CloseReason, Event, Identity, Kind, Node};
 use meshwork_channels::buggify::{Buggify, Site, Sites};
 use meshwork_channels::dial::{self, ConnectionId, Direction};
@@ -218,6 +219,8 @@ pub enum Plant {
     StaleIncarnation,
     /// It says that it wrote a key and did not.
     LoseWrites,
+    /// It says that it removed a key or took out a member and did not.
+    LoseRemovals,
     /// It panics when it has two neighbors.
     Panic,
     /// It sends to its peers in the order of a map of the standard library, which is another in each process.
@@ -226,7 +229,7 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 15] = [
+    pub const ALL: [Plant; 16] = [
         Plant::NeverRepairs,
         Plant::DeliverTwice,
         Plant::DeliverNever,
@@ -240,6 +243,7 @@ impl Plant {
         Plant::NeverWakes,
         Plant::StaleIncarnation,
         Plant::LoseWrites,
+        Plant::LoseRemovals,
         Plant::Panic,
         Plant::HashOrder,
     ];
@@ -260,6 +264,7 @@ impl Plant {
             Plant::NeverWakes => "never-wakes",
             Plant::StaleIncarnation => "stale-incarnation",
             Plant::LoseWrites => "lose-writes",
+            Plant::LoseRemovals => "lose-removals",
             Plant::Panic => "panic",
             Plant::HashOrder => "hash-order",
         }
@@ -277,6 +282,7 @@ impl Plant {
             Plant::BlameOthers => "no_misbehavior",
             Plant::KeepMembers => "views_complete",
             Plant::LoseWrites => "writes_kept",
+            Plant::LoseRemovals => "nothing_resurrected",
             Plant::Panic => "panic",
             Plant::HashOrder => "check",
         }
@@ -300,6 +306,12 @@ pub struct Tally {
     pub dropped: u64,
     /// Generations that a node took after its first, because it was held for dead.
     pub renewals: u64,
+    /// Bytes of the frames that repaired replicas, sent.
+    pub repair_bytes: u64,
+    /// Entries that repair brought and that were news.
+    pub repaired: u64,
+    /// Entries that were sent to repair.
+    pub entries_sent: u64,
     /// How often each place of rare behavior fired, by its number.
     pub buggified: [u64; Site::LEN],
 }
@@ -314,6 +326,9 @@ impl Tally {
         self.prunes += other.prunes;
         self.dropped += other.dropped;
         self.renewals += other.renewals;
+        self.repair_bytes += other.repair_bytes;
+        self.repaired += other.repaired;
+        self.entries_sent += other.entries_sent;
         self.buggified.iter_mut().zip(other.buggified).for_each(|(sum, fired)| *sum += fired);
     }
 }
@@ -354,10 +369,8 @@ pub trait Host: Sized {
     ) -> bool {
         false
     }
-    /// Writes a key of the replicated state; says whether the node accepted it.
-    fn set(&mut self, key: &str, value: Bytes, now: Now, scratch: &mut Self::Scratch, effects: &mut Vec<Effect>) -> bool;
-    /// Removes a key; says whether there was one.
-    fn remove(&mut self, key: &str, now: Now, scratch: &mut Self::Scratch, effects: &mut Vec<Effect>) -> bool;
+    /// Does something to keys of the replicated state, all of it or nothing; gives the stamp, or none when the node refused it or it changed nothing.
+    fn write(&mut self, writes: Vec<(String, Op)>, now: Now, scratch: &mut Self::Scratch, effects: &mut Vec<Effect>) -> Option<Stamp>;
     /// Tells its application the input with this number; says whether it was told. A host without an application tells nobody.
     fn tell(&mut self, _input: u32, _now: Now, _scratch: &mut Self::Scratch, _effects: &mut Vec<Effect>) -> bool {
         false
@@ -373,10 +386,14 @@ pub trait Host: Sized {
     fn visit_remembered(&self, _visit: &mut dyn FnMut(SocketAddr)) {}
     /// The visible value of a key.
     fn value(&self, key: &str) -> Option<&Bytes>;
+    /// What a key holds, of whatever kind.
+    fn read(&self, key: &str) -> Option<Value>;
     /// A digest of its replica: equal when the replicas are.
     fn state_digest(&self) -> u128;
     /// How many keys are visible in its replica.
     fn state_len(&self) -> usize;
+    /// Bytes of all keys and values of its replica.
+    fn state_bytes(&self) -> usize;
     /// Its counters.
     fn tally(&self) -> Tally;
 }
@@ -424,6 +441,7 @@ pub struct RealNode {
     node: Node,
     buggify: Buggify,
     plant: Option<Plant>,
+    repair_bytes: u64,
     /// Whoever was a neighbor or a member, for [`Plant::KeepNeighbors`] and [`Plant::KeepMembers`].
     kept: BTreeSet<PeerId>,
 }
@@ -438,8 +456,20 @@ pub fn config(tuning: &Tuning) -> node::Config {
         config.membership.suspicion = Duration::from_micros(tuning.suspicion);
     }
     config.membership.without.extend(tuning.without);
+    if tuning.no_repair {
+        config.state.repair_period = None;
+    }
     config.broadcast.payload_retention = Duration::from_micros(tuning.retention);
     config
+}
+
+/// The kind of frames with messages of repair; others of the same channel carry broadcasts of writes.
+const REPAIR_KIND: u16 = 2;
+
+fn is_repair(frame: &Bytes) -> bool {
+    let mut decoder = Decoder::new(limits::FRAME_BYTES_MAX);
+    decoder.push(frame.clone());
+    matches!(decoder.next(), Ok(Some(frame)) if frame.kind == REPAIR_KIND)
 }
 
 /// The parameters of real nodes.
@@ -467,6 +497,9 @@ impl RealNode {
                 Action::Dial { .. } if self.has(Plant::NeverDials) => {}
                 Action::Dial { address, expected } => effects.push(Effect::Dial { address, expected }),
                 Action::Send { connection, channel, frame, call: _ } | Action::SendGuaranteed { connection, channel, frame } => {
+                    if channel == ChannelId::STATE && is_repair(&frame) {
+                        self.repair_bytes += frame.len() as u64;
+                    }
                     effects.push(Effect::Send { connection: connection.0, channel, frame });
                 }
                 Action::SendDatagram { connection, bytes } => effects.push(Effect::SendDatagram { connection: connection.0, bytes }),
@@ -614,7 +647,8 @@ impl Host for RealNode {
         if !params.buggify.is_empty() {
             own = own.with_buggify(&buggify);
         }
-        RealNode { node: Node::new(identity, own, birth.seed, now), buggify, plant: birth.plant, kept: BTreeSet::new() }
+        let node = Node::new(identity, own, birth.seed, now);
+        RealNode { node, buggify, plant: birth.plant, repair_bytes: 0, kept: BTreeSet::new() }
     }
 
     fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
@@ -635,15 +669,18 @@ impl Host for RealNode {
         self.act(now, actions, effects, |node, actions| node.send_guaranteed(to, ChannelId::DATA, payload, None, now, actions).is_ok())
     }
 
-    fn set(&mut self, key: &str, value: Bytes, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> bool {
-        if self.has(Plant::LoseWrites) {
-            return true;
+    fn write(&mut self, writes: Vec<(String, Op)>, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> Option<Stamp> {
+        let takes = writes.iter().any(|(_, op)| matches!(op, Op::Remove | Op::Take(_)));
+        if self.has(if takes { Plant::LoseRemovals } else { Plant::LoseWrites }) {
+            return Some(Stamp::from_parts(now.wall.as_millis(), 0));
         }
-        self.act(now, actions, effects, |node, actions| node.set(key, value, now, actions).is_ok())
-    }
-
-    fn remove(&mut self, key: &str, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> bool {
-        self.act(now, actions, effects, |node, actions| matches!(node.remove(key, now, actions), Ok(Some(_))))
+        self.act(now, actions, effects, |node, actions| match &writes[..] {
+            [(key, op)] => node.apply(key, op.clone(), now, actions).ok()?,
+            _ => {
+                let key = |(key, op): (String, Op)| Some((Key::try_from(&key[..]).ok()?, op));
+                node.batch(writes.into_iter().map(key).collect::<Option<_>>()?, now, actions).ok()?
+            }
+        })
     }
 
     fn leave(&mut self, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
@@ -672,6 +709,10 @@ impl Host for RealNode {
         self.node.get(key)
     }
 
+    fn read(&self, key: &str) -> Option<Value> {
+        self.node.state().read(key)
+    }
+
     fn state_digest(&self) -> u128 {
         let digest = self.node.state().digest();
         digest.sum ^ (u128::from(digest.keys) << 64)
@@ -681,8 +722,12 @@ impl Host for RealNode {
         self.node.state().len()
     }
 
+    fn state_bytes(&self) -> usize {
+        self.node.state().bytes()
+    }
+
     fn tally(&self) -> Tally {
-        let counters = self.node.overlay().plumtree().counters();
+        let (counters, state) = (self.node.overlay().plumtree().counters(), self.node.state().counters());
         Tally {
             payloads_received: counters.delivered + counters.duplicates,
             duplicates: counters.duplicates,
@@ -691,6 +736,9 @@ impl Host for RealNode {
             prunes: counters.prunes_sent,
             dropped: self.node.counters().dropped,
             renewals: self.node.overlay().membership().counters().renewals,
+            repair_bytes: self.repair_bytes,
+            repaired: state.repaired,
+            entries_sent: state.entries_sent,
             buggified: self.buggify.fired(),
         }
     }

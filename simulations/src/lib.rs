@@ -7,7 +7,7 @@
 //!
 //! 1. [`wheel`], [`network`], [`schedule`]: what happens when, what becomes of bytes, and what is done to the nodes.
 //! 2. [`host`], [`world`]: what a node is to the world, and the world.
-//! 3. [`record`], [`invariants`]: what was seen, and what must hold.
+//! 3. [`deed`], [`record`], [`ledger`], [`invariants`]: what is done to the replicated state, what was seen, what of the state is owed in the end, and what must hold.
 //! 4. [`plan`], [`settings`], [`scenarios`], `file` (a feature), [`swarm`]: a run as data, what people may set, the presets, files that change them, and runs drawn at random.
 //! 5. [`run`](mod@run), [`report`], [`minimize`](mod@minimize): one run from its plan to its outcome, what people look at, a page with plots and tables, and the search for the smallest plan
 //!    that fails in the same way.
@@ -19,6 +19,7 @@
 pub mod app;
 #[cfg(feature = "command")]
 pub mod command;
+pub mod deed;
 pub mod digest;
 #[cfg(feature = "command")]
 pub mod file;
@@ -26,6 +27,7 @@ mod graph;
 pub mod host;
 pub mod invariants;
 pub mod job;
+pub mod ledger;
 pub mod membership;
 pub mod minimize;
 pub mod network;

@@ -1,10 +1,12 @@
 //! One run as data: its nodes, its network, everything that will be done, and what is expected of it.
 
+use meshwork::crdt::Kind;
 use meshwork_channels::buggify::{Buggify, Site, Sites};
 use meshwork_channels::random::hash;
 use meshwork_overlay::swim::Improvement;
 use serde::{Deserialize, Serialize};
 
+use crate::deed::{Change, Deed, Place};
 use crate::host::Plant;
 use crate::network::Link;
 use crate::run::{Class, Failure, Metric};
@@ -35,6 +37,9 @@ pub struct Tuning {
     /// How long a suspected member has to refute, in microseconds; 0 for the default of a node.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub suspicion: u64,
+    /// Whether replicas repair nothing, so that what broadcasts miss is missed for good.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_repair: bool,
     /// What the membership does without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub without: Option<Improvement>,
@@ -279,6 +284,9 @@ pub fn broadcasts(schedule: &mut Schedule, draw: &mut Draw, senders: &[u32], mes
     }
 }
 
+/// What adds work on the replicated state to a schedule: nodes, keys, how many writes, from when and over what time.
+pub type Writer = fn(&mut Schedule, &mut Draw, &[u32], u64, u64, u64, u64);
+
 /// Adds writes, and a removal for about every tenth of them, at random moments of a span of time.
 pub fn writes(schedule: &mut Schedule, draw: &mut Draw, nodes: &[u32], keys: u64, writes: u64, from: u64, over: u64) {
     let first = schedule.count("write") as u32;
@@ -292,6 +300,62 @@ pub fn writes(schedule: &mut Schedule, draw: &mut Draw, nodes: &[u32], keys: u64
             let remover = draw.pick(nodes).copied().unwrap_or(node);
             schedule.push(at + draw.below(2 * SECOND), Happening::Remove { node: remover, key });
         }
+    }
+}
+
+/// The kinds of keys, by the number of the key: every seventh is of each.
+const KINDS: [Kind; 7] = [Kind::Lww, Kind::Count, Kind::Set, Kind::Mv, Kind::GSet, Kind::Best, Kind::GCount];
+/// Members that are put into sets again and again, beside those that are put in once.
+const FAMILIAR: u64 = 4;
+/// The number of the first of them, behind those of all writes.
+const FAMILIAR_FIRST: u32 = u32::MAX - 8;
+/// The most that is counted at once. So large that hardly two sums of some of many counts are the same.
+const COUNT_MAX: u64 = 1_000_000_000;
+
+/// Adds changes of keys of every kind, one by one and some in batches, at random moments of a span of time. Of what is put into sets about a third is taken out
+/// soon after, by any node; of the keys a fifth is removed now and then.
+pub fn changes(schedule: &mut Schedule, draw: &mut Draw, nodes: &[u32], keys: u64, changes: u64, from: u64, over: u64) {
+    let first = schedule.next_write();
+    for write in first..first.saturating_add(changes as u32) {
+        let at = from + draw.below(over.max(1));
+        let Some(node) = draw.pick(nodes).copied() else { return };
+        let key = draw.below(keys) as u32;
+        // All of a batch are different keys, with one number.
+        let len = if draw.chance(15) { draw.between(2, 6).min(keys) as u32 } else { 1 };
+        let place = |key: u32| Place { kind: KINDS[key as usize % KINDS.len()], key };
+        let batch: Vec<Change> = (0..len)
+            .map(|further| {
+                let place = place((key + further) % keys as u32);
+                Change { place, deed: deed(draw, place.kind, write) }
+            })
+            .collect();
+        let later = at + draw.below(4 * SECOND);
+        let other = draw.pick(nodes).copied().unwrap_or(node);
+        let mut undo = |change| schedule.push(later, Happening::Change { node: other, changes: vec![change] });
+        for Change { place, deed } in &batch {
+            match deed {
+                Deed::Insert { member } if draw.chance(35) => undo(Change { place: *place, deed: Deed::Take { member: *member } }),
+                _ if place.key % 5 == 4 && draw.chance(10) => undo(Change { place: *place, deed: Deed::Remove }),
+                _ => {}
+            }
+        }
+        schedule.push(at, Happening::Change { node, changes: batch });
+    }
+}
+
+/// What is done to a key of a kind.
+fn deed(draw: &mut Draw, kind: Kind, write: u32) -> Deed {
+    match kind {
+        Kind::Lww => Deed::Set { write },
+        Kind::Best => Deed::Best { score: draw.below(COUNT_MAX) as u32, write },
+        Kind::Mv => Deed::Put { write },
+        Kind::Count => {
+            let by = draw.between(1, COUNT_MAX) as i64;
+            Deed::Add { by: if draw.chance(40) { -by } else { by } }
+        }
+        Kind::GCount => Deed::Grow { by: draw.between(1, COUNT_MAX) },
+        Kind::Set => Deed::Insert { member: if draw.chance(30) { FAMILIAR_FIRST + draw.below(FAMILIAR) as u32 } else { write } },
+        Kind::GSet => Deed::Include { member: write },
     }
 }
 
@@ -328,6 +392,7 @@ mod tests {
             plan.schedule.push(plan.calm_at + 1, what);
             plan.check()
         };
+        let count = |deed| Change { place: Place { kind: Kind::Count, key: 1 }, deed };
         let clock = |jump, drift| Happening::Clock { node: 0, jump, drift };
         let weather = |loss, late| Happening::Weather { until: 1, nodes: Vec::new(), loss, late };
         for what in [
@@ -341,6 +406,9 @@ mod tests {
             weather(0, u64::MAX),
             Happening::Crash { node: u32::MAX },
             Happening::Broadcast { node: 0, message: u32::MAX },
+            Happening::Change { node: 0, changes: Vec::new() },
+            Happening::Change { node: 0, changes: vec![count(Deed::Add { by: i64::MIN })] },
+            Happening::Change { node: 0, changes: vec![count(Deed::Insert { member: 1 })] },
         ] {
             assert!(with(what.clone()).is_err(), "{what:?}");
         }
@@ -352,6 +420,28 @@ mod tests {
             change(&mut plan);
             assert!(plan.check().is_err());
         }
+    }
+
+    #[test]
+    fn changes_are_of_every_kind_and_each_can_be_made() {
+        let mut schedule = Schedule::default();
+        changes(&mut schedule, &mut Draw::new(1, "changes"), &[0, 1, 2], 30, 500, SECOND, 10 * SECOND);
+        let all: Vec<Change> = schedule
+            .entries()
+            .iter()
+            .filter_map(|entry| match &entry.what {
+                Happening::Change { changes, .. } if entry.what.is_within_bounds() => Some(changes.clone()),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        assert!(schedule.entries().len() > 500 && all.len() > schedule.entries().len(), "some are undone, and some are batches");
+        let has = |is: &dyn Fn(&Change) -> bool| all.iter().filter(|change| is(change)).count();
+        for kind in KINDS {
+            assert!(has(&|change| change.place.kind == kind) > 20, "{kind:?}");
+        }
+        assert!(has(&|change| change.deed == Deed::Remove) > 5 && has(&|change| matches!(change.deed, Deed::Take { .. })) > 10);
+        assert!((450..=500).contains(&schedule.next_write()), "what counts has no number");
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! What was seen so far, in the form in which invariants and metrics ask for it.
 
+use crate::graph::living;
+use crate::invariants::View;
+use crate::ledger::{Judgment, Ledger, LifeOf};
 use crate::plan::SECOND;
 use crate::world::{Seen, Sight};
 
@@ -73,6 +76,8 @@ pub struct Record {
     messages: Vec<Option<Message>>,
     /// By key: the lives that wrote it, and whether anybody removed it.
     keys: Vec<(Vec<(u32, u32)>, bool)>,
+    /// What was done to the replicated state.
+    ledger: Ledger,
     /// By second since the start.
     seconds: Vec<Second>,
     /// At the end of the last second.
@@ -133,6 +138,7 @@ impl Record {
             }
             Sight::Wrote { key, .. } => self.key(key).0.push((seen.node, seen.life)),
             Sight::Removed { key } => self.key(key).1 = true,
+            Sight::Changed(ref done) => self.ledger.take((seen.node, seen.life), done),
             Sight::HeldForDead { node, generation } => match self.lives.get(node as usize).map(|lives| (lives.len(), lives.last())) {
                 Some((_, Some(Life { until: Some(until), .. }))) => self.detections.push(seen.at - until),
                 // A verdict about a life that is over is true, however late: generations begin with the number of the life.
@@ -234,6 +240,18 @@ impl Record {
             .enumerate()
             .filter(|(_, (writers, removed))| !removed && writers.iter().any(|(node, life)| self.lasts(*node, *life)))
             .map(|(key, _)| key as u32)
+    }
+
+    /// Looks at who has what lives did that are over now.
+    pub fn lives_ended(&mut self, ended: &[LifeOf], view: &dyn View) {
+        let lasting = living(view).into_iter().filter_map(|node| Some((node, self.current_life(node)?.0)));
+        let lasting: Vec<LifeOf> = lasting.collect();
+        ended.iter().for_each(|life| self.ledger.ended(*life, &lasting, &|node, place| view.read(node, place)));
+    }
+
+    /// What is to be said of the replica of a node.
+    pub fn judge(&self, node: u32, view: &dyn View) -> Judgment {
+        self.ledger.judge(&|(node, life)| self.lasts(node, life), &|place| view.read(node, place))
     }
 
     /// How many deliveries are owed, and how many of those were made.

@@ -1,9 +1,13 @@
 //! One run, from its plan to its outcome.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use crate::graph::living;
 use crate::host::Host;
-use crate::invariants::{self, Bounds, Invariant, Kind, Violation};
+use crate::invariants::{self, Bounds, Invariant, Kind, View, Violation};
+use crate::ledger::Judgment;
 use crate::membership::Membership;
 use crate::network::Measured;
 use crate::plan::{self, Plan, SECOND};
@@ -11,7 +15,7 @@ use crate::rare;
 use crate::record::{Record, Totals};
 use crate::report::metrics::{self, Results};
 use crate::schedule::{Entry, Happening};
-use crate::world::{Seen, Step, World};
+use crate::world::{Seen, Sight, Step, World};
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug)]
@@ -238,6 +242,9 @@ pub(crate) struct Run<'a, H: Host> {
     /// When the last partition ends, and when the overlay was one piece for the first time after that.
     cut_until: Option<u64>,
     reunited_at: Option<u64>,
+    /// From when on nothing keeps replicas from becoming equal: the last partition is over and the last write made; and when they first were.
+    written_at: Option<u64>,
+    equal_at: Option<u64>,
     pub(crate) failure: Option<Failure>,
 }
 
@@ -280,6 +287,8 @@ impl<'a, H: Host> Run<'a, H> {
             settled_at: None,
             cut_until: plan.schedule.entries().iter().filter_map(Entry::parts_until).max(),
             reunited_at: None,
+            written_at: plan.schedule.last_write().max(plan.schedule.entries().iter().filter_map(Entry::parts_until).max()),
+            equal_at: None,
             failure: None,
         }
     }
@@ -303,6 +312,9 @@ impl<'a, H: Host> Run<'a, H> {
         }
         if self.reunited_at.is_none() && self.cut_until.is_some_and(|until| until < now) && self.holds(&["one_component"]) {
             self.reunited_at = Some(now);
+        }
+        if self.equal_at.is_none() && self.written_at.is_some_and(|at| at < now) && self.holds(&["state_converged"]) {
+            self.equal_at = Some(now);
         }
         let done_at = self.plan.schedule.entries().last().map_or(0, |entry| entry.at).max(self.plan.calm_at);
         if now < done_at {
@@ -332,6 +344,7 @@ impl<'a, H: Host> Run<'a, H> {
     /// Looks at everything that was seen since the last time.
     fn look(&mut self) {
         self.world.take_seen(&mut self.seen);
+        let mut ended = Vec::new();
         for seen in &self.seen {
             for invariant in &mut self.invariants {
                 if let Err(Violation { at, node, detail }) = invariant.see(seen, &self.record) {
@@ -342,7 +355,11 @@ impl<'a, H: Host> Run<'a, H> {
             }
             self.record.take(seen);
             self.membership.take(seen);
+            if seen.what == Sight::Stopped {
+                ended.push((seen.node, seen.life));
+            }
         }
+        self.record.lives_ended(&ended, &self.world);
         self.membership.pass(self.world.now());
     }
 
@@ -432,12 +449,16 @@ impl<'a, H: Host> Run<'a, H> {
             put("sizes_max", most as f64, "");
         }
         let keys = (0..self.plan.setup.nodes).find_map(|node| self.world.host(node)).map_or(0, Host::state_len);
-        if self.world.happened("write") > 0 {
-            put("writes", self.world.happened("write") as f64, "");
+        let written = self.world.happened("write") + self.world.happened("change");
+        if written > 0 {
+            put("writes", written as f64, "");
             put("keys", keys as f64, "");
         }
+        if self.world.happened("write") + self.world.happened("change") > 0 {
+            self.state_metrics(&mut put);
+        }
         for (name, count) in self.world.all_happened() {
-            if !matches!(name, "start" | "broadcast" | "send" | "write" | "remove" | "calm") {
+            if !matches!(name, "start" | "broadcast" | "send" | "write" | "remove" | "change" | "calm") {
                 put(name, count as f64, "");
             }
         }
@@ -465,6 +486,30 @@ impl<'a, H: Host> Run<'a, H> {
         let node_seconds = seconds(self.world.now()) * f64::from(self.plan.setup.nodes);
         put("bytes_per_node", (traffic.frame_bytes + traffic.datagram_bytes) as f64 / node_seconds, "B/s");
         metrics
+    }
+
+    /// How the replicated state fared.
+    fn state_metrics(&self, put: &mut impl FnMut(&'static str, f64, &'static str)) {
+        if let (Some(from), Some(at)) = (self.written_at, self.equal_at) {
+            put("state_equal", at.saturating_sub(from) as f64 / 1e6, "s");
+        }
+        // Equal replicas are judged once.
+        let nodes = living(&self.world).into_iter().map(|node| (self.world.state_digest(node), node));
+        let different: BTreeMap<u128, u32> = nodes.collect();
+        let worst = different.into_values().map(|node| (node, self.record.judge(node, &self.world))).reduce(|worst, next| {
+            let count = |judgment: &Judgment| judgment.lost.count + judgment.resurrected.count;
+            if count(&next.1) > count(&worst.1) { next } else { worst }
+        });
+        if let Some((node, Judgment { facts, lost, resurrected })) = worst {
+            put("facts", facts as f64, "");
+            put("lost", lost.count as f64, "");
+            put("resurrected", resurrected.count as f64, "");
+            put("state_bytes", self.world.host(node).map_or(0, Host::state_bytes) as f64, "B");
+        }
+        let (tally, nodes) = (self.world.tally(), f64::from(self.plan.setup.nodes));
+        put("repaired", tally.repaired as f64 / nodes, "");
+        put("repair_entries", tally.entries_sent as f64 / nodes, "");
+        put("repair_bytes", tally.repair_bytes as f64 / nodes, "B");
     }
 
     fn outcome(self) -> Outcome {

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::deed::{BATCH_LEN_MAX, Change, Deed};
+
 /// The source of scheduled events in the order of a moment: after every node.
 pub const SCHEDULE: u32 = u32::MAX;
 
@@ -187,6 +189,13 @@ pub enum Happening {
         /// The number of the key.
         key: u32,
     },
+    /// A node does something to keys of the replicated state: one change, or a batch of which all is done or nothing.
+    Change {
+        /// Which.
+        node: u32,
+        /// What is done, each to another key.
+        changes: Vec<Change>,
+    },
     /// The application of a node is told something by its owner.
     Tell {
         /// Which.
@@ -239,6 +248,7 @@ impl Happening {
             Happening::Send { .. } => "send",
             Happening::Write { .. } => "write",
             Happening::Remove { .. } => "remove",
+            Happening::Change { .. } => "change",
             Happening::Tell { .. } => "tell",
         }
     }
@@ -251,6 +261,7 @@ impl Happening {
                 | Happening::Send { .. }
                 | Happening::Write { .. }
                 | Happening::Remove { .. }
+                | Happening::Change { .. }
                 | Happening::Tell { .. }
                 | Happening::Leave { .. }
         )
@@ -272,6 +283,7 @@ impl Happening {
             | Happening::Send { node, .. }
             | Happening::Write { node, .. }
             | Happening::Remove { node, .. }
+            | Happening::Change { node, .. }
             | Happening::Tell { node, .. } => Some(*node),
             Happening::Strike { .. }
             | Happening::Partition { .. }
@@ -311,6 +323,7 @@ impl Happening {
             Happening::Weather { loss, late, .. } => *loss <= LOSS_MAX && *late <= DELAY_MAX,
             Happening::Clock { jump, drift, .. } => jump.unsigned_abs() <= JUMP_MAX && drift.unsigned_abs() <= DRIFT_MAX,
             Happening::Attack { frames, .. } => *frames <= FRAMES_MAX,
+            Happening::Change { changes, .. } => (1..=BATCH_LEN_MAX).contains(&changes.len()) && changes.iter().all(Change::is_sound),
             _ => true,
         }
     }
@@ -335,6 +348,7 @@ impl Happening {
             | Happening::Broadcast { node, .. }
             | Happening::Write { node, .. }
             | Happening::Remove { node, .. }
+            | Happening::Change { node, .. }
             | Happening::Tell { node, .. } => one(node),
             Happening::Send { node, to, .. } => one(node) && one(to),
             Happening::Strike { .. } | Happening::Calm => true,
@@ -406,6 +420,28 @@ impl Schedule {
             _ => None,
         });
         numbers.max().unwrap_or(0)
+    }
+
+    /// The least number that no write of a value has.
+    pub fn next_write(&self) -> u32 {
+        let of_deed = |change: &Change| match change.deed {
+            Deed::Set { write } | Deed::Best { write, .. } | Deed::Put { write } => Some(write),
+            Deed::Include { member } => Some(member),
+            // The members of sets may be any, and come back.
+            _ => None,
+        };
+        let numbers = self.entries.iter().filter_map(|entry| match &entry.what {
+            Happening::Write { write, .. } => Some(*write),
+            Happening::Change { changes, .. } => changes.iter().filter_map(of_deed).max(),
+            _ => None,
+        });
+        numbers.max().map_or(0, |write| write + 1)
+    }
+
+    /// When the node does the last of all that it does to the replicated state; none when nothing is done to it.
+    pub fn last_write(&self) -> Option<u64> {
+        let is_one = |what: &Happening| matches!(what, Happening::Write { .. } | Happening::Remove { .. } | Happening::Change { .. });
+        self.entries.iter().filter(|entry| is_one(&entry.what)).map(|entry| entry.at).max()
     }
 
     /// When the last of everything is over.

@@ -186,6 +186,17 @@ pub const KEYS: &[Key] = &[
     Key { name: "payload", of: Type::Count(0, 65_536), about: "bytes of a broadcast" },
     Key { name: "writes", of: Type::Count(0, 1_000_000), about: "writes of replicated keys over the whole run" },
     Key { name: "keys", of: Type::Count(1, 100_000), about: "different keys that are written" },
+    Key {
+        name: "kinds",
+        of: Type::Choice(&["registers", "all"]),
+        about: "what keys hold: plain registers, or values of every kind, written one by one and in batches",
+    },
+    Key { name: "repair", of: Type::Choice(&["on", "off"]), about: "whether replicas repair with their neighbors what broadcasts missed" },
+    Key {
+        name: "churn",
+        of: Type::Share(1.0),
+        about: "the share of nodes that crash in each minute of the work, and start again with nothing; one at least",
+    },
     Key { name: "late", of: Type::Share(0.5), about: "the share of nodes that join when half of the writes are made" },
     Key { name: "breaks", of: Type::Count(0, 10_000), about: "moments at which all connections of one node break" },
     Key { name: "crashed", of: Type::Part(10_000, 0.9), about: "the share of nodes that crash, or how many" },

@@ -40,6 +40,9 @@ const ATTACK: u64 = 12;
 /// And so many runs of a hundred have rare behavior of our own code.
 const RARE: u64 = 50;
 
+/// And so many write keys of all kinds, beside the plain registers that most write.
+const KINDS_OF_KEYS: u64 = 60;
+
 /// A run that is being drawn.
 struct Maker {
     nodes: u32,
@@ -286,6 +289,7 @@ pub fn plan(seed: u64) -> Plan {
         passive: if draw.chance(30) { active } else { draw.between(active, 40) },
         retention: 300 * SECOND,
         suspicion: 0,
+        no_repair: false,
         without: None,
         buggify: if Draw::new(seed, "buggify").chance(RARE) { rare::drawn(seed) } else { Sites::NONE },
     };
@@ -306,6 +310,13 @@ pub fn plan(seed: u64) -> Plan {
     if draw.chance(70) {
         let (keys, writes) = (draw.between(1, 30), draw.between(1, 60));
         plan::writes(&mut schedule, draw, &all, keys, writes, from, work);
+    }
+
+    // Every kind of keys, under a purpose of its own.
+    let kinds = &mut Draw::new(seed, "kinds");
+    if kinds.chance(KINDS_OF_KEYS) {
+        let (keys, changes) = (kinds.between(1, 40), kinds.between(1, 80));
+        plan::changes(&mut schedule, kinds, &all, keys, changes, from, work);
     }
 
     let mut maker = Maker { nodes, from, work, schedule, mortal: (2..nodes).collect() };
@@ -352,7 +363,7 @@ mod tests {
     #[test]
     fn seeds_give_runs_of_all_kinds() {
         let plans: Vec<Plan> = (0..400).map(plan).collect();
-        for kind in FAULTS.into_iter().chain(["write", "remove"]) {
+        for kind in FAULTS.into_iter().chain(["write", "remove", "change"]) {
             let with = plans.iter().filter(|plan| plan.schedule.count(kind) > 0).count();
             assert!((20..390).contains(&with), "{with} of 400 runs have a {kind}");
         }

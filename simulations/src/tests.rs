@@ -10,8 +10,16 @@ use crate::schedule::{Happening, Schedule};
 use crate::toy::Toy;
 use crate::world::{Seen, Setup, Sight, World};
 
-const TUNING: Tuning =
-    Tuning { full_mesh: false, active: 5, passive: 30, retention: 60 * SECOND, suspicion: 0, without: None, buggify: Sites::NONE };
+const TUNING: Tuning = Tuning {
+    full_mesh: false,
+    active: 5,
+    passive: 30,
+    retention: 60 * SECOND,
+    suspicion: 0,
+    no_repair: false,
+    without: None,
+    buggify: Sites::NONE,
+};
 
 fn setup(seed: u64, nodes: u32, loss: f64) -> Setup {
     let link = plan::link(10_000, 2_000, loss);

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use meshwork::crdt::{Op, Stamp, Value};
 use meshwork_channels::{ChannelId, Now, PeerId, Time};
 use serde::{Deserialize, Serialize};
 
@@ -163,13 +164,12 @@ impl Host for Toy {
         true
     }
 
-    fn set(&mut self, key: &str, value: Bytes, now: Now, (): &mut (), effects: &mut Effects) -> bool {
-        self.store(key.to_owned(), now.wall.as_micros(), value.to_vec(), effects);
-        true
-    }
-
-    fn remove(&mut self, _: &str, _: Now, (): &mut (), _: &mut Effects) -> bool {
-        false
+    /// It knows plain registers alone, one at a time, and removes none.
+    fn write(&mut self, writes: Vec<(String, Op)>, now: Now, (): &mut (), effects: &mut Effects) -> Option<Stamp> {
+        let [(key, Op::Set(value))] = &writes[..] else { return None };
+        self.store(key.clone(), now.wall.as_micros(), value.to_vec(), effects);
+        // What it stores is in the order of microseconds.
+        Some(Stamp::from_bits(now.wall.as_micros()))
     }
 
     fn leave(&mut self, _: Now, (): &mut (), effects: &mut Effects) {
@@ -191,6 +191,10 @@ impl Host for Toy {
         self.keys.get(key).map(|(_, value)| value)
     }
 
+    fn read(&self, key: &str) -> Option<Value> {
+        self.value(key).cloned().map(Value::Lww)
+    }
+
     fn state_digest(&self) -> u128 {
         let mut digest = Digest::default();
         for (key, (stamp, value)) in &self.keys {
@@ -203,6 +207,10 @@ impl Host for Toy {
 
     fn state_len(&self) -> usize {
         self.keys.len()
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.keys.iter().map(|(key, (_, value))| key.len() + value.len()).sum()
     }
 
     fn tally(&self) -> Tally {

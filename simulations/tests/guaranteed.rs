@@ -40,8 +40,16 @@ fn play(seed: u64, messages: u32, breaks: u32, every: u64) -> Ran {
         schedule.push(at, Happening::Break { node: (hash(&[seed, 1, u64::from(number)]) % u64::from(NODES)) as u32 });
     }
     schedule.sort();
-    let tuning =
-        Tuning { full_mesh: true, active: 5, passive: 30, retention: 60 * SECOND, suspicion: 0, without: None, buggify: Sites::NONE };
+    let tuning = Tuning {
+        full_mesh: true,
+        active: 5,
+        passive: 30,
+        retention: 60 * SECOND,
+        suspicion: 0,
+        no_repair: false,
+        without: None,
+        buggify: Sites::NONE,
+    };
     let link = Link { latency: 20_000, jitter: 10_000, loss: 0.1 };
     let setup = Setup { seed, nodes: NODES, link, shape: Shape::default(), skew: 0, payload_bytes: 64, value_bytes: 8, plant: None };
     let params = RealNode::params(&tuning).unwrap();

@@ -15,7 +15,7 @@ use meshwork_simulations::run::{Class, Failure, run, twice};
 use meshwork_simulations::swarm;
 
 /// Bugs, and the first seed of the swarm that shows each.
-const ON_RECORD: [(Plant, u64); 14] = [
+const ON_RECORD: [(Plant, u64); 15] = [
     (Plant::NeverRepairs, 1),
     (Plant::DeliverTwice, 0),
     (Plant::DeliverNever, 0),
@@ -29,6 +29,7 @@ const ON_RECORD: [(Plant, u64); 14] = [
     (Plant::NeverWakes, 0),
     (Plant::StaleIncarnation, 64),
     (Plant::LoseWrites, 1),
+    (Plant::LoseRemovals, 1),
     (Plant::Panic, 0),
 ];
 

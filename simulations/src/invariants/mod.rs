@@ -7,6 +7,8 @@ mod delivered_once;
 mod delivered_to_all_survivors;
 mod neighbors_symmetric;
 mod no_misbehavior;
+mod nothing_lost;
+mod nothing_resurrected;
 mod one_component;
 pub mod sometimes;
 mod state_converged;
@@ -16,6 +18,9 @@ mod writes_kept;
 #[cfg(test)]
 mod tests;
 
+use meshwork::crdt::Value;
+
+use crate::deed::Place;
 use crate::record::Record;
 use crate::world::Seen;
 
@@ -65,6 +70,8 @@ pub trait View {
     fn state_digest(&self, node: u32) -> u128;
     /// Whether a key is visible at a node.
     fn has_key(&self, node: u32, key: u32) -> bool;
+    /// What a node reads of a key.
+    fn read(&self, node: u32, place: Place) -> Option<Value>;
 }
 
 /// Something that must hold.
@@ -115,5 +122,7 @@ pub fn all(bounds: Bounds) -> Vec<Box<dyn Invariant>> {
         Box::new(delivered_to_all_survivors::DeliveredToAllSurvivors),
         Box::new(state_converged::StateConverged),
         Box::new(writes_kept::WritesKept),
+        Box::new(nothing_lost::NothingLost),
+        Box::new(nothing_resurrected::NothingResurrected),
     ]
 }

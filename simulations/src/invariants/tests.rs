@@ -1,6 +1,10 @@
 //! Each invariant fails on a planted violation, and holds where there is none.
 
+use bytes::Bytes;
+
 use super::*;
+use crate::deed::{Change, Deed};
+use crate::ledger::Done;
 use crate::world::Sight;
 
 /// Four nodes in a ring that know each other and agree.
@@ -11,6 +15,8 @@ struct Fake {
     members: Vec<Vec<u32>>,
     digests: Vec<u128>,
     keys: Vec<Vec<u32>>,
+    /// What each reads of every key.
+    values: Vec<Option<Value>>,
 }
 
 impl Fake {
@@ -21,6 +27,7 @@ impl Fake {
             members: vec![vec![0, 1, 2, 3]; 4],
             digests: vec![7; 4],
             keys: vec![vec![0]; 4],
+            values: vec![set(&[1]); 4],
         }
     }
 }
@@ -47,6 +54,13 @@ impl View for Fake {
     fn has_key(&self, node: u32, key: u32) -> bool {
         self.keys[node as usize].contains(&key)
     }
+    fn read(&self, node: u32, _: Place) -> Option<Value> {
+        self.values[node as usize].clone()
+    }
+}
+
+fn set(members: &[u64]) -> Option<Value> {
+    Some(Value::Set(members.iter().map(|member| Bytes::copy_from_slice(&member.to_le_bytes())).collect()))
 }
 
 fn record() -> Record {
@@ -56,6 +70,13 @@ fn record() -> Record {
     see(1, 0, Sight::Sent { message: 0 });
     (1..4).for_each(|node| see(2, node, Sight::Delivered { message: 0, hops: 1 }));
     see(3, 2, Sight::Wrote { key: 0, write: 0 });
+    let mut change = |at, node, deed| {
+        let change = Change { place: Place { kind: meshwork::crdt::Kind::Set, key: 0 }, deed };
+        see(at, node, Sight::Changed(Box::new(Done { change, stamp: at, saw: Vec::new() })));
+    };
+    change(4, 1, Deed::Insert { member: 1 });
+    change(5, 1, Deed::Insert { member: 2 });
+    change(6, 3, Deed::Take { member: 2 });
     record
 }
 
@@ -139,4 +160,30 @@ fn another_state_and_a_lost_write_are_noticed() {
     let mut view = Fake::whole();
     view.keys = vec![vec![]; 4];
     assert_eq!(broken(&view, &record()), [("writes_kept", 0)]);
+}
+
+#[test]
+fn a_lost_member_and_one_that_is_back_are_noticed() {
+    let mut view = Fake::whole();
+    view.values[3] = set(&[]);
+    assert_eq!(broken(&view, &record()), [("nothing_lost", 3)]);
+    view.values[3] = set(&[1, 2]);
+    assert_eq!(broken(&view, &record()), [("nothing_resurrected", 3)]);
+}
+
+#[test]
+fn what_a_dead_node_did_is_owed_while_somebody_who_was_seen_to_have_it_lives() {
+    let without = |is_seen: bool| {
+        let mut view = Fake::whole();
+        view.alive[1] = false;
+        let mut record = record();
+        record.take(&Seen { at: 7, node: 1, life: 1, what: Sight::Stopped });
+        if !is_seen {
+            view.values = vec![set(&[]); 4];
+        }
+        record.lives_ended(&[(1, 1)], &view);
+        view.values = vec![set(&[]); 4];
+        broken(&view, &record).into_iter().any(|(name, _)| name == "nothing_lost")
+    };
+    assert!(without(true) && !without(false));
 }

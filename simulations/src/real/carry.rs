@@ -260,6 +260,7 @@ impl<'a> Run<'a> {
             | Happening::Clock { .. }
             | Happening::Attack { .. }
             | Happening::Send { .. }
+            | Happening::Change { .. }
             | Happening::Tell { .. } => unreachable!("refused before anything started"),
         }
         Ok(())

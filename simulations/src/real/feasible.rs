@@ -98,7 +98,7 @@ pub fn check(plan: &Plan) -> Result<(), Infeasible> {
             }
             Happening::Clock { .. } => "all processes have the clock of this machine; use `run` for it",
             Happening::Attack { .. } => "the command `meshwork` has no hostile mode; use `run` for it",
-            Happening::Send { .. } | Happening::Tell { .. } => {
+            Happening::Send { .. } | Happening::Tell { .. } | Happening::Change { .. } => {
                 "it cannot be typed into `meshwork node`; use `broadcast` or `write`, or `run` for it"
             }
         };

@@ -57,6 +57,7 @@ fn six(seed: u64) -> Plan {
             passive: 30,
             retention: 60 * SECOND,
             suspicion: 0,
+            no_repair: false,
             without: None,
             buggify: Sites::NONE,
         },
@@ -268,6 +269,10 @@ impl View for Ring {
     }
     fn has_key(&self, _: u32, _: u32) -> bool {
         false
+    }
+
+    fn read(&self, _: u32, _: crate::deed::Place) -> Option<meshwork::crdt::Value> {
+        None
     }
 }
 

@@ -9,6 +9,7 @@ mod membership;
 mod partition;
 mod partition_heal;
 mod state;
+mod state_partition;
 mod storm;
 
 use crate::network::shape::{self, Shape};
@@ -41,6 +42,7 @@ pub struct Scenario {
 pub const ALL: &[Scenario] = &[
     broadcast::SCENARIO,
     state::SCENARIO,
+    state_partition::SCENARIO,
     partition::SCENARIO,
     partition_heal::SCENARIO,
     crash::SCENARIO,
@@ -59,6 +61,13 @@ pub fn bytes(nodes: u32, full_mesh: bool) -> u64 {
     u64::from(nodes) * BYTES_PER_NODE + pairs * if full_mesh { BYTES_PER_LINK } else { BYTES_PER_MEMBER }
 }
 
+/// What so many writes take of memory at so many nodes, in bytes, about, if each is of a key of its own.
+pub fn state_bytes(nodes: u32, writes: u64) -> u64 {
+    u64::from(nodes) * writes * BYTES_PER_WRITE
+}
+
+/// What a written key takes at each node; measured with 1,000 nodes and 20,000 writes.
+const BYTES_PER_WRITE: u64 = 200;
 /// What a node takes by itself; this and the next two were measured with 100 to 1,000 nodes.
 const BYTES_PER_NODE: u64 = 250_000;
 /// What a node takes for each member that it knows.
@@ -75,6 +84,7 @@ const COMMON: &[(&str, &str)] = &[
     ("passive", "30"),
     ("retention", "120s"),
     ("suspicion", "3500ms"),
+    ("repair", "on"),
     ("without", "nothing"),
     ("join", "staggered"),
     ("join-over", "10s"),
@@ -145,6 +155,7 @@ impl Scenario {
                     passive: settings.number("passive"),
                     retention: settings.number("retention"),
                     suspicion: settings.number("suspicion"),
+                    no_repair: settings.word("repair") == "off",
                     without: left_out,
                     buggify: match settings.word("buggify") {
                         "on" => rare::drawn(seed),
@@ -207,12 +218,19 @@ impl Maker {
         senders
     }
 
-    /// Lets some nodes write from a moment on.
+    /// Lets some nodes write from a moment on, keys of every kind if that is set.
     fn writes(&mut self, among: &[u32], from: u64) {
-        let (keys, writes, work) = (self.settings.number("keys"), self.settings.number("writes"), self.settings.number("work"));
-        plan::writes(&mut self.plan.schedule, &mut self.draw, among, keys, writes, from, work);
+        self.writes_over(among, from, self.settings.number("work"));
+    }
+
+    /// The same over another time than that of the work.
+    fn writes_over(&mut self, among: &[u32], from: u64, work: u64) {
+        let (keys, writes) = (self.settings.number("keys"), self.settings.number("writes"));
+        let is_all = self.settings.word("kinds") == "all";
+        let (write, name) = if is_all { (plan::changes as plan::Writer, "change") } else { (plan::writes as plan::Writer, "write") };
+        write(&mut self.plan.schedule, &mut self.draw, among, keys, writes, from, work);
         if writes > 0 {
-            self.require("write", 1);
+            self.require(name, 1);
         }
     }
 

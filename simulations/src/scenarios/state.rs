@@ -1,15 +1,26 @@
-//! Random nodes write replicated keys, others join when half of it is done, and connections break meanwhile.
+//! Random nodes write keys of every kind over links that lose much, while nodes crash, come back with nothing, join late and lose their connections.
 
 use super::{Maker, Scenario};
-use crate::plan::{self, Join};
+use crate::plan::{self, Join, SECOND};
 use crate::schedule::Happening;
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "state",
-    about: "random nodes write keys over lossy links, some nodes join late and connections break: in the end all replicas are equal",
+    about: "random nodes write keys of every kind over lossy links, nodes crash and come back, some join late and connections break: in the end all replicas are \
+            equal and nothing is lost or back",
     nodes: 20,
     seeds: 1,
-    settings: &[("loss", "5%"), ("writes", "200"), ("keys", "60"), ("late", "20%"), ("breaks", "3"), ("messages", "0")],
+    settings: &[
+        ("loss", "5%"),
+        ("kinds", "all"),
+        ("writes", "200"),
+        ("keys", "60"),
+        ("late", "20%"),
+        ("breaks", "3"),
+        ("churn", "1%"),
+        ("gone", "5s"),
+        ("messages", "0"),
+    ],
     make,
 };
 
@@ -29,8 +40,28 @@ fn make(maker: &mut Maker) {
         maker.push(at, Happening::Break { node });
     }
     maker.require("break", maker.settings.number("breaks").min(1));
+    churn(maker, &writers, from, work);
     maker.calm(from + work);
     if maker.settings.number("writes") > 0 {
         maker.expect("keys", Some(1.0), None);
+        maker.expect("state_equal", None, Some(10.0));
     }
+}
+
+/// Writers crash all the time, at equal distances, and start again with nothing: at another address, or with the peers that they knew, or neither. The first two stay, for whoever
+/// comes back to find.
+fn churn(maker: &mut Maker, writers: &[u32], from: u64, work: u64) {
+    let (share, gone) = (maker.settings.share("churn"), maker.settings.number("gone"));
+    let minutes = work as f64 / 60e6;
+    let count = (share * minutes * writers.len() as f64).ceil() as u64;
+    let victims = maker.draw.take(writers.iter().copied().filter(|node| *node >= 2).collect(), count);
+    let gap = work / (victims.len() as u64).max(1);
+    for (index, node) in victims.iter().copied().enumerate() {
+        let at = from + index as u64 * gap + maker.draw.below(gap);
+        maker.push(at, Happening::Crash { node });
+        let back = at + gone / 2 + maker.draw.below(gone.max(SECOND / 10));
+        maker.push(back, Happening::Restart { node, contacts: vec![0, 1], moved: index % 3 == 1, remembers: index % 3 == 2 });
+    }
+    maker.require("crash", (victims.len() as u64).min(1));
+    maker.require("restart", (victims.len() as u64).min(1));
 }

@@ -3,12 +3,18 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use meshwork::crdt::{Kind, Op, Value};
 use meshwork_channels::random::hash;
 
-use super::{Arrival, Sight, World, key_name, numbered};
+use super::{Arrival, Sight, World, numbered};
+use crate::deed::{Change, Deed};
 use crate::host::{self, Birth, Host, Input, Plant};
+use crate::ledger::{Done, numbers};
 use crate::network::{Cut, Weather};
 use crate::schedule::Happening;
+
+/// Bytes of a member of a set, unless values have fewer: a set holds many.
+const MEMBER_BYTES_MAX: usize = 16;
 
 impl<H: Host> World<H> {
     pub(super) fn on_entry(&mut self, index: usize) {
@@ -42,8 +48,9 @@ impl<H: Host> World<H> {
             }
             Happening::Broadcast { node, message } => self.broadcast(node, message),
             Happening::Send { node, to, message } => self.send(node, to, message),
-            Happening::Write { node, key, write } => self.write(node, key, write),
-            Happening::Remove { node, key } => self.remove(node, key),
+            Happening::Write { node, key, write } => self.change(node, &[Change::plain(key, Deed::Set { write })]),
+            Happening::Remove { node, key } => self.change(node, &[Change::plain(key, Deed::Remove)]),
+            Happening::Change { node, changes } => self.change(node, &changes),
             Happening::Tell { node, input } => self.tell(node, input),
         };
         if effective {
@@ -136,27 +143,47 @@ impl<H: Host> World<H> {
         numbered(self.setup.seed ^ 2, u64::from(message), self.setup.payload_bytes)
     }
 
-    fn write(&mut self, node: u32, key: u32, write: u32) -> bool {
-        if self.slots[node as usize].host.is_none() || self.slots[node as usize].leaving {
-            return false;
+    fn change(&mut self, node: u32, changes: &[Change]) -> bool {
+        let slot = &self.slots[node as usize];
+        let Some(host) = slot.host.as_ref().filter(|_| !slot.leaving) else { return false };
+        let before: Vec<Option<Value>> = changes.iter().map(|change| host.read(&change.place.name())).collect();
+        let writes = changes.iter().map(|change| (change.place.name(), self.op(change.deed))).collect();
+        let stamp = self.call(node, |host, now, scratch, effects| host.write(writes, now, scratch, effects));
+        let Some(stamp) = stamp else { return false };
+        for (change, before) in changes.iter().zip(before) {
+            let there = numbers(before.as_ref());
+            let saw = match change.deed {
+                // Of a batch a part may have changed nothing.
+                Deed::Take { member } if !there.contains(&member) => continue,
+                Deed::Remove if before.is_none() => continue,
+                Deed::Put { .. } => there,
+                _ => Vec::new(),
+            };
+            match (change.place.kind, change.deed) {
+                (Kind::Lww, Deed::Set { write }) => self.see(node, Sight::Wrote { key: change.place.key, write }),
+                (Kind::Lww, Deed::Remove) => self.see(node, Sight::Removed { key: change.place.key }),
+                _ => {}
+            }
+            self.see(node, Sight::Changed(Box::new(Done { change: *change, stamp: stamp.to_bits(), saw })));
         }
-        let value = numbered(self.setup.seed ^ 1, u64::from(write), self.setup.value_bytes);
-        let accepted = self.call(node, |host, now, scratch, effects| host.set(&key_name(key), value, now, scratch, effects));
-        if accepted {
-            self.see(node, Sight::Wrote { key, write });
-        }
-        accepted
+        true
     }
 
-    fn remove(&mut self, node: u32, key: u32) -> bool {
-        if self.slots[node as usize].host.is_none() || self.slots[node as usize].leaving {
-            return false;
+    /// What a deed is to a replica.
+    fn op(&self, deed: Deed) -> Op {
+        let value = |write: u32| numbered(self.setup.seed ^ 1, u64::from(write), self.setup.value_bytes);
+        let named = |member: u32| numbered(self.setup.seed ^ 3, u64::from(member), self.setup.value_bytes.min(MEMBER_BYTES_MAX));
+        match deed {
+            Deed::Set { write } => Op::Set(value(write)),
+            Deed::Best { score, write } => Op::Best(f64::from(score), value(write)),
+            Deed::Put { write } => Op::Put(value(write)),
+            Deed::Add { by } => Op::Add(by),
+            Deed::Grow { by } => Op::Grow(by),
+            Deed::Insert { member } => Op::Insert(named(member)),
+            Deed::Take { member } => Op::Take(named(member)),
+            Deed::Include { member } => Op::Include(named(member)),
+            Deed::Remove => Op::Remove,
         }
-        let removed = self.call(node, |host, now, scratch, effects| host.remove(&key_name(key), now, scratch, effects));
-        if removed {
-            self.see(node, Sight::Removed { key });
-        }
-        removed
     }
 
     fn tell(&mut self, node: u32, input: u32) -> bool {

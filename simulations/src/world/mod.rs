@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use meshwork::crdt::{Kind, Value};
 use meshwork_channels::random::hash;
 use meshwork_channels::{ChannelId, Now, PeerId, Time};
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,7 @@ use self::arrival::Arrival;
 pub use self::arrival::Step;
 use self::clock::WallClock;
 pub use self::seen::{Moved, Seen, Sight, Traffic};
+use crate::deed::Place;
 use crate::digest::{Digest, hash_bytes};
 use crate::host::{self, Connection, Effect, Host, Input, Observation, Plant, Tally};
 use crate::invariants::View;
@@ -520,9 +522,9 @@ impl<H: Host> World<H> {
     }
 }
 
-/// The name of a key.
+/// The name of the key of a plain register.
 pub fn key_name(key: u32) -> String {
-    format!("key-{key}")
+    Place { kind: Kind::Lww, key }.name()
 }
 
 /// Bytes that begin with a number and go on with what only this number gives.
@@ -565,5 +567,9 @@ impl<H: Host> View for World<H> {
 
     fn has_key(&self, node: u32, key: u32) -> bool {
         self.host(node).is_some_and(|host| host.value(&key_name(key)).is_some())
+    }
+
+    fn read(&self, node: u32, place: Place) -> Option<Value> {
+        self.host(node)?.read(&place.name())
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::ledger::Done;
+
 /// What the world saw happen, in the order of time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
@@ -60,6 +62,8 @@ pub enum Sight {
         /// The key.
         key: u32,
     },
+    /// The node did something to a key of the replicated state; a plain write or removal is seen beside it.
+    Changed(Box<Done>),
     /// The node has another number of neighbors, or others.
     Neighbors {
         /// How many.
