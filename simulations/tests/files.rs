@@ -11,7 +11,8 @@ use meshwork_simulations::file::File;
 fn every_file_can_be_run_and_says_what_it_expects() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let mut found = 0;
-    for entry in std::fs::read_dir(folder).expect("the folder is there") {
+    let list = |folder| std::fs::read_dir(folder).expect("the folder is there");
+    for entry in list(folder.clone()).chain(list(folder.join("long"))) {
         let path = entry.expect("it can be read").path();
         if path.extension().is_some_and(|extension| extension == "toml") {
             let (name, text) = (path.display().to_string(), std::fs::read_to_string(&path).expect("a text"));
