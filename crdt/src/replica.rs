@@ -34,6 +34,7 @@
 //! Who talks to it: the node, which feeds it messages, broadcasts and the neighbors of the overlay, and the services that read and write.
 
 mod durable;
+mod outbox;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,7 +42,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork_channels::buggify::{Buggify, Site};
-use meshwork_channels::{Bounded, DecodeError, Misbehavior, Now, PeerId, Time, WallTime, decode, encode, limits, random};
+use meshwork_channels::{DecodeError, Misbehavior, Now, PeerId, Time, WallTime, decode, encode, limits, random};
 
 pub use crate::config::{Config, Params};
 use crate::digest::Digest;
@@ -53,9 +54,10 @@ use crate::store::{Held, Merged, Store};
 use crate::value::{self, Actor, MEMBERS_MAX, Step, Unfit, Unsuited};
 pub use crate::value::{Kind, Op, Value, Written};
 pub use crate::wire::Message;
-use crate::wire::{self, Body, Delta, FRAME_BUDGET_BYTES, WRITES_MAX, Write, entry_bytes_max};
+use crate::wire::{self, Body, Delta, FRAME_BUDGET_BYTES, Write, entry_bytes_max};
 pub use durable::Restored;
 use durable::Unrecorded;
+use outbox::{Outbox, Pending};
 
 /// Writes of one batch.
 pub const BATCH_LEN_MAX: usize = 256;
@@ -269,22 +271,11 @@ pub struct State {
     store: Store,
     actor: Actor,
     revision: u64,
-    /// Keys written here and not yet broadcast.
-    outbox: BTreeMap<Key, Pending>,
-    flushed_at: Option<Time>,
-    flush_at: Option<Time>,
+    outbox: Outbox,
     repair: Repair,
     counters: Counters,
     /// `None` while the replica lives in memory only.
     unrecorded: Option<Box<Unrecorded>>,
-}
-
-/// What is to be broadcast of a key.
-#[derive(Clone, Debug)]
-struct Pending {
-    stamp: Stamp,
-    /// What was done since the last broadcast; `None` where all that the key holds is to be told.
-    step: Option<Step>,
 }
 
 /// How an entry of another node fared.
@@ -311,9 +302,7 @@ impl State {
             store,
             actor: Actor(random::hash(&[first_word(me), seed])),
             revision: 0,
-            outbox: BTreeMap::new(),
-            flushed_at: None,
-            flush_at: None,
+            outbox: Outbox::default(),
             repair,
             counters: Counters::default(),
             unrecorded: None,
@@ -332,7 +321,7 @@ impl State {
             }
             Input::Delta { origin, bytes } => self.on_delta(origin, &bytes, now, actions),
             Input::DeadlineReached => {
-                if self.flush_at.is_some_and(|at| at <= now.time) {
+                if self.outbox.flush_at.is_some_and(|at| at <= now.time) {
                     self.flush(now.time, actions);
                 }
                 let (repair, mut turn) = self.turn(now, actions);
@@ -376,12 +365,13 @@ impl State {
     ///
     /// A [`SetError`]; nothing was changed.
     pub fn apply(&mut self, key: &str, op: Op, now: Now, actions: &mut Vec<Action>) -> Result<Option<Stamp>, SetError> {
-        let stamp = self.write([(Key::try_from(key)?, op)].into(), now, actions)?;
-        let flush_at = self.flushed_at.map(|at| at + self.config.flush_delay);
-        match flush_at {
+        let written = self.write([(Key::try_from(key)?, op)].into(), now, actions)?;
+        let stamp = written.first().map(|(_, pending)| pending.stamp);
+        written.into_iter().for_each(|(key, pending)| self.outbox.push(key, pending));
+        match self.outbox.flushed_at.map(|at| at + self.config.flush_delay) {
             _ if self.outbox.is_empty() => {}
-            Some(at) if at > now.time => self.flush_at = Some(at),
-            _ if self.buggify.happens(Site::DeltaLate) => self.flush_at = Some(now.time + FLUSH_LATE),
+            Some(at) if at > now.time => self.outbox.flush_at = Some(at),
+            _ if self.buggify.happens(Site::DeltaLate) => self.outbox.flush_at = Some(now.time + FLUSH_LATE),
             _ => self.flush(now.time, actions),
         }
         self.check();
@@ -398,16 +388,14 @@ impl State {
         if writes.len() > BATCH_LEN_MAX {
             return Err(SetError::BatchTooLarge { len_max: BATCH_LEN_MAX, bytes_max: FRAME_BUDGET_BYTES });
         }
-        // What waits goes first: a delta holds the batch and nothing else, and is not cut.
-        let waiting = std::mem::take(&mut self.outbox);
-        let written = self.write(writes, now, actions);
-        let batch = std::mem::replace(&mut self.outbox, waiting);
-        let stamp = written?;
-        while !self.outbox.is_empty() && !batch.is_empty() {
-            self.flush(now.time, actions);
-        }
-        self.outbox = batch;
-        if !self.outbox.is_empty() {
+        let written = self.write(writes, now, actions)?;
+        let stamp = written.first().map(|(_, pending)| pending.stamp);
+        if stamp.is_some() {
+            // What waits goes first: a delta holds the batch and nothing else, and is not cut.
+            while !self.outbox.is_empty() {
+                self.flush(now.time, actions);
+            }
+            written.into_iter().for_each(|(key, pending)| self.outbox.push(key, pending));
             self.flush(now.time, actions);
         }
         self.check();
@@ -488,7 +476,7 @@ impl State {
 
     /// When [`Input::DeadlineReached`] is due.
     pub fn next_deadline(&self) -> Option<Time> {
-        [self.flush_at, self.repair.next_deadline()].into_iter().flatten().min()
+        [self.outbox.flush_at, self.repair.next_deadline()].into_iter().flatten().min()
     }
 
     /// What the replica did so far.
@@ -499,7 +487,7 @@ impl State {
     fn check(&self) {
         self.store.check();
         self.repair.check();
-        debug_assert!(self.outbox.is_empty() || self.flush_at.is_some(), "what waits for a delta has a deadline");
+        debug_assert!(self.outbox.is_empty() || self.outbox.flush_at.is_some(), "what waits for a delta has a deadline");
     }
 
     fn turn<'a>(&'a mut self, now: Now, actions: &'a mut Vec<Action>) -> (&'a mut Repair, Turn<'a>) {
@@ -511,8 +499,8 @@ impl State {
         self.repair.cluster_wall(now.time).map_or(now.wall, |wall| wall.max(now.wall))
     }
 
-    /// Makes writes, all or none, and leaves them in the outbox.
-    fn write(&mut self, writes: Vec<(Key, Op)>, now: Now, actions: &mut Vec<Action>) -> Result<Option<Stamp>, SetError> {
+    /// Makes writes, all or none; what is to be told of them.
+    fn write(&mut self, writes: Vec<(Key, Op)>, now: Now, actions: &mut Vec<Action>) -> Result<Vec<(Key, Pending)>, SetError> {
         let mut clock = self.clock;
         let stamp = clock.tick(self.wall(now));
         let mut planned: BTreeMap<Key, (Held, Pending)> = BTreeMap::new();
@@ -529,17 +517,18 @@ impl State {
             }
         }
         if planned.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let len = |held: &Held, pending: &Pending| pending.step.as_ref().map_or(held.len(), |step| encode(step).len());
-        let bytes: usize = planned.iter().map(|(key, (held, pending))| entry_bytes_max(key.len(), len(held, pending))).sum();
-        if planned.len() > 1 && bytes > FRAME_BUDGET_BYTES {
+        let bytes = |(key, (held, pending)): (&Key, &(Held, Pending))| entry_bytes_max(key.len(), len(held, pending));
+        if planned.len() > 1 && planned.iter().map(bytes).sum::<usize>() > FRAME_BUDGET_BYTES {
             return Err(SetError::BatchTooLarge { len_max: BATCH_LEN_MAX, bytes_max: FRAME_BUDGET_BYTES });
         }
         if let Err(quota) = self.store.room_for(planned.iter().map(|(key, (held, _))| (&**key, held.len()))) {
             return Err(SetError::Full { quota, value: first });
         }
         self.clock = clock;
+        let mut written = Vec::with_capacity(planned.len());
         for (key, (held, pending)) in planned {
             let value = held.read();
             let merged = self.store.replace(key.clone(), held);
@@ -549,13 +538,9 @@ impl State {
             if merged == (Merged::Replaced { is_visible: true }) {
                 actions.push(self.changed(key.clone(), value, stamp));
             }
-            let step = match self.outbox.remove(&key) {
-                None => pending.step,
-                Some(Pending { step, .. }) => step.zip(pending.step).and_then(|(step, later)| step.then(later)),
-            };
-            self.outbox.insert(key, Pending { stamp, step });
+            written.push((key, pending));
         }
-        Ok(Some(stamp))
+        Ok(written)
     }
 
     /// What a key holds after a write, and what to tell of it; `None` when nothing changes.
@@ -571,7 +556,7 @@ impl State {
             (held, Op::Set(value)) if held.is_none_or(|held| !held.is_typed()) => (Body::Register(value), None),
             (held, op) => {
                 let typed = held.map(Held::to_typed);
-                let step = value::step(typed.as_ref(), &op, self.actor, stamp, self.me).map_err(|unsuited| match unsuited {
+                let step = value::step(typed.as_deref(), &op, self.actor, stamp, self.me).map_err(|unsuited| match unsuited {
                     Unsuited::Kind(held) => SetError::WrongKind { held },
                     Unsuited::NotANumber => SetError::NotANumber,
                     Unsuited::Full => SetError::TooManyMembers { len_max: MEMBERS_MAX },
@@ -592,37 +577,12 @@ impl State {
     /// Hands what was written here to the broadcast.
     fn flush(&mut self, now: Time, actions: &mut Vec<Action>) {
         for _ in 0..FLUSH_FRAMES_MAX {
-            let Some(delta) = self.next_delta() else { break };
+            let Some(delta) = self.outbox.next_delta(&self.store, self.me, self.config.value_bytes_max) else { break };
             self.counters.broadcasts += 1;
             actions.push(Action::Broadcast(encode(&delta)));
         }
-        self.flushed_at = Some(now);
-        self.flush_at = (!self.outbox.is_empty()).then(|| now + self.config.flush_delay);
-    }
-
-    fn next_delta(&mut self) -> Option<Delta> {
-        let mut writes = Bounded::<Write, WRITES_MAX>::new();
-        let mut bytes = 0;
-        while let Some((key, pending)) = self.outbox.pop_first() {
-            let Some(held) = self.store.get(&key) else { continue };
-            let (stamp, len, body) = match (held.is_typed(), &pending.step) {
-                (true, Some(step)) if encode(step).len() <= self.config.value_bytes_max => {
-                    (pending.stamp, encode(step).len(), Body::Step(Box::new(step.clone())))
-                }
-                (true, _) => (pending.stamp, held.len(), held.body()),
-                (false, _) if *held.marker.origin == self.me => (held.marker.stamp, held.len(), held.body()),
-                // Overwritten from elsewhere since: that write has its own broadcast.
-                (false, _) => continue,
-            };
-            bytes += entry_bytes_max(key.len(), len);
-            if writes.len() == WRITES_MAX || bytes > FRAME_BUDGET_BYTES {
-                self.outbox.insert(key, pending);
-                break;
-            }
-            let write = Write { key, stamp, body };
-            writes.push(write).expect("the length was checked above");
-        }
-        (!writes.is_empty()).then_some(Delta::Writes(writes))
+        self.outbox.flushed_at = Some(now);
+        self.outbox.flush_at = (!self.outbox.is_empty()).then(|| now + self.config.flush_delay);
     }
 
     fn on_delta(&mut self, origin: PeerId, bytes: &[u8], now: Now, actions: &mut Vec<Action>) {

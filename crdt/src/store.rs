@@ -154,12 +154,12 @@ impl Held {
     }
 
     /// The same as a typed value.
-    pub(crate) fn to_typed(&self) -> Typed {
-        let register = |value| Typed { length: 1, state: Some(State::Lww(self.marker.stamp, *self.marker.origin, value)) };
+    pub(crate) fn to_typed(&self) -> Cow<'_, Typed> {
+        let register = |value| Cow::Owned(Typed { length: 1, state: Some(State::Lww(self.marker.stamp, *self.marker.origin, value)) });
         match &self.content {
             Content::Removed => register(None),
             Content::Register(bytes) => register(Some(bytes.clone())),
-            Content::Typed(sized) => sized.typed.clone(),
+            Content::Typed(sized) => Cow::Borrowed(&sized.typed),
         }
     }
 }
@@ -310,12 +310,12 @@ impl Store {
                 let new = self.register(stamp, origin, if let Body::Register(bytes) = body { Some(bytes) } else { None });
                 return Ok(Some(new).filter(|new| held.is_none_or(|held| held.marker < new.marker)));
             }
-            (_, Body::Removed) => Step::Whole(self.register(stamp, origin, None).to_typed()),
-            (_, Body::Register(bytes)) => Step::Whole(self.register(stamp, origin, Some(bytes)).to_typed()),
+            (_, Body::Removed) => Step::Whole(self.register(stamp, origin, None).to_typed().into_owned()),
+            (_, Body::Register(bytes)) => Step::Whole(self.register(stamp, origin, Some(bytes)).to_typed().into_owned()),
             (_, Body::Step(step)) => *step,
         };
         let before = held.map(Held::to_typed);
-        let typed = Typed::after(before.as_ref(), &step)?;
+        let typed = Typed::after(before.as_deref(), &step)?;
         let latest = held.map_or((stamp, origin), |held| (held.marker.stamp, *held.marker.origin).max((stamp, origin)));
         let new = self.typed(latest.0, latest.1, typed);
         Ok(Some(new).filter(|new| held.is_none_or(|held| held.marker != new.marker)))

@@ -656,17 +656,13 @@ pub(crate) fn step(held: Option<&Typed>, op: &Op, actor: Actor, stamp: Stamp, or
             if is_better { whole(new) } else { Ok(None) }
         }
         (Op::Put(value), held) => {
-            let siblings = match held {
-                Some(State::Mv(siblings)) => siblings.clone(),
-                _ => Dotted::default(),
-            };
+            let none = Dotted::default();
+            let siblings = if let Some(State::Mv(siblings)) = held { siblings } else { &none };
             Ok(Some(Step::Mv(length, siblings.change(actor, Some(written(value)), |_| true)?)))
         }
         (Op::Insert(member), held) => {
-            let members = match held {
-                Some(State::Set(members)) => members.clone(),
-                _ => Dotted::default(),
-            };
+            let none = Dotted::default();
+            let members = if let Some(State::Set(members)) = held { members } else { &none };
             Ok(Some(Step::Set(length, members.change(actor, Some(member.clone()), |held| held == member)?)))
         }
         (Op::Take(member), Some(State::Set(members))) => {
