@@ -1,0 +1,205 @@
+//! What can happen to a replica, what it decides, and what it says to whoever writes.
+
+use std::fmt;
+
+use bytes::Bytes;
+use meshwork_channels::{Misbehavior, PeerId};
+
+use super::{Kind, Message, Quota, Value};
+use crate::hlc::Stamp;
+use crate::key::{Key, KeyError};
+
+/// What can happen to a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The peer is a neighbor from now on.
+    NeighborUp(PeerId),
+    /// The peer is no neighbor any more.
+    NeighborDown(PeerId),
+    /// A message of repair arrived.
+    Received {
+        /// The peer that sent it over its own connection.
+        from: PeerId,
+        /// The message.
+        message: Message,
+    },
+    /// A broadcast arrived.
+    Delta {
+        /// The node that wrote and broadcast it, which need not be the one that passed it on.
+        origin: PeerId,
+        /// What [`Action::Broadcast`] held there.
+        bytes: Bytes,
+    },
+    /// The moment of [`State::next_deadline`](super::State::next_deadline) has come.
+    DeadlineReached,
+}
+
+/// What a replica decides.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Send a message to a peer; it may be lost.
+    Send {
+        /// The peer.
+        to: PeerId,
+        /// The message, encoded less than [`limits::CONTROL_BYTES_MAX`](meshwork_channels::limits::CONTROL_BYTES_MAX).
+        message: Message,
+    },
+    /// Broadcast a delta, at most [`limits::BROADCAST_BYTES_MAX`](meshwork_channels::limits::BROADCAST_BYTES_MAX), to every node.
+    Broadcast(Bytes),
+    /// What [`State::read`](super::State::read) returns for a key has changed, by a write here or elsewhere.
+    Changed {
+        /// The key.
+        key: Key,
+        /// What one reads from now on; `None` once it was removed.
+        value: Option<Value>,
+        /// When it was written: of counters and sets not always later than the change before.
+        stamp: Stamp,
+        /// The number of the change on this replica, from one on.
+        revision: u64,
+    },
+    /// The peer broke a rule. For a delta the peer is its origin, although a node that passed it on may be to blame.
+    Misbehaved {
+        /// The peer.
+        peer: PeerId,
+        /// The rule.
+        what: Misbehavior,
+    },
+}
+
+/// A value of a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// The value.
+    pub value: &'a Bytes,
+    /// When it was written.
+    pub stamp: Stamp,
+    /// Who wrote it.
+    pub origin: PeerId,
+}
+
+/// Why a write was not made. Nothing was changed, and no stamp was spent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SetError {
+    /// The key is empty.
+    KeyEmpty,
+    /// The key is too long.
+    KeyTooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The longest length.
+        len_max: usize,
+    },
+    /// The value is too large.
+    ValueTooLarge {
+        /// Its length in bytes.
+        len: usize,
+        /// The largest length.
+        len_max: usize,
+    },
+    /// The replica is full.
+    Full {
+        /// The bound that is reached.
+        quota: Quota,
+        /// The value that was not written; of a batch, that of its first write.
+        value: Bytes,
+    },
+    /// The key is of another kind, until it is removed.
+    WrongKind {
+        /// Its kind.
+        held: Kind,
+    },
+    /// The score is not a number.
+    NotANumber,
+    /// A set, or what it takes to keep apart who wrote a value, has reached its bound: so many members, or half the bytes of a value.
+    TooManyMembers {
+        /// The most members.
+        len_max: usize,
+    },
+    /// The batch has more writes, or more bytes, than one message carries.
+    BatchTooLarge {
+        /// The most writes.
+        len_max: usize,
+        /// The most bytes of keys and values together.
+        bytes_max: usize,
+    },
+    /// The batch writes a key twice.
+    KeyRepeated(Key),
+    /// The key begins with `@`, so it belongs to a service and is written through it. A replica takes such keys; a node refuses them from applications.
+    KeyReserved,
+}
+
+impl fmt::Display for SetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SetError::KeyEmpty => KeyError::Empty.fmt(f),
+            SetError::KeyTooLong { len, len_max } => KeyError::TooLong { len: *len, len_max: *len_max }.fmt(f),
+            SetError::ValueTooLarge { len, len_max } => write!(f, "a value has at most {len_max} bytes; this has {len}"),
+            SetError::Full { quota: Quota::Keys(max), .. } => write!(f, "the replica keeps at most {max} keys, removed ones included"),
+            SetError::Full { quota: Quota::Bytes(max), .. } => write!(f, "the replica keeps at most {max} bytes"),
+            SetError::WrongKind { held } => write!(f, "the key holds a value of the kind `{}`; remove it first", held.name()),
+            SetError::NotANumber => f.write_str("a score is a number"),
+            SetError::TooManyMembers { len_max } => {
+                write!(f, "a value has at most {len_max} members, in half the bytes of a value; more are keys of their own")
+            }
+            SetError::BatchTooLarge { len_max, bytes_max } => write!(f, "a batch has at most {len_max} writes and {bytes_max} bytes"),
+            SetError::KeyReserved => f.write_str("keys that begin with `@` belong to services"),
+            SetError::KeyRepeated(key) => write!(f, "a batch writes each key once; this one writes `{key}` again"),
+        }
+    }
+}
+
+impl std::error::Error for SetError {}
+
+impl From<KeyError> for SetError {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Empty => SetError::KeyEmpty,
+            KeyError::TooLong { len, len_max } => SetError::KeyTooLong { len, len_max },
+        }
+    }
+}
+
+/// What a replica did so far. Entries are counted one by one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Writes and removals made here.
+    pub written: u64,
+    /// Deltas handed to the broadcast.
+    pub broadcasts: u64,
+    /// Deltas that arrived.
+    pub deltas: u64,
+    /// Entries of deltas that replaced older ones.
+    pub applied: u64,
+    /// Entries from neighbors that replaced older ones.
+    pub repaired: u64,
+    /// Entries that were known already, or older than what is known.
+    pub known: u64,
+    /// Entries that did not fit within the bounds.
+    pub refused: u64,
+    /// Steps that came before what they rest on, and were left to repair.
+    pub gaps: u64,
+    /// Entries returned to a neighbor that had sent less than is held here.
+    pub sent_back: u64,
+    /// Entries whose stamps were too far ahead.
+    pub stamp_ahead: u64,
+    /// Comparisons begun here.
+    pub probes: u64,
+    /// Digests of neighbors that were equal.
+    pub equal: u64,
+    /// Digests of neighbors that differed.
+    pub different: u64,
+    /// Comparisons in which a sketch told what differs.
+    pub sketched: u64,
+    /// Comparisons in which it did not, so that shards had to.
+    pub sketches_failed: u64,
+    /// Comparisons led from the first rows to the last.
+    pub completed: u64,
+    /// Comparisons given up, because the peer fell silent or went on without end.
+    pub abandoned: u64,
+    /// Entries sent to neighbors.
+    pub entries_sent: u64,
+    /// Requests that were not answered, because the peer asked too much.
+    pub throttled: u64,
+    /// Rules broken by peers.
+    pub misbehaved: u64,
+}
