@@ -373,37 +373,3 @@ fn writes_that_wait_share_a_sync() {
         node.leave().await;
     });
 }
-
-/// Prints how long the parts of a life take with so many entries: `cargo test --test durable -- --ignored --nocapture times_of_a_restart`.
-#[test]
-#[ignore = "measures, and asserts nothing"]
-fn times_of_a_restart() {
-    run(async {
-        for entries in [1_000_u64, 4_000, 16_000] {
-            let scratch = Scratch::new(&format!("times-{entries}"));
-            let node = synced_at_once(&scratch.0).start().await.unwrap();
-            for number in 0..entries {
-                node.state().set(format!("serial/{number}"), vec![7; 20]).await.unwrap();
-            }
-            node.state().set_durable("last", "v").await.unwrap();
-            node.leave().await;
-            let folder = scratch.0.join("state");
-            let from = std::time::Instant::now();
-            let (journal, _) = Journal::open(&folder, journal::Config::default()).unwrap();
-            let opened = from.elapsed();
-            journal.close().unwrap();
-            let closed = from.elapsed() - opened;
-            let from = std::time::Instant::now();
-            let node = synced_at_once(&scratch.0).start().await.unwrap();
-            let started = from.elapsed();
-            node.state().set_durable("first", "v").await.unwrap();
-            let first = from.elapsed() - started;
-            node.state().set_durable("second", "v").await.unwrap();
-            let second = from.elapsed() - started - first;
-            println!(
-                "{entries:>6} entries: journal opened {opened:.1?}, closed {closed:.1?}; node started {started:.1?}, first durable write {first:.1?}, second {second:.1?}"
-            );
-            node.leave().await;
-        }
-    });
-}

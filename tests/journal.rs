@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ use meshwork::PeerId;
 use meshwork::crdt::journal::Record;
 use meshwork::crdt::wire::{Body, Entry};
 use meshwork::crdt::{Key, Stamp};
-use meshwork::runtime::journal::{AppendError, Backend, Config, Journal, Recovered, SyncPolicy};
+use meshwork::runtime::journal::{Backend, Config, Journal, Recovered};
 
 const DIR: &str = "MESHWORK_TEST_JOURNAL_DIR";
 const FIRST: &str = "MESHWORK_TEST_JOURNAL_FIRST";
@@ -130,56 +130,4 @@ fn nothing_durable_is_lost_when_processes_are_killed() {
 #[test]
 fn nothing_durable_is_lost_from_a_database_when_processes_are_killed() {
     kill_writers("redb");
-}
-
-/// Prints how many records each policy takes per second, beside a file that is written and synced by hand: `cargo test --release --test journal
-/// -- --ignored --nocapture rates`.
-#[test]
-#[ignore = "measures, and asserts nothing"]
-fn rates() {
-    let value = || vec![7; 100];
-    let dir = scratch("rates");
-    let backends = [
-        Backend::Files,
-        #[cfg(feature = "redb")]
-        Backend::Redb,
-    ];
-    let print = |name: &str, records: u64, from: Instant, more: String| {
-        println!("{name:34} {:>10.0} records/s{more}", records as f64 / from.elapsed().as_secs_f64());
-    };
-    fs::create_dir_all(&dir).expect("a folder");
-    for (name, records, is_synced) in [("file, synced after each record", 300, true), ("file, never synced", 200_000, false)] {
-        let (mut file, from) = (File::create(dir.join("file")).expect("a file"), Instant::now());
-        for _ in 0..records {
-            file.write_all(&[7; 170]).expect("room");
-            if is_synced {
-                file.sync_data().expect("a disk");
-            }
-        }
-        print(name, records, from, String::new());
-    }
-    let policies = [SyncPolicy::Always, SyncPolicy::Interval(Duration::from_millis(10)), SyncPolicy::Never];
-    for backend in backends {
-        // One at a time waits for each; else as many are under way as the queue takes.
-        for (policy, is_alone) in [(policies[0], true), (policies[0], false), (policies[1], false), (policies[2], false)] {
-            let records = if is_alone { 300 } else { 50_000 };
-            let folder = dir.join(format!("{backend:?}{policy:?}{is_alone}"));
-            let (journal, _) = Journal::open(&folder, Config { backend, sync: policy, ..Config::default() }).expect("a journal");
-            let (status, from) = (journal.status(), Instant::now());
-            for serial in 1..=records {
-                let mut batch = vec![entry(serial % 10_000, value())];
-                while let Err(AppendError::Full(refused)) = journal.append(batch, serial) {
-                    batch = refused;
-                    thread::yield_now();
-                }
-                while is_alone && status.borrow().durable < serial {
-                    thread::yield_now();
-                }
-            }
-            let counters = journal.close().map(|_| status.borrow().counters).expect("a disk");
-            let name = format!("{backend:?}, {policy:?}{}", if is_alone { ", one at a time" } else { "" });
-            print(&name, records, from, format!(", {} syncs, {} snapshots", counters.syncs, counters.snapshots));
-        }
-    }
-    let _ = fs::remove_dir_all(&dir);
 }
