@@ -65,7 +65,7 @@ pub enum Record {
 }
 
 impl Record {
-    /// At most how many bytes its frame takes. What is above [`RECORD_BYTES_MAX`] cannot be written.
+    /// At most how many bytes its frame takes.
     pub fn bytes_max(&self) -> usize {
         FRAME_HEAD_BYTES + self.encoded_max()
     }
@@ -80,7 +80,11 @@ impl Record {
         let body_len = |body: &Body| match body {
             Body::Removed => 0,
             Body::Register(bytes) => bytes.len(),
-            Body::Step(step) => encode(step).len(),
+            // As the store measures it: the tag of the step takes the room of the length, which it does without.
+            Body::Step(step) => match &**step {
+                Step::Whole(typed) => encode(typed).len(),
+                part => encode(part).len(),
+            },
         };
         1 + match self {
             Record::Entry(entry) => entry_bytes_max(entry.key.len(), body_len(&entry.body)),
@@ -373,17 +377,17 @@ impl<'a> Records<'a> {
     /// A [`HeadError`] when they do not begin as one.
     pub fn new(bytes: &'a [u8]) -> Result<Self, HeadError> {
         let head = bytes.get(..HEAD_BYTES).ok_or(HeadError::Truncated)?;
-        let kind = match head[7] {
-            0 => Kind::Snapshot,
-            1 => Kind::Log,
-            _ => return Err(HeadError::Invalid),
-        };
         if head[..6] != MAGIC || u32_at(head, 24) != crc32c(0, &head[..24]) {
             return Err(HeadError::Invalid);
         }
         if head[6] != VERSION {
             return Err(HeadError::Incompatible { ours: VERSION, theirs: head[6] });
         }
+        let kind = match head[7] {
+            0 => Kind::Snapshot,
+            1 => Kind::Log,
+            _ => return Err(HeadError::Invalid),
+        };
         let head = Head { kind, number: u64_at(head, 8), salt: u64_at(head, 16) };
         Ok(Records { head, bytes, at: HEAD_BYTES, records: 0, end: None, fault: None })
     }

@@ -25,7 +25,7 @@
 //! neighbor that the overlay reports. Tombstones count as keys and stay: collecting them needs to know what every member has seen,
 //! which is a part of its own. A replica that is full refuses new keys, counts them, and keeps accepting changes of those it holds. An
 //! entry that one replica refuses keeps its digest apart from the others', which costs one bounded comparison per period. Entries carry
-//! no signature: a member can write under another member's name in repair, as it can write any key.
+//! no signature: a member can write under another member's name in repair, and name others as the writers of siblings, as it can write any key.
 //!
 //! Known limits, which belong to the work on signatures and collection: a writer whose clock is ahead keeps what the others refuse, and
 //! once their clocks have come that far it is accepted and wins over what was written in between; broadcasts that are still under way
@@ -336,12 +336,11 @@ impl State {
         self.clock = clock;
         let mut written = Vec::with_capacity(planned.len());
         for (key, (held, pending)) in planned {
-            let value = held.read();
             let merged = self.store.replace(key.clone(), held);
             debug_assert!(matches!(merged, Merged::Replaced { .. }), "a new stamp is newer than all that is held, and room was checked");
             self.counters.written += 1;
             self.note(&key);
-            if merged == (Merged::Replaced { is_visible: true }) {
+            if let Merged::Replaced { visible: Some(value) } = merged {
                 actions.push(self.changed(key.clone(), value, stamp));
             }
             written.push((key, pending));
@@ -356,10 +355,10 @@ impl State {
             return Err(SetError::ValueTooLarge { len, len_max });
         }
         let held = self.store.get(key);
-        let (body, step) = match (held, op) {
+        let body = match (held, op) {
             (held, Op::Remove) if held.is_none_or(|held| !held.is_live()) => return Ok(None),
-            (held, Op::Remove) if held.is_some_and(|held| !held.is_typed()) => (Body::Removed, None),
-            (held, Op::Set(value)) if held.is_none_or(|held| !held.is_typed()) => (Body::Register(value), None),
+            (held, Op::Remove) if held.is_some_and(|held| !held.is_typed()) => Body::Removed,
+            (held, Op::Set(value)) if held.is_none_or(|held| !held.is_typed()) => Body::Register(value),
             (held, op) => {
                 let typed = held.map(Held::to_typed);
                 let step = value::step(typed.as_deref(), &op, self.actor, stamp, self.me).map_err(|unsuited| match unsuited {
@@ -368,16 +367,17 @@ impl State {
                     Unsuited::Full => SetError::TooManyMembers { len_max: MEMBERS_MAX },
                 })?;
                 let Some(step) = step else { return Ok(None) };
-                (Body::Step(Box::new(step.clone())), Some(step))
+                Body::Step(Box::new(step))
             }
         };
-        let joined = self.store.joined(key, stamp, self.me, body);
-        let Some(held) = joined.map_err(|_| SetError::TooManyMembers { len_max: MEMBERS_MAX })? else { return Ok(None) };
-        // What others add at the same time must have room beside it.
-        if held.is_crowded(len_max) {
+        let joined = self.store.joined(key, stamp, self.me, &body);
+        let Some(new) = joined.map_err(|_| SetError::TooManyMembers { len_max: MEMBERS_MAX })? else { return Ok(None) };
+        // What others add at the same time must have room beside it; what does not grow always has.
+        if new.is_crowded(len_max) && held.is_none_or(|held| held.len() < new.len()) {
             return Err(SetError::TooManyMembers { len_max: MEMBERS_MAX });
         }
-        Ok(Some((held, Pending { stamp, step })))
+        let step = if let Body::Step(step) = body { Some(*step) } else { None };
+        Ok(Some((new, Pending { stamp, step })))
     }
 
     /// Hands what was written here to the broadcast.
@@ -400,17 +400,19 @@ impl State {
         };
         let wall = self.wall(now);
         let mut worst = None;
+        let mut gaps = 0;
         for Write { key, stamp, body } in writes {
-            match self.join(key, stamp, origin, body, wall, actions) {
+            match self.join(&key, stamp, origin, &body, wall, actions) {
                 Joined::Replaced => self.counters.applied += 1,
                 Joined::Unchanged | Joined::Refused => {}
-                Joined::Gap => {
-                    self.counters.gaps += 1;
-                    self.repair.hurry(now.time);
-                }
+                Joined::Gap => gaps += 1,
                 Joined::Ahead => worst = worst.or(Some(Misbehavior::StampAhead)),
                 Joined::Unsound => worst = Some(Misbehavior::Undecodable(DecodeError::Invalid)),
             }
+        }
+        if gaps > 0 {
+            self.counters.gaps += gaps;
+            self.repair.hurry(now.time);
         }
         if let Some(what) = worst {
             self.misbehaved(origin, what, actions);
@@ -429,7 +431,7 @@ impl State {
                 worst = Some(Misbehavior::Undecodable(DecodeError::Invalid));
                 continue;
             }
-            match self.join(key.clone(), stamp, origin, body.clone(), wall, actions) {
+            match self.join(&key, stamp, origin, &body, wall, actions) {
                 joined @ (Joined::Replaced | Joined::Unchanged) => {
                     self.counters.repaired += u64::from(joined == Joined::Replaced);
                     // Only of what was taken: two replicas that refuse each other's would send theirs for ever.
@@ -450,11 +452,11 @@ impl State {
         repair.send_back(from, &lacking, &mut turn);
     }
 
-    fn join(&mut self, key: Key, stamp: Stamp, origin: PeerId, body: Body, wall: WallTime, actions: &mut Vec<Action>) -> Joined {
-        if matches!(&body, Body::Step(step) if !step.is_sound()) {
+    fn join(&mut self, key: &Key, stamp: Stamp, origin: PeerId, body: &Body, wall: WallTime, actions: &mut Vec<Action>) -> Joined {
+        if matches!(body, Body::Step(step) if !step.is_sound()) {
             return Joined::Unsound;
         }
-        let joined = match self.store.joined(&key, stamp, origin, body) {
+        let joined = match self.store.joined(key, stamp, origin, body) {
             Ok(Some(joined)) => joined,
             // What is known already is no fault of who says it again, even if our clock stepped back in between.
             Ok(None) => {
@@ -462,7 +464,7 @@ impl State {
                 return Joined::Unchanged;
             }
             Err(Unfit::Gap) => return Joined::Gap,
-            Err(Unfit::TooMany) => return self.refuse(&key, origin),
+            Err(Unfit::TooMany) => return self.refuse(key, origin),
         };
         let latest = joined.latest().max(stamp);
         if let Err(ahead) = self.clock.observe(latest, wall, self.config.stamp_ahead_max) {
@@ -471,12 +473,11 @@ impl State {
             return Joined::Ahead;
         }
         match self.store.replace(key.clone(), joined) {
-            Merged::Refused => self.refuse(&key, origin),
-            Merged::Replaced { is_visible } => {
-                self.note(&key);
-                if is_visible {
-                    let value = self.read(&key);
-                    actions.push(self.changed(key, value, stamp));
+            Merged::Refused => self.refuse(key, origin),
+            Merged::Replaced { visible } => {
+                self.note(key);
+                if let Some(value) = visible {
+                    actions.push(self.changed(key.clone(), value, stamp));
                 }
                 Joined::Replaced
             }

@@ -131,7 +131,7 @@ impl Held {
     pub(crate) fn latest(&self) -> Stamp {
         match &self.content {
             Content::Removed | Content::Register(_) => self.marker.stamp,
-            Content::Typed(measured) => measured.typed.written().map(|(_, stamp, _)| stamp).fold(self.marker.stamp, Stamp::max),
+            Content::Typed(measured) => measured.typed.latest().unwrap_or_default().max(self.marker.stamp),
         }
     }
 
@@ -170,10 +170,10 @@ fn item(key_hash: u64, entry: u128) -> u64 {
 }
 
 /// What a merge did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Merged {
-    /// It replaced the entry; what one reads of it differs as well if `is_visible`.
-    Replaced { is_visible: bool },
+    /// It replaced the entry. What one reads of it from now on, if that differs.
+    Replaced { visible: Option<Option<Value>> },
     /// Nothing: it does not fit.
     Refused,
 }
@@ -303,16 +303,18 @@ impl Store {
     }
 
     /// What a key would hold after a write; `None` when that is what it holds.
-    pub(crate) fn joined(&self, key: &str, stamp: Stamp, origin: PeerId, body: Body) -> Result<Option<Held>, Unfit> {
+    pub(crate) fn joined(&self, key: &str, stamp: Stamp, origin: PeerId, body: &Body) -> Result<Option<Held>, Unfit> {
         let held = self.entries.get(key);
         let step = match (held, body) {
             (None | Some(Held { content: Content::Removed | Content::Register(_), .. }), body @ (Body::Removed | Body::Register(_))) => {
-                let new = self.register(stamp, origin, if let Body::Register(bytes) = body { Some(bytes) } else { None });
+                let new = self.register(stamp, origin, if let Body::Register(bytes) = body { Some(bytes.clone()) } else { None });
                 return Ok(Some(new).filter(|new| held.is_none_or(|held| held.marker < new.marker)));
             }
-            (_, Body::Removed) => Step::Whole(self.register(stamp, origin, None).to_typed().into_owned()),
-            (_, Body::Register(bytes)) => Step::Whole(self.register(stamp, origin, Some(bytes)).to_typed().into_owned()),
-            (_, Body::Step(step)) => *step,
+            (_, Body::Removed) => Cow::Owned(Step::Whole(self.register(stamp, origin, None).to_typed().into_owned())),
+            (_, Body::Register(bytes)) => {
+                Cow::Owned(Step::Whole(self.register(stamp, origin, Some(bytes.clone())).to_typed().into_owned()))
+            }
+            (_, Body::Step(step)) => Cow::Borrowed(&**step),
         };
         let before = held.map(Held::to_typed);
         let typed = Typed::after(before.as_deref(), &step)?;
@@ -364,28 +366,28 @@ impl Store {
         self.live += usize::from(new.is_live());
 
         let Some(held) = self.entries.get_mut(&key) else {
-            let is_visible = new.is_live();
+            let visible = new.is_live().then(|| new.read());
             self.bytes += key.len();
             self.digest.keys += 1;
             self.index.insert((hash, key.clone()));
             self.entries.insert(key, new);
             self.keep_sketch(None, item(hash, added));
-            return Merged::Replaced { is_visible };
+            return Merged::Replaced { visible };
         };
         let removed = self.hasher.entry(&key, &held.marker);
         *shard = shard.wrapping_sub(removed as u64);
         self.digest.sum = self.digest.sum.wrapping_sub(removed);
         self.bytes -= held.len();
         self.live -= usize::from(held.is_live());
-        let is_visible = match (&held.content, &new.content) {
-            (Content::Register(old), Content::Register(new)) => old != new,
-            (Content::Removed, Content::Removed) => false,
-            _ => held.read() != new.read(),
+        let visible = match (&held.content, &new.content) {
+            (Content::Register(old), Content::Register(new)) => (old != new).then(|| Some(Value::Lww(new.clone()))),
+            (Content::Removed, Content::Removed) => None,
+            _ => Some(new.read()).filter(|value| held.read() != *value),
         };
         let old = std::mem::replace(held, new);
         self.origins.release(old.marker.origin);
         self.keep_sketch(Some(item(hash, removed)), item(hash, added));
-        Merged::Replaced { is_visible }
+        Merged::Replaced { visible }
     }
 
     /// Follows a change of the entries.

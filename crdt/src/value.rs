@@ -28,6 +28,9 @@ use crate::wire::fixed;
 
 /// Actors of one value.
 pub const ACTORS_MAX: usize = 1_024;
+/// Steps of one actor on one value, and how often a key comes and goes: more than anybody ever does, so that adding one never overflows.
+const STEPS_MAX: u64 = 1 << 62;
+const LENGTH_MAX: u32 = 1 << 30;
 /// Members of a set, siblings of a register, and steps of one change.
 pub const MEMBERS_MAX: usize = 1_024;
 
@@ -274,7 +277,7 @@ pub struct Change<P> {
     last: u64,
     /// What they brought that is still there.
     adds: Ascending<u64, P, MEMBERS_MAX>,
-    /// What was there before them and is gone.
+    /// What is gone.
     removes: Ascending<Dot, (), MEMBERS_MAX>,
 }
 
@@ -304,7 +307,7 @@ impl<P: Clone + Ord> Dotted<P> {
         let (clock, live) = (&self.clock, &self.live);
         clock.is_sound()
             && live.is_sound()
-            && clock.iter().all(|(_, step)| *step > 0)
+            && clock.iter().all(|(_, step)| (1..=STEPS_MAX).contains(step))
             && live.iter().all(|(dot, _)| dot.step > 0 && self.covers(dot))
     }
 
@@ -324,6 +327,9 @@ impl<P: Clone + Ord> Dotted<P> {
         let after = self.step(actor);
         let removes = self.live.iter().filter(|(_, held)| is_gone(held)).map(|(dot, _)| (*dot, ())).collect();
         let last = after + u64::from(payload.is_some());
+        if last > STEPS_MAX {
+            return Err(TooMany);
+        }
         let adds = payload.map(|payload| (last, payload)).into_iter().collect();
         Ok(Change { actor, after, last, adds: Ascending::from_vec(adds)?, removes: Ascending::from_vec(removes)? })
     }
@@ -349,10 +355,11 @@ impl<P: Clone + Ord> Dotted<P> {
 impl<P: Clone> Change<P> {
     fn is_sound(&self) -> bool {
         self.after <= self.last
+            && self.last <= STEPS_MAX
             && self.adds.is_sound()
             && self.removes.is_sound()
             && self.adds.iter().all(|(step, _)| *step > self.after && *step <= self.last)
-            && self.removes.iter().all(|(dot, ())| dot.step > 0)
+            && self.removes.iter().all(|(dot, ())| (1..=STEPS_MAX).contains(&dot.step))
     }
 
     /// This and what followed it as one; `None` when that is more than a change may be, or it did not follow.
@@ -360,16 +367,15 @@ impl<P: Clone> Change<P> {
         if (later.actor, later.after) != (self.actor, self.last) {
             return None;
         }
-        let is_ours = |dot: &Dot| dot.actor == self.actor && dot.step > self.after;
         let dot = |step: u64| Dot { actor: self.actor, step };
         let adds = self.adds.iter().filter(|(step, _)| later.removes.get(&dot(*step)).is_none()).cloned();
-        let removes = later.removes.iter().filter(|(removed, ())| !is_ours(removed)).cloned().collect();
         Some(Change {
             actor: self.actor,
             after: self.after,
             last: later.last,
             adds: Ascending::from_vec(adds.chain(later.adds.iter().cloned()).collect()).ok()?,
-            removes: self.removes.union(&Ascending::from_vec(removes).ok()?, |(), ()| ()).ok()?,
+            // Also of what these steps brought: repair may have brought it to others in between.
+            removes: self.removes.union(&later.removes, |(), ()| ()).ok()?,
         })
     }
 }
@@ -520,8 +526,8 @@ impl Step {
     pub(crate) fn is_sound(&self) -> bool {
         match self {
             Step::Whole(typed) => typed.is_sound(),
-            Step::Mv(length, change) => !length.is_multiple_of(2) && change.is_sound(),
-            Step::Set(length, change) => !length.is_multiple_of(2) && change.is_sound(),
+            Step::Mv(length, change) => *length <= LENGTH_MAX && !length.is_multiple_of(2) && change.is_sound(),
+            Step::Set(length, change) => *length <= LENGTH_MAX && !length.is_multiple_of(2) && change.is_sound(),
         }
     }
 
@@ -538,7 +544,7 @@ impl Step {
 
 impl Typed {
     pub(crate) fn is_sound(&self) -> bool {
-        let has_parity = self.length > 0 && self.state.is_some() != self.length.is_multiple_of(2);
+        let has_parity = (1..=LENGTH_MAX).contains(&self.length) && self.state.is_some() != self.length.is_multiple_of(2);
         // A register that was nothing else before travels as one.
         let is_plain = self.length == 1 && matches!(self.state, Some(State::Lww(..)));
         has_parity && !is_plain && self.state.as_ref().is_none_or(State::is_sound)
@@ -605,6 +611,16 @@ impl Typed {
         one.into_iter().chain(siblings.map(|(_, written)| (&written.value, written.stamp, written.origin)))
     }
 
+    /// The latest stamp of what was written to it, or removed from it; `None` where nothing has a stamp of its own.
+    pub(crate) fn latest(&self) -> Option<Stamp> {
+        match self.state.as_ref()? {
+            State::Lww(stamp, ..) => Some(*stamp),
+            State::Best(_, written) => Some(written.stamp),
+            State::Mv(siblings) => siblings.live.iter().map(|(_, written)| written.stamp).max(),
+            State::Count(_) | State::GCount(_) | State::Set(_) | State::GSet(_) => None,
+        }
+    }
+
     /// How many members, siblings or actors it has.
     pub(crate) fn len(&self) -> usize {
         self.state.as_ref().map_or(0, State::len)
@@ -632,6 +648,9 @@ impl From<TooMany> for Unsuited {
 pub(crate) fn step(held: Option<&Typed>, op: &Op, actor: Actor, stamp: Stamp, origin: PeerId) -> Result<Option<Step>, Unsuited> {
     let is_live = held.is_some_and(Typed::is_live);
     let length = held.map_or(1, |held| held.length + u32::from(held.length.is_multiple_of(2)));
+    if length >= LENGTH_MAX {
+        return Err(Unsuited::Full);
+    }
     let whole = |state: State| Ok(Some(Step::Whole(Typed { length, state: Some(state) })));
     let Some(kind) = op.kind() else {
         let Some(Typed { state: Some(state), .. }) = held.filter(|_| is_live) else { return Ok(None) };

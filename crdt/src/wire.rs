@@ -1,7 +1,7 @@
 //! What replicas say to each other: deltas in broadcasts, and the messages of repair between neighbors.
 //!
-//! Enums grow at their ends only. Hashes and stamps have a fixed width, because they use all their bits. No wire type is kept as it came:
-//! entries become registers of the store, whose marker is computed again from the value that arrived.
+//! Enums grow at their ends only. Hashes and stamps have a fixed width, because they use all their bits. What orders an entry is
+//! computed again from the value that arrived; a value of another kind than a register is kept as it came, once it is found sound.
 
 use bytes::Bytes;
 use meshwork_channels::{Bounded, PeerId, WallTime, limits};
@@ -63,7 +63,8 @@ pub struct Write {
     pub body: Body,
 }
 
-/// The payload of a broadcast. Its origin is who sends the broadcast, so it cannot speak for others and need not name itself.
+/// The payload of a broadcast. Its writes are those of who sends the broadcast, who need not name itself. The siblings in a value name their own writers,
+/// which nobody verifies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Delta {
     /// Writes, in the order of their keys.

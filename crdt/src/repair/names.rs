@@ -109,7 +109,7 @@ pub(super) fn cells_for(ours: &[u8], theirs: &[u8], keys_apart: u64) -> usize {
     let mask = (1 << GLIMPSE_BITS) - 1;
     let shards = |byte: u8| (0..8 / GLIMPSE_BITS).filter(|index| (byte >> (index * GLIMPSE_BITS)) & mask != 0).count();
     let seen: usize = ours.iter().zip(theirs).map(|(ours, theirs)| shards(ours ^ theirs)).sum();
-    // One in 16 that differ looks alike.
+    // One in four that differ looks alike.
     let differ = (seen << GLIMPSE_BITS) / mask as usize;
     if differ >= SHARDS - 1 {
         return CELLS_MAX;

@@ -97,7 +97,7 @@ impl State {
         if matches!(&body, Body::Step(step) if !matches!(**step, Step::Whole(_)) || !step.is_sound()) {
             return false;
         }
-        let Ok(Some(held)) = self.store.joined(&key, stamp, origin, body) else { return false };
+        let Ok(Some(held)) = self.store.joined(&key, stamp, origin, &body) else { return false };
         self.clock.resume(held.latest());
         self.store.replace(key, held) != Merged::Refused
     }

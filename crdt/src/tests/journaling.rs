@@ -4,7 +4,7 @@ use super::*;
 use crate::journal::{
     Damage, End, Ended, Fault, HEAD_BYTES, Head, HeadError, Image, Kind, RECORD_BYTES_MAX, Record, Records, Reserved, Writer, crc32c,
 };
-use crate::value::{Actor, Step, Typed};
+use crate::value::{self, Actor, Step, Typed};
 
 const LOG: Head = Head { kind: Kind::Log, number: 3, salt: 0x0123_4567_89ab_cdef };
 const SNAPSHOT: Head = Head { kind: Kind::Snapshot, ..LOG };
@@ -124,12 +124,25 @@ fn an_image_is_what_its_records_amount_to_and_no_record_is_longer_than_it_says()
     }
 }
 
+/// A set of one member of so many bytes, encoded.
+fn set_of(len: usize) -> Bytes {
+    encode(&vec![(Bytes::from(vec![7; len]), ())])
+}
+
 #[test]
 fn the_largest_entry_fits_and_a_larger_one_does_not() {
     let name = "k".repeat(limits::KEY_BYTES_MAX);
     let largest = |len| entry(&name, 1, Body::Register(vec![7; len].into()));
     let record = largest(limits::VALUE_BYTES_MAX);
     assert!(record.fits() && !largest(limits::VALUE_BYTES_MAX + 1).fits());
+    // Of another kind as well: as long as the store lets it be.
+    let one = |len| Typed { length: 1, state: Some(value::State::GSet(decode(&set_of(len)).unwrap())) };
+    let overhead = encode(&one(40_000)).len() - 40_000;
+    let whole = one(limits::VALUE_BYTES_MAX - overhead);
+    assert_eq!(encode(&whole).len(), limits::VALUE_BYTES_MAX);
+    let typed = entry(&name, 1, Body::Step(Box::new(Step::Whole(whole))));
+    assert!(typed.fits());
+    assert_eq!(read(&log(std::slice::from_ref(&typed), 1).0), (vec![typed], Ok(End::Whole)));
     let (bytes, _) = log(std::slice::from_ref(&record), 1);
     assert!(bytes.len() <= HEAD_BYTES + 12 + RECORD_BYTES_MAX);
     assert_eq!(read(&bytes), (vec![record], Ok(End::Whole)));

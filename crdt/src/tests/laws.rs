@@ -26,7 +26,7 @@ fn store(updates: &[Update]) -> Store {
 fn join(store: &mut Store, updates: &[Update]) {
     for (key, stamp, origin, value) in updates {
         let body = value.clone().map_or(Body::Removed, Body::Register);
-        if let Some(joined) = store.joined(key, *stamp, *origin, body).unwrap() {
+        if let Some(joined) = store.joined(key, *stamp, *origin, &body).unwrap() {
             assert!(matches!(store.replace(key.clone(), joined), Merged::Replaced { .. }));
         }
     }

@@ -27,7 +27,7 @@ pub const METADATA_KEY_BYTES_MAX: usize = 64;
 /// Bytes of a value of metadata.
 pub const METADATA_VALUE_BYTES_MAX: usize = 1_024;
 /// Bytes of everything that is written of one instance, its key excluded. It is below what the numbers above add up to: it keeps a
-/// replica of [`meshwork_channels::limits::STATE_BYTES_MAX`] from being filled by some hundred instances.
+/// replica with the default of [`meshwork_crdt::config::Config::state_bytes_max`] from being filled by some hundred instances.
 pub const DETAILS_BYTES_MAX: usize = 8 * 1_024;
 /// The greatest weight; the least is 1.
 pub const WEIGHT_MAX: u16 = 1_000;
