@@ -116,7 +116,7 @@ impl<I: Identifier> State<I> {
         let successor = peers.first().copied().filter(|peer| self.room() > 0 && can_be_linked(peer));
         match (reason, successor) {
             (Farewell::Evicted, Some(successor)) => self.send_request(successor, Purpose::Succeed, now, actions),
-            (Farewell::Swapped, Some(successor)) => {
+            (Farewell::Swapped, Some(successor)) if was_neighbor => {
                 self.push_request(successor, Purpose::Awaited, now);
             }
             _ => {}

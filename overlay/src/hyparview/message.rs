@@ -114,14 +114,16 @@ pub enum Message<I> {
     ProbeReply {
         /// That of the probe.
         nonce: u32,
+        /// Quoted by [`Message::Swap`], so that nobody can send one before this has arrived.
+        token: u32,
     },
     /// Asks, upon the answer to a probe and at once, to become neighbors in the place of one neighbor of each side. Answered with
     /// [`Message::NeighborReply`], which names the neighbor that the receiver gave up.
     Swap {
         /// The link that it would become.
         link: u32,
-        /// That of the probe.
-        nonce: u32,
+        /// That of the answer.
+        token: u32,
         /// The neighbor that the sender would give up.
         old: I,
         /// Its other neighbors. None of them may be a neighbor of the receiver too.
@@ -153,7 +155,11 @@ impl<I: Identifier> Message<I> {
 
     /// Whether the receiver may give up a neighbor for a nearer one.
     pub(crate) fn may_swap(&self) -> bool {
-        matches!(self, Message::ProbeReply { .. } | Message::Swap { .. } | Message::NeighborReply { accepted: true, .. })
+        // That a link is alive tells as well that a request was accepted, when the answer to it is late.
+        matches!(
+            self,
+            Message::ProbeReply { .. } | Message::Swap { .. } | Message::NeighborReply { accepted: true, .. } | Message::Alive { .. }
+        )
     }
 
     /// A short stable name for logs and counters.

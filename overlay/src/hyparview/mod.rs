@@ -392,8 +392,8 @@ impl<I: Identifier> State<I> {
             Message::ShuffleReply { nonce, peers } => self.on_shuffle_reply(nonce, &peers, now, actions),
             Message::Alive { link } => self.on_alive(from, link, now, actions),
             Message::Probe { nonce } => self.on_probe(from, nonce, now, actions),
-            Message::ProbeReply { nonce } => self.on_probe_reply(from, nonce, now, actions),
-            Message::Swap { link, nonce, old, others } => self.on_swap(from, link, nonce, old, &others, now, actions),
+            Message::ProbeReply { nonce, token } => self.on_probe_reply(from, nonce, token, now, actions),
+            Message::Swap { link, token, old, others } => self.on_swap(from, link, token, old, &others, now, actions),
         }
     }
 

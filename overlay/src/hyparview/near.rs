@@ -13,7 +13,7 @@
 //!
 //! A swap that would give the two a common neighbor is refused. A near link gives way on either side only to one that is nearer by a
 //! share, so swaps come to an end by themselves. The distances are measured by these very messages: the seeker knows the time from its
-//! probe to the answer, the candidate that from its answer to the wish. A peer can seem farther than it is, and never nearer.
+//! probe to the answer, the candidate that from its answer to the wish, which quotes a token of the answer. A peer can seem farther than it is, and never nearer.
 
 use super::*;
 
@@ -32,6 +32,7 @@ const WEIGHT: u32 = 8;
 #[derive(Clone, Copy, Debug)]
 struct Probe<I> {
     peer: I,
+    /// What the message that it waits for must quote.
     nonce: u32,
     at: Time,
 }
@@ -105,14 +106,15 @@ impl<I: Identifier> State<I> {
     }
 
     pub(super) fn on_probe(&mut self, from: I, nonce: u32, now: Time, actions: &mut Vec<Action<I>>) {
+        let token = self.random.random();
         if self.params.has(Improvement::NearLinks) {
-            self.near.get_or_insert_default().answered = Some(Probe { peer: from, nonce, at: now });
+            self.near.get_or_insert_default().answered = Some(Probe { peer: from, nonce: token, at: now });
         }
-        send(from, Message::ProbeReply { nonce }, actions);
+        send(from, Message::ProbeReply { nonce, token }, actions);
     }
 
     /// The seeker decides.
-    pub(super) fn on_probe_reply(&mut self, from: I, nonce: u32, now: Time, actions: &mut Vec<Action<I>>) {
+    pub(super) fn on_probe_reply(&mut self, from: I, nonce: u32, token: u32, now: Time, actions: &mut Vec<Action<I>>) {
         let Some(near) = &mut self.near else { return };
         let Some(probe) = near.asked.take_if(|probe| probe.peer == from && probe.nonce == nonce) else { return };
         let distance = distance(probe.at, now);
@@ -126,13 +128,13 @@ impl<I: Identifier> State<I> {
         }
         let link = self.push_request(from, Purpose::Near, now);
         let others = Peers::first_of(self.active.iter().copied().filter(|peer| *peer != old));
-        send(from, Message::Swap { link, nonce, old, others }, actions);
+        send(from, Message::Swap { link, token, old, others }, actions);
     }
 
     /// The candidate decides.
     #[expect(clippy::too_many_arguments, reason = "the fields of the message, once")]
-    pub(super) fn on_swap(&mut self, from: I, link: u32, nonce: u32, old: I, others: &[I], now: Time, actions: &mut Vec<Action<I>>) {
-        let answered = self.near.as_mut().and_then(|near| near.answered.take_if(|probe| probe.peer == from && probe.nonce == nonce));
+    pub(super) fn on_swap(&mut self, from: I, link: u32, token: u32, old: I, others: &[I], now: Time, actions: &mut Vec<Action<I>>) {
+        let answered = self.near.as_mut().and_then(|near| near.answered.take_if(|probe| probe.peer == from && probe.nonce == token));
         let distance = answered.map(|probe| distance(probe.at, now));
         let worse = distance.and_then(|distance| self.worse_than(distance, from, old, now));
         // Candidates of one node are often neighbors of each other, so that near links would close triangles, which shorten no path.

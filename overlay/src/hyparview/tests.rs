@@ -139,8 +139,8 @@ fn golden_bytes() {
         (Message::Alive { link: 6 }, "0706"),
         (Message::Disconnect { link: 3, reason: Farewell::Swapped, peers: peers([8]) }, "0403030108"),
         (Message::Probe { nonce: 300 }, "08ac02"),
-        (Message::ProbeReply { nonce: 300 }, "09ac02"),
-        (Message::Swap { link: 6, nonce: 7, old: 8, others: peers([9, 10]) }, "0a06070802090a"),
+        (Message::ProbeReply { nonce: 300, token: 5 }, "09ac0205"),
+        (Message::Swap { link: 6, token: 7, old: 8, others: peers([9, 10]) }, "0a06070802090a"),
     ] {
         let bytes = encode(&message);
         assert_eq!(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), hex, "{message:?}");
@@ -168,8 +168,8 @@ fn every_peer_that_a_message_names_is_visited() {
     assert_eq!(named(Message::NeighborReply { link: 0, accepted: false, peers: peers([3]) }), [3]);
     assert_eq!(named(Message::ShuffleReply { nonce: 0, peers: peers([5, 6]) }), [5, 6]);
     assert_eq!(named(Message::Alive { link: 1 }), []);
-    assert_eq!((named(Message::Probe { nonce: 1 }), named(Message::ProbeReply { nonce: 1 })), (vec![], vec![]));
-    assert_eq!(named(Message::Swap { link: 1, nonce: 2, old: 3, others: peers([4]) }), [3]);
+    assert_eq!((named(Message::Probe { nonce: 1 }), named(Message::ProbeReply { nonce: 1, token: 2 })), (vec![], vec![]));
+    assert_eq!(named(Message::Swap { link: 1, token: 2, old: 3, others: peers([4]) }), [3]);
 }
 
 // ---- Configuration ----
@@ -675,8 +675,8 @@ fn any_sequence_of_inputs_keeps_the_invariants() {
                 5 => Message::Shuffle { origin: other, nonce: link, ttl, peers: list },
                 6 => Message::ShuffleReply { nonce: link, peers: list },
                 7 => Message::Probe { nonce: link },
-                8 => Message::ProbeReply { nonce: link },
-                9 => Message::Swap { link, nonce: link, old: other, others: list },
+                8 => Message::ProbeReply { nonce: link, token: link },
+                9 => Message::Swap { link, token: link, old: other, others: list },
                 _ => Message::Alive { link },
             };
             let actions = match random.random_range(0..40) {

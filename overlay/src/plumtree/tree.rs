@@ -177,6 +177,10 @@ impl Tree {
     /// A flood makes a tree. It becomes ours if it is the only one, or has the largest number of several; says whether it is to be passed on
     /// over all links, whatever became of it: others may not know of ours.
     pub(super) fn is_made(&mut self, number: u32, now: Time) -> bool {
+        // Stands for no tree here, so no node draws it.
+        if number == 0 {
+            return false;
+        }
         let is_another = self.number == 0 || self.made_at.until(now) >= MAKING;
         if is_another {
             (self.made_at, self.made) = (Moment::of(now), 0);

@@ -36,8 +36,8 @@ pub(super) enum Parcel {
     ShuffleReply { nonce: u32, len: u8, peers: [u32; PEERS_MAX] },
     Alive { link: u32 },
     Probe { nonce: u32 },
-    ProbeReply { nonce: u32 },
-    Swap { link: u32, nonce: u32, old: u32, len: u8, others: [u32; PEERS_MAX - 2] },
+    ProbeReply { nonce: u32, token: u32 },
+    Swap { link: u32, token: u32, old: u32, len: u8, others: [u32; PEERS_MAX - 2] },
     Gossip { origin: u32, hops: u16, push: Push, sequence: u64, len: u32 },
     IHave { origin: u32, link: LinkNews, range: Range },
     IHaveNothing { link: LinkNews },
@@ -73,9 +73,9 @@ impl Parcel {
             Neighbor { link, priority } => Parcel::Neighbor { link, priority },
             Alive { link } => Parcel::Alive { link },
             Probe { nonce } => Parcel::Probe { nonce },
-            ProbeReply { nonce } => Parcel::ProbeReply { nonce },
-            Swap { link, nonce, old, ref others } if let Some((len, others)) = pack(others) => {
-                Parcel::Swap { link, nonce, old, len, others }
+            ProbeReply { nonce, token } => Parcel::ProbeReply { nonce, token },
+            Swap { link, token, old, ref others } if let Some((len, others)) = pack(others) => {
+                Parcel::Swap { link, token, old, len, others }
             }
             NeighborReply { link, accepted, ref peers } if let Some((len, peers)) = pack(peers) => {
                 Parcel::NeighborReply { link, accepted, len, peers }
@@ -139,8 +139,8 @@ impl Parcel {
             Parcel::ShuffleReply { nonce, len, peers } => topology(Topology::ShuffleReply { nonce, peers: unpack(len, &peers) }),
             Parcel::Alive { link } => topology(Topology::Alive { link }),
             Parcel::Probe { nonce } => topology(Topology::Probe { nonce }),
-            Parcel::ProbeReply { nonce } => topology(Topology::ProbeReply { nonce }),
-            Parcel::Swap { link, nonce, old, len, others } => topology(Topology::Swap { link, nonce, old, others: unpack(len, &others) }),
+            Parcel::ProbeReply { nonce, token } => topology(Topology::ProbeReply { nonce, token }),
+            Parcel::Swap { link, token, old, len, others } => topology(Topology::Swap { link, token, old, others: unpack(len, &others) }),
             Parcel::Gossip { origin, hops, push, sequence, len } => {
                 let id = MessageId { origin, incarnation: INCARNATION, channel: CHANNEL, sequence };
                 let payload = Bytes::from_static(&zeros[..len as usize]);
@@ -177,9 +177,9 @@ impl Parcel {
             Parcel::ShuffleReply { nonce, len, peers: list } => peers(10, *nonce, *len, list),
             Parcel::Alive { link } => peers(11, *link, 0, &[]),
             Parcel::Probe { nonce } => peers(4 << 40, *nonce, 0, &[]),
-            Parcel::ProbeReply { nonce } => peers(5 << 40, *nonce, 0, &[]),
-            Parcel::Swap { link, nonce, old, len, others } => {
-                peers(6 << 40, *link, *len, others).wrapping_add(u64::from(*nonce)) ^ u64::from(*old).rotate_left(32)
+            Parcel::ProbeReply { nonce, token } => peers(5 << 40, *nonce, 0, &[]).wrapping_add(u64::from(*token) << 32),
+            Parcel::Swap { link, token, old, len, others } => {
+                peers(6 << 40, *link, *len, others).wrapping_add(u64::from(*token)) ^ u64::from(*old).rotate_left(32)
             }
             Parcel::Gossip { origin, hops, push, sequence, .. } => {
                 (12 | told(*push) << 8 | u64::from(*hops) << 16 | u64::from(*origin) << 32).wrapping_add(sequence.rotate_left(40))
@@ -282,8 +282,8 @@ mod tests {
             Topology::ShuffleReply { nonce: 1, peers: peers(8) },
             Topology::Alive { link: 9 },
             Topology::Probe { nonce: 9 },
-            Topology::ProbeReply { nonce: 9 },
-            Topology::Swap { link: 1, nonce: 2, old: 3, others: peers(6) },
+            Topology::ProbeReply { nonce: 9, token: 8 },
+            Topology::Swap { link: 1, token: 2, old: 3, others: peers(6) },
         ] {
             assert!(survives(Message::Topology(topology::Message::Hyparview(message))));
         }

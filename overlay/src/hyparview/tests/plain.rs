@@ -259,7 +259,7 @@ fn without_near_links_nobody_looks_for_any_or_agrees_to_one() {
     let probes = |message: &(u32, Message<u32>)| matches!(message.1, Message::Probe { .. });
     assert!(!sent(&core.pass(Duration::from_secs(100))).iter().any(probes));
     core.receive(50, Message::Probe { nonce: 1 });
-    assert_eq!(sent(&core.receive(50, Message::Swap { link: 2, nonce: 1, old: 60, others: Peers::new() })), [(50, reply(2, false))]);
+    assert_eq!(sent(&core.receive(50, Message::Swap { link: 2, token: 1, old: 60, others: Peers::new() })), [(50, reply(2, false))]);
 }
 
 // ---- All of them ----

@@ -24,7 +24,7 @@ fn answer_probe(core: &mut Core, millis: u32) -> Vec<Action<u32>> {
         });
         if let Some((to, nonce)) = probe {
             core.now += MILLI * millis;
-            return core.receive(to, Message::ProbeReply { nonce });
+            return core.receive(to, Message::ProbeReply { nonce, token: 1 });
         }
     }
     panic!("no probe within a quarter of an hour");
@@ -55,12 +55,32 @@ fn agreed(core: &mut Core, millis: u32) -> (u32, u32) {
     (to, old)
 }
 
+/// Answers a probe of `from`; the token of the answer.
+fn probed(core: &mut Core, from: u32) -> u32 {
+    let answer = sent(&core.receive(from, Message::Probe { nonce: 7 }));
+    let [(to, Message::ProbeReply { nonce: 7, token })] = answer[..] else { panic!("{answer:?}") };
+    assert_eq!(to, from);
+    token
+}
+
 /// A probe of `from` that is answered, and a wish that comes so many milliseconds later.
 fn wish(core: &mut Core, from: u32, millis: u32) -> Vec<Action<u32>> {
-    let answer = core.receive(from, Message::Probe { nonce: 7 });
-    assert_eq!(sent(&answer), [(from, Message::ProbeReply { nonce: 7 })]);
+    let token = probed(core, from);
     core.now += MILLI * millis;
-    core.receive(from, Message::Swap { link: 9, nonce: 7, old: 300, others: peers([301]) })
+    core.receive(from, Message::Swap { link: 9, token, old: 300, others: peers([301]) })
+}
+
+/// Whoever sends a wish along with its probe would seem to be no way off.
+#[test]
+fn a_wish_that_did_not_wait_for_the_answer_is_refused() {
+    let mut core = seeker();
+    let token = probed(&mut core, 100_000);
+    let swap = |token| Message::Swap { link: 9, token, old: 300, others: peers([301]) };
+    for guess in [0, 7, token.wrapping_add(1)] {
+        assert_eq!(sent(&core.receive(100_000, swap(guess))), [(100_000, reply(9, false))]);
+    }
+    core.now += MILLI * 20;
+    assert_eq!(changes(&core.receive(100_000, swap(token))).len(), 2, "the one that waited is taken");
 }
 
 #[test]
@@ -112,11 +132,12 @@ fn a_candidate_agrees_if_it_gains_too_and_tells_its_neighbor_who_will_ask() {
     // Far, without a probe, twice upon one probe, or of a neighbor: no.
     let mut core = seeker();
     assert_eq!(sent(&wish(&mut core, 100_000, 55)), [(100_000, reply(9, false))]);
-    assert_eq!(sent(&core.receive(60, Message::Swap { link: 9, nonce: 7, old: 300, others: peers([301]) })), [(60, reply(9, false))]);
-    assert_eq!(
-        sent(&core.receive(100_000, Message::Swap { link: 9, nonce: 7, old: 300, others: peers([301]) })),
-        [(100_000, reply(9, false))]
-    );
+    let token = probed(&mut core, 100_000);
+    let swap = Message::Swap { link: 9, token, old: 300, others: peers([301]) };
+    core.now += 55 * MILLI;
+    for from in [60, 100_000, 100_000] {
+        assert_eq!(sent(&core.receive(from, swap.clone())), [(from, reply(9, false))]);
+    }
     assert_eq!(sent(&wish(&mut core, 1, 5)), [(1, reply(9, false))]);
     assert_eq!(core.state.neighbors(), [1, 2, 3, 4, 5, 6]);
 }
@@ -124,14 +145,14 @@ fn a_candidate_agrees_if_it_gains_too_and_tells_its_neighbor_who_will_ask() {
 #[test]
 fn a_swap_closes_no_triangle() {
     let mut core = seeker();
-    core.receive(100_000, Message::Probe { nonce: 7 });
+    let swap = |token, others| Message::Swap { link: 9, token, old: 300, others };
+    let token = probed(&mut core, 100_000);
     core.now += 20 * MILLI;
-    let swap = |others| Message::Swap { link: 9, nonce: 7, old: 300, others };
-    assert_eq!(sent(&core.receive(100_000, swap(peers([2, 3])))), [(100_000, reply(9, false))]);
-    core.receive(100_000, Message::Probe { nonce: 7 });
+    assert_eq!(sent(&core.receive(100_000, swap(token, peers([2, 3])))), [(100_000, reply(9, false))]);
+    let token = probed(&mut core, 100_000);
     core.now += 20 * MILLI;
     core.input(Input::Carrying(vec![1, 3, 4, 5, 6]));
-    let actions = core.receive(100_000, swap(peers([2])));
+    let actions = core.receive(100_000, swap(token, peers([2])));
     assert_eq!(changes(&actions), [Action::NeighborDown(2, DownReason::Evicted), Action::NeighborUp(100_000)], "2 is given up");
 }
 

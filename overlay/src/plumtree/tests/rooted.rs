@@ -75,6 +75,12 @@ fn a_peer_that_makes_trees_all_the_time_is_followed_a_few_times() {
     // What is refused goes on down the tree, so nothing is lost by it.
     assert_eq!(node.receive(2, gossip(id(9, 101), 1, Push::Shape(101)))[1], send(3, gossip(id(9, 101), 2, Push::Eager)));
     assert_eq!(floods(&node.receive(2, gossip(id(9, 102), 1, Push::Shape(32)))), 0, "nor is the number that stands used again");
+    // The number of no tree would forget the one that stands, and the bound with it.
+    node.now += Duration::from_secs(60);
+    for round in 200..240 {
+        assert_eq!(floods(&node.receive(2, gossip(id(9, round), 1, Push::Shape(0)))), 0);
+    }
+    assert!(floods(&node.receive(2, gossip(id(9, 300), 1, Push::Shape(33)))) > 0, "and an honest one goes on");
 }
 
 #[test]
