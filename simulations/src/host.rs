@@ -441,7 +441,6 @@ pub struct RealNode {
     node: Node,
     buggify: Buggify,
     plant: Option<Plant>,
-    repair_bytes: u64,
     /// Whoever was a neighbor or a member, for [`Plant::KeepNeighbors`] and [`Plant::KeepMembers`].
     kept: BTreeSet<PeerId>,
 }
@@ -461,15 +460,6 @@ pub fn config(tuning: &Tuning) -> node::Config {
     }
     config.broadcast.payload_retention = Duration::from_micros(tuning.retention);
     config
-}
-
-/// The kind of frames with messages of repair; others of the same channel carry broadcasts of writes.
-const REPAIR_KIND: u16 = 2;
-
-fn is_repair(frame: &Bytes) -> bool {
-    let mut decoder = Decoder::new(limits::FRAME_BYTES_MAX);
-    decoder.push(frame.clone());
-    matches!(decoder.next(), Ok(Some(frame)) if frame.kind == REPAIR_KIND)
 }
 
 /// The parameters of real nodes.
@@ -497,9 +487,6 @@ impl RealNode {
                 Action::Dial { .. } if self.has(Plant::NeverDials) => {}
                 Action::Dial { address, expected } => effects.push(Effect::Dial { address, expected }),
                 Action::Send { connection, channel, frame, call: _ } | Action::SendGuaranteed { connection, channel, frame } => {
-                    if channel == ChannelId::STATE && is_repair(&frame) {
-                        self.repair_bytes += frame.len() as u64;
-                    }
                     effects.push(Effect::Send { connection: connection.0, channel, frame });
                 }
                 Action::SendDatagram { connection, bytes } => effects.push(Effect::SendDatagram { connection: connection.0, bytes }),
@@ -648,7 +635,7 @@ impl Host for RealNode {
             own = own.with_buggify(&buggify);
         }
         let node = Node::new(identity, own, birth.seed, now);
-        RealNode { node, buggify, plant: birth.plant, repair_bytes: 0, kept: BTreeSet::new() }
+        RealNode { node, buggify, plant: birth.plant, kept: BTreeSet::new() }
     }
 
     fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
@@ -728,15 +715,16 @@ impl Host for RealNode {
 
     fn tally(&self) -> Tally {
         let (counters, state) = (self.node.overlay().plumtree().counters(), self.node.state().counters());
+        let node = self.node.counters();
         Tally {
             payloads_received: counters.delivered + counters.duplicates,
             duplicates: counters.duplicates,
             announcements: counters.ihave_ids_sent,
             grafts: counters.grafts_sent,
             prunes: counters.prunes_sent,
-            dropped: self.node.counters().dropped,
+            dropped: node.dropped,
             renewals: self.node.overlay().membership().counters().renewals,
-            repair_bytes: self.repair_bytes,
+            repair_bytes: node.repair_bytes,
             repaired: state.repaired,
             entries_sent: state.entries_sent,
             buggified: self.buggify.fired(),

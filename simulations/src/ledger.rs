@@ -129,6 +129,10 @@ impl Ledger {
     pub fn ended(&mut self, life: LifeOf, lasting: &[LifeOf], read: &dyn Fn(u32, Place) -> Option<Value>) {
         for (place, index) in self.held.remove(&life).unwrap_or_default() {
             let Some(entries) = self.places.get_mut(&place) else { continue };
+            if brought(entries[index].deed).is_none() {
+                // Of a sum or a removal nobody can say that this one has it.
+                continue;
+            }
             let holder = lasting.iter().find(|(node, _)| has(entries, index, read(*node, place).as_ref()));
             if let Some(holder) = holder {
                 entries[index].holder = *holder;

@@ -453,8 +453,6 @@ impl<'a, H: Host> Run<'a, H> {
         if written > 0 {
             put("writes", written as f64, "");
             put("keys", keys as f64, "");
-        }
-        if self.world.happened("write") + self.world.happened("change") > 0 {
             self.state_metrics(&mut put);
         }
         for (name, count) in self.world.all_happened() {

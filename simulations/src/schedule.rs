@@ -3,6 +3,8 @@
 //! Nothing in the loop of the world draws a fault: a run is its schedule, its seed and the code. A failing run can therefore be replayed
 //! exactly, and made smaller by leaving entries out.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::deed::{BATCH_LEN_MAX, Change, Deed};
@@ -452,5 +454,18 @@ impl Schedule {
     /// How many entries have this name.
     pub fn count(&self, name: &str) -> u64 {
         self.entries.iter().filter(|entry| entry.what.name() == name).count() as u64
+    }
+
+    /// How many keys of the replicated state it writes.
+    pub fn keys(&self) -> u64 {
+        let (mut registers, mut places) = (BTreeSet::new(), BTreeSet::new());
+        for entry in &self.entries {
+            match &entry.what {
+                Happening::Write { key, .. } => drop(registers.insert(*key)),
+                Happening::Change { changes, .. } => places.extend(changes.iter().map(|change| change.place)),
+                _ => {}
+            }
+        }
+        (registers.len() + places.len()) as u64
     }
 }

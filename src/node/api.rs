@@ -518,6 +518,8 @@ pub struct Counters {
     pub delivered: u64,
     /// Peers that were too slow for a channel that may not lose frames.
     pub stalled: u64,
+    /// Bytes of the frames with which the replicated state is repaired, sent or given up.
+    pub repair_bytes: u64,
     /// Frames that were given up because their peer could not be reached or too many waited for it.
     pub dropped: u64,
 }

@@ -83,6 +83,7 @@ struct Tally {
     skipped: u64,
     delivered: u64,
     stalled: u64,
+    repair_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -303,12 +304,13 @@ impl Node {
 
     /// What happened so far.
     pub fn counters(&self) -> Counters {
-        let Tally { skipped, delivered, stalled } = self.tally;
+        let Tally { skipped, delivered, stalled, repair_bytes } = self.tally;
         Counters {
             misbehaved: self.complaints.counts().clone(),
             skipped,
             delivered,
             stalled,
+            repair_bytes,
             dropped: self.links.dropped + self.guaranteed.skipped,
         }
     }
@@ -689,6 +691,7 @@ impl Node {
         match action {
             State::Send { to, message } => {
                 let frame = wire::encode(wire::STATE, &message);
+                self.tally.repair_bytes += frame.len() as u64;
                 self.links.send(to, None, ChannelId::STATE, frame, None, now.time, &mut self.notices, actions);
             }
             State::Broadcast(bytes) => {

@@ -28,8 +28,7 @@ pub(super) fn fits(job: &Job) -> Result<(), Usage> {
                 true => "without `--set topology=mesh` a node has a handful of links instead of one to each".to_owned(),
                 false => "`run scale` runs the overlay without membership, up to millions of nodes".to_owned(),
             };
-            let writes = plan.schedule.count("write") + plan.schedule.count("change");
-            (scenarios::bytes(nodes, full_mesh) + scenarios::state_bytes(nodes, writes), instead)
+            (scenarios::bytes(nodes, full_mesh) + scenarios::state_bytes(nodes, plan.schedule.keys()), instead)
         }
         Job::Overlay(plan) => {
             let most = left / (plan.bytes() / u64::from(nodes)).max(1);

@@ -61,13 +61,13 @@ pub fn bytes(nodes: u32, full_mesh: bool) -> u64 {
     u64::from(nodes) * BYTES_PER_NODE + pairs * if full_mesh { BYTES_PER_LINK } else { BYTES_PER_MEMBER }
 }
 
-/// What so many writes take of memory at so many nodes, in bytes, about, if each is of a key of its own.
-pub fn state_bytes(nodes: u32, writes: u64) -> u64 {
-    u64::from(nodes) * writes * BYTES_PER_WRITE
+/// What so many keys take of memory at so many nodes, in bytes, about.
+pub fn state_bytes(nodes: u32, keys: u64) -> u64 {
+    u64::from(nodes) * keys * BYTES_PER_KEY
 }
 
-/// What a written key takes at each node; measured with 1,000 nodes and 20,000 writes.
-const BYTES_PER_WRITE: u64 = 200;
+/// What a written key takes at each node; measured with 1,000 nodes and 20,000 writes, each of a key of its own.
+const BYTES_PER_KEY: u64 = 200;
 /// What a node takes by itself; this and the next two were measured with 100 to 1,000 nodes.
 const BYTES_PER_NODE: u64 = 250_000;
 /// What a node takes for each member that it knows.
