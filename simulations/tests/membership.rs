@@ -42,14 +42,14 @@ fn every_file_can_be_run_and_the_small_ones_hold() {
     assert_eq!(played, 6);
 }
 
-/// A run that needs an improvement, and a figure with what it may be at most: it is more without.
+/// Runs that need an improvement, and a figure with what it may be at most in their mean: it is more without.
 fn is_missed(improvement: &str, nodes: u32, set: &[&str], metric: &str, most: f64) {
-    let worst = |without: &str| {
+    let mean = |without: &str| {
         let without = format!("without={without}");
         let set = [set, &[without.as_str()]].concat();
-        (1..4).map(|seed| play(nodes, seed, &set).metric(metric).unwrap_or(f64::INFINITY)).fold(0.0, f64::max)
+        (1..4).map(|seed| play(nodes, seed, &set).metric(metric).unwrap_or(f64::INFINITY)).sum::<f64>() / 3.0
     };
-    let (with, without) = (worst("nothing"), worst(improvement));
+    let (with, without) = (mean("nothing"), mean(improvement));
     assert!(with <= most && without > most, "{improvement}: {metric} is {with} with it and {without} without, {most} is the most");
 }
 
@@ -82,7 +82,8 @@ fn flap_damping_is_missed() {
 
 #[test]
 fn checked_verdicts_is_missed() {
-    is_missed("checked-verdicts", 40, &["crashed=0", "side=50%", "cut=30s"], "living_held_for_dead", 830.0);
+    // The cut alone makes 800: each of a side holds those of the other for dead.
+    is_missed("checked-verdicts", 40, &["crashed=0", "side=50%", "cut=30s"], "living_held_for_dead", 900.0);
 }
 
 #[test]
