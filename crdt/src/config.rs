@@ -40,6 +40,13 @@ pub struct Config {
     /// How far ahead of the wall clock the stamp of another node may be. Raising it tolerates worse clocks and lets a liar win
     /// conflicts for as long. Default [`limits::STAMP_AHEAD_MAX`].
     pub stamp_ahead_max: Duration,
+    /// For how long a removed key leaves a tombstone at least; it goes once every member is known to have heard of the removal. Lowering it frees keys sooner,
+    /// and leaves nodes that were away for longer than it less of what they wrote meanwhile, as `docs/state.md` says. `None` keeps tombstones for ever. Default 1 h: a
+    /// guess at what covers restarts and short partitions without anybody noticing.
+    pub collect_after: Option<Duration>,
+    /// How long a member that fell silent is waited for before removals are forgotten without it. Raising it lets nodes be away for longer, and one that is gone
+    /// for good hold tombstones for as long. Default 7 days: a guess, a holiday.
+    pub absent_max: Duration,
     /// Keys, removed ones included. Raising it lets a member fill more memory of all others. Default 100,000: a guess; greatest value
     /// [`limits::KEYS_MAX`].
     pub keys_max: usize,
@@ -60,6 +67,8 @@ impl Default for Config {
             leads_max: 1,
             answer_frames_per_second: 512,
             stamp_ahead_max: limits::STAMP_AHEAD_MAX,
+            collect_after: Some(Duration::from_secs(3_600)),
+            absent_max: Duration::from_secs(7 * 24 * 3_600),
             keys_max: 100_000,
             state_bytes_max: 64 * 1_024 * 1_024,
             value_bytes_max: limits::VALUE_BYTES_MAX,
@@ -111,6 +120,10 @@ impl Config {
         within("leads_max", self.leads_max, 1, 64)?;
         within("answer_frames_per_second", self.answer_frames_per_second, 1, 1_000_000)?;
         within("stamp_ahead_max", self.stamp_ahead_max, Duration::ZERO, limits::REMOTE_DURATION_MAX)?;
+        if let Some(after) = self.collect_after {
+            within("collect_after", after, Duration::from_secs(12), 365 * 24 * 60 * minute)?;
+        }
+        within("absent_max", self.absent_max, minute, 365 * 24 * 60 * minute)?;
         within("keys_max", self.keys_max, 1, limits::KEYS_MAX)?;
         within("state_bytes_max", self.state_bytes_max, 1, limits::STATE_BYTES_MAX)?;
         within("value_bytes_max", self.value_bytes_max, 0, limits::VALUE_BYTES_MAX)?;

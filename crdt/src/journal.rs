@@ -62,6 +62,8 @@ pub enum Record {
     Begun,
     /// A life ended in good order, and all that it did is written before this.
     Ended(Ended),
+    /// How far collection has come, behind all that it rests on.
+    Collected(Collected),
 }
 
 impl Record {
@@ -93,6 +95,7 @@ impl Record {
             Record::Reserved(_) => 20,
             Record::Begun => 0,
             Record::Ended(_) => 16,
+            Record::Collected(_) => 15,
         }
     }
 }
@@ -104,6 +107,17 @@ pub struct Reserved {
     pub incarnation: u64,
     /// The last number of the block that is reserved within it.
     pub sequence: u64,
+}
+
+/// How far collection has come, in seconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collected {
+    /// Removals before this are forgotten.
+    pub floor: u32,
+    /// The replica holds everything of everybody from before this.
+    pub complete: u32,
+    /// More than half of the members hold everything that was written here before this.
+    pub acknowledged: u32,
 }
 
 /// What a life that ended in good order leaves to the next.
@@ -123,6 +137,7 @@ pub struct Image {
     clock: Stamp,
     reserved: Reserved,
     ended: Option<Ended>,
+    collected: Option<Collected>,
     bytes: usize,
 }
 
@@ -153,15 +168,22 @@ impl Image {
                 self.ended = Some(ended);
                 None
             }
+            Record::Collected(collected) => {
+                self.collected = Some(collected);
+                None
+            }
         };
         self.bytes -= replaced.map_or(0, |entry| Record::Entry(entry).bytes_max());
     }
 
-    /// The fewest records that amount to the same: the clock, the reservation and the end, if there are any, and the entries in the order of their keys.
+    /// The fewest records that amount to the same: the clock, the reservation and the end, if there are any, the entries in the order of their keys, and how
+    /// far collection has come.
     pub fn records(&self) -> impl Iterator<Item = Record> {
         let clock = (self.clock > Stamp::ZERO).then_some(Record::Clock(self.clock));
         let reserved = (self.reserved > Reserved::default()).then_some(Record::Reserved(self.reserved));
-        clock.into_iter().chain(reserved).chain(self.ended.map(Record::Ended)).chain(self.entries.values().cloned().map(Record::Entry))
+        let entries = self.entries.values().cloned().map(Record::Entry);
+        let collected = self.collected.map(Record::Collected);
+        clock.into_iter().chain(reserved).chain(self.ended.map(Record::Ended)).chain(entries).chain(collected)
     }
 
     /// At most how many bytes the entries take in a file.

@@ -18,6 +18,7 @@
 
 pub mod config;
 pub mod digest;
+mod floor;
 pub mod hlc;
 pub mod journal;
 pub mod key;

@@ -34,6 +34,7 @@
 //! Who talks to it: the node, which feeds it messages, broadcasts and the neighbors of the overlay, and the services that read and write.
 
 mod api;
+mod collect;
 mod durable;
 mod outbox;
 
@@ -46,6 +47,7 @@ use meshwork_channels::{DecodeError, Misbehavior, Now, PeerId, Time, WallTime, d
 
 pub use crate::config::{Config, Params};
 use crate::digest::Digest;
+use crate::floor;
 use crate::hlc::{Clock, Stamp};
 use crate::key::Key;
 use crate::repair::{Repair, Turn};
@@ -77,6 +79,8 @@ pub struct State {
     store: Store,
     actor: Actor,
     revision: u64,
+    /// The stamp of the last write of this node.
+    written_at: Stamp,
     outbox: Outbox,
     repair: Repair,
     counters: Counters,
@@ -108,6 +112,7 @@ impl State {
             store,
             actor: Actor(random::hash(&[first_word(me), seed])),
             revision: 0,
+            written_at: Stamp::ZERO,
             outbox: Outbox::default(),
             repair,
             counters: Counters::default(),
@@ -118,13 +123,22 @@ impl State {
     /// Handles one input; appends what was decided.
     pub fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>) {
         match input {
-            Input::NeighborUp(peer) => self.repair.neighbor_up(peer, now.time),
+            Input::NeighborUp(peer) => {
+                self.begin(now);
+                self.repair.neighbor_up(peer, now);
+            }
             Input::NeighborDown(peer) => self.repair.neighbor_down(peer),
             Input::Received { from, message: Message::Entries { entries } } => self.on_entries(from, entries.into_vec(), now, actions),
+            Input::Received { from, message: Message::Away { floor, table } } => self.on_away(from, floor, &table, now, actions),
             Input::Received { from, message } => {
+                if message == Message::AskMembers {
+                    // What is written from now on is stamped later than what the answer says.
+                    self.clock.resume(Stamp::from_parts(self.wall(now).as_millis(), 0));
+                }
                 let (repair, mut turn) = self.turn(now, actions);
                 repair.received(from, message, &mut turn);
             }
+            Input::Left(member) => self.on_left(member, now),
             Input::Delta { origin, bytes } => self.on_delta(origin, &bytes, now, actions),
             Input::DeadlineReached => {
                 if self.outbox.flush_at.is_some_and(|at| at <= now.time) {
@@ -134,6 +148,7 @@ impl State {
                 repair.deadline_reached(&mut turn);
             }
         }
+        self.collect();
         self.check();
     }
 
@@ -290,6 +305,13 @@ impl State {
         &self.counters
     }
 
+    /// Something happens for the first time.
+    fn begin(&mut self, now: Now) {
+        if self.unrecorded.is_none() {
+            self.repair.floor_mut().begin(floor::seconds(now.wall));
+        }
+    }
+
     fn check(&self) {
         self.store.check();
         self.repair.check();
@@ -297,7 +319,7 @@ impl State {
     }
 
     fn turn<'a>(&'a mut self, now: Now, actions: &'a mut Vec<Action>) -> (&'a mut Repair, Turn<'a>) {
-        (&mut self.repair, Turn { store: &self.store, now, actions, counters: &mut self.counters })
+        (&mut self.repair, Turn { store: &self.store, clock: self.clock.last(), now, actions, counters: &mut self.counters })
     }
 
     /// The time of deviation 4.
@@ -307,6 +329,7 @@ impl State {
 
     /// Makes writes, all or none; what is to be told of them.
     fn write(&mut self, writes: Vec<(Key, Op)>, now: Now, actions: &mut Vec<Action>) -> Result<Vec<(Key, Pending)>, SetError> {
+        self.begin(now);
         let mut clock = self.clock;
         let stamp = clock.tick(self.wall(now));
         let mut planned: BTreeMap<Key, (Held, Pending)> = BTreeMap::new();
@@ -334,6 +357,7 @@ impl State {
             return Err(SetError::Full { quota, value: first });
         }
         self.clock = clock;
+        self.written_at = stamp;
         let mut written = Vec::with_capacity(planned.len());
         for (key, (held, pending)) in planned {
             let merged = self.store.replace(key.clone(), held);
@@ -398,11 +422,10 @@ impl State {
             Ok(Delta::Writes(writes)) => writes,
             Err(error) => return self.misbehaved(origin, Misbehavior::Undecodable(error), actions),
         };
-        let wall = self.wall(now);
         let mut worst = None;
         let mut gaps = 0;
         for Write { key, stamp, body } in writes {
-            match self.join(&key, stamp, origin, &body, wall, actions) {
+            match self.join(&key, stamp, origin, &body, now, actions) {
                 Joined::Replaced => self.counters.applied += 1,
                 Joined::Unchanged | Joined::Refused => {}
                 Joined::Gap => gaps += 1,
@@ -423,7 +446,10 @@ impl State {
         if self.config.repair_period.is_none() {
             return;
         }
-        let wall = self.wall(now);
+        let (repair, mut turn) = self.turn(now, actions);
+        if repair.is_kept_out(from, &mut turn) {
+            return;
+        }
         let mut worst = None;
         let mut lacking = Vec::new();
         for wire::Entry { key, stamp, origin, body } in entries {
@@ -431,7 +457,11 @@ impl State {
                 worst = Some(Misbehavior::Undecodable(DecodeError::Invalid));
                 continue;
             }
-            match self.join(&key, stamp, origin, &body, wall, actions) {
+            let joined = self.join(&key, stamp, origin, &body, now, actions);
+            if matches!(joined, Joined::Refused | Joined::Gap | Joined::Ahead | Joined::Unsound) {
+                self.repair.lacks(from);
+            }
+            match joined {
                 joined @ (Joined::Replaced | Joined::Unchanged) => {
                     self.counters.repaired += u64::from(joined == Joined::Replaced);
                     // Only of what was taken: two replicas that refuse each other's would send theirs for ever.
@@ -452,7 +482,7 @@ impl State {
         repair.send_back(from, &lacking, &mut turn);
     }
 
-    fn join(&mut self, key: &Key, stamp: Stamp, origin: PeerId, body: &Body, wall: WallTime, actions: &mut Vec<Action>) -> Joined {
+    fn join(&mut self, key: &Key, stamp: Stamp, origin: PeerId, body: &Body, now: Now, actions: &mut Vec<Action>) -> Joined {
         if matches!(body, Body::Step(step) if !step.is_sound()) {
             return Joined::Unsound;
         }
@@ -467,11 +497,12 @@ impl State {
             Err(Unfit::TooMany) => return self.refuse(key, origin),
         };
         let latest = joined.latest().max(stamp);
-        if let Err(ahead) = self.clock.observe(latest, wall, self.config.stamp_ahead_max) {
+        if let Err(ahead) = self.clock.observe(latest, self.wall(now), self.config.stamp_ahead_max) {
             tracing::debug!(key = %key, origin = ?origin, ahead = ?ahead.by, "entry refused: its stamp is too far ahead");
             self.counters.stamp_ahead += 1;
             return Joined::Ahead;
         }
+        let joined = self.renewed(key, joined, now);
         match self.store.replace(key.clone(), joined) {
             Merged::Refused => self.refuse(key, origin),
             Merged::Replaced { visible } => {

@@ -390,6 +390,33 @@ impl Store {
         Merged::Replaced { visible }
     }
 
+    /// Forgets a key altogether; whether it could be read.
+    pub(crate) fn forget(&mut self, key: &Key) -> bool {
+        let Some(held) = self.entries.remove(key) else { return false };
+        let (hash, removed) = (self.hasher.key(key), self.hasher.entry(key, &held.marker));
+        let shard = &mut self.shards[(hash >> 56) as usize];
+        *shard = shard.wrapping_sub(removed as u64);
+        self.digest.sum = self.digest.sum.wrapping_sub(removed);
+        self.digest.keys -= 1;
+        self.bytes -= key.len() + held.len();
+        self.live -= usize::from(held.is_live());
+        self.index.remove(&(hash, key.clone()));
+        match self.sketch.items() {
+            0 => {}
+            1 => self.sketch = Sketch::new(),
+            _ => self.sketch.remove(item(hash, removed)),
+        }
+        let was_live = held.is_live();
+        self.origins.release(held.marker.origin);
+        was_live
+    }
+
+    /// The same content as a new write.
+    pub(crate) fn again(&self, held: Held, stamp: Stamp, origin: PeerId) -> Held {
+        let marker = Marker { stamp, origin: self.origins.of(origin), value_hash: held.marker.value_hash };
+        Held { marker, content: held.content }
+    }
+
     /// Follows a change of the entries.
     fn keep_sketch(&mut self, removed: Option<u64>, added: u64) {
         if self.sketch.items() == 0 {

@@ -27,6 +27,8 @@ pub const GLIMPSE_BYTES: usize = SHARDS * GLIMPSE_BITS / 8;
 pub const NAMES_MAX: usize = sketch::CELLS_MAX;
 /// Entries of one frame.
 pub const ENTRIES_MAX: usize = 1_024;
+/// Members of one message.
+pub const KNOWN_MAX: usize = 1_024;
 /// Writes of one delta.
 pub const WRITES_MAX: usize = 1_024;
 
@@ -139,6 +141,23 @@ pub struct Row {
     pub entry: u64,
 }
 
+/// What is known of a member, in seconds since the Unix epoch; each field is the greatest that anybody told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The member.
+    pub member: PeerId,
+    /// When it was last heard of.
+    pub heard: u32,
+    /// Since when nobody waits for it, because it left or was silent for long; zero if that never was.
+    pub left: u32,
+    /// When it was last back from that.
+    pub back: u32,
+    /// Everything that it stamped before is held by the sender.
+    pub through: u32,
+    /// Everything that anybody stamped before is held by the member, as it said.
+    pub complete: u32,
+}
+
 /// A message of repair. Every one fits in [`limits::CONTROL_BYTES_MAX`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -234,6 +253,42 @@ pub enum Message {
         /// Ascending.
         names: Bounded<Named, NAMES_MAX>,
     },
+    /// "Removals before this are forgotten here." Sent before `Probe`, and before an answer to it that is not
+    /// `Equal`.
+    Floor {
+        /// Seconds since the Unix epoch.
+        floor: u32,
+    },
+    /// "Tell me of the members." Sent before `Probe`.
+    AskMembers,
+    /// Answers `AskMembers`, in as many messages as it takes.
+    Members {
+        /// How many messages of entries the sender has sent on this link.
+        frames: u32,
+        /// What it knows.
+        table: Bounded<Known, KNOWN_MAX>,
+        /// Whether this is the last of them.
+        is_last: bool,
+    },
+    /// "How many messages of entries have you sent me?" Whoever got all of them holds what the other held when it answered `AskMembers`.
+    AskFrames,
+    /// Answers `AskFrames`.
+    Frames {
+        /// As in `Members`.
+        frames: u32,
+    },
+    /// "Nobody waited for you." Answers everything from a member that is not waited for.
+    Away {
+        /// As in `Floor`.
+        floor: u32,
+        /// Those that are not waited for, the receiver first.
+        table: Bounded<Known, KNOWN_MAX>,
+    },
+    /// "I gave up what others may have removed meanwhile." Answers `Away`.
+    Back {
+        /// Seconds since the Unix epoch.
+        back: u32,
+    },
 }
 
 impl Message {
@@ -252,6 +307,13 @@ impl Message {
             Message::Cells { .. } => "cells",
             Message::AskShards => "ask_shards",
             Message::Want { .. } => "want",
+            Message::Floor { .. } => "floor",
+            Message::AskMembers => "ask_members",
+            Message::Members { .. } => "members",
+            Message::AskFrames => "ask_frames",
+            Message::Frames { .. } => "frames",
+            Message::Away { .. } => "away",
+            Message::Back { .. } => "back",
         }
     }
 }

@@ -312,6 +312,10 @@ pub struct Tally {
     pub repaired: u64,
     /// Entries that were sent to repair.
     pub entries_sent: u64,
+    /// Removed keys that were forgotten.
+    pub collected: u64,
+    /// Entries that nodes gave up for which nobody had waited.
+    pub given_up: u64,
     /// How often each place of rare behavior fired, by its number.
     pub buggified: [u64; Site::LEN],
 }
@@ -329,6 +333,8 @@ impl Tally {
         self.repair_bytes += other.repair_bytes;
         self.repaired += other.repaired;
         self.entries_sent += other.entries_sent;
+        self.collected += other.collected;
+        self.given_up += other.given_up;
         self.buggified.iter_mut().zip(other.buggified).for_each(|(sum, fired)| *sum += fired);
     }
 }
@@ -457,6 +463,12 @@ pub fn config(tuning: &Tuning) -> node::Config {
     config.membership.without.extend(tuning.without);
     if tuning.no_repair {
         config.state.repair_period = None;
+    }
+    if tuning.collect_after > 0 {
+        config.state.collect_after = Some(Duration::from_micros(tuning.collect_after));
+    }
+    if tuning.absent_max > 0 {
+        config.state.absent_max = Duration::from_micros(tuning.absent_max);
     }
     config.broadcast.payload_retention = Duration::from_micros(tuning.retention);
     config
@@ -727,6 +739,8 @@ impl Host for RealNode {
             repair_bytes: node.repair_bytes,
             repaired: state.repaired,
             entries_sent: state.entries_sent,
+            collected: state.collected,
+            given_up: state.given_up,
             buggified: self.buggify.fired(),
         }
     }

@@ -40,6 +40,12 @@ pub struct Tuning {
     /// Whether replicas repair nothing, so that what broadcasts miss is missed for good.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_repair: bool,
+    /// For how long replicas keep tombstones at least, in microseconds; 0 for the default of a node.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub collect_after: u64,
+    /// How long they wait for members that fell silent, in microseconds; 0 for the default of a node.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub absent_max: u64,
     /// What the membership does without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub without: Option<Improvement>,

@@ -508,6 +508,8 @@ impl<'a, H: Host> Run<'a, H> {
         put("repaired", tally.repaired as f64 / nodes, "");
         put("repair_entries", tally.entries_sent as f64 / nodes, "");
         put("repair_bytes", tally.repair_bytes as f64 / nodes, "B");
+        put("collected", tally.collected as f64 / nodes, "");
+        put("given_up", tally.given_up as f64, "");
     }
 
     fn outcome(self) -> Outcome {

@@ -193,6 +193,12 @@ pub const KEYS: &[Key] = &[
     },
     Key { name: "repair", of: Type::Choice(&["on", "off"]), about: "whether replicas repair with their neighbors what broadcasts missed" },
     Key {
+        name: "collect-after",
+        of: Type::Time(12 * SECOND, 86_400 * SECOND),
+        about: "for how long removed keys leave tombstones at least",
+    },
+    Key { name: "absent", of: Type::Time(60 * SECOND, 30 * 86_400 * SECOND), about: "how long members that fell silent are waited for" },
+    Key {
         name: "churn",
         of: Type::Share(1.0),
         about: "the share of nodes that crash in each minute of the work, and start again with nothing; one at least",
@@ -434,6 +440,7 @@ fn parse_time(text: &str) -> Option<u64> {
         "ms" => 1e3,
         "s" => 1e6,
         "m" | "min" => 60e6,
+        "h" => 3_600e6,
         "" if number == "0" => 1.0,
         _ => return None,
     };

@@ -283,6 +283,7 @@ pub fn plan(seed: u64) -> Plan {
         plant: None,
     };
     let active = draw.between(3, 8);
+    let mut collecting = Draw::new(seed, "collecting");
     let tuning = Tuning {
         full_mesh: nodes <= 50 && draw.chance(15),
         active,
@@ -290,6 +291,9 @@ pub fn plan(seed: u64) -> Plan {
         retention: 300 * SECOND,
         suspicion: 0,
         no_repair: false,
+        // Often soon enough for removals to be forgotten within the run.
+        collect_after: collecting.between(12, 60) * SECOND * u64::from(collecting.chance(50)),
+        absent_max: 0,
         without: None,
         buggify: if Draw::new(seed, "buggify").chance(RARE) { rare::drawn(seed) } else { Sites::NONE },
     };

@@ -17,6 +17,8 @@ const TUNING: Tuning = Tuning {
     retention: 60 * SECOND,
     suspicion: 0,
     no_repair: false,
+    collect_after: 0,
+    absent_max: 0,
     without: None,
     buggify: Sites::NONE,
 };

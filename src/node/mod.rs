@@ -666,6 +666,7 @@ impl Node {
                 };
                 actions.extend(event.map(Action::Event));
                 if let Some(peer) = left {
+                    self.state.handle(replica::Input::Left(peer), now, &mut self.state_actions);
                     self.guaranteed.abandon(peer, actions);
                 }
             }

@@ -38,6 +38,7 @@
 //! and after [`STEPS_MAX`] steps whatever the peer does. Crossed probes: the smaller `PeerId` stays the one who asked.
 
 mod frames;
+mod members;
 mod names;
 mod rows;
 mod sketched;
@@ -52,6 +53,7 @@ use rand::RngExt;
 
 use crate::config::Config;
 use crate::digest::Digest;
+use crate::floor::{Floor, seconds};
 use crate::hlc::Stamp;
 use crate::key::Key;
 use crate::replica::{Action, Counters};
@@ -59,6 +61,7 @@ use crate::store::Store;
 use crate::wire::{KeyHash, Message, NAMES_MAX, Name, Range, Row, SHARDS, ShardSum};
 
 use self::frames::{Allowance, Frames};
+use self::members::Told;
 use self::names::Decoding;
 use self::rows::{Answer, are_ascending, are_within, ranges_that_differ, rows_within, trim};
 
@@ -70,6 +73,8 @@ const CLOCK_REPORTS_MIN: usize = 2;
 /// What one input may read and say.
 pub(crate) struct Turn<'a> {
     pub(crate) store: &'a Store,
+    /// Behind all that was written here.
+    pub(crate) clock: Stamp,
     pub(crate) now: Now,
     pub(crate) actions: &'a mut Vec<Action>,
     pub(crate) counters: &'a mut Counters,
@@ -109,6 +114,10 @@ struct Neighbor {
     names_before: Option<u64>,
     /// When we last held the same; [`Stamp::MAX`] if we do not know.
     synced: Stamp,
+    /// Messages of entries to and from it.
+    frames_sent: u32,
+    frames_got: u32,
+    told: Option<Box<Told>>,
 }
 
 #[derive(Clone, Debug)]
@@ -158,6 +167,11 @@ pub(crate) struct Repair {
     /// The lower median of the clocks of the neighbors.
     clock_offset: Option<i64>,
     round: u32,
+    floor: Floor,
+    /// It did, and nothing was forgotten for that yet.
+    has_risen: bool,
+    /// When somebody is asked for the members.
+    members_due: Option<Time>,
     /// Answers no probe with a sketch, so that tests see what it is good for.
     #[cfg(test)]
     pub(crate) is_by_rows_alone: bool,
@@ -167,6 +181,9 @@ impl Repair {
     pub(crate) fn new(me: PeerId, config: Config, buggify: Buggify, seed: u64) -> Self {
         Repair {
             me,
+            floor: Floor::new(me, config.collect_after, config.absent_max),
+            has_risen: false,
+            members_due: None,
             config,
             buggify,
             generator: generator(seed, "repair", 0),
@@ -180,7 +197,7 @@ impl Repair {
         }
     }
 
-    pub(crate) fn neighbor_up(&mut self, peer: PeerId, now: Time) {
+    pub(crate) fn neighbor_up(&mut self, peer: PeerId, Now { time: now, wall }: Now) {
         let Some(period) = self.config.repair_period else { return };
         if peer == self.me || self.neighbors.contains_key(&peer) {
             return;
@@ -192,8 +209,13 @@ impl Repair {
             led_until: Time::ZERO,
             names_before: None,
             synced: Stamp::MAX,
+            frames_sent: 0,
+            frames_got: 0,
+            told: None,
         };
         self.neighbors.insert(peer, neighbor);
+        self.begin_members(now);
+        self.floor.met(peer, seconds(wall));
         let delay = self.around(self.config.first_repair_delay, 0.5);
         self.timers.set(Timer::Probe(peer), now + delay);
         if self.timers.get(&Timer::Period).is_none() {
@@ -218,6 +240,9 @@ impl Repair {
         if self.config.repair_period.is_none() {
             return;
         }
+        if !matches!(message, Message::Back { .. }) && self.is_kept_out(from, turn) {
+            return;
+        }
         match message {
             Message::Probe { digest, wall } => self.on_probe(from, digest, wall, turn),
             Message::Equal { wall } => self.on_equal(from, wall, turn),
@@ -233,13 +258,22 @@ impl Repair {
             Message::Cells { version, cells } => self.on_cells(from, version, &cells, turn),
             Message::AskShards => self.on_ask_shards(from, turn),
             Message::Want { round, names } => self.on_want(from, round, &names, turn),
-            // Their content is the business of the map; its caller tells us by `entries_arrived`.
-            Message::Entries { .. } => {}
+            Message::Floor { floor } => self.on_floor(from, floor, turn),
+            Message::AskMembers => self.on_ask_members(from, turn),
+            Message::Members { frames, table, is_last } => self.on_members(from, frames, &table, is_last, turn),
+            Message::AskFrames => self.on_ask_frames(from, turn),
+            Message::Frames { frames } => self.on_frames(from, frames, turn),
+            Message::Back { back } => self.on_back(from, back, turn),
+            // Their content is the business of the map; its caller tells us of entries by `entries_arrived`.
+            Message::Entries { .. } | Message::Away { .. } => {}
         }
     }
 
     /// Entries came from a peer: a session with it is alive.
     pub(crate) fn entries_arrived(&mut self, from: PeerId, now: Time) {
+        if let Some(neighbor) = self.neighbors.get_mut(&from) {
+            neighbor.frames_got = neighbor.frames_got.wrapping_add(1);
+        }
         if self.timers.get(&Timer::Session(from)).is_some() {
             self.timers.set(Timer::Session(from), now + self.config.session_timeout);
         }
@@ -254,7 +288,23 @@ impl Repair {
         let entries = keys.iter().filter_map(|key| Some((key, turn.store.get(key)?)));
         turn.counters.sent_back += entries.take_while(|(key, held)| frames.push(key, held)).count() as u64;
         self.charge(to, frames.len(), turn.now.time);
+        self.send_frames(to, frames, turn);
+    }
+
+    fn send_frames(&mut self, to: PeerId, frames: Frames, turn: &mut Turn<'_>) {
+        if let Some(neighbor) = self.neighbors.get_mut(&to) {
+            neighbor.frames_sent = neighbor.frames_sent.wrapping_add(frames.len() as u32);
+        }
         frames.send(to, turn);
+    }
+
+    /// How far collection has come.
+    pub(crate) fn floor(&self) -> &Floor {
+        &self.floor
+    }
+
+    pub(crate) fn floor_mut(&mut self) -> &mut Floor {
+        &mut self.floor
     }
 
     /// Something is known to be missing: compare soon.
@@ -320,6 +370,10 @@ impl Repair {
     }
 
     fn send_probe(&mut self, peer: PeerId, turn: &mut Turn<'_>) {
+        if self.is_kept_out(peer, turn) {
+            return;
+        }
+        self.send_floor(peer, turn);
         let Some(neighbor) = self.neighbors.get_mut(&peer) else { return };
         neighbor.session = Session::Probed;
         self.timers.cancel(&Timer::Probe(peer));
@@ -349,6 +403,7 @@ impl Repair {
             turn.send(from, Message::Equal { wall: turn.now.wall });
         } else {
             turn.counters.different += 1;
+            self.tell_floor(from, turn);
             let keys = turn.store.digest().keys;
             #[cfg(test)]
             if self.is_by_rows_alone {
@@ -377,6 +432,7 @@ impl Repair {
             turn.counters.equal += 1;
             self.note_equal(from, turn.now.wall);
             self.end_session(from);
+            self.adopt(from, turn);
         }
     }
 
@@ -452,7 +508,8 @@ impl Repair {
         if lead.todo.is_empty() {
             *synced = lead.begun;
             turn.counters.completed += 1;
-            return self.end_session(peer);
+            self.end_session(peer);
+            return self.ask_frames(peer, turn);
         }
         if lead.steps >= STEPS_MAX {
             turn.counters.abandoned += 1;
@@ -498,7 +555,7 @@ impl Repair {
         };
         let answer = answer(turn.store, frames);
         self.charge(from, answer.frames.len() + 1, turn.now.time);
-        answer.frames.send(from, turn);
+        self.send_frames(from, answer.frames, turn);
         turn.send(from, Message::Compared { round, through: KeyHash(answer.through), want: Bounded::first_of(answer.want) });
     }
 
@@ -537,7 +594,7 @@ impl Repair {
         if let Some(covered) = covered {
             trim(&mut lead.todo, covered);
         }
-        frames.send(from, turn);
+        self.send_frames(from, frames, turn);
         self.go_on(from, turn);
     }
 

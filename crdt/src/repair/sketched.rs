@@ -53,14 +53,15 @@ impl Repair {
                 turn.counters.sketched += 1;
                 let sum = names::sum_of(&names);
                 let is_again = neighbor.names_before.replace(sum) == Some(sum);
-                let synced = neighbor.synced;
+                // Whoever is to hold all that the other does takes no guess at what that is.
+                let synced = if neighbor.told.is_some() { Stamp::MAX } else { neighbor.synced };
                 self.end_session(peer);
                 if is_again {
                     return self.lead(peer, By::Rows, names.into_iter().map(|(name, _)| name.range()).collect(), turn);
                 }
                 let settled = Stamp::from_parts(turn.now.wall.as_millis().saturating_sub(IN_FLIGHT_MILLIS), 0);
                 let (frames, left) = names::push(names, turn.store, [synced, settled], Frames::new(self.config.burst_frames));
-                frames.send(peer, turn);
+                self.send_frames(peer, frames, turn);
                 self.lead(peer, By::Names, left.into_iter().map(Name::range).collect(), turn);
             }
             Next::GiveUp => {

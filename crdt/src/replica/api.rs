@@ -30,6 +30,8 @@ pub enum Input {
         /// What [`Action::Broadcast`] held there.
         bytes: Bytes,
     },
+    /// The member said that it leaves the cluster.
+    Left(PeerId),
     /// The moment of [`State::next_deadline`](super::State::next_deadline) has come.
     DeadlineReached,
 }
@@ -176,6 +178,12 @@ pub struct Counters {
     pub known: u64,
     /// Entries that did not fit within the bounds.
     pub refused: u64,
+    /// Removed keys that were forgotten, because every member knows of it.
+    pub collected: u64,
+    /// Entries that were given up, because others did not wait for this node and may have removed them.
+    pub given_up: u64,
+    /// Removals by nodes that were away, made again here, because they came too late to be heard of by all.
+    pub removed_again: u64,
     /// Steps that came before what they rest on, and were left to repair.
     pub gaps: u64,
     /// Entries returned to a neighbor that had sent less than is held here.

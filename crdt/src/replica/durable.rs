@@ -22,8 +22,9 @@ use std::time::Duration;
 use meshwork_channels::Now;
 
 use super::State;
+use crate::floor::second_of;
 use crate::hlc::Stamp;
-use crate::journal::{Ended, Record};
+use crate::journal::{Collected, Ended, Record};
 use crate::key::Key;
 use crate::store::Merged;
 use crate::value::Step;
@@ -39,6 +40,8 @@ pub(super) struct Unrecorded {
     keys: BTreeSet<Key>,
     /// Stamps up to this one are reserved.
     reserved: Stamp,
+    /// How far collection had come when that was last told.
+    collected: Collected,
 }
 
 impl Unrecorded {
@@ -66,6 +69,7 @@ impl State {
     pub fn restore(&mut self, records: impl IntoIterator<Item = Record>) -> Restored {
         assert!(self.store.keys() == 0 && self.counters == super::Counters::default(), "only a new replica is restored");
         let (mut restored, mut reserved, mut ended) = (Restored::default(), Stamp::ZERO, None);
+        let mut collected = Collected::default();
         for record in records {
             match record {
                 Record::Entry(entry) => match self.hold(entry) {
@@ -75,6 +79,7 @@ impl State {
                 Record::Clock(stamp) => reserved = reserved.max(stamp),
                 Record::Ended(end) => ended = Some(end),
                 Record::Begun => ended = None,
+                Record::Collected(position) => collected = position,
                 // Of what is forgotten nothing is there, and no number is counted here.
                 Record::Forgotten(_) | Record::Reserved(_) => {}
             }
@@ -87,7 +92,9 @@ impl State {
             None => self.clock.resume(reserved),
         }
         restored.is_continued = ended.is_some();
-        self.unrecorded = Some(Box::default());
+        self.repair.floor_mut().resume(collected);
+        self.written_at = self.clock.last();
+        self.unrecorded = Some(Box::new(Unrecorded { collected, ..Unrecorded::default() }));
         self.check();
         restored
     }
@@ -110,7 +117,18 @@ impl State {
 
     /// How many entries are to be written down.
     pub fn unrecorded(&self) -> usize {
-        self.unrecorded.as_ref().map_or(0, |unrecorded| unrecorded.keys.len())
+        let collected = usize::from(self.collected_since().is_some());
+        self.unrecorded.as_ref().map_or(0, |unrecorded| unrecorded.keys.len() + collected)
+    }
+
+    /// How far collection has come, if that is to be written down: of what others hold only where something was written here that they did not.
+    fn collected_since(&self) -> Option<Collected> {
+        let told = self.unrecorded.as_ref()?.collected;
+        let now = self.repair.floor().position();
+        let written = second_of(self.written_at);
+        let is_news =
+            (now.floor, now.complete) != (told.floor, told.complete) || (told.acknowledged <= written && now.acknowledged > written);
+        is_news.then_some(now)
     }
 
     /// What is to be written down, of so many entries at most: each is told once, unless it changes again or is given back.
@@ -118,19 +136,24 @@ impl State {
         let ahead = RESERVED_MAX.min(self.config.stamp_ahead_max / 2);
         let wall = self.wall(now);
         let (least, reservation) = (self.clock.reservation(wall, ahead / 2, 0), self.clock.reservation(wall, ahead, 1));
-        let Some(unrecorded) = self.unrecorded.as_mut().filter(|unrecorded| !unrecorded.keys.is_empty()) else { return Vec::new() };
+        let collected = self.collected_since();
+        let Some(unrecorded) = &mut self.unrecorded else { return Vec::new() };
         let mut keys = std::mem::take(&mut unrecorded.keys);
         let mut records = Vec::new();
-        if unrecorded.reserved < least {
+        if unrecorded.reserved < least && !keys.is_empty() {
             unrecorded.reserved = reservation;
             records.push(Record::Clock(reservation));
         }
         for _ in 0..entries_max {
             let Some(key) = keys.pop_first() else { break };
-            // What is noted is held: a replica forgets no key.
-            records.extend(self.entry_of(&key).map(Record::Entry));
+            records.push(self.entry_of(&key).map_or(Record::Forgotten(key), Record::Entry));
         }
         if let Some(unrecorded) = &mut self.unrecorded {
+            // It rests on what was written down before.
+            if let Some(collected) = collected.filter(|_| keys.is_empty()) {
+                unrecorded.collected = collected;
+                records.push(Record::Collected(collected));
+            }
             unrecorded.keys = keys;
         }
         records
@@ -142,6 +165,8 @@ impl State {
         for record in records {
             match record {
                 Record::Entry(entry) => unrecorded.note(&entry.key),
+                Record::Forgotten(key) => unrecorded.note(key),
+                Record::Collected(_) => unrecorded.collected = Collected::default(),
                 Record::Clock(_) => unrecorded.reserved = Stamp::ZERO,
                 _ => {}
             }

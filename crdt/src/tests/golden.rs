@@ -28,6 +28,17 @@ pub(super) fn every_message() -> Vec<Message> {
         Message::Cells { version: 8, cells: Sketch::of([0x0303_0303_0404_0404], 32).cells(0..1) },
         Message::AskShards,
         Message::Want { round: 4, names: Bounded::first_of([Named { name: Name(0x0505_0505), stamp: Stamp::from_parts(5, 6) }]) },
+        Message::Floor { floor: 300 },
+        Message::AskMembers,
+        Message::Members {
+            frames: 7,
+            table: Bounded::first_of([wire::Known { member: peer(9), heard: 1, left: 2, back: 5, through: 3, complete: 300 }]),
+            is_last: true,
+        },
+        Message::AskFrames,
+        Message::Frames { frames: 300 },
+        Message::Away { floor: 300, table: Bounded::new() },
+        Message::Back { back: 300 },
     ]
 }
 
@@ -48,6 +59,13 @@ fn the_wire_is_what_it_was() {
         "09 0000000000000008 00 01 0303030304040404 6c47".replace(' ', ""),
         "0a".to_owned(),
         "0b 04 01 05050505 0000000000050006".replace(' ', ""),
+        "0cac02".to_owned(),
+        "0d".to_owned(),
+        format!("0e 07 01 {nine} 01 02 05 03 ac02 01").replace(' ', ""),
+        "0f".to_owned(),
+        "10ac02".to_owned(),
+        "11ac0200".to_owned(),
+        "12ac02".to_owned(),
     ];
     assert_eq!(every_message().len(), expected.len());
     for (message, expected) in every_message().iter().zip(expected) {

@@ -20,6 +20,7 @@ use crate::wire::{self, Body, Delta, GLIMPSE_BYTES, KeyHash, Name, Named, Range,
 
 mod bounds;
 mod clock;
+mod collecting;
 mod durable;
 mod golden;
 mod hostile;

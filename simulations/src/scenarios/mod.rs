@@ -85,6 +85,8 @@ const COMMON: &[(&str, &str)] = &[
     ("retention", "120s"),
     ("suspicion", "3500ms"),
     ("repair", "on"),
+    ("collect-after", "1h"),
+    ("absent", "168h"),
     ("without", "nothing"),
     ("join", "staggered"),
     ("join-over", "10s"),
@@ -156,6 +158,8 @@ impl Scenario {
                     retention: settings.number("retention"),
                     suspicion: settings.number("suspicion"),
                     no_repair: settings.word("repair") == "off",
+                    collect_after: settings.number("collect-after"),
+                    absent_max: settings.number("absent"),
                     without: left_out,
                     buggify: match settings.word("buggify") {
                         "on" => rare::drawn(seed),

@@ -38,6 +38,7 @@ fn put(transaction: &WriteTransaction, record: &Record) -> Result<(), redb::Erro
         Record::Reserved(_) => drop(table.insert(longer_than_keys("r").as_str(), &*encode(record))?),
         Record::Begun => drop(table.remove(longer_than_keys("e").as_str())?),
         Record::Ended(_) => drop(table.insert(longer_than_keys("e").as_str(), &*encode(record))?),
+        Record::Collected(_) => drop(table.insert(longer_than_keys("f").as_str(), &*encode(record))?),
     }
     Ok(())
 }

@@ -1,0 +1,82 @@
+//! How removed keys are forgotten, and what becomes of a replica that others did not wait for.
+
+use meshwork_channels::{Now, PeerId};
+
+use super::{Action, Message, Pending, State};
+use crate::floor::{begin_of, seconds};
+use crate::hlc::Stamp;
+use crate::key::Key;
+use crate::store::Held;
+use crate::wire::Known;
+
+impl State {
+    /// Everything that was removed before is forgotten here.
+    pub fn floor(&self) -> Stamp {
+        begin_of(self.repair.floor().position().floor)
+    }
+
+    /// A member said that it leaves: nobody waits for it before a removal is forgotten.
+    pub(super) fn on_left(&mut self, member: PeerId, now: Now) {
+        self.repair.floor_mut().left(member, seconds(now.wall));
+    }
+
+    /// Forgets what the floor passed, if it rose.
+    pub(super) fn collect(&mut self) {
+        if !self.repair.take_risen() {
+            return;
+        }
+        let floor = self.floor();
+        let doomed: Vec<Key> = self.older(floor, |held| !held.is_live());
+        for key in doomed {
+            self.store.forget(&key);
+            self.counters.collected += 1;
+            self.note(&key);
+        }
+    }
+
+    /// Others went on without this replica. What they may have removed meanwhile goes, and comes back from them if they did not.
+    pub(super) fn on_away(&mut self, from: PeerId, floor: u32, table: &[Known], now: Now, actions: &mut Vec<Action>) {
+        let clock = seconds(now.wall);
+        let Some(me) = table.iter().find(|known| known.member == self.me) else { return };
+        if !self.repair.is_neighbor(from) || !self.repair.floor().is_credible(floor, clock) {
+            return;
+        }
+        let (back, is_to_give_up) = self.repair.floor_mut().went_on_without_me(me.left, floor, clock);
+        if is_to_give_up {
+            let floor = begin_of(floor);
+            for key in self.older(floor, |held| held.is_live()) {
+                let Some(stamp) = self.store.get(&key).map(|held| held.marker.stamp) else { continue };
+                self.store.forget(&key);
+                self.counters.given_up += 1;
+                self.note(&key);
+                let told = self.changed(key, None, stamp);
+                actions.push(told);
+            }
+        }
+        self.repair.floor_mut().heard(from, table, clock);
+        actions.push(Action::Send { to: from, message: Message::Back { back } });
+    }
+
+    /// The keys of entries from before the floor, but for those that this replica wrote and that others may not know of.
+    fn older(&self, floor: Stamp, is_meant: impl Fn(&Held) -> bool) -> Vec<Key> {
+        let acknowledged = begin_of(self.repair.floor().position().acknowledged);
+        let is_ours = |held: &Held| *held.marker.origin == self.me && held.marker.stamp >= acknowledged;
+        let all = self.store.iter("").filter(|(_, held)| held.latest() < floor && is_meant(held) && !is_ours(held));
+        all.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// What is to be held in place of an entry that came. A removal that comes only after the floor passed it, from somebody who was away, would be forgotten
+    /// before all have heard of it: it is made again.
+    pub(super) fn renewed(&mut self, key: &Key, new: Held, now: Now) -> Held {
+        let is_late = !new.is_live() && new.latest() < self.floor() && self.store.get(key).is_some_and(Held::is_live);
+        if !is_late {
+            return new;
+        }
+        let stamp = self.clock.tick(self.wall(now));
+        self.written_at = stamp;
+        self.counters.removed_again += 1;
+        self.outbox.push(key.clone(), Pending { stamp, step: None });
+        self.outbox.flush_at = self.outbox.flush_at.or(Some(now.time));
+        self.store.again(new, stamp, self.me)
+    }
+}

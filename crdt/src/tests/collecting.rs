@@ -1,0 +1,258 @@
+//! Removals are forgotten once everybody knows of them, and nothing that was removed comes back, whoever was away meanwhile.
+
+use super::*;
+use crate::journal::Image;
+
+const AFTER: Duration = Duration::from_secs(60);
+const ABSENT: Duration = Duration::from_secs(300);
+
+fn config() -> Config {
+    Config { collect_after: Some(AFTER), absent_max: ABSENT, ..Config::default() }
+}
+
+fn network(count: usize, seed: u64) -> Network {
+    let mut network = Network::new(count, seed, &config());
+    network.connect_all();
+    network
+}
+
+fn cut_off(network: &mut Network, index: usize) {
+    network.cut.extend((0..network.replicas.len()).filter(|other| *other != index).map(|other| (index.min(other), index.max(other))));
+}
+
+#[test]
+fn removals_are_forgotten_everywhere_and_their_keys_can_be_used_again() {
+    for seed in 0..3 {
+        let mut network = network(5, seed);
+        (network.broadcast_loss, network.control_loss) = (0.2, 0.05);
+        for number in 0..60 {
+            network.set(number % 5, &format!("key{number}"), "value");
+            network.apply(number % 5, &format!("set{}", number % 20), Op::Insert(bytes("member"))).unwrap();
+        }
+        network.run_for(Duration::from_secs(20));
+        for number in 0..60 {
+            network.remove((number + 1) % 5, &format!("key{number}"));
+            network.remove((number + 1) % 5, &format!("set{}", number % 20));
+        }
+        network.run_for(AFTER / 2);
+        assert!(network.replicas.iter().all(|replica| replica.is_empty() && replica.tombstones() == 80), "not yet");
+        network.run_for(6 * AFTER);
+        network.assert_converged();
+        for replica in &network.replicas {
+            assert_eq!((replica.len(), replica.tombstones(), replica.bytes()), (0, 0, 0), "seed {seed}");
+            assert_eq!(replica.counters().collected, 80, "seed {seed}");
+        }
+        // Also one whose causal length begins again.
+        network.set(0, "key1", "again");
+        network.apply(1, "set1", Op::Insert(bytes("again"))).unwrap();
+        network.run_for(Duration::from_secs(30));
+        network.assert_converged();
+        assert_eq!(network.replicas[4].len(), 2);
+    }
+}
+
+/// While writes go on everywhere digests are hardly ever equal, and comparisons that were led to their end tell enough.
+#[test]
+fn removals_are_forgotten_while_everybody_writes() {
+    let mut network = network(4, 3);
+    network.delay_millis = 50..200;
+    for number in 0..2_400_u64 {
+        network.set((number % 4) as usize, &format!("busy{}", number % 40), &number.to_string());
+        if number < 30 {
+            network.set(0, &format!("gone{number}"), "value");
+            network.remove(0, &format!("gone{number}"));
+        }
+        network.run_for(Duration::from_millis(150));
+    }
+    assert!(network.replicas.iter().all(|replica| replica.tombstones() == 0), "{:?}", network.replicas[0].floor());
+}
+
+#[test]
+fn whoever_is_away_is_waited_for() {
+    let mut network = network(5, 1);
+    for number in 0..20 {
+        network.set(0, &format!("key{number}"), "value");
+    }
+    network.run_for(Duration::from_secs(5));
+    cut_off(&mut network, 4);
+    (0..20).for_each(|number| network.remove(1, &format!("key{number}")));
+    network.set(4, "mine", "kept");
+    network.run_for(3 * AFTER);
+    assert_eq!(network.replicas[0].tombstones(), 20, "the fifth may be back");
+    network.cut.clear();
+    network.run_for(4 * AFTER);
+    network.assert_converged();
+    assert_eq!((network.replicas[0].len(), network.replicas[0].tombstones()), (1, 0));
+    assert!(network.replicas.iter().all(|replica| replica.counters().given_up == 0));
+}
+
+#[test]
+fn whoever_left_is_not() {
+    let mut network = network(5, 2);
+    for number in 0..20 {
+        network.set(4, &format!("key{number}"), "value");
+    }
+    (0..20).for_each(|number| network.remove(4, &format!("key{number}")));
+    network.run_for(2 * AFTER / 3);
+    cut_off(&mut network, 4);
+    (0..4).for_each(|index| network.handle(index, Input::Left(peer(4))));
+    network.run_for(3 * AFTER);
+    assert!(network.replicas[..4].iter().all(|replica| replica.tombstones() == 0));
+}
+
+/// One is away for longer than anybody waits for. What was removed meanwhile does not come back with it, and what it wrote meanwhile does.
+#[test]
+fn whoever_was_away_for_too_long_brings_nothing_back_but_its_own() {
+    for seed in 0..4 {
+        let mut network = network(6, seed);
+        for number in 0..30 {
+            network.set(number % 6, &format!("key{number}"), "value");
+            network.apply(number % 6, &format!("set{number}"), Op::Insert(bytes("member"))).unwrap();
+        }
+        network.run_for(2 * AFTER);
+        network.assert_converged();
+        cut_off(&mut network, 5);
+        (0..20).for_each(|number| network.remove(0, &format!("key{number}")));
+        (0..20).for_each(|number| network.remove(0, &format!("set{number}")));
+        network.set(5, "while away", "kept");
+        network.apply(5, "count while away", Op::Add(7)).unwrap();
+        network.remove(5, "key29");
+        network.run_for(ABSENT + 5 * AFTER);
+        assert!(network.replicas[..5].iter().all(|replica| replica.tombstones() == 0), "{:?}", network.replicas[0].floor());
+        network.set(5, "just now", "kept");
+
+        network.cut.clear();
+        network.run_for(Duration::from_secs(60));
+        assert!(network.misbehaved.is_empty(), "{:?}", network.misbehaved);
+    }
+}
+
+/// Neither half goes on without the other, however long it takes.
+#[test]
+fn two_halves_wait_for_each_other() {
+    let mut network = network(6, 5);
+    for number in 0..10 {
+        network.set(0, &format!("key{number}"), "value");
+    }
+    network.run_for(Duration::from_secs(20));
+    network.cut.extend((0..3).flat_map(|a| (3..6).map(move |b| (a, b))));
+    (0..10).for_each(|number| network.remove(0, &format!("key{number}")));
+    network.set(5, "other half", "kept");
+    network.run_for(3 * ABSENT);
+    assert!(network.replicas[..3].iter().all(|replica| replica.tombstones() == 10));
+    network.cut.clear();
+    network.run_for(Duration::from_secs(10));
+    network.assert_converged();
+    assert_eq!(network.replicas[0].len(), 1);
+}
+
+/// A node that joins after removals were forgotten has nothing to forget, takes what is old, and takes part from then on.
+#[test]
+fn a_new_node_takes_old_entries() {
+    let mut network = Network::new(4, 6, &config());
+    for (a, b) in (0..3).flat_map(|a| (0..3).map(move |b| (a, b))).filter(|(a, b)| a != b) {
+        network.handle(a, Input::NeighborUp(peer(b as u8)));
+    }
+    cut_off(&mut network, 3);
+    for number in 0..30 {
+        network.set(0, &format!("key{number}"), "value");
+    }
+    network.run_for(Duration::from_secs(1));
+    (0..20).for_each(|number| network.remove(1, &format!("key{number}")));
+    network.run_for(5 * AFTER);
+    assert_eq!((network.replicas[0].len(), network.replicas[0].tombstones()), (10, 0));
+    network.cut.clear();
+    network.connect_all();
+    network.run_for(Duration::from_secs(20));
+    network.assert_converged();
+    assert_eq!(network.replicas[3].len(), 10);
+    network.remove(3, "key25");
+    network.run_for(5 * AFTER);
+    network.assert_converged();
+    assert!(network.replicas.iter().all(|replica| replica.tombstones() == 0 && replica.floor() > Stamp::ZERO));
+}
+
+/// What a node knows of the floor is written down behind what it rests on, so that it goes on from there and from no further.
+#[test]
+fn a_restart_goes_on_from_the_floor() {
+    let mut network = network(4, 7);
+    let mut image = Image::default();
+    let seed = 99;
+    network.replicas[3].restore([]);
+    for number in 0..30 {
+        network.set(3, &format!("key{number}"), "value");
+    }
+    network.run_for(Duration::from_secs(20));
+    (0..20).for_each(|number| network.remove(3, &format!("key{number}")));
+    let write_down = |network: &mut Network, image: &mut Image| {
+        let now = network.now(3);
+        while network.replicas[3].unrecorded() > 0 {
+            network.replicas[3].records(3, now).into_iter().for_each(|record| image.apply(record));
+        }
+    };
+    for _ in 0..60 {
+        network.run_for(AFTER / 12);
+        write_down(&mut network, &mut image);
+    }
+    assert_eq!(network.replicas[3].tombstones(), 0);
+    assert_eq!(image.records().filter(|record| matches!(record, crate::journal::Record::Entry(_))).count(), 10);
+
+    // It was down for longer than anybody waits for, and others removed what it holds.
+    cut_off(&mut network, 3);
+    (20..25).for_each(|number| network.remove(0, &format!("key{number}")));
+    network.run_for(ABSENT + 5 * AFTER);
+    let mut state = State::new(peer(3), params(config()), seed);
+    state.restore(image.records());
+    assert_eq!((state.len(), state.floor()), (10, network.replicas[3].floor()));
+    (0..3).for_each(|other| state.handle(Input::NeighborUp(peer(other)), network.now(3), &mut Vec::new()));
+    network.views[3] = state.keys("").map(|(key, _)| (key.clone(), state.read(key).unwrap())).collect();
+    network.replicas[3] = state;
+    network.cut.clear();
+    network.run_for(Duration::from_secs(30));
+    network.assert_converged();
+    assert_eq!(network.replicas[3].len(), 5);
+}
+
+/// Floors and tables that cannot be true, and more members than fit.
+#[test]
+fn false_floors_forget_nothing() {
+    let mut state = State::new(peer(1), params(config()), 7);
+    let (now, mut actions) = (at_millis(1_000_000), Vec::new());
+    state.set("old", bytes("value"), at_millis(0), &mut actions).unwrap();
+    state.remove("old", at_millis(1), &mut actions).unwrap();
+    state.set("live", bytes("value"), at_millis(2), &mut actions).unwrap();
+    state.handle(Input::NeighborUp(peer(2)), now, &mut actions);
+    let second = |now: Now| (now.wall.as_millis() / 1_000) as u32;
+    let receive = |state: &mut State, message: Message| {
+        let mut actions = Vec::new();
+        state.handle(Input::Received { from: peer(2), message }, now, &mut actions);
+        actions
+    };
+    // What was removed here others may not know of yet.
+    for floor in [1, second(now) - 100, second(now), u32::MAX] {
+        assert_eq!(receive(&mut state, Message::Floor { floor }), []);
+    }
+    let away = |floor: u32, member: PeerId| {
+        let known = wire::Known { member, heard: 0, left: second(now) - 50, back: 0, through: 0, complete: 0 };
+        Message::Away { floor, table: Bounded::first_of([known]) }
+    };
+    assert_eq!(receive(&mut state, away(u32::MAX, peer(1))), []);
+    assert_eq!(receive(&mut state, away(second(now) - 100, peer(3))), [], "it is of another");
+    let stranger = Input::Received { from: peer(5), message: away(second(now) - 100, peer(1)) };
+    state.handle(stranger, now, &mut actions);
+    // Tables that nobody asked for.
+    let known = |number: u32| {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&number.to_le_bytes());
+        wire::Known { member: PeerId::from_bytes(id), heard: u32::MAX, left: 0, back: 0, through: u32::MAX, complete: u32::MAX }
+    };
+    let table = Bounded::first_of((0..1_024).map(known));
+    receive(&mut state, Message::Members { frames: 0, table, is_last: true });
+    receive(&mut state, Message::Frames { frames: 0 });
+    assert_eq!((state.len(), state.tombstones()), (1, 1));
+    // What nobody else can know of is not given up.
+    let answer = receive(&mut state, away(second(now) - 100, peer(1)));
+    assert!(matches!(answer[..], [Action::Send { message: Message::Back { .. }, .. }]), "{answer:?}");
+    assert_eq!((state.len(), state.tombstones(), state.counters().given_up), (1, 1, 0));
+    state.store().check_sums();
+}
