@@ -3,10 +3,13 @@
 //! The file is looked at once a second. Whoever changes it should put a new one in its place in one step, because what is half written is
 //! read as it is. A file that cannot be used changes nothing, and the service tells of it.
 
+#![expect(clippy::disallowed_methods, reason = "files are read on threads that may block")]
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::output::{Note, Output};
+use super::output::Output;
+use super::told::Told;
 use super::{Failure, settings};
 use crate::runtime::Node;
 use crate::services::ServiceError;
@@ -46,17 +49,21 @@ pub(super) async fn watch(node: Node, file: PathBuf, mut seen: Option<Seen>, out
     let mut looks = tokio::time::interval(LOOK_PERIOD);
     loop {
         looks.tick().await;
-        let now = Seen::of(&file);
-        if now == seen {
-            continue;
-        }
+        let looked = file.clone();
+        // A disk that stands still holds up a thread that does nothing else.
+        let look = move || {
+            let now = Seen::of(&looked);
+            (now, (now != seen).then(|| settings::read(&looked)))
+        };
+        let Ok((now, text)) = tokio::task::spawn_blocking(look).await else { return };
         seen = now;
-        let loaded = match settings::read(&file) {
-            Ok(text) => node.config().load_file(text, parse).await,
-            Err(failure) => {
+        let loaded = match text {
+            None => continue,
+            Some(Ok(text)) => node.config().load_file(text, parse).await,
+            Some(Err(failure)) => {
                 // The service tells of what it was given; of this nobody else would.
                 tracing::warn!("{}; what it said before holds", failure.message);
-                output.line(&Note { event: "config_file_refused", text: format!("{}; what it said before holds", failure.message) });
+                output.line(&Told::ConfigFileRefused { reason: failure.message });
                 continue;
             }
         };

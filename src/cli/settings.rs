@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "configuration stands in files")]
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -235,13 +236,21 @@ fn expand(joins: Vec<String>) -> Result<Vec<String>, Failure> {
     Ok(expanded)
 }
 
+/// Reads a file whole. Only a regular one: a pipe or a device may block for ever or never end.
 pub(super) fn read(path: &Path) -> Result<String, Failure> {
     let cannot = |problem: &dyn std::fmt::Display| Failure::usage(format!("cannot read {}: {problem}", path.display()));
-    let len = std::fs::metadata(path).map_err(|error| cannot(&error))?.len();
-    if len > FILE_BYTES_MAX {
-        return Err(cannot(&format!("{len} bytes; {FILE_BYTES_MAX} are allowed")));
+    // Looked at before it is opened, because to open a pipe waits for a writer.
+    if !std::fs::metadata(path).map_err(|error| cannot(&error))?.is_file() {
+        return Err(cannot(&"it is not a regular file"));
     }
-    std::fs::read_to_string(path).map_err(|error| cannot(&error))
+    let file = std::fs::File::open(path).map_err(|error| cannot(&error))?;
+    let mut text = String::new();
+    // Whatever the file says of its length, and however it grows meanwhile.
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| cannot(&error))?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(cannot(&format!("more than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(text)
 }
 
 fn read_file(path: &Path) -> Result<File, Failure> {
@@ -396,6 +405,21 @@ mod tests {
         assert!(expand(vec![format!("@{}", file.display())]).unwrap_err().message.contains("no address"));
         std::fs::remove_file(&file).unwrap();
         assert!(expand(vec![format!("@{}", file.display())]).is_err());
+    }
+
+    #[test]
+    fn only_regular_files_of_a_bounded_length_are_read() {
+        let dir = std::env::temp_dir().join(format!("meshwork-read-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (pipe, long) = (dir.join("pipe"), dir.join("long"));
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        std::fs::write(&long, vec![b'#'; FILE_BYTES_MAX as usize + 1]).unwrap();
+        for path in [pipe.as_path(), &dir, Path::new("/dev/zero")] {
+            let problem = read(path).unwrap_err().message;
+            assert!(problem.contains("not a regular file") && problem.contains(path.to_str().unwrap()), "{problem}");
+        }
+        assert!(read(&long).unwrap_err().message.contains("more than 1048576 bytes"));
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
