@@ -209,6 +209,8 @@ fn variables_of_the_environment_are_what_they_look_like() {
     assert!(matches!(refused([("M__APP__A", "1"), ("M__APP__A__B", "2")]), LoadError::Set(SetError::WrongType { .. })));
     assert!(matches!(refused([("M__APP__A", "1"), ("M__APP____B", "2")]), LoadError::Set(SetError::InvalidPath { .. })));
     assert!(matches!(refused([("M__APP__A", "1"), ("M__APP", "2")]), LoadError::Set(SetError::InvalidPath { .. })));
+    let unnamed = SetError::InvalidPath { at: "M__".to_owned(), problem: PathError::EmptyName };
+    assert_eq!(refused([("M__APP__A", "1"), ("M__", "2")]), LoadError::Set(unnamed), "it is named as it is written");
     assert_eq!(node.integer("app/max_1"), Some(-7));
 }
 
@@ -244,11 +246,11 @@ fn the_last_changes_can_be_undone() {
     node.with_config(|config, _, events| config.reset("app", events)).unwrap();
     node.with_config(|config, _, events| config.rollback(2, events)).unwrap();
     assert_eq!(node.get("app"), Some(tree(r#"{"x": 1}"#)));
-    assert_eq!(node.config.rollback(2, &mut Vec::new()), Err(SetError::NoHistory { kept: 1 }));
+    assert_eq!(node.config.rollback(2, &mut Vec::new()), Err(SetError::NoHistory { path: None, kept: 1 }));
     for value in 0..2 * limits::UNDO_MAX {
         node.with_config(|config, _, events| config.update("app/y", &value, events)).unwrap();
     }
-    assert_eq!(node.config.rollback(limits::UNDO_MAX + 1, &mut Vec::new()), Err(SetError::NoHistory { kept: limits::UNDO_MAX }));
+    assert_eq!(node.config.rollback(limits::UNDO_MAX + 1, &mut Vec::new()), Err(SetError::NoHistory { path: None, kept: limits::UNDO_MAX }));
 }
 
 #[test]
