@@ -94,10 +94,29 @@ impl Seen {
 
 /// A file in TOML; the error is one line, which names the line of the file.
 fn parse(text: &str) -> Result<Value, String> {
-    toml::from_str(text).map_err(|error| {
+    let value = toml::from_str(text).map_err(|error| {
         let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         format!("line {line}: {}", error.message().replace('\n', " "))
-    })
+    })?;
+    match date_in(&value) {
+        Some((path, date)) => Err(format!("{path}: a date is no value; write it as text, \"{date}\"")),
+        None => Ok(value),
+    }
+}
+
+/// The first date, and where it is. TOML has them as values of their own, which reach other types as a map of this one name.
+fn date_in(value: &Value) -> Option<(String, &str)> {
+    let within = |name: String, value| {
+        date_in(value).map(|(path, date)| (if path.is_empty() { name } else { format!("{name}/{path}") }, date))
+    };
+    match value {
+        Value::Map(map) => match map.get("$__toml_private_datetime") {
+            Some(Value::Text(date)) => Some((String::new(), date)),
+            _ => map.iter().find_map(|(name, value)| within(name.clone(), value)),
+        },
+        Value::List(values) => values.iter().enumerate().find_map(|(index, value)| within(index.to_string(), value)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -117,5 +136,9 @@ mod tests {
         let problem = parse("[app]\nrate = \n").unwrap_err();
         assert!(problem.starts_with("line 2: ") && !problem.contains('\n'), "{problem}");
         assert!(parse("[app]\nbig = 99999999999999999999\n").is_err());
+        for (date, path) in [("1979-05-27T07:32:00Z", "app/start"), ("07:32:00", "app/start"), ("[1, 1979-05-27]", "app/start/1")] {
+            let problem = parse(&format!("[app]\nstart = {date}\n")).unwrap_err();
+            assert!(problem.starts_with(&format!("{path}: a date is no value")), "{problem}");
+        }
     }
 }
