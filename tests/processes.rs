@@ -192,6 +192,37 @@ fn a_node_outlives_its_input_and_says_goodbye() {
 }
 
 #[test]
+fn a_state_that_does_not_reach_the_disk_is_told_of_everywhere() {
+    let user = User::new();
+    let data = user.path("data");
+    // Files of at most 16 KiB, beyond which writes fail: as on a full disk.
+    let program = env!("CARGO_BIN_EXE_meshwork");
+    let small = "trap '' XFSZ; ulimit -f 32; exec \"$0\" \"$@\"";
+    let node = ["node", "--json", "--no-mdns", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", &data];
+    let mut command = Command::new("sh");
+    command.args(["-c", small, program]).args(node).env("HOME", &user.0).env("XDG_STATE_HOME", user.0.join("state"));
+    let mut node = Process::start(&mut command);
+    let health = |node: &Process| user.run(&["ctl", "--admin", node.field("admin"), "health"]);
+    assert_eq!(health(&node).status.code(), Some(0));
+
+    node.type_line(&format!("/set large {}", "x".repeat(20_000)));
+    let told = node.wait_for("that the disk takes nothing", |line| line["event"] == "state_undurable");
+    assert!(told["reason"].as_str().is_some_and(|reason| reason.contains(&data)), "{told}");
+    let ill = health(&node);
+    assert!(text(&ill.stdout).lines().any(|line| line.starts_with("state ") && line.contains(&data)), "{}", text(&ill.stdout));
+    assert_eq!((ill.status.code(), text(&ill.stderr).contains("does not reach the disk")), (Some(1), true), "{}", text(&ill.stderr));
+
+    node.type_line("/set large small");
+    node.wait_for("that the disk takes it", |line| line["event"] == "state_durable");
+    assert_eq!(health(&node).status.code(), Some(0));
+
+    node.type_line(&format!("/set large {}", "x".repeat(20_000)));
+    assert!(wait(PATIENCE, || node.events("state_undurable") == 2), "{:#?}", node.lines());
+    node.signal("TERM");
+    assert_eq!(node.end(), Some(1));
+}
+
+#[test]
 fn ctl_finds_the_only_node_and_lists_several() {
     let user = User::new();
     let none = user.run(&["ctl", "health"]);

@@ -27,7 +27,7 @@ const ANSWER_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 #[command(after_help = "\
 Without --admin it finds the running node of this user; when several run, it lists them and --admin has to name one.
 
-Exit codes: 0 answered, 1 not answered, refused, no such key, or `health` of a node that is stalled or has lost its last neighbor, 2 the question cannot be asked.")]
+Exit codes: 0 answered, 1 not answered, refused, no such key, or `health` of a node that is stalled, has lost its last neighbor, or whose state does not reach the disk, 2 the question cannot be asked.")]
 pub(super) struct CtlArgs {
     /// The admin endpoint that the node printed: a loopback address or the path of a socket
     #[arg(long, env = "MESHWORK_ADMIN", hide_env_values = true, value_name = "ADDR|PATH", global = true)]
@@ -90,9 +90,11 @@ pub(super) async fn run(args: CtlArgs) -> Result<(), Failure> {
         }
         Question::Health => {
             let health: views::Health = show(&endpoint, &Ask::Health, json).await?;
-            match health.status.as_str() {
-                "ok" | "alone" => Ok(()),
-                status => Err(Failure::new(format!("the node {} is {status}", views::short(&health.id)))),
+            let node = views::short(&health.id);
+            match (health.status.as_str(), &health.undurable) {
+                ("ok" | "alone", None) => Ok(()),
+                ("ok" | "alone", Some(why)) => Err(Failure::new(format!("the state of the node {node} does not reach the disk: {why}"))),
+                (status, _) => Err(Failure::new(format!("the node {node} is {status}"))),
             }
         }
     }

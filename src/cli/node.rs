@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use meshwork_channels::{PeerId, limits};
 use meshwork_crdt::Op;
 use serde::Serialize;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
 use super::Failure;
@@ -29,6 +29,7 @@ use super::text::{self, LINE_CHARS_MAX, printable};
 use super::told::Told;
 use super::views::{self, MemberView, Printable, Value};
 use crate::node::{Delivery, Event, Member};
+use crate::runtime::journal::Status;
 use crate::runtime::{Lagged, Node, StartError};
 use crate::services;
 
@@ -81,6 +82,10 @@ pub(super) async fn run(args: NodeArgs) -> Result<(), Failure> {
     let output = Output::start(settings.json)?;
     output.line(&Started::of(&node, admin.as_ref()));
 
+    let disk = node.journal_status();
+    if let Some(disk) = disk.clone() {
+        tokio::spawn(tell_of_the_disk(disk, output.clone()));
+    }
     let quit = Arc::new(Notify::new());
     tokio::spawn(do_what_is_typed(desk, output.clone(), quit.clone()));
     if let Some(file) = settings.app_config {
@@ -99,7 +104,10 @@ pub(super) async fn run(args: NodeArgs) -> Result<(), Failure> {
     }
     drop(admin);
     output.flush();
-    outcome
+    match disk.and_then(|disk| unwritten(&disk)) {
+        Some(why) if outcome.is_ok() => Err(Failure::new(format!("the last writes of the state are not on the disk: {why}"))),
+        _ => outcome,
+    }
 }
 
 /// A wrong command line has another exit code than a busy port.
@@ -108,6 +116,29 @@ fn start_failure(error: StartError) -> Failure {
         StartError::Storage(_) | StartError::State(_) | StartError::Bind(_) | StartError::System(_) => Failure::new(error),
         StartError::ClusterName(_) | StartError::Config(_) | StartError::Join { .. } | StartError::OtherCluster { .. } => {
             Failure::usage(error)
+        }
+    }
+}
+
+/// What kept the end of the state from the disk, once the node has left.
+fn unwritten(disk: &watch::Receiver<Status>) -> Option<String> {
+    match &disk.borrow().failure {
+        Some(failure) => Some(failure.to_string()),
+        None => disk.has_changed().is_ok().then(|| format!("it took more than {}", text::duration(LEAVE_MAX))),
+    }
+}
+
+/// Says when the state does not reach the disk, and when it does again.
+async fn tell_of_the_disk(mut disk: watch::Receiver<Status>, output: Output) {
+    let mut is_durable = true;
+    loop {
+        let failure = disk.borrow_and_update().failure.clone();
+        if is_durable != failure.is_none() {
+            is_durable = failure.is_none();
+            output.line(&Happened::on_disk(failure.map(|failure| failure.to_string())));
+        }
+        if disk.changed().await.is_err() {
+            return;
         }
     }
 }
@@ -435,6 +466,15 @@ impl Happened {
                 let what = match event {
                     Event::MemberJoined(_) => format!("joined, at {}", member.address),
                     Event::MemberUpdated(_) => format!("is back or has moved, at {}", member.address),
+    /// That the state does not reach the disk, and why, or that it does again.
+    fn on_disk(failure: Option<String>) -> Self {
+        let (event, text) = match &failure {
+            Some(failure) => ("state_undurable", format!("the state does not reach the disk: {}", printable(failure, LINE_CHARS_MAX))),
+            None => ("state_durable", "the state is on the disk again".to_owned()),
+        };
+        Happened { event, member: None, peer: None, address: None, reason: failure, text }
+    }
+
                     Event::MemberSuspected(_) => "does not answer".to_owned(),
                     Event::MemberRecovered(_) => "answers again".to_owned(),
                     Event::MemberFailed(_) => "failed".to_owned(),

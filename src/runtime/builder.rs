@@ -392,6 +392,7 @@ impl Builder {
         let (writes, write_queue) = mpsc::channel(COMMANDS_MAX);
         let pulse = Arc::new(Pulse::default());
         let inbox = Arc::new(Inbox::default());
+        let journal = kept.as_ref().map(|(keeper, _)| keeper.status());
         let given_up = Arc::new(super::calls::GivenUp::default());
         let advertise = self.advertise;
         let seeds: Vec<SocketAddr> = candidates.iter().map(|candidate| candidate.address).collect();
@@ -481,6 +482,7 @@ impl Builder {
     }
 }
 
+                journal,
 impl Node {
     /// Given as the name of the cluster, takes the name from the join token.
     pub const CLUSTER_OF_TOKEN: &'static str = "*";

@@ -251,6 +251,11 @@ impl Keeper {
         }
     }
 
+    /// How the journal fares: what it is, and a way to wait for changes.
+    pub(super) fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
     pub(super) fn report(&self, unrecorded: usize) -> JournalReport {
         let mut status = self.status.borrow().clone();
         status.failure = self.failure();
