@@ -272,6 +272,44 @@ fn the_admin_endpoint_takes_no_nonsense() {
 }
 
 #[test]
+fn what_no_node_can_start_with_is_refused_by_name() {
+    let user = User::new();
+    let file = user.path("mesh.toml");
+    let refused = |line: &str, arguments: &[&str]| {
+        std::fs::write(&file, format!("{line}\nmdns = false\nadmin = \"off\"\n")).expect("the home can be written");
+        let output = user.run(&[&["node", "--config", &file, "--listen", "127.0.0.1:0"], arguments].concat());
+        let said = text(&output.stderr);
+        assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{line} {arguments:?}: {said}");
+        said
+    };
+    for (line, key) in [
+        ("cluster = \"\"", "cluster"),
+        ("join = [\"nope\"]", "join"),
+        ("data = \"\"", "data"),
+        ("advertise = \"0.0.0.0:4100\"", "advertise"),
+    ] {
+        let said = refused(line, &[]);
+        assert!(said.contains(&format!("mesh.toml: {key}: ")), "{said}");
+    }
+    for address in ["0.0.0.0:4100", "[::]:4100", "224.0.0.251:4100", "192.0.2.8:0"] {
+        let said = refused("", &["--advertise", address]);
+        assert!(said.contains("--advertise: ") && said.contains(address), "{said}");
+    }
+    for variable in ["MESHWORK_NO_SECRET", "MESHWORK_NO_MDNS"] {
+        let output = user.command(&["node"]).env(variable, "nope").stdin(Stdio::null()).output().expect("the command runs");
+        assert_eq!((output.status.code(), text(&output.stderr).contains(variable)), (Some(2), true), "{}", text(&output.stderr));
+    }
+    let output = user.command(&["node", "--no-mdns", "--admin", "off", "--listen", "127.0.0.1:0"]);
+    let output = { output }.env("MESHWORK_CONFIG__", "1").stdin(Stdio::null()).output().expect("the command runs");
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("\"MESHWORK_CONFIG__\""), "{said}");
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+    let taken = socket.local_addr().expect("it is bound").to_string();
+    let output = user.run(&["node", "--no-mdns", "--admin", "off", "--listen", &taken]);
+    assert!(output.status.code() == Some(1) && text(&output.stderr).contains(&taken), "{}", text(&output.stderr));
+}
+
+#[test]
 fn a_configuration_file_is_read_and_checked() {
     let user = User::new();
     let file = user.path("mesh.toml");

@@ -23,12 +23,12 @@ use super::app_config::{self, Seen};
 use super::asks::{Service, StateAsk, Untyped, parse_line};
 use super::desk::{self, Desk};
 use super::output::{Line, Note, Output};
-use super::settings::{Admin, NodeArgs};
+use super::settings::{Admin, NodeArgs, Settings};
 use super::signals::Signals;
 use super::text::{self, LINE_CHARS_MAX, printable};
 use super::told::Told;
 use super::views::{self, MemberView, Printable, Value};
-use crate::node::{Delivery, Event, Member};
+use crate::node::{ConfigError, Delivery, Event, Member};
 use crate::runtime::journal::Status;
 use crate::runtime::{Lagged, Node, StartError};
 use crate::services;
@@ -62,7 +62,7 @@ pub(super) async fn run(args: NodeArgs) -> Result<(), Failure> {
     let builder = settings.builder();
     let events = builder.events();
     let node = tokio::select! {
-        started = builder.start() => started.map_err(start_failure)?,
+        started = builder.start() => started.map_err(|error| start_failure(error, &settings))?,
         () = signals.next() => return Err(Failure::interrupted()),
     };
     let deliveries = node.subscribe();
@@ -110,16 +110,6 @@ pub(super) async fn run(args: NodeArgs) -> Result<(), Failure> {
     }
 }
 
-/// A wrong command line has another exit code than a busy port.
-fn start_failure(error: StartError) -> Failure {
-    match error {
-        StartError::Storage(_) | StartError::State(_) | StartError::Bind(_) | StartError::System(_) => Failure::new(error),
-        StartError::ClusterName(_) | StartError::Config(_) | StartError::Join { .. } | StartError::OtherCluster { .. } => {
-            Failure::usage(error)
-        }
-    }
-}
-
 /// What kept the end of the state from the disk, once the node has left.
 fn unwritten(disk: &watch::Receiver<Status>) -> Option<String> {
     match &disk.borrow().failure {
@@ -140,6 +130,19 @@ async fn tell_of_the_disk(mut disk: watch::Receiver<Status>, output: Output) {
         if disk.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// A wrong command line has another exit code than a busy port, and says where it is wrong.
+fn start_failure(error: StartError, settings: &Settings) -> Failure {
+    let named = |key, problem: &dyn std::fmt::Display| Failure::usage(format!("{}: {problem}", settings.named(key)));
+    match &error {
+        StartError::Storage(_) | StartError::State(_) | StartError::Bind(_) | StartError::System(_) => Failure::new(error),
+        StartError::ClusterName(problem) => named("cluster", problem),
+        StartError::Join { .. } => named("join", &error),
+        StartError::Config(ConfigError { field, problem }) if field == "advertise" => named("advertise", problem),
+        StartError::Config(ConfigError { field, problem }) if field == "data_dir" => named("data", problem),
+        StartError::Config(_) | StartError::OtherCluster { .. } => Failure::usage(error),
     }
 }
 
@@ -453,6 +456,15 @@ struct Happened {
 }
 
 impl Happened {
+    /// That the state does not reach the disk, and why, or that it does again.
+    fn on_disk(failure: Option<String>) -> Self {
+        let (event, text) = match &failure {
+            Some(failure) => ("state_undurable", format!("the state does not reach the disk: {}", printable(failure, LINE_CHARS_MAX))),
+            None => ("state_durable", "the state is on the disk again".to_owned()),
+        };
+        Happened { event, member: None, peer: None, address: None, reason: failure, text }
+    }
+
     fn of(event: &Event, me: PeerId) -> Self {
         let mut happened = Happened { event: event.name(), member: None, peer: None, address: None, reason: None, text: String::new() };
         happened.text = match event {
@@ -466,15 +478,6 @@ impl Happened {
                 let what = match event {
                     Event::MemberJoined(_) => format!("joined, at {}", member.address),
                     Event::MemberUpdated(_) => format!("is back or has moved, at {}", member.address),
-    /// That the state does not reach the disk, and why, or that it does again.
-    fn on_disk(failure: Option<String>) -> Self {
-        let (event, text) = match &failure {
-            Some(failure) => ("state_undurable", format!("the state does not reach the disk: {}", printable(failure, LINE_CHARS_MAX))),
-            None => ("state_durable", "the state is on the disk again".to_owned()),
-        };
-        Happened { event, member: None, peer: None, address: None, reason: failure, text }
-    }
-
                     Event::MemberSuspected(_) => "does not answer".to_owned(),
                     Event::MemberRecovered(_) => "answers again".to_owned(),
                     Event::MemberFailed(_) => "failed".to_owned(),
