@@ -223,6 +223,33 @@ fn a_state_that_does_not_reach_the_disk_is_told_of_everywhere() {
 }
 
 #[test]
+fn what_is_missing_or_damaged_in_a_data_folder_is_told_at_the_start() {
+    let user = User::new();
+    let data = user.path("data");
+    let mut node = user.node(&["--data", &data]);
+    node.type_line("/set color \u{1b}[31mred");
+    assert!(wait(PATIENCE, || node.ctl(&user, &["state"])["keys"] == 1));
+    let plain = user.run(&["ctl", "--admin", node.field("admin"), "state", "get", "color"]);
+    assert_eq!(text(&plain.stdout), "\u{1b}[31mred\n", "a program gets what was written");
+    node.signal("TERM");
+    assert_eq!((node.end(), node.errors().as_str()), (Some(0), ""));
+
+    let data = Path::new(&data);
+    let logs = std::fs::read_dir(data.join("state")).expect("it is there").filter_map(|entry| Some(entry.ok()?.path()));
+    for log in logs.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("log-"))) {
+        std::fs::remove_file(log).expect("it can be removed");
+    }
+    std::fs::write(data.join("incarnation"), "many").expect("it can be written");
+    std::fs::write(data.join("peers"), "nobody\n").expect("it can be written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(data.join("peers"), mode).expect("it is ours");
+    let node = user.node(&["--data", &user.path("data")]);
+    let warned = || node.errors().lines().filter(|line| line.contains("WARN")).count() == 3;
+    assert!(wait(PATIENCE, warned), "{}", node.errors());
+    assert!(["log-", "incarnation", "peers"].iter().all(|name| node.errors().contains(name)), "{}", node.errors());
+}
+
+#[test]
 fn ctl_finds_the_only_node_and_lists_several() {
     let user = User::new();
     let none = user.run(&["ctl", "health"]);

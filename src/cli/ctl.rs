@@ -3,18 +3,19 @@
 #![expect(clippy::disallowed_methods, reason = "the command looks for the sockets of running nodes")]
 
 use std::fs;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::admin::{Answer, Ask, Endpoint, LINE_BYTES_MAX, read_line_of, sockets_dir, write_line};
-use super::asks::Service;
+use super::asks::{Service, StateAsk};
 use super::views::{self, Printable};
 use super::{Failure, desk, text};
 
@@ -85,6 +86,15 @@ pub(super) async fn run(args: CtlArgs) -> Result<(), Failure> {
         Question::Topology => show::<views::Topology>(&endpoint, &Ask::Topology, json).await.map(drop),
         Question::Service(service) => {
             let answer = ask(&endpoint, &Ask::from(service.clone())).await?;
+            // A program gets what was written; only on a terminal it could do harm.
+            if !json
+                && !std::io::stdout().is_terminal()
+                && let Service::State { verb: Some(StateAsk::Get { .. }) } = service
+                && let Ok(Some(mut value)) = views::state::Entry::deserialize(&answer).map(|entry| entry.raw())
+            {
+                value.push(b'\n');
+                return text::print(value);
+            }
             let answer = desk::print(&service, answer, json, None).map_err(|error| other_format(&endpoint, error))?;
             text::print(&format!("{answer}\n"))
         }
@@ -191,7 +201,8 @@ mod tests {
             // It closes with the question half read.
             theirs.read_u8().await.unwrap();
         };
-        let (answer, ()) = tokio::join!(exchange(ours, &"x".repeat(1_000)), node);
+        let question = "x".repeat(1_000);
+        let (answer, ()) = tokio::join!(exchange(ours, &question), node);
         assert_eq!(answer.unwrap().error.as_deref(), Some("too many"));
 
         let (ours, theirs) = duplex(64);

@@ -89,7 +89,7 @@ impl State {
     }
 
     /// Replaces what the environment says. With the prefix `MESHWORK`, the variable `MESHWORK__APP__MAX_RATE` is the path `app/max_rate`: two
-    /// underscores separate names, and all are in lower case. Others are passed over. `true` and `false`, whole numbers, and numbers with a
+    /// underscores separate names, and all are in lower case. Others are passed over. `true` and `false`, whole numbers of 64 bits, and numbers with a
     /// point or an exponent are what they look like; all else is text, as is what stands in double quotes.
     ///
     /// # Errors

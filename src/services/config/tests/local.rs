@@ -200,7 +200,7 @@ fn variables_of_the_environment_are_what_they_look_like() {
     let read: Vec<Value> = (0..texts.len()).map(|index| node.get(&format!("app/max_{index}")).unwrap()).collect();
     let text = |text: &str| Value::Text(text.to_owned());
     let (yes, seven, float) = (Value::Bool(true), Value::Integer(-7), Value::Float);
-    let last = float(9_223_372_036_854_775_808.0);
+    let last = text("9223372036854775808");
     assert_eq!(
         read,
         [yes, seven, float(1.5), float(2_000.0), text("-inf"), text("NaN"), text("1.2.3"), text(""), text("8"), text("plain"), last]
