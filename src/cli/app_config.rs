@@ -106,9 +106,8 @@ fn parse(text: &str) -> Result<Value, String> {
 
 /// The first date, and where it is. TOML has them as values of their own, which reach other types as a map of this one name.
 fn date_in(value: &Value) -> Option<(String, &str)> {
-    let within = |name: String, value| {
-        date_in(value).map(|(path, date)| (if path.is_empty() { name } else { format!("{name}/{path}") }, date))
-    };
+    let within =
+        |name: String, value| date_in(value).map(|(path, date)| (if path.is_empty() { name } else { format!("{name}/{path}") }, date));
     match value {
         Value::Map(map) => match map.get("$__toml_private_datetime") {
             Some(Value::Text(date)) => Some((String::new(), date)),

@@ -158,7 +158,10 @@ pub(super) async fn open(dir: &Path, durability: Durability) -> Result<Option<(K
         warn!(at = torn.at, bytes = torn.bytes, "the last life of the node ended in a crash, and what it had not synced is gone");
     }
     if let Some(name) = missing {
-        warn!(name, "the log beside the snapshot is missing or empty; unless the node ended at its very first start, what was in it is gone");
+        warn!(
+            name,
+            "the log beside the snapshot is missing or empty; unless the node ended at its very first start, what was in it is gone"
+        );
     }
     for name in passed_over {
         info!(name, "a snapshot that was not complete is passed over");

@@ -230,7 +230,9 @@ impl fmt::Display for Invalid {
         match self {
             Invalid::Empty(field) => write!(f, "{field} is empty"),
             Invalid::Weight(weight) => write!(f, "weight is {weight}; it may be 1 to {WEIGHT_MAX}"),
-            Invalid::TooMuch { field: field @ ("capabilities" | "metadata"), len, len_max } => write!(f, "{field}: {len}, at most {len_max}"),
+            Invalid::TooMuch { field: field @ ("capabilities" | "metadata"), len, len_max } => {
+                write!(f, "{field}: {len}, at most {len_max}")
+            }
             Invalid::TooMuch { field, len, len_max } => write!(f, "{field}: {len} bytes, at most {len_max}"),
             Invalid::Character(field) => write!(f, "{field} has a character that is not allowed there"),
             Invalid::Undecodable(error) => write!(f, "the details cannot be read: {error}"),

@@ -250,7 +250,10 @@ fn the_last_changes_can_be_undone() {
     for value in 0..2 * limits::UNDO_MAX {
         node.with_config(|config, _, events| config.update("app/y", &value, events)).unwrap();
     }
-    assert_eq!(node.config.rollback(limits::UNDO_MAX + 1, &mut Vec::new()), Err(SetError::NoHistory { path: None, kept: limits::UNDO_MAX }));
+    assert_eq!(
+        node.config.rollback(limits::UNDO_MAX + 1, &mut Vec::new()),
+        Err(SetError::NoHistory { path: None, kept: limits::UNDO_MAX })
+    );
 }
 
 #[test]
