@@ -289,6 +289,17 @@ fn the_admin_endpoint_takes_no_nonsense() {
     let mut answer = String::new();
     let _ = form.read_to_string(&mut answer);
     assert!(answer.lines().count() <= 1 && !answer.contains("members"), "{answer}");
+    let mut empty = connect();
+    empty.write_all(b"{\"ask\":\"state\",\"verb\":\"batch\",\"ops\":[]}\nno question\n").expect("the endpoint reads");
+    let mut answer = String::new();
+    let _ = empty.read_to_string(&mut answer);
+    assert!(answer.starts_with("{\"ok\":false") && answer.contains("nothing to write"), "{answer}");
+    // One that sends too long a line is told so.
+    let mut long = connect();
+    long.write_all(&[b'x'; 512 * 1_024 + 1]).expect("the endpoint reads");
+    let mut answer = String::new();
+    let _ = long.read_to_string(&mut answer);
+    assert!(answer.contains("a line has more than 524288 bytes"), "{answer}");
     // One that sends a line without end is cut off, and those that say nothing keep nobody else out.
     let mut endless = connect();
     let chunk = vec![b'x'; 64 * 1_024];
