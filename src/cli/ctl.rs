@@ -93,7 +93,7 @@ pub(super) async fn run(args: CtlArgs) -> Result<(), Failure> {
                 && let Ok(Some(mut value)) = views::state::Entry::deserialize(&answer).map(|entry| entry.raw())
             {
                 value.push(b'\n');
-                return text::print(value);
+                return text::print_bytes(&value);
             }
             let answer = desk::print(&service, answer, json, None).map_err(|error| other_format(&endpoint, error))?;
             text::print(&format!("{answer}\n"))
