@@ -192,6 +192,64 @@ fn a_node_outlives_its_input_and_says_goodbye() {
 }
 
 #[test]
+fn a_state_that_does_not_reach_the_disk_is_told_of_everywhere() {
+    let user = User::new();
+    let data = user.path("data");
+    // Files of at most 16 KiB, beyond which writes fail: as on a full disk.
+    let program = env!("CARGO_BIN_EXE_meshwork");
+    let small = "trap '' XFSZ; ulimit -f 32; exec \"$0\" \"$@\"";
+    let node = ["node", "--json", "--no-mdns", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", &data];
+    let mut command = Command::new("sh");
+    command.args(["-c", small, program]).args(node).env("HOME", &user.0).env("XDG_STATE_HOME", user.0.join("state"));
+    let mut node = Process::start(&mut command);
+    let health = |node: &Process| user.run(&["ctl", "--admin", node.field("admin"), "health"]);
+    assert_eq!(health(&node).status.code(), Some(0));
+
+    node.type_line(&format!("/set large {}", "x".repeat(20_000)));
+    let told = node.wait_for("that the disk takes nothing", |line| line["event"] == "state_undurable");
+    assert!(told["reason"].as_str().is_some_and(|reason| reason.contains(&data)), "{told}");
+    let ill = health(&node);
+    assert!(text(&ill.stdout).lines().any(|line| line.starts_with("state ") && line.contains(&data)), "{}", text(&ill.stdout));
+    assert_eq!((ill.status.code(), text(&ill.stderr).contains("does not reach the disk")), (Some(1), true), "{}", text(&ill.stderr));
+
+    node.type_line("/set large small");
+    node.wait_for("that the disk takes it", |line| line["event"] == "state_durable");
+    assert_eq!(health(&node).status.code(), Some(0));
+
+    node.type_line(&format!("/set large {}", "x".repeat(20_000)));
+    assert!(wait(PATIENCE, || node.events("state_undurable") == 2), "{:#?}", node.lines());
+    node.signal("TERM");
+    assert_eq!(node.end(), Some(1));
+}
+
+#[test]
+fn what_is_missing_or_damaged_in_a_data_folder_is_told_at_the_start() {
+    let user = User::new();
+    let data = user.path("data");
+    let mut node = user.node(&["--data", &data]);
+    node.type_line("/set color \u{1b}[31mred");
+    assert!(wait(PATIENCE, || node.ctl(&user, &["state"])["keys"] == 1));
+    let plain = user.run(&["ctl", "--admin", node.field("admin"), "state", "get", "color"]);
+    assert_eq!(text(&plain.stdout), "\u{1b}[31mred\n", "a program gets what was written");
+    node.signal("TERM");
+    assert_eq!((node.end(), node.errors().as_str()), (Some(0), ""));
+
+    let data = Path::new(&data);
+    let logs = std::fs::read_dir(data.join("state")).expect("it is there").filter_map(|entry| Some(entry.ok()?.path()));
+    for log in logs.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("log-"))) {
+        std::fs::remove_file(log).expect("it can be removed");
+    }
+    std::fs::write(data.join("incarnation"), "many").expect("it can be written");
+    std::fs::write(data.join("peers"), "nobody\n").expect("it can be written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(data.join("peers"), mode).expect("it is ours");
+    let node = user.node(&["--data", &user.path("data")]);
+    let warned = || node.errors().lines().filter(|line| line.contains("WARN")).count() == 3;
+    assert!(wait(PATIENCE, warned), "{}", node.errors());
+    assert!(["log-", "incarnation", "peers"].iter().all(|name| node.errors().contains(name)), "{}", node.errors());
+}
+
+#[test]
 fn ctl_finds_the_only_node_and_lists_several() {
     let user = User::new();
     let none = user.run(&["ctl", "health"]);
@@ -231,6 +289,17 @@ fn the_admin_endpoint_takes_no_nonsense() {
     let mut answer = String::new();
     let _ = form.read_to_string(&mut answer);
     assert!(answer.lines().count() <= 1 && !answer.contains("members"), "{answer}");
+    let mut empty = connect();
+    empty.write_all(b"{\"ask\":\"state\",\"verb\":\"batch\",\"ops\":[]}\nno question\n").expect("the endpoint reads");
+    let mut answer = String::new();
+    let _ = empty.read_to_string(&mut answer);
+    assert!(answer.starts_with("{\"ok\":false") && answer.contains("nothing to write"), "{answer}");
+    // One that sends too long a line is told so.
+    let mut long = connect();
+    long.write_all(&[b'x'; 512 * 1_024 + 1]).expect("the endpoint reads");
+    let mut answer = String::new();
+    let _ = long.read_to_string(&mut answer);
+    assert!(answer.contains("a line has more than 524288 bytes"), "{answer}");
     // One that sends a line without end is cut off, and those that say nothing keep nobody else out.
     let mut endless = connect();
     let chunk = vec![b'x'; 64 * 1_024];
@@ -238,6 +307,44 @@ fn the_admin_endpoint_takes_no_nonsense() {
     assert!((0..1_024).any(|_| endless.write_all(&chunk).is_err()), "64 megabytes in one line were taken");
     let _silent: Vec<TcpStream> = (0..8).map(|_| connect()).collect();
     assert_eq!(node.alive(&user), 1);
+}
+
+#[test]
+fn what_no_node_can_start_with_is_refused_by_name() {
+    let user = User::new();
+    let file = user.path("mesh.toml");
+    let refused = |line: &str, arguments: &[&str]| {
+        std::fs::write(&file, format!("{line}\nmdns = false\nadmin = \"off\"\n")).expect("the home can be written");
+        let output = user.run(&[&["node", "--config", &file, "--listen", "127.0.0.1:0"], arguments].concat());
+        let said = text(&output.stderr);
+        assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{line} {arguments:?}: {said}");
+        said
+    };
+    for (line, key) in [
+        ("cluster = \"\"", "cluster"),
+        ("join = [\"nope\"]", "join"),
+        ("data = \"\"", "data"),
+        ("advertise = \"0.0.0.0:4100\"", "advertise"),
+    ] {
+        let said = refused(line, &[]);
+        assert!(said.contains(&format!("mesh.toml: {key}: ")), "{said}");
+    }
+    for address in ["0.0.0.0:4100", "[::]:4100", "224.0.0.251:4100", "192.0.2.8:0"] {
+        let said = refused("", &["--advertise", address]);
+        assert!(said.contains("--advertise: ") && said.contains(address), "{said}");
+    }
+    for variable in ["MESHWORK_NO_SECRET", "MESHWORK_NO_MDNS"] {
+        let output = user.command(&["node"]).env(variable, "nope").stdin(Stdio::null()).output().expect("the command runs");
+        assert_eq!((output.status.code(), text(&output.stderr).contains(variable)), (Some(2), true), "{}", text(&output.stderr));
+    }
+    let output = user.command(&["node", "--no-mdns", "--admin", "off", "--listen", "127.0.0.1:0"]);
+    let output = { output }.env("MESHWORK_CONFIG__", "1").stdin(Stdio::null()).output().expect("the command runs");
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("\"MESHWORK_CONFIG__\""), "{said}");
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+    let taken = socket.local_addr().expect("it is bound").to_string();
+    let output = user.run(&["node", "--no-mdns", "--admin", "off", "--listen", &taken]);
+    assert!(output.status.code() == Some(1) && text(&output.stderr).contains(&taken), "{}", text(&output.stderr));
 }
 
 #[test]

@@ -107,6 +107,7 @@ fn a_value_set_on_one_node_is_read_on_another_with_its_origin() {
     assert!(nodes[0].refused(&user, &["config", "get", "app/limits/rate"]).contains("app/limits/rate: there is no such value"));
     assert!(nodes[0].refused(&user, &["config", "set", "app//x", "1"]).contains("a name of a path is not empty"));
     assert!(nodes[0].refused(&user, &["config", "reset", "app/x"]).contains("nothing to remove"));
+    assert!(nodes[0].refused(&user, &["config", "rollback", "app/x"]).contains("app/x: there is no earlier value"));
     nodes[0].type_line("/config set app/x");
     nodes[0].wait_for("a problem", |line| line["event"] == "error" && line["text"].as_str().is_some_and(|text| text.contains("VALUE")));
     nodes[0].type_line("/config help");
@@ -139,6 +140,11 @@ fn layers_come_from_the_file_the_environment_and_the_settings() {
     let refused = node.wait_for("that the file is refused", |line| line["event"] == "config_file_refused");
     assert!(refused["reason"].as_str().is_some_and(|reason| reason.starts_with("line 2: ")), "{refused}");
     assert_eq!(get("app/name")["value"], "anew");
+    // A pipe is not waited for.
+    std::fs::remove_file(&app).expect("it can be removed");
+    assert!(std::process::Command::new("mkfifo").arg(&app).status().expect("mkfifo runs").success());
+    let is_of_the_pipe = |line: &Value| line["reason"].as_str().is_some_and(|reason| reason.contains("not a regular file"));
+    node.wait_for("that the pipe is refused", |line| line["event"] == "config_file_refused" && is_of_the_pipe(line));
     replace("[app]\nname = \"again\"\n");
     node.wait_for("the change", |line| line["event"] == "config_updated" && line["new"] == "again");
 
@@ -229,6 +235,8 @@ fn a_variable_is_registered_updated_and_read_on_three_nodes() {
     nodes[1].shows(&user, &["variables", "get", "rate"], PATIENCE, |variable| variable["version"] == 0);
     assert_eq!(nodes[0].ctl(&user, &["variables", "set", "rate", "2"])["version"], 1);
     nodes[1].shows(&user, &["variables", "get", "rate"], PATIENCE, |variable| variable["version"] == 1);
+    let refused = nodes[1].refused(&user, &["variables", "update", "rate", "1.5", "--agent", "a b"]);
+    assert!(refused.contains("the agent a b: "), "{refused}");
     let updated = nodes[1].ctl(&user, &["variables", "update", "rate", "1.5", "--expected", "1", "--agent", "tuner"]);
     let written = Instant::now();
     assert_eq!(updated["version"], 2);
@@ -270,6 +278,7 @@ fn keys_of_every_kind_are_written_and_read() {
     let user = User::new();
     let mut nodes = cluster(&user, 2);
     nodes[0].ctl(&user, &["state", "batch", "add visits 2", "insert tags 'new here'", "best top 0.5 x"]);
+    assert!(nodes[0].refused(&user, &["state", "batch", "add visits 2", "add tags 1"]).contains("`tags`: the key holds"));
     nodes[1].shows(&user, &["state", "get", "visits"], PATIENCE, |entry| entry["count"] == 2);
     nodes[1].type_line("/add visits -5");
     nodes[1].type_line("/insert tags old");

@@ -334,6 +334,7 @@ impl State {
         let stamp = clock.tick(self.wall(now));
         let mut planned: BTreeMap<Key, (Held, Pending)> = BTreeMap::new();
         let mut first = Bytes::new();
+        let is_batch = writes.len() > 1;
         for (key, op) in writes {
             if let (true, Op::Set(value) | Op::Best(_, value) | Op::Put(value)) = (planned.is_empty(), &op) {
                 first = value.clone();
@@ -341,7 +342,7 @@ impl State {
             if planned.contains_key(&key) {
                 return Err(SetError::KeyRepeated(key));
             }
-            if let Some(plan) = self.plan(&key, op, stamp)? {
+            if let Some(plan) = self.plan(&key, op, stamp).map_err(|error| if is_batch { error.in_batch(&key) } else { error })? {
                 planned.insert(key, plan);
             }
         }

@@ -236,10 +236,12 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, desk: Arc<Desk>,
     };
     let (reading, mut writing) = tokio::io::split(stream);
     let mut reading = BufReader::new(reading);
-    while let Ok(Ok(Some(line))) = timeout(IDLE_MAX, read_line(&mut reading)).await {
-        let (answer, goes_on) = match serde_json::from_slice::<Ask>(&line) {
-            Ok(ask) => (answer(&desk, ask).await, true),
-            Err(problem) => (error(format!("not a question: {problem}")), false),
+    while let Ok(line) = timeout(IDLE_MAX, read_line_of(&mut reading, LINE_BYTES_MAX)).await {
+        let (answer, goes_on) = match line.map(|line| line.map(|line| serde_json::from_slice::<Ask>(&line))) {
+            Ok(Some(Ok(ask))) => (answer(&desk, ask).await, true),
+            Ok(Some(Err(problem))) => (error(format!("not a question: {problem}")), false),
+            Err(problem) if problem.kind() == io::ErrorKind::InvalidData => (error(problem.to_string()), false),
+            Ok(None) | Err(_) => return,
         };
         let written = timeout(WRITE_MAX, write_line(&mut writing, &text::json_line(&answer))).await;
         if !goes_on || !matches!(written, Ok(Ok(()))) {
@@ -248,18 +250,14 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, desk: Arc<Desk>,
     }
 }
 
-async fn write_line(stream: &mut (impl AsyncWrite + Unpin), line: &str) -> io::Result<()> {
+/// Writes a line, with its end.
+pub(super) async fn write_line(stream: &mut (impl AsyncWrite + Unpin), line: &str) -> io::Result<()> {
     stream.write_all(line.as_bytes()).await?;
     stream.write_all(b"\n").await?;
     stream.flush().await
 }
 
-/// The next line without its end; none when the stream ends. A longer one than [`LINE_BYTES_MAX`] is an error.
-pub(super) async fn read_line(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
-    read_line_of(stream, LINE_BYTES_MAX).await
-}
-
-/// The next line of at most so many bytes.
+/// The next line of at most so many bytes, without its end; none when the stream ends. A longer one is an error.
 pub(super) async fn read_line_of(stream: &mut (impl AsyncBufRead + Unpin), bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     let read = stream.take(bytes_max as u64 + 1).read_until(b'\n', &mut line).await?;

@@ -3,10 +3,13 @@
 //! The file is looked at once a second. Whoever changes it should put a new one in its place in one step, because what is half written is
 //! read as it is. A file that cannot be used changes nothing, and the service tells of it.
 
+#![expect(clippy::disallowed_methods, reason = "files are read on threads that may block")]
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::output::{Note, Output};
+use super::output::Output;
+use super::told::Told;
 use super::{Failure, settings};
 use crate::runtime::Node;
 use crate::services::ServiceError;
@@ -46,17 +49,21 @@ pub(super) async fn watch(node: Node, file: PathBuf, mut seen: Option<Seen>, out
     let mut looks = tokio::time::interval(LOOK_PERIOD);
     loop {
         looks.tick().await;
-        let now = Seen::of(&file);
-        if now == seen {
-            continue;
-        }
+        let looked = file.clone();
+        // A disk that stands still holds up a thread that does nothing else.
+        let look = move || {
+            let now = Seen::of(&looked);
+            (now, (now != seen).then(|| settings::read(&looked)))
+        };
+        let Ok((now, text)) = tokio::task::spawn_blocking(look).await else { return };
         seen = now;
-        let loaded = match settings::read(&file) {
-            Ok(text) => node.config().load_file(text, parse).await,
-            Err(failure) => {
+        let loaded = match text {
+            None => continue,
+            Some(Ok(text)) => node.config().load_file(text, parse).await,
+            Some(Err(failure)) => {
                 // The service tells of what it was given; of this nobody else would.
                 tracing::warn!("{}; what it said before holds", failure.message);
-                output.line(&Note { event: "config_file_refused", text: format!("{}; what it said before holds", failure.message) });
+                output.line(&Told::ConfigFileRefused { reason: failure.message });
                 continue;
             }
         };
@@ -87,10 +94,28 @@ impl Seen {
 
 /// A file in TOML; the error is one line, which names the line of the file.
 fn parse(text: &str) -> Result<Value, String> {
-    toml::from_str(text).map_err(|error| {
+    let value = toml::from_str(text).map_err(|error| {
         let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         format!("line {line}: {}", error.message().replace('\n', " "))
-    })
+    })?;
+    match date_in(&value) {
+        Some((path, date)) => Err(format!("{path}: a date is no value; write it as text, \"{date}\"")),
+        None => Ok(value),
+    }
+}
+
+/// The first date, and where it is. TOML has them as values of their own, which reach other types as a map of this one name.
+fn date_in(value: &Value) -> Option<(String, &str)> {
+    let within =
+        |name: String, value| date_in(value).map(|(path, date)| (if path.is_empty() { name } else { format!("{name}/{path}") }, date));
+    match value {
+        Value::Map(map) => match map.get("$__toml_private_datetime") {
+            Some(Value::Text(date)) => Some((String::new(), date)),
+            _ => map.iter().find_map(|(name, value)| within(name.clone(), value)),
+        },
+        Value::List(values) => values.iter().enumerate().find_map(|(index, value)| within(index.to_string(), value)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -110,5 +135,9 @@ mod tests {
         let problem = parse("[app]\nrate = \n").unwrap_err();
         assert!(problem.starts_with("line 2: ") && !problem.contains('\n'), "{problem}");
         assert!(parse("[app]\nbig = 99999999999999999999\n").is_err());
+        for (date, path) in [("1979-05-27T07:32:00Z", "app/start"), ("07:32:00", "app/start"), ("[1, 1979-05-27]", "app/start/1")] {
+            let problem = parse(&format!("[app]\nstart = {date}\n")).unwrap_err();
+            assert!(problem.starts_with(&format!("{path}: a date is no value")), "{problem}");
+        }
     }
 }

@@ -48,7 +48,7 @@ pub(super) enum StateAsk {
         #[serde(default)]
         prefix: String,
     },
-    /// What a key holds, of whatever kind
+    /// What a key holds, of whatever kind; a plain value goes to a file or another program as it was written, and to a terminal made harmless
     Get {
         /// The key
         key: String,
@@ -409,7 +409,12 @@ pub(super) enum Policy {
     Median,
 }
 
-fn json(text: &str) -> Result<Json, std::convert::Infallible> {
+fn json(text: &str) -> Result<Json, String> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    // JSON would make a number with a point of it, and lose digits.
+    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<i64>().is_err() {
+        return Err(format!("a whole number is {} to {}; in double quotes it is a text", i64::MIN, i64::MAX));
+    }
     Ok(serde_json::from_str(text).unwrap_or_else(|_| Json::String(text.to_owned())))
 }
 
@@ -526,6 +531,8 @@ mod tests {
             assert_eq!(parse_line(&format!("config set app/x {typed}")), Ok(set(value)), "{typed}");
         }
         assert!(wrong("config set app/x {").contains("not closed"));
+        assert!(wrong("config set app/x 99999999999999999999").contains("a whole number is"), "digits are not lost");
+        assert!(parse_line(r#"config set app/x "99999999999999999999""#).is_ok());
     }
 
     #[test]

@@ -3,18 +3,19 @@
 #![expect(clippy::disallowed_methods, reason = "the command looks for the sockets of running nodes")]
 
 use std::fs;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::admin::{Answer, Ask, Endpoint, read_line_of, sockets_dir};
-use super::asks::Service;
+use super::admin::{Answer, Ask, Endpoint, LINE_BYTES_MAX, read_line_of, sockets_dir, write_line};
+use super::asks::{Service, StateAsk};
 use super::views::{self, Printable};
 use super::{Failure, desk, text};
 
@@ -27,7 +28,7 @@ const ANSWER_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 #[command(after_help = "\
 Without --admin it finds the running node of this user; when several run, it lists them and --admin has to name one.
 
-Exit codes: 0 answered, 1 not answered, refused, no such key, or `health` of a node that is stalled or has lost its last neighbor, 2 the question cannot be asked.")]
+Exit codes: 0 answered, 1 not answered, refused, no such key, or `health` of a node that is stalled, has lost its last neighbor, or whose state does not reach the disk, 2 the question cannot be asked.")]
 pub(super) struct CtlArgs {
     /// The admin endpoint that the node printed: a loopback address or the path of a socket
     #[arg(long, env = "MESHWORK_ADMIN", hide_env_values = true, value_name = "ADDR|PATH", global = true)]
@@ -85,14 +86,25 @@ pub(super) async fn run(args: CtlArgs) -> Result<(), Failure> {
         Question::Topology => show::<views::Topology>(&endpoint, &Ask::Topology, json).await.map(drop),
         Question::Service(service) => {
             let answer = ask(&endpoint, &Ask::from(service.clone())).await?;
+            // A program gets what was written; only on a terminal it could do harm.
+            if !json
+                && !std::io::stdout().is_terminal()
+                && let Service::State { verb: Some(StateAsk::Get { .. }) } = service
+                && let Ok(Some(mut value)) = views::state::Entry::deserialize(&answer).map(|entry| entry.raw())
+            {
+                value.push(b'\n');
+                return text::print_bytes(&value);
+            }
             let answer = desk::print(&service, answer, json, None).map_err(|error| other_format(&endpoint, error))?;
             text::print(&format!("{answer}\n"))
         }
         Question::Health => {
             let health: views::Health = show(&endpoint, &Ask::Health, json).await?;
-            match health.status.as_str() {
-                "ok" | "alone" => Ok(()),
-                status => Err(Failure::new(format!("the node {} is {status}", views::short(&health.id)))),
+            let node = views::short(&health.id);
+            match (health.status.as_str(), &health.undurable) {
+                ("ok" | "alone", None) => Ok(()),
+                ("ok" | "alone", Some(why)) => Err(Failure::new(format!("the state of the node {node} does not reach the disk: {why}"))),
+                (status, _) => Err(Failure::new(format!("the node {node} is {status}"))),
             }
         }
     }
@@ -112,10 +124,15 @@ fn other_format(endpoint: &Endpoint, error: serde_json::Error) -> Failure {
 
 /// Asks one question.
 async fn ask(endpoint: &Endpoint, question: &Ask) -> Result<serde_json::Value, Failure> {
+    let question = text::json_line(question);
+    if question.len() > LINE_BYTES_MAX {
+        let problem = format!("the question has {} bytes; a node takes {LINE_BYTES_MAX}", question.len());
+        return Err(Failure::usage(problem));
+    }
     let asked = async {
         match endpoint {
-            Endpoint::Tcp(address) => exchange(TcpStream::connect(address).await?, question).await,
-            Endpoint::Unix(path) => exchange(UnixStream::connect(path).await?, question).await,
+            Endpoint::Tcp(address) => exchange(TcpStream::connect(address).await?, &question).await,
+            Endpoint::Unix(path) => exchange(UnixStream::connect(path).await?, &question).await,
         }
     };
     let answer = match timeout(ANSWER_MAX, asked).await {
@@ -129,12 +146,15 @@ async fn ask(endpoint: &Endpoint, question: &Ask) -> Result<serde_json::Value, F
     }
 }
 
-async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, question: &Ask) -> std::io::Result<Answer> {
+async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, question: &str) -> std::io::Result<Answer> {
     let (reading, mut writing) = tokio::io::split(stream);
-    writing.write_all(format!("{}\n", text::json_line(question)).as_bytes()).await?;
-    writing.flush().await?;
-    let line = read_line_of(&mut BufReader::new(reading), ANSWER_BYTES_MAX).await?.ok_or(std::io::ErrorKind::UnexpectedEof)?;
-    Ok(serde_json::from_slice(&line)?)
+    let written = write_line(&mut writing, question).await;
+    // A node that takes no question says why before it closes, so what it says counts more than that it closed.
+    match (read_line_of(&mut BufReader::new(reading), ANSWER_BYTES_MAX).await, written) {
+        (Ok(Some(line)), _) => Ok(serde_json::from_slice(&line)?),
+        (_, Err(error)) | (Err(error), _) => Err(error),
+        (Ok(None), Ok(())) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+    }
 }
 
 /// The only running node of this user.
@@ -162,5 +182,40 @@ async fn only_node() -> Result<Endpoint, Failure> {
             let paths: Vec<String> = several.iter().map(|path| path.display().to_string()).collect();
             Err(Failure::usage(format!("{} nodes run; choose one with --admin: {}", paths.len(), paths.join(" "))))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, duplex};
+
+    use super::*;
+    use crate::cli::asks::ConfigAsk;
+
+    #[tokio::test]
+    async fn a_refusal_is_read_although_the_question_was_not_taken() {
+        let refusal = "{\"ok\":false,\"error\":\"too many\"}";
+        let (ours, mut theirs) = duplex(64);
+        let node = async move {
+            write_line(&mut theirs, refusal).await.unwrap();
+            // It closes with the question half read.
+            theirs.read_u8().await.unwrap();
+        };
+        let question = "x".repeat(1_000);
+        let (answer, ()) = tokio::join!(exchange(ours, &question), node);
+        assert_eq!(answer.unwrap().error.as_deref(), Some("too many"));
+
+        let (ours, theirs) = duplex(64);
+        drop(theirs);
+        assert_eq!(exchange(ours, "x").await.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn a_question_that_no_node_takes_is_not_asked() {
+        let nowhere = Endpoint::Unix("/nowhere".into());
+        let set = |len| Ask::Config(ConfigAsk::Set { path: "app/x".into(), value: "x".repeat(len).into() });
+        let failure = ask(&nowhere, &set(LINE_BYTES_MAX)).await.unwrap_err();
+        assert!(failure.code == 2 && failure.message.contains("524288"), "{}", failure.message);
+        assert_eq!(ask(&nowhere, &set(10)).await.unwrap_err().code, 1);
     }
 }

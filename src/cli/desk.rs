@@ -109,6 +109,7 @@ impl Desk {
                 let (done, key, op) = op.parts();
                 json(Done::new(done, key.clone(), state.apply(key, op).await?.is_some()))
             }
+            StateAsk::Batch { ops } if ops.is_empty() => Err(Unanswered::refused("batch", "there is nothing to write in it")),
             StateAsk::Batch { ops } => {
                 let what = format!("{} writes", ops.len());
                 let ops = ops.into_iter().map(|op| op.parts()).map(|(_, key, op)| (key, op));
@@ -146,7 +147,7 @@ impl Desk {
             }
             ConfigAsk::Undo { count } => {
                 config.undo(count).await?;
-                json(Done::new("undo", format!("{count} changes"), count > 0))
+                json(Done::new("undo", if count == 1 { "1 change".to_owned() } else { format!("{count} changes") }, count > 0))
             }
             ConfigAsk::Conflicts => json(Conflicts::of(&config.conflicts().await?)),
             ConfigAsk::Paths { prefix } => {
@@ -195,7 +196,8 @@ impl Desk {
             VariablesAsk::Get { name } => self.variable(name).await,
             VariablesAsk::Set { name, value, expected, score, agent } => {
                 let definition = variables.definition(name.clone()).await?.map_err(|error| Unanswered::refused(&name, error))?;
-                let agent = agent.map(|agent| parse::<Name>(&agent)).transpose()?;
+                let agent = agent.map(|agent| agent.parse().map_err(|error| Unanswered::refused(&format!("the agent {agent}"), error)));
+                let agent = agent.transpose()?;
                 let update = variables::Update { value: fit(&definition.kind, value), expected, score, agent };
                 variables.update(name.clone(), update).await.map_err(of_variable(&name))?;
                 self.variable(name).await

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use meshwork_channels::{PeerId, limits};
 use meshwork_crdt::Op;
 use serde::Serialize;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
 use super::Failure;
@@ -23,12 +23,13 @@ use super::app_config::{self, Seen};
 use super::asks::{Service, StateAsk, Untyped, parse_line};
 use super::desk::{self, Desk};
 use super::output::{Line, Note, Output};
-use super::settings::{Admin, NodeArgs};
+use super::settings::{Admin, NodeArgs, Settings};
 use super::signals::Signals;
 use super::text::{self, LINE_CHARS_MAX, printable};
 use super::told::Told;
 use super::views::{self, MemberView, Printable, Value};
-use crate::node::{Delivery, Event, Member};
+use crate::node::{ConfigError, Delivery, Event, Member};
+use crate::runtime::journal::Status;
 use crate::runtime::{Lagged, Node, StartError};
 use crate::services;
 
@@ -61,7 +62,7 @@ pub(super) async fn run(args: NodeArgs) -> Result<(), Failure> {
     let builder = settings.builder();
     let events = builder.events();
     let node = tokio::select! {
-        started = builder.start() => started.map_err(start_failure)?,
+        started = builder.start() => started.map_err(|error| start_failure(error, &settings))?,
         () = signals.next() => return Err(Failure::interrupted()),
     };
     let deliveries = node.subscribe();
@@ -81,6 +82,10 @@ pub(super) async fn run(args: NodeArgs) -> Result<(), Failure> {
     let output = Output::start(settings.json)?;
     output.line(&Started::of(&node, admin.as_ref()));
 
+    let disk = node.journal_status();
+    if let Some(disk) = disk.clone() {
+        tokio::spawn(tell_of_the_disk(disk, output.clone()));
+    }
     let quit = Arc::new(Notify::new());
     tokio::spawn(do_what_is_typed(desk, output.clone(), quit.clone()));
     if let Some(file) = settings.app_config {
@@ -99,16 +104,45 @@ pub(super) async fn run(args: NodeArgs) -> Result<(), Failure> {
     }
     drop(admin);
     output.flush();
-    outcome
+    match disk.and_then(|disk| unwritten(&disk)) {
+        Some(why) if outcome.is_ok() => Err(Failure::new(format!("the last writes of the state are not on the disk: {why}"))),
+        _ => outcome,
+    }
 }
 
-/// A wrong command line has another exit code than a busy port.
-fn start_failure(error: StartError) -> Failure {
-    match error {
-        StartError::Storage(_) | StartError::State(_) | StartError::Bind(_) | StartError::System(_) => Failure::new(error),
-        StartError::ClusterName(_) | StartError::Config(_) | StartError::Join { .. } | StartError::OtherCluster { .. } => {
-            Failure::usage(error)
+/// What kept the end of the state from the disk, once the node has left.
+fn unwritten(disk: &watch::Receiver<Status>) -> Option<String> {
+    match &disk.borrow().failure {
+        Some(failure) => Some(failure.to_string()),
+        None => disk.has_changed().is_ok().then(|| format!("it took more than {}", text::duration(LEAVE_MAX))),
+    }
+}
+
+/// Says when the state does not reach the disk, and when it does again.
+async fn tell_of_the_disk(mut disk: watch::Receiver<Status>, output: Output) {
+    let mut is_durable = true;
+    loop {
+        let failure = disk.borrow_and_update().failure.clone();
+        if is_durable != failure.is_none() {
+            is_durable = failure.is_none();
+            output.line(&Happened::on_disk(failure.map(|failure| failure.to_string())));
         }
+        if disk.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A wrong command line has another exit code than a busy port, and says where it is wrong.
+fn start_failure(error: StartError, settings: &Settings) -> Failure {
+    let named = |key, problem: &dyn std::fmt::Display| Failure::usage(format!("{}: {problem}", settings.named(key)));
+    match &error {
+        StartError::Storage(_) | StartError::State(_) | StartError::Bind(_) | StartError::System(_) => Failure::new(error),
+        StartError::ClusterName(problem) => named("cluster", problem),
+        StartError::Join { .. } => named("join", &error),
+        StartError::Config(ConfigError { field, problem }) if field == "advertise" => named("advertise", problem),
+        StartError::Config(ConfigError { field, problem }) if field == "data_dir" => named("data", problem),
+        StartError::Config(_) | StartError::OtherCluster { .. } => Failure::usage(error),
     }
 }
 
@@ -422,6 +456,15 @@ struct Happened {
 }
 
 impl Happened {
+    /// That the state does not reach the disk, and why, or that it does again.
+    fn on_disk(failure: Option<String>) -> Self {
+        let (event, text) = match &failure {
+            Some(failure) => ("state_undurable", format!("the state does not reach the disk: {}", printable(failure, LINE_CHARS_MAX))),
+            None => ("state_durable", "the state is on the disk again".to_owned()),
+        };
+        Happened { event, member: None, peer: None, address: None, reason: failure, text }
+    }
+
     fn of(event: &Event, me: PeerId) -> Self {
         let mut happened = Happened { event: event.name(), member: None, peer: None, address: None, reason: None, text: String::new() };
         happened.text = match event {

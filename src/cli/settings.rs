@@ -2,11 +2,11 @@
 
 #![expect(clippy::disallowed_methods, reason = "configuration stands in files")]
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use clap::builder::FalseyValueParser;
 use serde::Deserialize;
 
 use super::Failure;
@@ -45,7 +45,7 @@ pub(super) struct NodeArgs {
     /// Address at which others reach this node, if it is not the listening one
     #[arg(long, env = "MESHWORK_ADVERTISE", hide_env_values = true, value_name = "ADDR")]
     advertise: Option<SocketAddr>,
-    /// Folder for the key of the node and the peers it knew, so that it is the same node after a restart [default: in memory]
+    /// Folder for the key of the node, the peers it knew and the replicated state, so that it is the same node after a restart [default: in memory]
     #[arg(long, env = "MESHWORK_DATA", hide_env_values = true, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Where `meshwork ctl` reaches this node: a loopback address, a path for a Unix socket, or `off` [default: a socket in the state folder of the user]
@@ -64,10 +64,10 @@ pub(super) struct NodeArgs {
     #[arg(long, env = "MESHWORK_TOPOLOGY", hide_env_values = true, value_name = "KIND")]
     topology: Option<Kind>,
     /// Neither find nor be found by mDNS
-    #[arg(long, env = "MESHWORK_NO_MDNS", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "MESHWORK_NO_MDNS", hide_env_values = true, value_parser = |text: &str| switch("MESHWORK_NO_MDNS", text))]
     no_mdns: bool,
     /// Run without any secret, for tests: loopback only, and every program of this machine can join
-    #[arg(long, env = "MESHWORK_NO_SECRET", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "MESHWORK_NO_SECRET", hide_env_values = true, value_parser = |text: &str| switch("MESHWORK_NO_SECRET", text))]
     no_secret: bool,
     /// Print one JSON object per line
     #[arg(long)]
@@ -121,6 +121,15 @@ impl From<ServicesFile> for services::Config {
     }
 }
 
+/// What a variable says that stands for a flag: the words of the configuration file, and the numbers that people write for them. An empty variable says nothing.
+fn switch(variable: &str, text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" | "" => Ok(false),
+        _ => Err(format!("{variable} is true or false")),
+    }
+}
+
 /// Where the admin endpoint of a node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Admin {
@@ -146,6 +155,8 @@ pub(super) struct Settings {
     pub(super) without_secret: bool,
     pub(super) config: Config,
     pub(super) json: bool,
+    /// The configuration file, and what of that which only the start can check is from there.
+    filed: Option<(PathBuf, Vec<&'static str>)>,
 }
 
 impl NodeArgs {
@@ -155,6 +166,13 @@ impl NodeArgs {
             Some(path) => read_file(path)?,
             None => parse_file("", "").map_err(Failure::usage)?,
         };
+        let filed = [
+            ("cluster", self.cluster.is_none() && file.cluster.is_some()),
+            ("join", self.join.is_empty() && !file.join.is_empty()),
+            ("advertise", self.advertise.is_none() && file.advertise.is_some()),
+            ("data", self.data.is_none() && file.data.is_some()),
+        ];
+        let filed = filed.into_iter().filter(|(_, is_filed)| *is_filed).map(|(key, _)| key).collect();
         let mut config = file.node;
         if let Some(zone) = self.zone {
             config.services.registry.zone = Some(zone);
@@ -175,11 +193,20 @@ impl NodeArgs {
             without_secret: self.no_secret,
             config,
             json: self.json,
+            filed: self.config.map(|path| (path, filed)),
         })
     }
 }
 
 impl Settings {
+    /// Where a setting was written that turned out to be unusable: the file and its key, or the flag.
+    pub(super) fn named(&self, key: &str) -> String {
+        match &self.filed {
+            Some((file, keys)) if keys.contains(&key) => format!("{}: {key}", file.display()),
+            _ => format!("--{key}"),
+        }
+    }
+
     pub(super) fn builder(&self) -> Builder {
         // A token names its cluster.
         let unnamed = if self.join.iter().any(|join| is_token(join)) { Node::CLUSTER_OF_TOKEN } else { CLUSTER };
@@ -235,13 +262,21 @@ fn expand(joins: Vec<String>) -> Result<Vec<String>, Failure> {
     Ok(expanded)
 }
 
+/// Reads a file whole. Only a regular one: a pipe or a device may block for ever or never end.
 pub(super) fn read(path: &Path) -> Result<String, Failure> {
     let cannot = |problem: &dyn std::fmt::Display| Failure::usage(format!("cannot read {}: {problem}", path.display()));
-    let len = std::fs::metadata(path).map_err(|error| cannot(&error))?.len();
-    if len > FILE_BYTES_MAX {
-        return Err(cannot(&format!("{len} bytes; {FILE_BYTES_MAX} are allowed")));
+    // Looked at before it is opened, because to open a pipe waits for a writer.
+    if !std::fs::metadata(path).map_err(|error| cannot(&error))?.is_file() {
+        return Err(cannot(&"it is not a regular file"));
     }
-    std::fs::read_to_string(path).map_err(|error| cannot(&error))
+    let file = std::fs::File::open(path).map_err(|error| cannot(&error))?;
+    let mut text = String::new();
+    // Whatever the file says of its length, and however it grows meanwhile.
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| cannot(&error))?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(cannot(&format!("more than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(text)
 }
 
 fn read_file(path: &Path) -> Result<File, Failure> {
@@ -396,6 +431,28 @@ mod tests {
         assert!(expand(vec![format!("@{}", file.display())]).unwrap_err().message.contains("no address"));
         std::fs::remove_file(&file).unwrap();
         assert!(expand(vec![format!("@{}", file.display())]).is_err());
+    }
+
+    #[test]
+    fn a_variable_in_place_of_a_flag_takes_no_other_words_than_the_file() {
+        let read = ["true", "1", "false", "0", ""].map(|text| switch("MESHWORK_NO_SECRET", text));
+        assert_eq!(read, [Ok(true), Ok(true), Ok(false), Ok(false), Ok(false)]);
+        assert_eq!(switch("MESHWORK_NO_SECRET", "nope"), Err("MESHWORK_NO_SECRET is true or false".to_owned()));
+    }
+
+    #[test]
+    fn only_regular_files_of_a_bounded_length_are_read() {
+        let dir = std::env::temp_dir().join(format!("meshwork-read-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (pipe, long) = (dir.join("pipe"), dir.join("long"));
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        std::fs::write(&long, vec![b'#'; FILE_BYTES_MAX as usize + 1]).unwrap();
+        for path in [pipe.as_path(), &dir, Path::new("/dev/zero")] {
+            let problem = read(path).unwrap_err().message;
+            assert!(problem.contains("not a regular file") && problem.contains(path.to_str().unwrap()), "{problem}");
+        }
+        assert!(read(&long).unwrap_err().message.contains("more than 1048576 bytes"));
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -60,8 +60,13 @@ pub(super) fn json_line(value: &impl Serialize) -> String {
 
 /// Writes text to standard output; that nobody reads it any more is no failure.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
+    print_bytes(text.as_bytes())
+}
+
+/// Writes bytes to standard output as [`print`] does text.
+pub(super) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut output = std::io::stdout().lock();
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+    match output.write_all(bytes).and_then(|()| output.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(format!("cannot write the answer: {error}"))),
         _ => Ok(()),
     }

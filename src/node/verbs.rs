@@ -186,7 +186,7 @@ impl Node {
     ///
     /// [`SetError`]; nothing was changed then.
     pub fn batch(&mut self, writes: Vec<(Key, Op)>, now: Now, actions: &mut Vec<Action>) -> Result<Option<Stamp>, SetError> {
-        writes.iter().try_for_each(|(key, _)| check_key(key))?;
+        writes.iter().try_for_each(|(key, _)| check_key(key).map_err(|error| error.in_batch(key)))?;
         let stamp = self.state.batch(writes, now, &mut self.state_actions)?;
         self.route(now, actions);
         Ok(stamp)

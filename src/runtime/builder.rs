@@ -296,6 +296,13 @@ impl Builder {
         let channels = agreement::with_defined(self.channels)
             .map_err(|error| StartError::Config(ConfigError { field: error.field.to_owned(), problem: error.to_string() }))?;
         let params = self.config.build().map_err(StartError::Config)?.with_channels(&channels);
+        let refused = |field: &str, problem: String| StartError::Config(ConfigError { field: field.to_owned(), problem });
+        if let Some((address, why)) = self.advertise.and_then(|address| Some((address, why_unreachable(address)?))) {
+            return Err(refused("advertise", format!("nobody can reach this node at {address}: {why}")));
+        }
+        if self.data_dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
+            return Err(refused("data_dir", "the name of the folder is empty".to_owned()));
+        }
         let acknowledged = channels.channels().iter().filter(|spec| spec.reliability.is_acknowledged()).map(|spec| spec.id).collect();
         let wall = WallTime::from_micros(
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX)),
@@ -353,8 +360,7 @@ impl Builder {
             (Some(dir), durability) => durable::open(dir, durability.unwrap_or(Durability::DEFAULT)).await.map_err(StartError::State)?,
             (None, None | Some(Durability::None)) => None,
             (None, Some(_)) => {
-                let problem = "the state is kept in a data folder, and none is named".to_owned();
-                return Err(StartError::Config(ConfigError { field: "durability".into(), problem }));
+                return Err(refused("durability", "the state is kept in a data folder, and none is named".to_owned()));
             }
         };
 
@@ -368,8 +374,7 @@ impl Builder {
         let origin = Instant::now();
         let channel_fallback = self.channel_fallback;
         if let Some(channel) = channel_fallback.filter(|channel| !node::is_application(*channel)) {
-            let problem = format!("`{channel}` is no built-in channel on which applications send");
-            return Err(StartError::Config(ConfigError { field: "channel_fallback".into(), problem }));
+            return Err(refused("channel_fallback", format!("`{channel}` is no built-in channel on which applications send")));
         }
         let governor = match self.runtime {
             Some(_) => governor::Config { lan_window: LAN_WINDOW_SHARED_BYTES, ..governor::Config::default() }
@@ -387,6 +392,7 @@ impl Builder {
             ..quic::EndpointConfig::new(listen, key, named.clone())
         };
 
+        let journal = kept.as_ref().map(|(keeper, _)| keeper.status());
         let channels = params.channels.clone();
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let (writes, write_queue) = mpsc::channel(COMMANDS_MAX);
@@ -476,6 +482,7 @@ impl Builder {
                 pulse,
                 inbox,
                 given_up,
+                journal,
             }),
         })
     }
@@ -526,6 +533,16 @@ async fn resolve(join: &str) -> Result<Vec<SocketAddr>, StartError> {
         Ok(Ok(addresses)) => Ok(addresses),
         Ok(Err(error)) => Err(problem(error.to_string())),
         Err(_) => Err(problem("the resolver gave no answer".into())),
+    }
+}
+
+/// What makes an address one that nobody can send to.
+fn why_unreachable(address: SocketAddr) -> Option<&'static str> {
+    match address.ip() {
+        ip if ip.is_unspecified() => Some("it stands for every interface of whoever reads it"),
+        ip if ip.is_multicast() || ip == Ipv4Addr::BROADCAST => Some("it belongs to no node alone"),
+        _ if address.port() == 0 => Some("its port is 0"),
+        _ => None,
     }
 }
 

@@ -153,9 +153,15 @@ pub(super) async fn open(dir: &Path, durability: Durability) -> Result<Option<(K
     let run = move || drop(reply.send(Journal::open(&dir, config)));
     std::thread::Builder::new().name("meshwork-open".into()).spawn(run).map_err(failed("start a thread that reads the state"))?;
     let ended = |_| failed("read the state")(io::Error::other("the thread that reads it ended"));
-    let (journal, Recovered { mut records, torn, passed_over }) = answer.await.map_err(ended)??;
+    let (journal, Recovered { mut records, torn, missing, passed_over }) = answer.await.map_err(ended)??;
     if let Some(torn) = torn {
         warn!(at = torn.at, bytes = torn.bytes, "the last life of the node ended in a crash, and what it had not synced is gone");
+    }
+    if let Some(name) = missing {
+        warn!(
+            name,
+            "the log beside the snapshot is missing or empty; unless the node ended at its very first start, what was in it is gone"
+        );
     }
     for name in passed_over {
         info!(name, "a snapshot that was not complete is passed over");
@@ -249,6 +255,11 @@ impl Keeper {
                 let _ = waiter.reply.send(Err(DurableError::Undecided(failure.clone())));
             }
         }
+    }
+
+    /// How the journal fares: what it is, and a way to wait for changes.
+    pub(super) fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
     }
 
     pub(super) fn report(&self, unrecorded: usize) -> JournalReport {

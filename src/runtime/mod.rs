@@ -53,7 +53,7 @@ use meshwork_channels::quic::{Handler, Link, OpenError};
 use meshwork_channels::{ChannelId, ClusterName, Now, PeerId};
 use meshwork_crdt::Stamp;
 use meshwork_crdt::replica::SetError;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::node::{self, CallError, Delivery, Event, Hint, Member, SendError, Sent};
 
@@ -118,6 +118,7 @@ pub(crate) struct Shared {
     /// Messages of guaranteed delivery that wait for the application.
     pub(crate) inbox: Arc<guaranteed::Inbox>,
     pub(crate) given_up: Arc<calls::GivenUp>,
+    pub(crate) journal: Option<watch::Receiver<journal::Status>>,
 }
 
 /// The node has stopped. The call had no effect.
@@ -592,6 +593,12 @@ impl Node {
     pub async fn discovered(&self, addresses: impl IntoIterator<Item = SocketAddr>) -> Result<(), Stopped> {
         let candidates = addresses.into_iter().map(|address| node::Candidate { address, peer: None, keep: false }).collect();
         self.shared.commands.send(Command::Discovered { source: "application", candidates }).await.map_err(|_| Stopped)
+    }
+
+    /// How the state in the data folder fares: what it is, and a way to wait for changes. It is closed when nothing is written any more, and a failure that it has then kept
+    /// the last writes from the disk. None in a node that keeps its state in memory.
+    pub fn journal_status(&self) -> Option<watch::Receiver<journal::Status>> {
+        self.shared.journal.clone()
     }
 
     /// Leaves the cluster: says goodbye, lets what is queued go out for at most a few seconds, closes the connections and stops. Other handles

@@ -87,7 +87,10 @@ impl State<'_> {
     ///
     /// As [`State::set`]; [`SetError::BatchTooLarge`], [`SetError::KeyRepeated`].
     pub async fn batch(&self, writes: impl IntoIterator<Item = (impl Into<String>, Op)>) -> Result<Option<Stamp>, Error> {
-        let keyed = |(key, op): (_, Op)| Ok((Key::try_from(&*Into::<String>::into(key))?, op));
+        let keyed = |(key, op): (_, Op)| {
+            let key = Into::<String>::into(key);
+            Ok((Key::try_from(&*key).map_err(|error| SetError::from(error).in_batch(&key))?, op))
+        };
         let writes: Vec<(Key, Op)> = writes.into_iter().map(keyed).collect::<Result<_, SetError>>().map_err(Error::Set)?;
         self.node.write_with(move |node, now, actions| node.batch(writes, now, actions)).await?.map_err(Error::Set)
     }

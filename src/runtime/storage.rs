@@ -202,7 +202,14 @@ impl DataDir {
     /// The number of the next life: above the last one even if the wall clock stepped back, and noted before it is used.
     pub(super) fn next_incarnation(&self) -> Result<u64, StorageError> {
         let path = self.dir.join("incarnation");
-        let last = read_private(&path)?.and_then(|content| String::from_utf8_lossy(&content).trim().parse::<u64>().ok()).unwrap_or(0);
+        let last = match read_private(&path)?.map(|content| String::from_utf8_lossy(&content).trim().parse::<u64>()) {
+            Some(Ok(last)) => last,
+            None => 0,
+            Some(Err(error)) => {
+                tracing::warn!(path = %path.display(), %error, "the number of the last life cannot be read; the clock alone tells the next one");
+                0
+            }
+        };
         let next = wall_clock_incarnation().max(last.saturating_add(1));
         write_private(&path, next.to_string().as_bytes())?;
         Ok(next)
@@ -210,15 +217,24 @@ impl DataDir {
 
     /// The peers that the node last knew: where to knock when every seed is gone.
     pub(super) fn peers(&self) -> Vec<(PeerId, SocketAddr)> {
-        let Ok(Some(content)) = read_private(&self.dir.join("peers")) else { return Vec::new() };
-        String::from_utf8_lossy(&content)
-            .lines()
-            .filter_map(|line| {
-                let (peer, address) = line.split_once(' ')?;
-                Some((peer.parse().ok()?, address.parse().ok()?))
-            })
-            .take(REMEMBERED_MAX)
-            .collect()
+        let path = self.dir.join("peers");
+        let content = match read_private(&path) {
+            Ok(content) => content.unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(%error, "the peers that the node last knew are passed over");
+                return Vec::new();
+            }
+        };
+        let parse = |line: &str| {
+            let (peer, address) = line.split_once(' ')?;
+            Some((peer.parse().ok()?, address.parse().ok()?))
+        };
+        let text = String::from_utf8_lossy(&content);
+        let peers: Vec<_> = text.lines().filter_map(parse).take(REMEMBERED_MAX).collect();
+        if peers.len() < text.lines().count() {
+            tracing::warn!(path = %path.display(), read = peers.len(), lines = text.lines().count(), "lines that are no peers are passed over");
+        }
+        peers
     }
 
     /// Remembers peers.

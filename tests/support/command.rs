@@ -112,13 +112,17 @@ impl Process {
             found = self.lines().into_iter().find(|line| fits(line));
             found.is_some()
         });
-        let errors = || self.errors.lock().expect("no test panics here").clone();
-        assert!(seen, "{} did not print {what}: {:#?}\n{}", self.short(), self.lines(), errors());
+        assert!(seen, "{} did not print {what}: {:#?}\n{}", self.short(), self.lines(), self.errors());
         found.expect("it was seen")
     }
 
     pub(crate) fn lines(&self) -> Vec<Value> {
         self.lines.lock().expect("no test panics here").clone()
+    }
+
+    /// What it wrote to standard error.
+    pub(crate) fn errors(&self) -> String {
+        self.errors.lock().expect("no test panics here").clone()
     }
 
     pub(crate) fn events(&self, name: &str) -> usize {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use meshwork_channels::{Misbehavior, PeerId};
+use meshwork_channels::{Misbehavior, PeerId, limits};
 
 use super::{Kind, Message, Quota, Value};
 use crate::hlc::Stamp;
@@ -126,6 +126,13 @@ pub enum SetError {
     },
     /// The batch writes a key twice.
     KeyRepeated(Key),
+    /// One write of several in a batch cannot be made.
+    InBatch {
+        /// Its key; of one that is too long, the beginning.
+        key: String,
+        /// Why not.
+        error: Box<SetError>,
+    },
     /// The key begins with `@`, so it belongs to a service and is written through it. A replica takes such keys; a node refuses them from applications.
     KeyReserved,
 }
@@ -146,11 +153,20 @@ impl fmt::Display for SetError {
             SetError::BatchTooLarge { len_max, bytes_max } => write!(f, "a batch has at most {len_max} writes and {bytes_max} bytes"),
             SetError::KeyReserved => f.write_str("keys that begin with `@` belong to services"),
             SetError::KeyRepeated(key) => write!(f, "a batch writes each key once; this one writes `{key}` again"),
+            SetError::InBatch { key, error } => write!(f, "`{key}`: {error}"),
         }
     }
 }
 
 impl std::error::Error for SetError {}
+
+impl SetError {
+    /// The same error, of the write of this key in a batch.
+    pub fn in_batch(self, key: &str) -> Self {
+        let key = key[..key.floor_char_boundary(limits::KEY_BYTES_MAX)].to_owned();
+        SetError::InBatch { key, error: Box::new(self) }
+    }
+}
 
 impl From<KeyError> for SetError {
     fn from(error: KeyError) -> Self {

@@ -274,7 +274,8 @@ fn a_batch_is_made_and_arrives_whole_or_not_at_all() {
     let (error, sent) = batch(&mut state, vec![(key("a"), Op::Set(bytes("new"))), write("d")]);
     assert!(matches!(error, Err(SetError::Full { quota: Quota::Keys(3), .. })) && sent.is_empty());
     let (error, _) = batch(&mut state, vec![(key("a"), Op::Set(bytes("new"))), (key("c"), Op::Insert(bytes("m")))]);
-    assert_eq!(error, Err(SetError::WrongKind { held: Kind::Count }));
+    assert_eq!(error, Err(SetError::WrongKind { held: Kind::Count }.in_batch("c")));
+    assert!(error.unwrap_err().to_string().starts_with("`c`: "), "it says which");
     let (error, _) = batch(&mut state, vec![write("a"), write("a")]);
     assert_eq!(error, Err(SetError::KeyRepeated(key("a"))));
     let (error, _) = batch(&mut state, (0..=BATCH_LEN_MAX).map(|number| write(&number.to_string())).collect());

@@ -205,6 +205,9 @@ impl Printable for Health {
         ] {
             table.row([name.to_owned(), value]);
         }
+        if let Some(why) = &self.undurable {
+            table.row(["state".to_owned(), format!("does not reach the disk: {}", printable(why, 400))]);
+        }
         table.render(width)
     }
 }

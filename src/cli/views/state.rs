@@ -101,6 +101,21 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// The bytes of a plain value as they were written; none of other kinds.
+    pub(in crate::cli) fn raw(&self) -> Option<Vec<u8>> {
+        let Held::Value(value) = &self.held else { return None };
+        match (&value.value, &value.value_hex) {
+            (Some(text), _) => Some(text.clone().into_bytes()),
+            (None, digits) => {
+                let digits = digits.as_deref()?.as_bytes();
+                let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+                digits.chunks(2).map(byte).collect()
+            }
+        }
+    }
+}
+
 impl State {
     /// Of entries up to one more than [`ENTRIES_MAX`].
     pub(in crate::cli) fn of(report: &Report, entries: &[(String, crdt::Value)]) -> Self {
@@ -209,6 +224,14 @@ mod tests {
             let read: Entry = serde_json::from_value(serde_json::to_value(&entry).unwrap()).unwrap();
             assert_eq!((serde_json::to_string(&read).unwrap(), read.print(None)), (json, printed));
         }
+    }
+
+    #[test]
+    fn a_plain_value_can_be_had_as_it_was_written() {
+        for bytes in [&b"two\nlines \x1b[31m"[..], &[0xff, 0x00, 0x0a], b""] {
+            assert_eq!(Entry::of("k".into(), &crdt::Value::Lww(bytes.to_vec().into())).raw().as_deref(), Some(bytes));
+        }
+        assert_eq!(Entry::of("k".into(), &crdt::Value::Count(1)).raw(), None);
     }
 
     #[test]

@@ -65,6 +65,7 @@ impl Files {
             disk.names()?.iter().filter_map(|name| parse(name)).map(|(kind, number)| (number, kind)).collect();
         found.sort_unstable_by_key(|(number, kind)| (*number, *kind == Kind::Log));
         let number = found.last().map_or(0, |(number, _)| *number);
+        let oldest = found.first().map(|(number, _)| *number);
         let (mut image, mut recovered) = (Image::default(), Recovered::default());
         let (mut log, mut refused) = (None::<(u64, String, Vec<u8>)>, None);
         // From the newest on: each log comes before its snapshot.
@@ -90,6 +91,9 @@ impl Files {
                         if let End::Torn { at, why, behind } = end {
                             recovered.torn = Some(Torn { at, why, bytes: bytes.len() as u64 - at, behind });
                         }
+                    } else if oldest == Some(number) {
+                        // What came before goes only when the log is there.
+                        recovered.missing = Some(self::name(Kind::Log, number));
                     }
                     break;
                 }

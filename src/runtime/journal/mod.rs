@@ -157,6 +157,8 @@ pub struct Recovered {
     pub records: Vec<Record>,
     /// The end of the log, if a crash broke it. It was not durable.
     pub torn: Option<Torn>,
+    /// The log that should continue the snapshot and is not there, or has nothing in it. Either a crash came in the moment between the first snapshot and its log, or what was in it is lost.
+    pub missing: Option<String>,
     /// Snapshots that were not complete but had not replaced their predecessor yet, whose names are told for the log.
     pub passed_over: Vec<String>,
 }

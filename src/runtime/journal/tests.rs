@@ -339,7 +339,11 @@ fn damage_is_told_and_nothing_is_changed() {
         }
         assert_eq!(fs::read(&log).unwrap(), bytes);
     }
+    fs::remove_file(&log).unwrap();
+    let (.., recovered) = Files::recover(Disk::new(&scratch.0)).unwrap();
+    assert_eq!(recovered.missing.as_deref(), Some("log-1"));
     fs::write(&log, &whole).unwrap();
+    assert_eq!(Files::recover(Disk::new(&scratch.0)).unwrap().2.missing, None);
     let content = fs::read(&snapshot).unwrap();
     fs::write(&snapshot, &content[..content.len() - 1]).unwrap();
     assert!(matches!(refused(), (path, Damaged::Content(_)) if path == snapshot));

@@ -81,7 +81,7 @@ impl State {
         let mut changes = self.changes(replica, &path);
         let kept = changes.len().saturating_sub(1);
         if count > kept {
-            return Err(SetError::NoHistory { kept });
+            return Err(SetError::NoHistory { path: Some(path), kept });
         }
         if changes.is_empty() {
             return Err(SetError::NotFound(path));

@@ -86,6 +86,8 @@ pub enum SetError {
     NotFound(Path),
     /// History does not reach back that far.
     NoHistory {
+        /// The path; none for the overrides of this node, of which there is one history.
+        path: Option<Path>,
         /// How far it does.
         kept: usize,
     },
@@ -110,7 +112,14 @@ impl fmt::Display for SetError {
             SetError::Refused { path, reason } => write!(f, "{path}: refused: {reason}"),
             SetError::NotUpdatable(path) => write!(f, "{path} cannot be changed while the node runs"),
             SetError::NotFound(path) => write!(f, "{path}: there is nothing to remove"),
-            SetError::NoHistory { kept } => write!(f, "only {kept} changes can be undone"),
+            SetError::NoHistory { path, kept } => {
+                path.as_ref().map_or(Ok(()), |path| write!(f, "{path}: "))?;
+                match kept {
+                    0 => f.write_str("there is no earlier value to go back to"),
+                    1 => f.write_str("only 1 change can be undone"),
+                    kept => write!(f, "only {kept} changes can be undone"),
+                }
+            }
             SetError::SyncOff => f.write_str("this node takes no part in the configuration of the cluster"),
             SetError::UnknownVersion { path, version } => write!(f, "{path} was written in version {version}, which is newer than ours"),
         }

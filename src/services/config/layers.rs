@@ -125,8 +125,9 @@ pub(super) fn read_variable(text: &str) -> Value {
         "true" => Value::Bool(true),
         "false" => Value::Bool(false),
         _ if is_number && let Ok(value) = text.parse() => Value::Integer(value),
-        // Not what only looks like a number when it is read as one, such as `-inf`.
+        // Not what only looks like a number when it is read as one, such as `-inf`, nor a whole number of which digits would be lost.
         _ if is_number
+            && text.contains(['.', 'e', 'E'])
             && let Ok(value) = text.parse::<f64>()
             && value.is_finite() =>
         {

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use serde::Serialize;
 
 use super::layers::{read_variable, split};
-use super::limits::{LAYER_VALUES_MAX, UNDO_MAX};
+use super::limits::{LAYER_VALUES_MAX, PATH_BYTES_MAX, UNDO_MAX};
 use super::path::under;
 use super::{Event, Hidden, Layer, Leaves, LoadError, Path, PathError, SetError, State, Value, convert};
 
@@ -50,7 +50,7 @@ impl State {
     /// [`SetError::NoHistory`]; nothing was changed.
     pub fn rollback(&mut self, count: usize, events: &mut Vec<Event>) -> Result<(), SetError> {
         if count > self.undo.len() {
-            return Err(SetError::NoHistory { kept: self.undo.len() });
+            return Err(SetError::NoHistory { path: None, kept: self.undo.len() });
         }
         let mut undone = self.overrides().clone();
         for (path, leaves) in self.undo.split_off(self.undo.len() - count).into_iter().rev() {
@@ -89,7 +89,7 @@ impl State {
     }
 
     /// Replaces what the environment says. With the prefix `MESHWORK`, the variable `MESHWORK__APP__MAX_RATE` is the path `app/max_rate`: two
-    /// underscores separate names, and all are in lower case. Others are passed over. `true` and `false`, whole numbers, and numbers with a
+    /// underscores separate names, and all are in lower case. Others are passed over. `true` and `false`, whole numbers of 64 bits, and numbers with a
     /// point or an exponent are what they look like; all else is text, as is what stands in double quotes.
     ///
     /// # Errors
@@ -102,10 +102,10 @@ impl State {
         events: &mut Vec<Event>,
     ) -> Result<(), LoadError> {
         let mut leaves = Leaves::new();
-        for (name, text) in variables {
-            let Some(name) = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix("__")) else { continue };
-            let path = checked_path(&name.to_ascii_lowercase().replace("__", "/"))?;
-            let path = path.of_value().map_err(|problem| SetError::InvalidPath { at: name.to_owned(), problem })?;
+        for (variable, text) in variables {
+            let Some(name) = variable.strip_prefix(prefix).and_then(|rest| rest.strip_prefix("__")) else { continue };
+            let path = Path::try_from(&*name.to_ascii_lowercase().replace("__", "/")).and_then(Path::of_value);
+            let path = path.map_err(|problem| SetError::InvalidPath { at: shown(variable), problem })?;
             leaves.insert(path, read_variable(text));
         }
         if let Some((above, _)) = leaves.iter().find(|(path, _)| under(&leaves, path).nth(1).is_some()) {
@@ -183,9 +183,12 @@ impl State {
 }
 
 pub(super) fn checked_path(text: &str) -> Result<Path, SetError> {
-    // What is shown of a text that is no path is bounded as paths are.
-    let shown = || text.get(..text.floor_char_boundary(super::limits::PATH_BYTES_MAX)).unwrap_or_default().to_owned();
-    Path::try_from(text).map_err(|problem| SetError::InvalidPath { at: shown(), problem })
+    Path::try_from(text).map_err(|problem| SetError::InvalidPath { at: shown(text), problem })
+}
+
+/// What is shown of a text that is no path: it is bounded as paths are.
+fn shown(text: &str) -> String {
+    text[..text.floor_char_boundary(PATH_BYTES_MAX)].to_owned()
 }
 
 pub(super) fn invalid((path, problem): (Path, PathError)) -> SetError {

@@ -199,19 +199,18 @@ impl Details {
             check_text("metadata key", key, METADATA_KEY_BYTES_MAX)?;
             within("metadata value", value.len(), METADATA_VALUE_BYTES_MAX)?;
         }
-        if self.weight == 0 {
-            return Err(Invalid::Empty("weight"));
-        }
-        within("weight", usize::from(self.weight), usize::from(WEIGHT_MAX))
+        if (1..=WEIGHT_MAX).contains(&self.weight) { Ok(()) } else { Err(Invalid::Weight(self.weight)) }
     }
 }
 
 /// Why something cannot be registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalid {
-    /// The field is empty, or 0.
+    /// The field is empty.
     Empty(&'static str),
-    /// The field is more than it may be: too long, too many or too great.
+    /// The weight is 0 or above [`WEIGHT_MAX`].
+    Weight(u16),
+    /// The field is more than it may be: too long or too many.
     TooMuch {
         /// The field.
         field: &'static str,
@@ -230,7 +229,11 @@ impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Invalid::Empty(field) => write!(f, "{field} is empty"),
-            Invalid::TooMuch { field, len, len_max } => write!(f, "{field} is {len}; the limit is {len_max}"),
+            Invalid::Weight(weight) => write!(f, "weight is {weight}; it may be 1 to {WEIGHT_MAX}"),
+            Invalid::TooMuch { field: field @ ("capabilities" | "metadata"), len, len_max } => {
+                write!(f, "{field}: {len}, at most {len_max}")
+            }
+            Invalid::TooMuch { field, len, len_max } => write!(f, "{field}: {len} bytes, at most {len_max}"),
             Invalid::Character(field) => write!(f, "{field} has a character that is not allowed there"),
             Invalid::Undecodable(error) => write!(f, "the details cannot be read: {error}"),
         }

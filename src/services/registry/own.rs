@@ -63,8 +63,8 @@ pub enum RegisterError {
     AlreadyRegistered(Id),
     /// A registration has something that it may not have.
     Invalid {
-        /// Which of the batch, counted from 0.
-        index: usize,
+        /// Which of the batch, counted from 0; none when it was alone.
+        index: Option<usize>,
         /// What.
         invalid: Invalid,
     },
@@ -88,7 +88,8 @@ impl fmt::Display for RegisterError {
             RegisterError::LeasesFull { len_max } => write!(f, "at most {len_max} leases are open at once"),
             RegisterError::LeaseEnded => f.write_str("the lease has ended"),
             RegisterError::AlreadyRegistered(id) => write!(f, "{id} is registered already"),
-            RegisterError::Invalid { index, invalid } => write!(f, "registration {index}: {invalid}"),
+            RegisterError::Invalid { index: Some(index), invalid } => write!(f, "registration {index}: {invalid}"),
+            RegisterError::Invalid { index: None, invalid } => invalid.fmt(f),
             RegisterError::Version(id) => write!(f, "{id} was registered by a newer version of this node"),
             RegisterError::BatchTooLarge { len_max } => write!(f, "a batch has at most {len_max} registrations"),
             RegisterError::Full { len_max } => write!(f, "a node registers at most {len_max} instances"),
@@ -203,15 +204,17 @@ impl State {
         if self.own.instances.len() + registrations.len() > OWN_MAX {
             return Err(RegisterError::Full { len_max: OWN_MAX });
         }
+        let is_batch = registrations.len() > 1;
         let mut owned = BTreeMap::new();
         let mut writes = Vec::with_capacity(registrations.len());
         for (index, Registration { namespace, name, instance, mut details }) in registrations.into_iter().enumerate() {
             let id = Id { namespace, name, node: self.me, instance };
-            let key = id.key().map_err(|invalid| RegisterError::Invalid { index, invalid })?;
+            let invalid = |invalid| RegisterError::Invalid { index: is_batch.then_some(index), invalid };
+            let key = id.key().map_err(invalid)?;
             if details.zone.is_none() {
                 details.zone.clone_from(&self.config.zone);
             }
-            let value = details.to_value().map_err(|invalid| RegisterError::Invalid { index, invalid })?;
+            let value = details.to_value().map_err(invalid)?;
             if self.own.instances.contains_key(&key) || owned.contains_key(&key) {
                 return Err(RegisterError::AlreadyRegistered(id));
             }

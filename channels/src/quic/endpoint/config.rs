@@ -108,7 +108,12 @@ pub enum BindError {
     /// The key cannot be used.
     Key(NodeKeyError),
     /// The system does not give us the socket.
-    Socket(io::Error),
+    Socket {
+        /// The address.
+        listen: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
     /// There is no tokio runtime around the call.
     NoRuntime,
 }
@@ -125,12 +130,6 @@ impl From<NodeKeyError> for BindError {
     }
 }
 
-impl From<io::Error> for BindError {
-    fn from(error: io::Error) -> Self {
-        BindError::Socket(error)
-    }
-}
-
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -141,7 +140,7 @@ impl fmt::Display for BindError {
             ),
             BindError::Config(error) => error.fmt(f),
             BindError::Key(error) => error.fmt(f),
-            BindError::Socket(error) => write!(f, "no UDP socket: {error}"),
+            BindError::Socket { listen, error } => write!(f, "no UDP socket at {listen}: {error}"),
             BindError::NoRuntime => f.write_str("an endpoint needs a tokio runtime: bind it inside one"),
         }
     }
@@ -152,7 +151,7 @@ impl std::error::Error for BindError {
         match self {
             BindError::Config(error) => Some(error),
             BindError::Key(error) => Some(error),
-            BindError::Socket(error) => Some(error),
+            BindError::Socket { error, .. } => Some(error),
             BindError::NoSecret { .. } | BindError::NoRuntime => None,
         }
     }

@@ -228,11 +228,12 @@ impl Endpoint {
             socket.max_udp_payload_size(LOOPBACK_PACKET_BYTES_MAX).expect("the size is in the range that QUIC allows");
         }
         let runtime = Arc::new(quinn::TokioRuntime);
-        let bound = UdpSocket::bind(listen)?;
-        deepen(&bound)?;
-        let bound = Socket::new(runtime.wrap_udp_socket(bound)?);
-        let quinn = quinn::Endpoint::new_with_abstract_socket(socket, Some(server), Arc::new(bound), runtime)?;
-        let local = quinn.local_addr()?;
+        let no_socket = |error| BindError::Socket { listen, error };
+        let bound = UdpSocket::bind(listen).map_err(no_socket)?;
+        deepen(&bound).map_err(no_socket)?;
+        let bound = Socket::new(runtime.wrap_udp_socket(bound).map_err(no_socket)?);
+        let quinn = quinn::Endpoint::new_with_abstract_socket(socket, Some(server), Arc::new(bound), runtime).map_err(no_socket)?;
+        let local = quinn.local_addr().map_err(no_socket)?;
 
         let (outlet, events) = event::queue(events_max, event_bytes_max);
         if secrets.is_empty() {

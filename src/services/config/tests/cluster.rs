@@ -113,7 +113,7 @@ fn the_history_tells_who_proposed_what_and_any_of_it_can_be_brought_back() {
     assert_eq!(b.get("app/x"), None, "what was before was nothing");
     exchange(&mut [&mut a, &mut b], 14);
     assert_eq!(a.config.history(&a.replica, "app/x"), b.config.history(&b.replica, "app/x"));
-    assert_eq!(b.config.rollback_cluster_wide(&b.replica, "app/x", 7), Err(SetError::NoHistory { kept: 6 }));
+    assert_eq!(b.config.rollback_cluster_wide(&b.replica, "app/x", 7), Err(SetError::NoHistory { path: Some(path("app/x")), kept: 6 }));
 }
 
 #[test]

@@ -200,7 +200,7 @@ fn variables_of_the_environment_are_what_they_look_like() {
     let read: Vec<Value> = (0..texts.len()).map(|index| node.get(&format!("app/max_{index}")).unwrap()).collect();
     let text = |text: &str| Value::Text(text.to_owned());
     let (yes, seven, float) = (Value::Bool(true), Value::Integer(-7), Value::Float);
-    let last = float(9_223_372_036_854_775_808.0);
+    let last = text("9223372036854775808");
     assert_eq!(
         read,
         [yes, seven, float(1.5), float(2_000.0), text("-inf"), text("NaN"), text("1.2.3"), text(""), text("8"), text("plain"), last]
@@ -209,6 +209,8 @@ fn variables_of_the_environment_are_what_they_look_like() {
     assert!(matches!(refused([("M__APP__A", "1"), ("M__APP__A__B", "2")]), LoadError::Set(SetError::WrongType { .. })));
     assert!(matches!(refused([("M__APP__A", "1"), ("M__APP____B", "2")]), LoadError::Set(SetError::InvalidPath { .. })));
     assert!(matches!(refused([("M__APP__A", "1"), ("M__APP", "2")]), LoadError::Set(SetError::InvalidPath { .. })));
+    let unnamed = SetError::InvalidPath { at: "M__".to_owned(), problem: PathError::EmptyName };
+    assert_eq!(refused([("M__APP__A", "1"), ("M__", "2")]), LoadError::Set(unnamed), "it is named as it is written");
     assert_eq!(node.integer("app/max_1"), Some(-7));
 }
 
@@ -244,11 +246,14 @@ fn the_last_changes_can_be_undone() {
     node.with_config(|config, _, events| config.reset("app", events)).unwrap();
     node.with_config(|config, _, events| config.rollback(2, events)).unwrap();
     assert_eq!(node.get("app"), Some(tree(r#"{"x": 1}"#)));
-    assert_eq!(node.config.rollback(2, &mut Vec::new()), Err(SetError::NoHistory { kept: 1 }));
+    assert_eq!(node.config.rollback(2, &mut Vec::new()), Err(SetError::NoHistory { path: None, kept: 1 }));
     for value in 0..2 * limits::UNDO_MAX {
         node.with_config(|config, _, events| config.update("app/y", &value, events)).unwrap();
     }
-    assert_eq!(node.config.rollback(limits::UNDO_MAX + 1, &mut Vec::new()), Err(SetError::NoHistory { kept: limits::UNDO_MAX }));
+    assert_eq!(
+        node.config.rollback(limits::UNDO_MAX + 1, &mut Vec::new()),
+        Err(SetError::NoHistory { path: None, kept: limits::UNDO_MAX })
+    );
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn what_is_not_written_in_its_one_way_is_not_read() {
     assert_eq!(Details::from_value(&[&value[..], &[0]].concat()), undecodable(DecodeError::Trailing));
     assert_eq!(Details::from_value(b"\x01\x00\x02\x01b\x01a\x00\x00\x01\x00\x00"), undecodable(DecodeError::Invalid), "not in order");
     assert_eq!(Details::from_value(b"\x01\x00\x02\x01a\x01a\x00\x00\x01\x00\x00"), undecodable(DecodeError::Invalid), "twice");
-    assert_eq!(Details::from_value(b"\x01\x00\x00\x00\x00\x00\x00\x00"), Err(Unreadable::Invalid(Invalid::Empty("weight"))));
+    assert_eq!(Details::from_value(b"\x01\x00\x00\x00\x00\x00\x00\x00"), Err(Unreadable::Invalid(Invalid::Weight(0))));
     assert_eq!(
         Details::from_value(&[&b"\x01\x00\x11"[..], &[1; 40]].concat()),
         undecodable(DecodeError::TooLong),
@@ -85,8 +85,8 @@ fn every_limit_is_held_by_name() {
         details.to_value().unwrap_err()
     };
     let too_much = |field, len, len_max| Invalid::TooMuch { field, len, len_max };
-    assert_eq!(refused(&|details| details.weight = 0), Invalid::Empty("weight"));
-    assert_eq!(refused(&|details| details.weight = 1_001), too_much("weight", 1_001, 1_000));
+    assert_eq!(refused(&|details| details.weight = 0), Invalid::Weight(0));
+    assert_eq!(refused(&|details| details.weight = 1_001).to_string(), "weight is 1001; it may be 1 to 1000");
     assert_eq!(refused(&|details| details.zone = Some(String::new())), Invalid::Empty("zone"));
     assert_eq!(refused(&|details| details.address = Some("a\0".into())), Invalid::Character("address"));
     assert_eq!(refused(&|details| details.service_type = Some("t".repeat(65))), too_much("service_type", 65, 64));

@@ -31,7 +31,7 @@ fn what_is_registered_already_is_refused_and_a_batch_is_all_or_nothing() {
     };
     assert_eq!(all(vec![registration("b", "1"), registration("a", "1")]), Err(RegisterError::AlreadyRegistered(id("a", 0, "1"))));
     assert_eq!(all(vec![registration("b", "1"), registration("b", "1")]), Err(RegisterError::AlreadyRegistered(id("b", 0, "1"))));
-    let invalid = RegisterError::Invalid { index: 1, invalid: Invalid::Empty("name") };
+    let invalid = RegisterError::Invalid { index: Some(1), invalid: Invalid::Empty("name") };
     assert_eq!(all(vec![registration("b", "1"), registration("", "1")]), Err(invalid));
     let many = (0..=limits::BATCH_MAX).map(|n| registration("b", &n.to_string())).collect();
     assert_eq!(all(many), Err(RegisterError::BatchTooLarge { len_max: limits::BATCH_MAX }));
@@ -76,7 +76,7 @@ fn an_update_writes_what_changed_and_nothing_when_nothing_did() {
     let mut send = |update: Update| cluster.write(0, |node, _| node.registry.update(&id("a", 0, "1"), update));
     assert_eq!(send(update.clone()), Ok(1));
     assert_eq!(send(update), Ok(0));
-    assert_eq!(send(Update { weight: Some(0), ..Update::default() }), Err(UpdateError::Invalid(Invalid::Empty("weight"))));
+    assert_eq!(send(Update { weight: Some(0), ..Update::default() }), Err(UpdateError::Invalid(Invalid::Weight(0))));
     cluster.settle();
     let [Event::Updated(instance)] = &cluster.events(1)[..] else { panic!("one change, one event") };
     assert_eq!((instance.details.weight, instance.health), (7, Health::Degraded));
