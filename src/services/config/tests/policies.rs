@@ -116,7 +116,7 @@ fn of_several_entries_of_one_key_those_that_pass_are_candidates() {
         let judged = config.judge(&path("app/x"), &entries);
         assert_eq!(judged.shown.map(|found| found.value), Some(Value::Integer(chosen)));
         assert_eq!(judged.bad, [(peer(1), Hidden::Refused("not a digit".to_owned())), (peer(2), Hidden::UnknownVersion(9))]);
-        let conflict = config.conflict(&path("app/x"), &entries, judged.good, at_millis(0)).unwrap();
+        let conflict = config.conflict(&path("app/x"), &entries, judged.good, &judged.known, at_millis(0)).unwrap();
         assert_eq!((conflict.values.len(), conflict.chosen.value), (3, Some(Value::Integer(chosen))));
         assert_eq!(conflict.chosen.confidence, confidence);
     }
