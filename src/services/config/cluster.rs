@@ -121,16 +121,6 @@ impl State {
         Ok(changes)
     }
 
-    /// What this node answers when another one asks what the cluster has at a path. A path without a value has the stamp zero.
-    pub fn answer(&self, replica: &replica::State, path: &Path) -> Candidate {
-        let mut visible = super::Visible::new();
-        self.overlay_layer(Layer::Cluster, Some(replica), Some(path), &mut visible);
-        match super::found_at(path, &visible) {
-            Some(found) => Candidate { value: Some(found.value), origin: found.origin, stamp: found.stamp.unwrap_or_default() },
-            None => Candidate { value: None, origin: self.me, stamp: Stamp::ZERO },
-        }
-    }
-
     /// Takes note that an entry of the service has changed in the replica, by a write here or elsewhere. What is wrong with entries of this key is told
     /// each time, until they are replaced.
     pub fn on_changed(&mut self, key: &Key, replica: &replica::State, now: Now, events: &mut Vec<Event>) {

@@ -65,7 +65,6 @@ mod layers;
 pub mod limits;
 mod local;
 mod path;
-pub mod quorum;
 mod record;
 mod value;
 
@@ -79,7 +78,6 @@ pub use layers::{Found, Layer};
 use layers::{Visible, assemble, overlay};
 pub use path::{Path, PathError, SPACE};
 use path::{related, under, within};
-pub use quorum::{Outcome, Quorum};
 pub use record::Change;
 pub use value::{Value, ValueError};
 
