@@ -478,6 +478,22 @@ impl Variables<'_> {
         self.node.write_with(verb).await?.map(drop)
     }
 
+    /// Registers functions of the application, such as `|functions| functions.merge(name, function)`: best before the variables that need them, because
+    /// registering one gives no events, and the same on every node. They run where the node does, so they must not block.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn functions(&self, register: impl FnOnce(&mut variables::Functions) + Send + 'static) -> Result<(), Stopped> {
+        let verb = move |node: &mut node::Node, now, actions: &mut Vec<node::Action>| {
+            let _ = node.serve(now, actions, |services, _| {
+                register(services.variables.functions_mut());
+                Ok::<_, variables::UpdateError>(Vec::new())
+            });
+        };
+        self.node.write_with(verb).await
+    }
+
     /// Writes a variable.
     ///
     /// # Errors
