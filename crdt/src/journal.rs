@@ -119,7 +119,8 @@ pub struct Ended {
 /// here once more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
-    entries: BTreeMap<Key, wire::Entry>,
+    /// Entries, and how many bytes each takes in a file at most.
+    entries: BTreeMap<Key, (wire::Entry, usize)>,
     clock: Stamp,
     reserved: Reserved,
     ended: Option<Ended>,
@@ -129,12 +130,12 @@ pub struct Image {
 impl Image {
     /// Takes a record in. The last entry of a key stays: the replica decided already which one wins.
     pub fn apply(&mut self, record: Record) {
-        let added = record.bytes_max();
+        let bytes = record.bytes_max();
         let replaced = match record {
             Record::Entry(entry) => {
                 self.clock = self.clock.max(entry.stamp);
-                self.bytes += added;
-                self.entries.insert(entry.key.clone(), entry)
+                self.bytes += bytes;
+                self.entries.insert(entry.key.clone(), (entry, bytes))
             }
             Record::Forgotten(key) => self.entries.remove(&key),
             Record::Clock(stamp) => {
@@ -154,14 +155,18 @@ impl Image {
                 None
             }
         };
-        self.bytes -= replaced.map_or(0, |entry| Record::Entry(entry).bytes_max());
+        self.bytes -= replaced.map_or(0, |(_, bytes)| bytes);
     }
 
     /// The fewest records that amount to the same: the clock, the reservation and the end, if there are any, and the entries in the order of their keys.
     pub fn records(&self) -> impl Iterator<Item = Record> {
         let clock = (self.clock > Stamp::ZERO).then_some(Record::Clock(self.clock));
         let reserved = (self.reserved > Reserved::default()).then_some(Record::Reserved(self.reserved));
-        clock.into_iter().chain(reserved).chain(self.ended.map(Record::Ended)).chain(self.entries.values().cloned().map(Record::Entry))
+        clock
+            .into_iter()
+            .chain(reserved)
+            .chain(self.ended.map(Record::Ended))
+            .chain(self.entries.values().map(|(entry, _)| Record::Entry(entry.clone())))
     }
 
     /// At most how many bytes the entries take in a file.
