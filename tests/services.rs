@@ -391,6 +391,42 @@ fn instances_are_found_everywhere_until_their_lease_ends_or_their_node_dies() {
 }
 
 #[test]
+fn a_node_does_alone_what_its_handles_offer() {
+    run(async {
+        let node = builder().start().await.unwrap();
+        let _lease = node.registry().register_all(vec![worker("a"), worker("b")]).await.unwrap();
+        let id = node.registry().lookup("shop", "pay").await.unwrap()[0].id.clone();
+        let update = registry::Update { weight: Some(7), ..registry::Update::default() };
+        node.registry().update(id.clone(), update.clone()).await.unwrap();
+        assert_eq!(node.registry().get(id.clone()).await.unwrap().unwrap().details.weight, 7);
+        node.registry().unregister(id.clone()).await.unwrap();
+        assert_eq!(node.registry().lookup("shop", "pay").await.unwrap().len(), 1);
+        assert_eq!(refused(node.registry().update(id, update).await), registry::UpdateError::NotRegistered);
+
+        let double = |values: &[variables::Value]| Ok(variables::Value::Float(2.0 * values[0].number().unwrap()));
+        node.variables().functions(move |functions| functions.compute("double".parse().unwrap(), double)).await.unwrap();
+        node.variables().register(workers("workers", Policy::default())).await.unwrap();
+        let kind = variables::Kind::Composite {
+            dependencies: vec!["workers".parse().unwrap()],
+            compute: variables::Compute::Function("double".parse().unwrap()),
+        };
+        node.variables().register(Definition { default: None, ..Definition::new("twice".parse().unwrap(), kind, 0) }).await.unwrap();
+        assert_eq!(node.variables().get("twice").await.unwrap().unwrap().value, 20.0.into());
+
+        // What services keep is not among all keys.
+        let state = node.state();
+        let mut watch = state.watch("").await.unwrap();
+        node.variables().update("workers", 12).await.unwrap();
+        state.set("mine", "1").await.unwrap();
+        assert_eq!(watch.next().await.unwrap().key.as_str(), "mine");
+        assert_eq!(state.keys("").await.unwrap().len(), 1);
+        assert_eq!(state.entries("").await.unwrap().len(), 1);
+        assert!(state.keys("@").await.unwrap().len() > 3);
+        assert!(!state.entries("@registry/").await.unwrap().is_empty());
+    });
+}
+
+#[test]
 fn a_lease_that_is_dropped_while_its_node_is_busy_ends_all_the_same() {
     run(async {
         let node = builder().start().await.unwrap();

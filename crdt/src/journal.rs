@@ -133,7 +133,8 @@ pub struct Ended {
 /// here once more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
-    entries: BTreeMap<Key, wire::Entry>,
+    /// Entries, and how many bytes each takes in a file at most.
+    entries: BTreeMap<Key, (wire::Entry, usize)>,
     clock: Stamp,
     reserved: Reserved,
     ended: Option<Ended>,
@@ -144,12 +145,12 @@ pub struct Image {
 impl Image {
     /// Takes a record in. The last entry of a key stays: the replica decided already which one wins.
     pub fn apply(&mut self, record: Record) {
-        let added = record.bytes_max();
+        let bytes = record.bytes_max();
         let replaced = match record {
             Record::Entry(entry) => {
                 self.clock = self.clock.max(entry.stamp);
-                self.bytes += added;
-                self.entries.insert(entry.key.clone(), entry)
+                self.bytes += bytes;
+                self.entries.insert(entry.key.clone(), (entry, bytes))
             }
             Record::Forgotten(key) => self.entries.remove(&key),
             Record::Clock(stamp) => {
@@ -173,7 +174,7 @@ impl Image {
                 None
             }
         };
-        self.bytes -= replaced.map_or(0, |entry| Record::Entry(entry).bytes_max());
+        self.bytes -= replaced.map_or(0, |(_, bytes)| bytes);
     }
 
     /// The fewest records that amount to the same: the clock, the reservation and the end, if there are any, the entries in the order of their keys, and how
@@ -181,7 +182,7 @@ impl Image {
     pub fn records(&self) -> impl Iterator<Item = Record> {
         let clock = (self.clock > Stamp::ZERO).then_some(Record::Clock(self.clock));
         let reserved = (self.reserved > Reserved::default()).then_some(Record::Reserved(self.reserved));
-        let entries = self.entries.values().cloned().map(Record::Entry);
+        let entries = self.entries.values().map(|(entry, _)| Record::Entry(entry.clone()));
         let collected = self.collected.map(Record::Collected);
         clock.into_iter().chain(reserved).chain(self.ended.map(Record::Ended)).chain(entries).chain(collected)
     }

@@ -1,7 +1,6 @@
 //! How a node goes on from what it wrote down, and what it wants written down.
 
 use meshwork_channels::Now;
-use meshwork_crdt::Key;
 use meshwork_crdt::journal::Record;
 use meshwork_crdt::replica::Restored;
 
@@ -12,13 +11,8 @@ impl Node {
     /// of all that is there; what they tell follows as actions.
     pub fn restore(&mut self, records: impl IntoIterator<Item = Record>, now: Now, actions: &mut Vec<Action>) -> Restored {
         let restored = self.state.restore(records);
-        let of_services: Vec<Key> = self.state.keys("@").map(|(key, _)| key.clone()).collect();
-        for key in &of_services {
-            self.services.on_changed(key, &self.state, now);
-        }
+        self.services.on_restored(&self.state, now);
         self.route(now, actions);
-        // Services that told something without anything else to route.
-        actions.extend(self.services.told.take().map(Action::Service));
         restored
     }
 

@@ -225,7 +225,7 @@ impl Node {
         let written = verb(&mut self.services, &self.state).map_err(ServiceError::Refused).and_then(|writes| {
             let ops = writes.iter().map(|write| (write.key.clone(), write.op.clone())).collect();
             self.state.batch(ops, now, &mut self.state_actions).map_err(|error| {
-                self.services.registry.refused(&writes, &self.state);
+                self.services.registry.refused(&writes, &self.state, now);
                 ServiceError::NotWritten(error)
             })
         });

@@ -227,7 +227,7 @@ impl Keeper {
 
     /// When to hand over what found no room.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.room_at
+        self.room_at.filter(|_| self.broken.is_none())
     }
 
     /// Returns when the journal says something new while somebody waits for that.

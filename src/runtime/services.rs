@@ -320,6 +320,30 @@ impl<'a> Registry<'a> {
         Ok(Lease { id, commands: self.node.shared.commands.downgrade() })
     }
 
+    /// Changes what is said of an instance of this node, such as its health. What is `None` in the update stays.
+    ///
+    /// # Errors
+    ///
+    /// [`ServiceError`]; nothing was changed then.
+    pub async fn update(&self, id: Id, update: registry::Update) -> Result<(), ServiceError<registry::UpdateError>> {
+        let verb = move |node: &mut node::Node, now, actions: &mut Vec<node::Action>| {
+            node.serve(now, actions, |services, _| services.registry.update(&id, update))
+        };
+        self.node.write_with(verb).await?.map(drop)
+    }
+
+    /// Unregisters one instance of this node before its lease ends. Where the removal is not written at once, it is soon after.
+    ///
+    /// # Errors
+    ///
+    /// [`ServiceError`].
+    pub async fn unregister(&self, id: Id) -> Result<(), ServiceError<registry::UpdateError>> {
+        let verb = move |node: &mut node::Node, now, actions: &mut Vec<node::Action>| {
+            node.serve(now, actions, |services, _| services.registry.unregister(&id))
+        };
+        self.node.write_with(verb).await?.map(drop)
+    }
+
     /// The instance with this name.
     ///
     /// # Errors
@@ -452,6 +476,22 @@ impl Variables<'_> {
             node.serve(now, actions, |services, replica| services.variables.register(replica, definition, &mut services.told.variables))
         };
         self.node.write_with(verb).await?.map(drop)
+    }
+
+    /// Registers functions of the application, such as `|functions| functions.merge(name, function)`: best before the variables that need them, because
+    /// registering one gives no events, and the same on every node. They run where the node does, so they must not block.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn functions(&self, register: impl FnOnce(&mut variables::Functions) + Send + 'static) -> Result<(), Stopped> {
+        let verb = move |node: &mut node::Node, now, actions: &mut Vec<node::Action>| {
+            let _ = node.serve(now, actions, |services, _| {
+                register(services.variables.functions_mut());
+                Ok::<_, variables::UpdateError>(Vec::new())
+            });
+        };
+        self.node.write_with(verb).await
     }
 
     /// Writes a variable.

@@ -124,24 +124,29 @@ impl State<'_> {
         self.node.look(move |node| node.state().read(&key)).await
     }
 
-    /// The registers whose keys begin with `prefix`, in order, with their values.
+    /// The registers whose keys begin with `prefix`, in order, with their values; those of services as in [`State::list`].
     ///
     /// # Errors
     ///
     /// [`Stopped`].
     pub async fn entries(&self, prefix: impl Into<String>) -> Result<Vec<(String, Bytes)>, Stopped> {
         let prefix = prefix.into();
-        self.node.look(move |node| node.state().iter(&prefix).map(|(key, entry)| (key.to_string(), entry.value.clone())).collect()).await
+        self.node
+            .look(move |node| {
+                let entries = node.state().iter(&prefix).filter(|(key, _)| is_told(key, &prefix));
+                entries.map(|(key, entry)| (key.to_string(), entry.value.clone())).collect()
+            })
+            .await
     }
 
-    /// The keys that begin with `prefix`, in order, with what kind they are of.
+    /// The keys that begin with `prefix`, in order, with what kind they are of; those of services as in [`State::list`].
     ///
     /// # Errors
     ///
     /// [`Stopped`].
     pub async fn keys(&self, prefix: impl Into<String>) -> Result<Vec<(String, Kind)>, Stopped> {
         let prefix = prefix.into();
-        self.node.look(move |node| node.state().keys(&prefix).map(|(key, kind)| (key.to_string(), kind)).collect()).await
+        self.node.look(move |node| keys(node, &prefix).map(|(key, kind)| (key.to_string(), kind)).collect()).await
     }
 
     /// The first `len_max` keys that begin with `prefix`, in order, with what they hold. Those of services, which begin with `@`, are among them only when the
@@ -153,14 +158,13 @@ impl State<'_> {
     pub async fn list(&self, prefix: impl Into<String>, len_max: usize) -> Result<Vec<(String, Value)>, Stopped> {
         let prefix = prefix.into();
         let list = move |node: &node::Node| {
-            let keys = node.state().keys(&prefix).filter(|(key, _)| prefix.starts_with('@') || !key.starts_with('@'));
-            keys.take(len_max).filter_map(|(key, _)| Some((key.to_string(), node.state().read(key)?))).collect()
+            keys(node, &prefix).take(len_max).filter_map(|(key, _)| Some((key.to_string(), node.state().read(key)?))).collect()
         };
         self.node.look(list).await
     }
 
     /// The keys that begin with `prefix`: first as they are, then every change. A watcher that falls behind is told
-    /// what differs now, removals included, instead of every change that it lost.
+    /// what differs now, removals included, instead of every change that it lost. Keys of services, which begin with `@`, are told only when the prefix does too.
     ///
     /// # Errors
     ///
@@ -168,6 +172,16 @@ impl State<'_> {
     pub async fn watch(&self, prefix: impl Into<String>) -> Result<Watch, Stopped> {
         Watch::start(self.node, prefix.into()).await
     }
+}
+
+/// Whether somebody who asks for a prefix is told of a key: keys of services are only for those who ask for them.
+fn is_told(key: &str, prefix: &str) -> bool {
+    key.starts_with(prefix) && (prefix.starts_with('@') || !key.starts_with('@'))
+}
+
+/// The keys that somebody who asks for a prefix is told of.
+fn keys<'a>(node: &'a node::Node, prefix: &'a str) -> impl Iterator<Item = (&'a Key, Kind)> {
+    node.state().keys(prefix).filter(|(key, _)| is_told(key, prefix))
 }
 
 /// A key of the replicated state changed.
@@ -226,7 +240,7 @@ impl Watch {
                 continue;
             }
             match self.changes.recv().await {
-                Ok(change) if change.key.starts_with(&self.prefix) && change.revision > self.revision => {
+                Ok(change) if is_told(&change.key, &self.prefix) && change.revision > self.revision => {
                     self.revision = change.revision;
                     match &change.value {
                         Some(value) => drop(self.shown.insert(change.key.clone(), value.clone())),
@@ -252,7 +266,7 @@ impl Watch {
         let commands = self.commands.upgrade().ok_or(Stopped)?;
         let list = move |node: &mut node::Node| {
             let read = |key: &Key| Some((key.clone(), node.state().read(key)?));
-            let present: BTreeMap<Key, Value> = node.state().keys(&prefix).filter_map(|(key, _)| read(key)).collect();
+            let present: BTreeMap<Key, Value> = keys(node, &prefix).filter_map(|(key, _)| read(key)).collect();
             (present, node.state().revision())
         };
         let verb: super::Verb = Box::new(move |node, _, _| drop(reply.send(list(node))));

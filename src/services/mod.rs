@@ -164,6 +164,18 @@ impl Services {
         }
     }
 
+    /// The replica holds what an earlier life of the node wrote down.
+    pub(crate) fn on_restored(&mut self, replica: &replica::State, now: Now) {
+        let Services { config, registry, variables, told } = self;
+        config.on_restored(replica, now, &mut told.config);
+        for (key, _) in replica.iter(registry::PREFIX) {
+            registry.on_changed(key, replica, now, &mut told.registry);
+        }
+        for (key, _) in replica.iter(variables::SPACE) {
+            variables.on_changed(key, replica, now, &mut told.variables);
+        }
+    }
+
     /// The membership tells of a member.
     pub(crate) fn on_member(&mut self, event: &swim::Event<PeerId>, replica: &replica::State, now: Now) {
         let (registry, told) = (&mut self.registry, &mut self.told.registry);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use meshwork_channels::{decode, encode};
 use meshwork_crdt::journal::{Image, Record};
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition};
 
 use super::{OpenError, Recovered};
 use crate::runtime::storage::{StorageError, failed};
@@ -29,8 +29,7 @@ fn longer_than_keys(name: &str) -> String {
     name.repeat(meshwork_channels::limits::KEY_BYTES_MAX + 1)
 }
 
-fn put(transaction: &WriteTransaction, record: &Record) -> Result<(), redb::Error> {
-    let mut table = transaction.open_table(RECORDS)?;
+fn put(table: &mut Table<'_, &str, &[u8]>, record: &Record) -> Result<(), redb::Error> {
     match record {
         Record::Entry(entry) => drop(table.insert(entry.key.as_str(), &*encode(record))?),
         Record::Forgotten(key) => drop(table.remove(key.as_str())?),
@@ -118,10 +117,11 @@ fn commit(database: &Database, records: impl Iterator<Item = Record>, durability
     // With one phase, whoever chooses the data and when the process crashes could make half a transaction look whole.
     transaction.set_two_phase_commit(matches!(durability, Durability::Immediate));
     // The table must be there to be read, even with nothing in it.
-    drop(transaction.open_table(RECORDS)?);
+    let mut table = transaction.open_table(RECORDS)?;
     for record in records {
-        put(&transaction, &record)?;
+        put(&mut table, &record)?;
     }
+    drop(table);
     transaction.commit()?;
     Ok(())
 }

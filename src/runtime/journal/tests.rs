@@ -304,6 +304,8 @@ fn an_interval_shares_a_sync_and_never_leaves_it_to_snapshots() {
     assert_eq!((life.status().durable, life.status().counters.syncs), (0, 0));
     life.wait(Duration::from_millis(1));
     assert_eq!((life.status().durable, life.status().counters.syncs), (2, 1));
+    life.worker.on_batches(vec![Batch { records: vec![Record::Begun], sequence: 3 }], life.now);
+    assert_eq!((life.status().durable, life.status().counters.syncs), (3, 2), "a node waits for this before it starts");
 
     let scratch = Scratch::new();
     let (mut life, _) = Life::begin(&scratch.0, &Faults::model(), config(SyncPolicy::Never), 0);

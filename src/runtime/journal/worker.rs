@@ -109,6 +109,8 @@ impl Worker {
         let is_open = self.begin_at.is_none();
         let records = batches.iter().flat_map(|batch| &batch.records);
         let count = records.clone().count() as u64;
+        // Whoever goes on from the end of an earlier life waits for this before the node starts.
+        let is_begun = records.clone().any(|record| matches!(record, Record::Begun));
         let written = if is_open { self.store.append(records) } else { Ok(()) };
         for Batch { records, sequence } in batches {
             self.sequence = self.sequence.max(sequence);
@@ -122,6 +124,7 @@ impl Worker {
             (Err(error), _) => self.fail(error, now),
             _ if !is_open => {}
             (Ok(()), SyncPolicy::Always) => self.sync(now),
+            (Ok(()), SyncPolicy::Interval(_)) if is_begun => self.sync(now),
             (Ok(()), SyncPolicy::Interval(interval)) => self.sync_at = self.sync_at.or(Some(now + interval)),
             (Ok(()), SyncPolicy::Never) => {}
         }

@@ -9,7 +9,7 @@ use meshwork_crdt::{Key, Stamp};
 use serde::Serialize;
 
 use super::conflict::{Candidate, Conflict, resolve};
-use super::layers::{Found, Layer};
+use super::layers::{Found, Layer, Rank};
 use super::limits::{CONFLICTS_MAX, WRITES_MAX};
 use super::local::checked_path;
 use super::path::{Path, SPACE, related};
@@ -25,6 +25,16 @@ pub(super) struct Held {
     origin: PeerId,
 }
 
+impl Held {
+    pub(super) fn rank(&self) -> Rank {
+        (Layer::Cluster, Some(self.stamp), self.origin)
+    }
+
+    pub(super) fn found(&self) -> Option<Found> {
+        Some(cluster_value(Record::decode(&self.bytes).ok()?.value?, self.stamp, self.origin))
+    }
+}
+
 /// What is to be made of the entries of one path.
 #[derive(Default)]
 pub(super) struct Judged {
@@ -32,6 +42,8 @@ pub(super) struct Judged {
     /// Those that pass, removals included.
     pub good: Vec<Candidate>,
     pub bad: Vec<(PeerId, Hidden)>,
+    /// What the writer of the last of `good` knew of, and whether that is all there was before.
+    pub known: (Vec<Past>, bool),
 }
 
 /// Entries of one key that are looked at: more nodes than that do not write a path at the same time, unless somebody means harm.
@@ -109,33 +121,48 @@ impl State {
         Ok(changes)
     }
 
-    /// What this node answers when another one asks what the cluster has at a path. A path without a value has the stamp zero.
-    pub fn answer(&self, replica: &replica::State, path: &Path) -> Candidate {
-        let mut visible = super::Visible::new();
-        self.overlay_layer(Layer::Cluster, Some(replica), Some(path), &mut visible);
-        match super::found_at(path, &visible) {
-            Some(found) => Candidate { value: Some(found.value), origin: found.origin, stamp: found.stamp.unwrap_or_default() },
-            None => Candidate { value: None, origin: self.me, stamp: Stamp::ZERO },
-        }
-    }
-
     /// Takes note that an entry of the service has changed in the replica, by a write here or elsewhere. What is wrong with entries of this key is told
     /// each time, until they are replaced.
     pub fn on_changed(&mut self, key: &Key, replica: &replica::State, now: Now, events: &mut Vec<Event>) {
         if !self.config.is_synced {
             return;
         }
+        let Some((path, held)) = self.hold(key, replica, now, events) else { return };
+        let origin = siblings(replica, key).first().map_or(self.me, |entry| entry.origin);
+        self.change(Some(&path.clone()), (Layer::Cluster, origin), events, |state| match held {
+            Some(held) => drop(state.announced.insert(path, held)),
+            None => drop(state.announced.remove(&path)),
+        });
+    }
+
+    /// Takes note of all that the replica holds, as one change: for a node that begins with a replica that holds something.
+    pub fn on_restored(&mut self, replica: &replica::State, now: Now, events: &mut Vec<Event>) {
+        if !self.config.is_synced {
+            return;
+        }
+        let mut all = BTreeMap::new();
+        for (key, _) in replica.iter(SPACE) {
+            if let Some((path, Some(held))) = self.hold(key, replica, now, events) {
+                all.insert(path, held);
+            }
+        }
+        self.change(None, (Layer::Cluster, self.me), events, |state| state.announced = all);
+    }
+
+    /// Judges the entries of a key, and tells of those that are hidden and of a conflict. What remains to be told of, if the key has a path.
+    fn hold(&mut self, key: &Key, replica: &replica::State, now: Now, events: &mut Vec<Event>) -> Option<(Path, Option<Held>)> {
         let entries = siblings(replica, key);
         let path = match Path::of_key(key) {
             Ok(path) => path,
             Err(problem) => {
                 let hide = |entry: &Entry<'_>| (entry.origin, Hidden::InvalidPath(problem));
-                return self.tell_hidden(key, entries.iter().map(hide).collect(), events);
+                self.tell_hidden(key, entries.iter().map(hide).collect(), events);
+                return None;
             }
         };
         let judged = self.judge(&path, &entries);
         self.tell_hidden(key, judged.bad, events);
-        if let Some(conflict) = self.conflict(&path, &entries, judged.good, now) {
+        if let Some(conflict) = self.conflict(&path, &entries, judged.good, &judged.known, now) {
             self.counters.conflicts += 1;
             if self.conflicts.len() == CONFLICTS_MAX {
                 self.conflicts.pop_front();
@@ -151,8 +178,7 @@ impl State {
             let bytes = bytes.unwrap_or_else(|| Record { value: Some(found.value), ..Record::default() }.encode());
             Held { bytes, stamp, origin }
         });
-        let origin = entries.first().map_or(self.me, |entry| entry.origin);
-        self.announce(path, held, origin, events);
+        Some((path, held))
     }
 
     /// Takes part from now on in what is set for the whole cluster, or does so no more. What becomes visible or hidden by that is told.
@@ -162,8 +188,7 @@ impl State {
         }
         if is_synced {
             self.config.is_synced = true;
-            let keys: Vec<Key> = replica.iter(SPACE).map(|(key, _)| key.clone()).collect();
-            keys.iter().for_each(|key| self.on_changed(key, replica, now, events));
+            self.on_restored(replica, now, events);
         } else {
             self.change(None, (Layer::Cluster, self.me), events, |state| {
                 state.announced.clear();
@@ -188,7 +213,7 @@ impl State {
                 above.chain(under).filter_map(shown).collect()
             }
             None => {
-                let decode = |(path, held): (&Path, &Held)| Some((path.clone(), found(held)?));
+                let decode = |(path, held): (&Path, &Held)| Some((path.clone(), held.found()?));
                 match path {
                     Some(path) => related(&self.announced, path).filter_map(decode).collect(),
                     None => self.announced.iter().filter_map(decode).collect(),
@@ -217,19 +242,28 @@ impl State {
         let mut judged = Judged::default();
         let mut former = Vec::new();
         for entry in entries {
-            let passed = Record::decode(entry.value).and_then(|record| match &record.value {
-                Some(value) => self.permits(path, value).inspect_err(|_| former.extend(record.past)).map(|()| record.value),
-                None => Ok(None),
-            });
-            match passed {
-                Ok(value) => judged.good.push(Candidate { value, origin: entry.origin, stamp: entry.stamp }),
-                Err(problem) => judged.bad.push((entry.origin, problem)),
+            let Record { value, past, is_cut, .. } = match Record::decode(entry.value) {
+                Ok(record) => record,
+                Err(problem) => {
+                    judged.bad.push((entry.origin, problem));
+                    continue;
+                }
+            };
+            match value.as_ref().map_or(Ok(()), |value| self.permits(path, value)) {
+                Ok(()) => {
+                    judged.good.push(Candidate { value, origin: entry.origin, stamp: entry.stamp });
+                    judged.known = (past, !is_cut);
+                }
+                Err(problem) => {
+                    former.extend(past);
+                    judged.bad.push((entry.origin, problem));
+                }
             }
         }
         judged.shown = match resolve(self.config.strategy, path, &judged.good) {
             Some(choice) => choice.value.map(|value| cluster_value(value, choice.stamp, choice.origin)),
             None if judged.bad.is_empty() => None,
-            None => self.announced.get(path).and_then(found).or_else(|| {
+            None => self.announced.get(path).and_then(Held::found).or_else(|| {
                 former.sort_by_key(|past| (past.stamp, past.proposer));
                 let passes = |past: &Past| past.value.as_ref().is_none_or(|value| self.permits(path, value).is_ok());
                 let last = former.into_iter().rfind(passes)?;
@@ -241,16 +275,22 @@ impl State {
 
     /// The conflict that entries show: with each other, or with a value shown so far which the writer of the newest did not know. The entry
     /// remembers what its writer knew.
-    pub(super) fn conflict(&self, path: &Path, entries: &[Entry<'_>], mut candidates: Vec<Candidate>, now: Now) -> Option<Conflict> {
+    pub(super) fn conflict(
+        &self,
+        path: &Path,
+        entries: &[Entry<'_>],
+        mut candidates: Vec<Candidate>,
+        (past, is_all): &(Vec<Past>, bool),
+        now: Now,
+    ) -> Option<Conflict> {
         if let [entry] = entries
             && let Some(held) = self.announced.get(path)
             && !candidates.is_empty()
         {
-            let record = Record::decode(entry.value).ok()?;
-            let knew = record.past.iter().any(|past| (past.stamp, past.proposer) == (held.stamp, held.origin));
-            let reaches = !record.is_cut || record.past.last().is_some_and(|oldest| oldest.stamp < held.stamp);
+            let knew = past.iter().any(|past| (past.stamp, past.proposer) == (held.stamp, held.origin));
+            let reaches = *is_all || past.last().is_some_and(|oldest| oldest.stamp < held.stamp);
             if !knew && reaches && (entry.stamp, entry.origin) > (held.stamp, held.origin) {
-                candidates.push(Candidate { value: found(held).map(|found| found.value), origin: held.origin, stamp: held.stamp });
+                candidates.push(Candidate { value: held.found().map(|found| found.value), origin: held.origin, stamp: held.stamp });
             }
         }
         let mut conflict = Conflict::between(self.config.strategy, path, candidates, now.wall)?;
@@ -259,13 +299,6 @@ impl State {
             conflict.chosen = resolve(super::Strategy::TimestampWins, path, &conflict.values)?;
         }
         Some(conflict)
-    }
-
-    fn announce(&mut self, path: Path, held: Option<Held>, origin: PeerId, events: &mut Vec<Event>) {
-        self.change(Some(&path.clone()), (Layer::Cluster, origin), events, |state| match held {
-            Some(held) => drop(state.announced.insert(path, held)),
-            None => drop(state.announced.remove(&path)),
-        });
     }
 
     fn tell_hidden(&mut self, key: &Key, bad: Vec<(PeerId, Hidden)>, events: &mut Vec<Event>) {
@@ -331,10 +364,6 @@ impl State {
 
 fn cluster_value(value: Value, stamp: Stamp, origin: PeerId) -> Found {
     Found { value, layer: Layer::Cluster, origin, stamp: Some(stamp) }
-}
-
-fn found(held: &Held) -> Option<Found> {
-    Some(cluster_value(Record::decode(&held.bytes).ok()?.value?, held.stamp, held.origin))
 }
 
 /// The values that entries have and remember, newest first.

@@ -26,7 +26,7 @@ pub enum Strategy {
     Merge,
 }
 
-/// A value that a node wrote, or answered with.
+/// A value that a node wrote.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
     /// The value; `None` when it is removed, or was never there.

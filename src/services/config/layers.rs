@@ -54,13 +54,26 @@ pub struct Found {
     pub stamp: Option<Stamp>,
 }
 
+/// The order in which values are put over each other.
+pub(super) type Rank = (Layer, Option<Stamp>, PeerId);
+
+impl Found {
+    pub(super) fn rank(&self) -> Rank {
+        (self.layer, self.stamp, self.origin)
+    }
+
+    pub(super) fn is_empty_map(&self) -> bool {
+        matches!(&self.value, Value::Map(map) if map.is_empty())
+    }
+}
+
 /// Values by path, none of which is above another.
 pub(super) type Visible = BTreeMap<Path, Found>;
 
 /// Puts a value over what is there: it hides what is above and below it. A map without names hides no names.
 pub(super) fn overlay(shown: &mut Visible, path: &Path, found: Found) {
     let below: Vec<Path> = under(shown, path).map(|(path, _)| path.clone()).collect();
-    if found.value == Value::Map(BTreeMap::new()) && below.iter().any(|below| below != path) {
+    if found.is_empty_map() && below.iter().any(|below| below != path) {
         return;
     }
     for hidden in path.above().chain(below.iter().map(Path::as_str)) {

@@ -1,7 +1,5 @@
 //! Every bound of the service, in one place.
 
-use std::time::Duration;
-
 /// Bytes of a path, its namespace and separators included.
 pub const PATH_BYTES_MAX: usize = 512;
 /// Names of a path, its namespace included.
@@ -33,5 +31,3 @@ pub const UNDO_MAX: usize = 64;
 pub const CONFLICTS_MAX: usize = 64;
 /// Bytes of the reason that a validator gave.
 pub const REASON_BYTES_MAX: usize = 256;
-/// How long a read waits for a quorum unless the caller says otherwise.
-pub const QUORUM_TIMEOUT: Duration = Duration::from_secs(5);

@@ -65,7 +65,6 @@ mod layers;
 pub mod limits;
 mod local;
 mod path;
-pub mod quorum;
 mod record;
 mod value;
 
@@ -78,8 +77,7 @@ pub use error::{Hidden, HiddenEntry, LoadError, ReadError, SetError};
 pub use layers::{Found, Layer};
 use layers::{Visible, assemble, overlay};
 pub use path::{Path, PathError, SPACE};
-use path::{related, under};
-pub use quorum::{Outcome, Quorum};
+use path::{related, under, within};
 pub use record::Change;
 pub use value::{Value, ValueError};
 
@@ -307,32 +305,54 @@ impl State {
         }
     }
 
-    /// The topmost path above `path` at which any layer has a value, else `path`. All that a change of `path` can make visible or hide is
-    /// at or below it.
-    fn root(&self, path: &Path) -> Path {
-        let is_leaf = |above: &&str| self.announced.contains_key(*above) || self.local.values().any(|leaves| leaves.contains_key(*above));
-        path.above().find(is_leaf).and_then(|above| Path::try_from(above).ok()).unwrap_or_else(|| path.clone())
-    }
-
     /// Makes a change at and below a path, or anywhere, and tells of each visible value that became another one, in the order of paths.
+    ///
+    /// Only values at, above and below the path can appear or go by that. What else is below one above it stays as it is, and is only asked whether it hides that
+    /// one: else each of many changes below one value would cost a look at all of them.
     fn change(&mut self, path: Option<&Path>, cause: (Layer, PeerId), events: &mut Vec<Event>, make: impl FnOnce(&mut Self)) {
-        let root = path.map(|path| self.root(path));
-        let mut before = self.visible(None, root.as_ref());
+        let mut before = self.visible(None, path);
         make(self);
-        let after = self.visible(None, root.as_ref());
+        let after = self.visible(None, path);
+        let is_shown = |at: &Path, found: &Found| path.is_none_or(|path| at.is_under(path) || !self.is_hidden_beside(path, at, found));
         let mut changed: BTreeMap<Path, (Option<Value>, Option<Found>)> = BTreeMap::new();
-        for (path, found) in after {
-            let old = before.remove(&path).map(|found| found.value);
-            if old.as_ref() != Some(&found.value) {
-                changed.insert(path, (old, Some(found)));
+        for (at, found) in after {
+            let old = before.remove(&at).map(|found| found.value);
+            if old.as_ref() != Some(&found.value) && is_shown(&at, &found) {
+                changed.insert(at, (old, Some(found)));
             }
         }
-        changed.extend(before.into_iter().map(|(path, found)| (path, (Some(found.value), None))));
+        let gone = before.into_iter().filter(|(at, found)| is_shown(at, found));
+        changed.extend(gone.map(|(at, found)| (at, (Some(found.value), None))));
         for (path, (old, new)) in changed {
             let (layer, origin) = new.as_ref().map_or(cause, |found| (found.layer, found.origin));
             self.counters.updated += 1;
             events.push(Event::Updated { path, old, new: new.map(|found| found.value), layer, origin });
         }
+    }
+
+    /// Whether anything below `above` hides what `found` says of it, but for what is at and below `path`. Values are read of what is further above alone.
+    fn is_hidden_beside(&self, path: &Path, above: &Path, found: &Found) -> bool {
+        let mut from = found.rank();
+        if found.is_empty_map() {
+            // It gives way to older values as well, but for those that a value of the same path or one further above had hidden by then.
+            let hid =
+                above.above().chain([above.as_str()]).flat_map(|at| self.at(at)).filter(|hid| hid.rank() < from && !hid.is_empty_map());
+            from = hid.map(|hid| hid.rank()).max().unwrap_or((Layer::Default, None, PeerId::from_bytes([0; 32])));
+        }
+        let below = format!("{above}/");
+        let mut local = self.local.iter().filter(|(layer, _)| (**layer, None, self.me) >= from);
+        let mut shared = within(&self.announced, &below);
+        local.any(|(_, leaves)| within(leaves, &below).any(|(at, _)| !at.is_under(path)))
+            || shared.any(|(at, held)| held.rank() >= from && !at.is_under(path))
+    }
+
+    /// What each layer says of one path alone, of the cluster what was told last.
+    fn at(&self, path: &str) -> Vec<Found> {
+        let local = self.local.iter().filter_map(|(layer, leaves)| {
+            let value = leaves.get(path)?.clone();
+            Some(Found { value, layer: *layer, origin: self.me, stamp: None })
+        });
+        local.chain(self.announced.get(path).and_then(Held::found)).collect()
     }
 
     /// Whether a value may be at a path while the node runs.

@@ -177,3 +177,9 @@ pub(super) fn under<'a, V>(map: &'a BTreeMap<Path, V>, path: &'a Path) -> impl I
     let descendants = map.range::<str, _>(range).take_while(move |(found, _)| found.as_str().starts_with(&below));
     map.get_key_value(path.as_str()).into_iter().chain(descendants)
 }
+
+/// What a map holds under paths that begin so.
+pub(super) fn within<'a, V>(map: &'a BTreeMap<Path, V>, prefix: &'a str) -> impl Iterator<Item = (&'a Path, &'a V)> {
+    let range = (Bound::Included(prefix), Bound::Unbounded);
+    map.range::<str, _>(range).take_while(move |(found, _)| found.as_str().starts_with(prefix))
+}

@@ -26,9 +26,6 @@ pub struct Config {
     /// How long such an instance is then left in peace before one caller tries it again. Raising it spares callers, lowering it finds
     /// what recovered earlier. Default 5 s (guess).
     pub retry_period: Duration,
-    /// How often an instance of this node is checked. A failure is seen after at most this time, and each check costs what its function
-    /// costs. Default 30 s (a convention of service meshes).
-    pub check_period: Duration,
     /// How long a measured latency counts. Raising it keeps callers away from an instance that was slow once, lowering it makes them try
     /// slow ones more often. Default 10 s (guess).
     pub latency_life: Duration,
@@ -42,7 +39,6 @@ impl Default for Config {
             permdown: Duration::from_secs(20 * 60),
             failures_max: 3,
             retry_period: Duration::from_secs(5),
-            check_period: Duration::from_secs(30),
             latency_life: Duration::from_secs(10),
         }
     }
@@ -68,7 +64,6 @@ impl Config {
             ("down_period", self.down_period, Duration::ZERO),
             ("permdown", self.permdown, milli),
             ("retry_period", self.retry_period, milli),
-            ("check_period", self.check_period, milli),
             ("latency_life", self.latency_life, milli),
         ] {
             if value < least || value > day {

@@ -1,17 +1,16 @@
-//! How instances are: by what callers on this node met, and by checks of what this node registered.
+//! How instances are, by what callers on this node met.
 //!
 //! What callers met stays on this node: another one may reach what this one cannot. The mark of an instance is a circuit breaker (Nygard,
 //! "Release It!", 2007, chapter 5): after some failures in a row it counts as unhealthy, after a while one caller tries it, and what that
-//! one meets decides. Checks are a schedule; whoever drives this runs them and tells what came out, which is written when it changed.
+//! one meets decides. What a node finds out about its own instances it says with [`State::update`].
 
 use std::time::Duration;
 
-use meshwork_channels::{Now, Time, random};
+use meshwork_channels::{Now, Time};
 use meshwork_crdt::Key;
 
+use super::State;
 use super::details::{Health, Id};
-use super::own::{Update, UpdateError};
-use super::{State, Write};
 
 /// What callers on this node met.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,49 +71,5 @@ impl State {
     pub(super) fn latency(&self, key: &Key, now: Time) -> Option<Duration> {
         let (latency, at) = self.marks.get(key)?.latency?;
         (now.since(at) < self.config.latency_life).then_some(latency)
-    }
-
-    /// From now on an instance of this node is to be checked once in `check_period`, until it is unregistered. Where the first check falls within
-    /// a period hangs on its key, so that those of a thousand instances do not fall together.
-    ///
-    /// # Errors
-    ///
-    /// [`UpdateError::NotRegistered`]; nothing was changed.
-    pub fn schedule_checks(&mut self, id: &Id, now: Now) -> Result<(), UpdateError> {
-        let key = self.own_key(id).ok_or(UpdateError::NotRegistered)?;
-        let hash = key.bytes().fold(0, |hash, byte| random::hash(&[hash, u64::from(byte)]));
-        self.checks.set(key, now.time + self.config.check_period.mul_f64(random::unit(hash)));
-        Ok(())
-    }
-
-    /// When the next check is due.
-    pub fn next_check(&self) -> Option<Time> {
-        self.checks.next_deadline()
-    }
-
-    /// Takes an instance whose check is due, and schedules its next one.
-    pub fn take_check(&mut self, now: Now) -> Option<Id> {
-        let (_, key) = self.checks.pop_due(now.time)?;
-        let id = super::Parts::of(&key)?.id();
-        self.checks.set(key, now.time + self.config.check_period);
-        Some(id)
-    }
-
-    /// A check of an instance of this node succeeded. No write when it was healthy.
-    ///
-    /// # Errors
-    ///
-    /// [`UpdateError::NotRegistered`], also when it was unregistered meanwhile; nothing was changed.
-    pub fn check_passed(&mut self, id: &Id) -> Result<Vec<Write>, UpdateError> {
-        self.update(id, Update { health: Some(Health::Healthy), ..Update::default() })
-    }
-
-    /// A check of an instance of this node failed. No write when it was unhealthy.
-    ///
-    /// # Errors
-    ///
-    /// As [`State::check_passed`].
-    pub fn check_failed(&mut self, id: &Id) -> Result<Vec<Write>, UpdateError> {
-        self.update(id, Update { health: Some(Health::Unhealthy), ..Update::default() })
     }
 }

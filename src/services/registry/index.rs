@@ -135,11 +135,6 @@ impl Index {
         self.by_capability.counts.get_key_value(capability).map_or_else(|| capability.into(), |(shared, _)| shared.clone())
     }
 
-    /// All keys, ascending.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.known.keys()
-    }
-
     /// The keys of a node, ascending.
     pub(super) fn keys_of(&self, node: PeerId) -> impl Iterator<Item = &Key> + use<'_> {
         self.by_node.keys(node)

@@ -20,7 +20,7 @@
 //! until its node audits what it registered, and no event tells of that.
 //!
 //! Who talks to it: the node, which makes the writes, tells of every changed entry and of members, and calls
-//! [`State::deadline_reached`]; the runtime, which ends leases and runs checks.
+//! [`State::deadline_reached`]; the runtime, which ends leases.
 //!
 //! ```
 //! use meshwork::channels::{Now, PeerId};
@@ -202,13 +202,12 @@ pub struct State {
     members: BTreeMap<PeerId, Standing>,
     own: Own,
     marks: BTreeMap<Key, Mark>,
-    checks: Timers<Key>,
     timers: Timers<Timer>,
     counters: Counters,
 }
 
 impl State {
-    /// The registry of the node `me`. Where the replica is not empty, [`State::reconcile`] comes next.
+    /// The registry of the node `me`. Where the replica is not empty, [`State::on_changed`] is told of all that it holds.
     pub fn new(me: PeerId, params: Params) -> Self {
         State {
             me,
@@ -217,7 +216,6 @@ impl State {
             members: BTreeMap::new(),
             own: Own::default(),
             marks: BTreeMap::new(),
-            checks: Timers::new(),
             timers: Timers::new(),
             counters: Counters::default(),
         }
@@ -263,14 +261,6 @@ impl State {
             self.index.insert(key.clone(), &parts, known);
         }
         self.note_member(parts.node, now);
-    }
-
-    /// Looks at everything that the replica holds of this service and takes note of what changed. For the start of a node whose replica is not empty.
-    pub fn reconcile(&mut self, replica: &replica::State, now: Now, events: &mut Vec<Event>) {
-        let gone: Vec<Key> = self.index.keys().filter(|key| replica.get(key).is_none()).cloned().collect();
-        for key in gone.iter().chain(replica.iter(PREFIX).map(|(key, _)| key)) {
-            self.on_changed(key, replica, now, events);
-        }
     }
 
     /// When [`State::deadline_reached`] is due.

@@ -261,13 +261,15 @@ impl State {
     }
 
     /// The replica refused these writes, which a verb of this service asked for: what it holds is what this node wishes from now on.
-    pub fn refused(&mut self, writes: &[Write], replica: &replica::State) {
+    /// An instance that was let go of and is still there is removed by a later pass.
+    pub fn refused(&mut self, writes: &[Write], replica: &replica::State, now: Now) {
         for Write { key, .. } in writes {
             let held = replica.entry(key).filter(|entry| entry.origin == self.me).map(|entry| Details::from_value(entry.value));
             match (self.own.instances.get_mut(key), held) {
                 (Some(owned), Some(Ok(details))) => owned.details = details,
                 _ => drop(self.let_go(key.clone())),
             }
+            self.on_own_changed(key, replica, now);
         }
     }
 
@@ -278,19 +280,13 @@ impl State {
 
     /// The key and the record of an instance of this node.
     fn owned(&mut self, id: &Id) -> Result<(Key, &mut Owned), UpdateError> {
-        let key = self.own_key(id).ok_or(UpdateError::NotRegistered)?;
+        let key = id.key().map_err(|_| UpdateError::NotRegistered)?;
         let owned = self.own.instances.get_mut(&key).ok_or(UpdateError::NotRegistered)?;
         Ok((key, owned))
     }
 
-    /// The key of an instance that this node registered.
-    pub(super) fn own_key(&self, id: &Id) -> Option<Key> {
-        id.key().ok().filter(|key| self.own.instances.contains_key(key))
-    }
-
     fn let_go(&mut self, key: Key) -> Write {
         self.own.instances.remove(&key);
-        self.checks.cancel(&key);
         Write::remove(key)
     }
 
@@ -313,21 +309,19 @@ impl State {
     }
 
     pub(super) fn on_reassert_due(&mut self, replica: &replica::State, now: Now, writes: &mut Vec<Write>) {
-        let mut room = PASS_WRITES_MAX;
-        while room > 0
-            && let Some(key) = self.own.differing.pop_first()
-        {
-            if self.own.differs(&key, replica, self.me) {
-                let value = self.own.instances.get(&key).and_then(|owned| owned.details.to_value().ok());
-                tracing::debug!(%key, is_registered = value.is_some(), "written again, because others changed it");
-                self.counters.reasserted += 1;
-                writes.push(match value {
-                    Some(value) => Write::set(key, value),
-                    None => Write::remove(key),
-                });
-                room -= 1;
-            }
+        // A key stays until it is found as it should be, because the replica may refuse the write.
+        let mut differing = std::mem::take(&mut self.own.differing);
+        differing.retain(|key| self.own.differs(key, replica, self.me));
+        for key in differing.iter().take(PASS_WRITES_MAX) {
+            let value = self.own.instances.get(key).and_then(|owned| owned.details.to_value().ok());
+            tracing::debug!(%key, is_registered = value.is_some(), "written again, because others changed it");
+            self.counters.reasserted += 1;
+            writes.push(match value {
+                Some(value) => Write::set(key.clone(), value),
+                None => Write::remove(key.clone()),
+            });
         }
+        self.own.differing = differing;
         if !self.own.differing.is_empty() {
             self.timers.set(Timer::Reassert, now.time + PASS_PERIOD);
         }

@@ -129,12 +129,34 @@ fn the_history_has_bounds() {
     assert_eq!(node.config.conflicts().count(), 0, "a cut history is no conflict");
 }
 
+#[test]
+fn what_the_replica_holds_already_is_told_of_as_one_change() {
+    let mut node = Node::new(1, Config::default());
+    for (text, millis, value) in [("app/x/a", 10, 2), ("app/x", 20, 1), ("app/x/b", 30, 3), ("app/y", 40, 4)] {
+        node.write(&path(text).key(), Record { value: Some(Value::Integer(value)), ..Record::default() }.encode(), millis);
+    }
+    let synced = |is_synced| {
+        move |config: &mut State, replica: &replica::State, events: &mut Vec<Event>| {
+            config.set_synced(is_synced, replica, at_millis(50), events);
+        }
+    };
+    node.with_config(synced(true));
+    let told = node.updates(0);
+    assert_eq!(
+        told,
+        [("app/x/b".to_owned(), Some(Value::Integer(3))), ("app/y".to_owned(), Some(Value::Integer(4)))],
+        "not what is hidden"
+    );
+    node.with_config(synced(false));
+    assert_eq!(node.shown(), BTreeMap::new());
+}
+
 /// Few paths, above and below each other, so that ties and hidden values of all kinds happen.
 #[test]
 fn whatever_nodes_do_events_tell_what_is_shown_and_all_show_the_same_in_the_end() {
     const PATHS: [&str; 6] = ["n/a", "n/a/x", "n/a/x/p", "n/a/y", "n/b", "m/a"];
     let mut hidden_by_structure = 0;
-    for seed in 0..40 {
+    for seed in (0..40).chain([701]) {
         let mut generator = generator(seed, "config", 0);
         let mut nodes: Vec<Node> = (1..=3).map(|number| Node::new(number, synced())).collect();
 

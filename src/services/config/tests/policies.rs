@@ -54,55 +54,6 @@ fn the_order_of_candidates_changes_nothing() {
     }
 }
 
-fn quorum(nodes: u8, required: Option<usize>) -> Result<Quorum, quorum::NoQuorum> {
-    let nodes = (1..=nodes).map(peer);
-    Quorum::new(path("app/x"), Strategy::TimestampWins, nodes, required, Time::ZERO, limits::QUORUM_TIMEOUT)
-}
-
-#[test]
-fn a_read_ends_when_enough_nodes_answered() {
-    let mut session = quorum(5, None).unwrap();
-    assert_eq!(session.answered(peer(1), candidate(1, 1, "7")), None);
-    assert_eq!(session.answered(peer(1), candidate(1, 1, "7")), None, "one node has one answer");
-    assert_eq!(session.answered(peer(6), candidate(1, 1, "7")), None, "it was not asked");
-    assert_eq!(session.answered(peer(2), candidate(1, 1, "7")), None);
-    let Some(Outcome::Agree(choice)) = session.answered(peer(3), candidate(1, 1, "7")) else { panic!("three of five") };
-    assert_eq!((choice.value, choice.origin, choice.confidence), (Some(Value::Integer(7)), peer(1), 1.0));
-    assert_eq!(session.answered(peer(4), candidate(1, 1, "8")), None);
-    assert_eq!((session.next_deadline(), session.deadline_reached(Time::MAX)), (None, None));
-}
-
-#[test]
-fn answers_that_differ_are_resolved() {
-    let mut session = quorum(3, Some(2)).unwrap();
-    session.answered(peer(3), candidate(1, 1, "7"));
-    let Some(Outcome::Resolved { choice, answers }) = session.answered(peer(2), candidate(2, 2, "8")) else { panic!("two of three") };
-    assert_eq!((choice.value, choice.confidence, answers.len()), (Some(Value::Integer(8)), 0.5, 2));
-}
-
-#[test]
-fn a_read_without_enough_answers_gives_those_that_came() {
-    let mut session = quorum(5, None).unwrap();
-    session.answered(peer(1), candidate(1, 1, "7"));
-    session.answered(peer(2), candidate(1, 1, "7"));
-    assert_eq!(session.deadline_reached(Time::from_millis(4_999)), None);
-    assert_eq!(session.next_deadline(), Some(Time::from_secs(5)));
-    let Some(Outcome::Timeout { partial }) = session.deadline_reached(Time::from_secs(5)) else { panic!("the time is over") };
-    assert_eq!(partial.iter().map(|(node, _)| *node).collect::<Vec<_>>(), [peer(1), peer(2)]);
-    assert_eq!(quorum(2, Some(3)).unwrap_err(), quorum::NoQuorum { required: 3, nodes: 2 });
-    assert!(quorum(0, None).is_err() && quorum(3, Some(0)).is_err());
-}
-
-#[test]
-fn a_node_answers_with_what_the_cluster_has() {
-    let mut node = Node::new(1, synced());
-    node.set("app/x", tree(r#"{"a": 1}"#), 1);
-    node.with_config(|config, _, events| config.update("app/x/a", &2, events)).unwrap();
-    let answer = node.config.answer(&node.replica, &path("app/x"));
-    assert_eq!((answer.value, answer.origin), (Some(tree(r#"{"a": 1}"#)), peer(1)));
-    assert_eq!(node.config.answer(&node.replica, &path("app/y")).stamp, Stamp::ZERO);
-}
-
 #[test]
 fn of_several_entries_of_one_key_those_that_pass_are_candidates() {
     let entry = |value: i64| Record { value: Some(Value::Integer(value)), ..Record::default() }.encode();
@@ -116,7 +67,7 @@ fn of_several_entries_of_one_key_those_that_pass_are_candidates() {
         let judged = config.judge(&path("app/x"), &entries);
         assert_eq!(judged.shown.map(|found| found.value), Some(Value::Integer(chosen)));
         assert_eq!(judged.bad, [(peer(1), Hidden::Refused("not a digit".to_owned())), (peer(2), Hidden::UnknownVersion(9))]);
-        let conflict = config.conflict(&path("app/x"), &entries, judged.good, at_millis(0)).unwrap();
+        let conflict = config.conflict(&path("app/x"), &entries, judged.good, &judged.known, at_millis(0)).unwrap();
         assert_eq!((conflict.values.len(), conflict.chosen.value), (3, Some(Value::Integer(chosen))));
         assert_eq!(conflict.chosen.confidence, confidence);
     }

@@ -98,7 +98,9 @@ fn the_own_zone_goes_first_while_it_has_anybody_to_use() {
     assert_eq!(cluster.pick(&query, &mut balancer, &[]), Ok(1));
     assert_eq!(cluster.pick(&query, &mut balancer, &[]), Ok(1));
     assert_ne!(cluster.pick(&query, &mut balancer, &[id("a", 1, "1")]).unwrap(), 1);
-    cluster.write(1, |node, _| node.registry.check_failed(&id("a", 1, "1"))).unwrap();
+    cluster
+        .write(1, |node, _| node.registry.update(&id("a", 1, "1"), Update { health: Some(Health::Unhealthy), ..Update::default() }))
+        .unwrap();
     cluster.settle();
     assert_ne!(cluster.pick(&query, &mut balancer, &[]).unwrap(), 1);
 }
@@ -134,37 +136,4 @@ fn after_some_failures_an_instance_is_left_alone_and_tried_by_one_request_at_a_t
     cluster.write(1, |node, _| node.registry.unregister(&target)).unwrap();
     cluster.settle();
     assert!(cluster.nodes[0].registry.marks.is_empty(), "there are marks of instances only");
-}
-
-#[test]
-fn checks_come_once_in_a_period_and_write_only_what_changed() {
-    let mut cluster = Cluster::new(2);
-    let ids: Vec<Id> = (0..50).map(|n| id("a", 0, &n.to_string())).collect();
-    for id in &ids {
-        cluster.register(0, registration("a", &id.instance)).unwrap();
-        let now = cluster.now();
-        cluster.nodes[0].registry.schedule_checks(id, now).unwrap();
-    }
-    assert_eq!(cluster.nodes[0].registry.schedule_checks(&id("b", 0, "1"), Now::default()), Err(UpdateError::NotRegistered));
-    let mut checks: BTreeMap<Id, u32> = BTreeMap::new();
-    let mut moments = BTreeSet::new();
-    while let Some(at) = cluster.nodes[0].registry.next_check().filter(|at| *at < Time::from_secs(90)) {
-        cluster.run_for(at.since(cluster.time));
-        moments.insert(at);
-        let now = cluster.now();
-        let id = cluster.nodes[0].registry.take_check(now).unwrap();
-        *checks.entry(id.clone()).or_default() += 1;
-        let fails = id == ids[7] && at > Time::from_secs(30) && at < Time::from_secs(60);
-        let result = |node: &mut Node, _| if fails { node.registry.check_failed(&id) } else { node.registry.check_passed(&id) };
-        let is_changed = id == ids[7] && at > Time::from_secs(30);
-        assert_eq!(cluster.write(0, result), Ok(usize::from(is_changed)), "{id} at {at}");
-    }
-    assert!(checks.len() == 50 && checks.values().all(|count| *count == 3));
-    assert!(moments.len() > 100, "they do not fall together");
-    cluster.settle();
-    assert_eq!(cluster.events(1).iter().filter(|event| matches!(event, Event::Updated(_))).count(), 2, "it failed, and it recovered");
-    let writes = cluster.nodes[0].registry.unregister(&ids[0]).unwrap();
-    cluster.make(0, writes);
-    assert_eq!(cluster.nodes[0].registry.checks.len(), 49);
-    assert_eq!(cluster.nodes[0].registry.check_passed(&ids[0]), Err(UpdateError::NotRegistered));
 }

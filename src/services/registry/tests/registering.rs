@@ -93,14 +93,32 @@ fn what_the_replica_refused_is_not_registered() {
     cluster.register(0, registration("a", "1")).unwrap();
     let Node { registry, replica, lease, .. } = &mut cluster.nodes[0];
     let writes = registry.register(*lease, registration("b", "1"), replica, Now::default()).unwrap();
-    registry.refused(&writes, replica);
+    registry.refused(&writes, replica, Now::default());
     let update = registry.update(&id("a", 0, "1"), Update { weight: Some(9), ..Update::default() }).unwrap();
-    registry.refused(&update, replica);
+    registry.refused(&update, replica, Now::default());
     assert_eq!(registry.own_len(), 1);
     cluster.run_for(2 * limits::AUDIT_PERIOD);
     assert_eq!(cluster.reasserted_or_purged, 0, "what is wished is what is held");
     assert_eq!(cluster.nodes[0].shown[&id("a", 0, "1")].weight, 1);
     cluster.register(0, registration("b", "1")).unwrap();
+}
+
+#[test]
+fn a_removal_that_the_replica_refused_is_asked_for_until_it_is_made() {
+    let mut cluster = Cluster::new(1);
+    cluster.register(0, registration("a", "1")).unwrap();
+    let now = cluster.now();
+    let Node { registry, replica, .. } = &mut cluster.nodes[0];
+    let writes = registry.unregister(&id("a", 0, "1")).unwrap();
+    registry.refused(&writes, replica, now);
+    let mut later = now;
+    for _ in 0..2 {
+        // Neither of the passes is written either.
+        later.time = registry.next_deadline().unwrap();
+        assert_eq!(registry.deadline_reached(replica, later, &mut Vec::new()), writes);
+    }
+    cluster.run_for(4 * limits::PASS_PERIOD);
+    assert_eq!(cluster.lookup(0, "a"), [""; 0]);
 }
 
 #[test]
@@ -119,7 +137,9 @@ fn what_an_earlier_life_left_is_removed_and_what_this_one_registers_stays() {
     cluster.register(0, new).unwrap();
     let (now, mut events) = (cluster.now(), Vec::new());
     let node = &mut cluster.nodes[0];
-    node.registry.reconcile(&node.replica, now, &mut events);
+    for (key, _) in node.replica.iter(PREFIX) {
+        node.registry.on_changed(key, &node.replica, now, &mut events);
+    }
     cluster.fold(0, events);
     cluster.run_for(2 * limits::PASS_PERIOD);
     cluster.check();
