@@ -47,6 +47,8 @@ fn play(seed: u64, messages: u32, breaks: u32, every: u64) -> Ran {
         retention: 60 * SECOND,
         suspicion: 0,
         no_repair: false,
+        collect_after: 0,
+        absent_max: 0,
         without: None,
         buggify: Sites::NONE,
     };

@@ -58,6 +58,8 @@ fn six(seed: u64) -> Plan {
             retention: 60 * SECOND,
             suspicion: 0,
             no_repair: false,
+            collect_after: 0,
+            absent_max: 0,
             without: None,
             buggify: Sites::NONE,
         },
