@@ -119,9 +119,8 @@ fn measure(make: Make, args: &Args) -> Result<Found, Failure> {
             some => Err(format!("{some} of {} writes were seen", updates.len() * together).into()),
         }
     };
-    let mean = |updates: &[Vec<u8>], together: usize| {
-        updates.iter().map(Vec::len).sum::<usize>() as f64 / (updates.len() * together) as f64
-    };
+    let mean =
+        |updates: &[Vec<u8>], together: usize| updates.iter().map(Vec::len).sum::<usize>() as f64 / (updates.len() * together) as f64;
     let (single, flushed) = (updates(args.updates as usize, 1)?, updates(FLUSH, FLUSH)?);
     let bulk = updates(args.updates as usize / 16, BULK)?;
     let (delta_bytes, flush_bytes) = (mean(&single, 1), mean(&flushed, FLUSH));
