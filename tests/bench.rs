@@ -149,6 +149,35 @@ fn an_idle_peer_has_a_price() {
 }
 
 #[test]
+fn replicas_are_repaired_and_counted() {
+    let found = json(&["state", "--keys", "2000", "--diff", "3,150", "--rounds", "2"]);
+    let of = |case: &str| -> Vec<&Value> {
+        found["rows"].as_array().expect("there are rows").iter().filter(|row| row["case"] == case).collect()
+    };
+    let repair = of("repair");
+    assert_eq!(repair.iter().map(|row| &row["d"]).collect::<Vec<_>>(), [3, 3, 150, 150]);
+    for row in &repair {
+        assert_eq!(row["repaired"], row["d"].as_f64().expect("a number"), "what differs is what was repaired: {row}");
+        for field in ["bytes", "entry_bytes", "rounds", "cpu_ms"] {
+            assert!(row[field].as_f64() > Some(0.0), "{field}: {row}");
+        }
+        assert!(row["n"] == 2_000 && row["ops_per_cpu_s"].is_null(), "{row}");
+    }
+    assert!(repair[0]["bytes"].as_f64() < repair[2]["bytes"].as_f64());
+    assert_eq!(of("snapshot")[0]["repaired"], 2_000.0);
+    assert_eq!(of("idle")[0]["rounds"], 1.0);
+    assert_eq!(of("apply").len(), 4);
+    for case in ["apply", "write", "sketch"] {
+        assert!(of(case).iter().all(|row| row["ops_per_cpu_s"].as_f64() > Some(0.0) && row["bytes"].is_null()), "{case}");
+    }
+    for case in ["idle", "delta", "overwrites"] {
+        assert!(of(case).iter().all(|row| row["bytes"].as_f64() > Some(0.0)), "{case}");
+    }
+    // Of so few keys the system's count of pages says little.
+    assert!(of("memory")[0]["bytes"].is_f64());
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused() {
     for (arguments, reason) in [
         (&["hol", "--link", "fast"][..], "a rate and a round trip"),
@@ -160,6 +189,9 @@ fn what_cannot_be_measured_is_refused() {
         (&["latest", "--overload", "0"], "0.1 to 100"),
         (&["channels", "--sizes", "0"], "0 is not in"),
         (&["latency", "--seconds", "0"], "0.1 to 600"),
+        (&["state", "--keys", "1"], "1 is not in"),
+        (&["state", "--diff", "0"], "0 is not in"),
+        (&["state", "--keys", "1000", "--diff", "1000"], "there must be fewer"),
     ] {
         let output = bench(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

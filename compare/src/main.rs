@@ -5,6 +5,7 @@
 
 mod gossipsub;
 mod iroh;
+mod machine;
 mod ours;
 mod zenoh;
 
@@ -17,10 +18,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::sleep;
+
+use machine::{cpu_time, machine, median, version};
 
 /// What a subject says when it cannot go on.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -203,12 +205,6 @@ impl Flow {
     }
 }
 
-/// Processor time that all threads of this process have used, in user mode and in the system.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
 /// A port of the loopback interface that nobody listens on now, for subjects that must know theirs in advance.
 pub(crate) fn free_port() -> std::io::Result<u16> {
     Ok(UdpSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?.local_addr()?.port())
@@ -280,17 +276,6 @@ impl Case {
     /// The middle of the ratios of each round: rounds differ more than subjects within one.
     fn by(&self, other: &Case, figure: fn(&Span) -> f64) -> f64 {
         median(self.spans.iter().zip(&other.spans).map(|(ours, other)| figure(ours) / figure(other).max(1e-9)))
-    }
-}
-
-/// The middle of some numbers; of an even count, the mean of the two in the middle. Nothing has the middle zero.
-fn median(numbers: impl Iterator<Item = f64>) -> f64 {
-    let mut numbers: Vec<f64> = numbers.collect();
-    numbers.sort_by(f64::total_cmp);
-    match numbers.len() {
-        0 => 0.0,
-        count if count % 2 == 1 => numbers[count / 2],
-        count => (numbers[count / 2 - 1] + numbers[count / 2]) / 2.0,
     }
 }
 
@@ -419,28 +404,6 @@ fn print(cases: &[Case], rows: &[Row], gates: &[Gate]) {
             gate.id, gate.size, gate.baseline, gate.by, gate.found, gate.wanted
         );
     }
-}
-
-/// The version of a package that this program was built with.
-fn version(package: &str) -> &'static str {
-    let head = format!("name = \"{package}\"\n");
-    let rest = include_str!("../Cargo.lock").split_once(&head).map_or("", |(_, rest)| rest);
-    rest.lines().next().and_then(|line| line.strip_prefix("version = \"")?.strip_suffix('"')).unwrap_or("unknown")
-}
-
-/// Where the figures come from.
-fn machine() -> serde_json::Value {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpuinfo = read("/proc/cpuinfo");
-    let model = cpuinfo.lines().find_map(|line| line.split_once(':').filter(|(key, _)| key.trim() == "model name"));
-    let load: Vec<f64> = read("/proc/loadavg").split_whitespace().take(3).filter_map(|number| number.parse().ok()).collect();
-    json!({
-        "cpu": model.map_or("unknown", |(_, value)| value.trim()),
-        "cores": std::thread::available_parallelism().map_or(0, usize::from),
-        "kernel": read("/proc/sys/kernel/osrelease").trim(),
-        "load": load,
-        "optimized": !cfg!(debug_assertions),
-    })
 }
 
 async fn run(args: &Args) -> Result<Vec<Case>, Failure> {

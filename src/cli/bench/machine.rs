@@ -130,7 +130,16 @@ fn trips(line: &AtomicU64, count: u64) -> Option<Duration> {
 
 /// Processor time that all threads of this process have used.
 pub(super) fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
+    used(ClockId::ProcessCPUTime)
+}
+
+/// Processor time that the calling thread has used.
+pub(super) fn thread_cpu_time() -> Duration {
+    used(ClockId::ThreadCPUTime)
+}
+
+fn used(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 

@@ -1,4 +1,4 @@
-//! `meshwork bench`: channels, latency, head-of-line blocking, the age of values, shares of classes, and memory, beside honest baselines in the same run.
+//! `meshwork bench`: channels, latency, head-of-line blocking, the age of values, shares of classes, and memory, beside honest baselines in the same run; and what the replicated state costs.
 //!
 //! | file | what |
 //! |---|---|
@@ -12,6 +12,7 @@
 //! | `latest` | `bench latest`: how old the newest value is when more are published than the line carries |
 //! | `classes` | `bench classes`: what the lower classes get beside higher ones that fill the line |
 //! | `memory` | `bench memory`: what an idle peer costs, and a handshake |
+//! | `state`, `replicas` | `bench state`: repair, broadcasts, operations and memory of the replicated state; and replicas that are driven by hand for it |
 //! | `results` | `bench results`: all of them against what is promised |
 //! | `samples`, `machine` | histograms; processor time, memory, what the machine is |
 //! | `page` | the report as one HTML page |
@@ -32,8 +33,10 @@ mod memory;
 mod ours;
 mod page;
 mod raw;
+mod replicas;
 mod results;
 mod samples;
+mod state;
 mod subject;
 mod tls;
 mod wire;
@@ -81,7 +84,9 @@ enum What {
     Classes(classes::ClassesArgs),
     /// What an idle peer costs in memory, and a handshake in processor time
     Memory(memory::MemoryArgs),
-    /// All of these, against what is promised, as the page `docs/results.md`
+    /// What the replicated state costs: repair, broadcasts, writes and memory
+    State(state::StateArgs),
+    /// All of these but `state`, against what is promised, as the page `docs/results.md`
     Results(results::ResultsArgs),
 }
 
@@ -94,6 +99,7 @@ impl What {
             What::Latest(args) => ("latest", &args.common.output),
             What::Classes(args) => ("classes", &args.common.output),
             What::Memory(args) => ("memory", &args.output),
+            What::State(args) => ("state", &args.output),
             What::Results(args) => ("results", &args.output),
         }
     }
@@ -107,6 +113,7 @@ impl What {
             What::Latest(args) => Ok(args.expected_seconds()),
             What::Classes(args) => Ok(args.expected_seconds()),
             What::Memory(args) => Ok(args.expected_seconds()),
+            What::State(args) => args.expected_seconds(),
             What::Results(args) => args.expected_seconds(),
         }
     }
@@ -338,6 +345,7 @@ async fn measure(what: Arc<What>, progress: Progress) -> Result<Option<Outcome>,
         What::Latest(args) => latest::run(args, &progress).await.map(Some),
         What::Classes(args) => classes::run(args, &progress).await.map(Some),
         What::Memory(args) => memory::run(args, &progress).await,
+        What::State(args) => state::run(args, &progress).await,
         What::Results(args) => results::run(args, &progress).await.map(Some),
     }
 }

@@ -215,7 +215,7 @@ fn head(machine: &Machine, workers: u8, line_trips: &[Option<Duration>]) -> Stri
          Machine: {}, {} cores, Linux {}, {} GiB; load before the run {:.2}. Meshwork {}, quinn {}, rustls {}. Before, between and after the parts a cache line took {} ns from one core to \
          another and back: where that is long, whatever goes from thread to thread costs more.\n\n\
          How near simulated nodes are to real processes is in [calibration.md](calibration.md); views, broadcasts and membership beside papers and peers are in \
-         [overlay.md](overlay.md).\n\n\
+         [overlay.md](overlay.md); the replicated state is in [state-table.md](state-table.md).\n\n\
          ## What is promised\n\n",
         workers,
         machine.cpu,
