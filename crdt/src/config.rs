@@ -41,8 +41,8 @@ pub struct Config {
     /// conflicts for as long. Default [`limits::STAMP_AHEAD_MAX`].
     pub stamp_ahead_max: Duration,
     /// For how long a removed key leaves a tombstone at least; it goes once every member is known to have heard of the removal. Lowering it frees keys sooner,
-    /// and leaves nodes that were away for longer than it less of what they wrote meanwhile, as `docs/state.md` says. `None` keeps tombstones for ever. Default 1 h: a
-    /// guess at what covers restarts and short partitions without anybody noticing.
+    /// and costs a comparison of the tables of members more often, twelve in this time. `None` keeps tombstones for ever, here and, because nobody hears
+    /// how far this node is, on all others. Default 1 h: a guess at what covers restarts and short partitions without anybody noticing.
     pub collect_after: Option<Duration>,
     /// How long a member that fell silent is waited for before removals are forgotten without it. Raising it lets nodes be away for longer, and one that is gone
     /// for good hold tombstones for as long. Default 7 days: a guess, a holiday.

@@ -10,7 +10,7 @@
 //! 2. [`key`], [`value`], [`digest`], `origin`, `store`: the map, what a key can hold, and the sums that name it all.
 //! 3. [`wire`]: deltas and the messages of repair.
 //! 4. [`sketch`]: what differs between two maps, at a cost that follows the difference.
-//! 5. [`replica`]: the core, with its [`config`]; `repair` is its half that talks to neighbors.
+//! 5. [`replica`]: the core, with its [`config`]; `repair` is its half that talks to neighbors; `floor` says which removals may be forgotten.
 //! 6. [`journal`]: the records that make a replica durable, as bytes of files.
 //!
 //! The package is pure: no clock, no system randomness, no task, no input or output. It knows no socket, tree or view; a neighbor is a

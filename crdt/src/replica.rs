@@ -22,12 +22,13 @@
 //! stamped here is newer than everything that this replica holds; an entry is applied whole or refused whole.
 //!
 //! What a peer can make it store: entries, up to the keys and bytes of [`Config`], and one small record for each
-//! neighbor that the overlay reports. Tombstones count as keys and stay: collecting them needs to know what every member has seen,
-//! which is a part of its own. A replica that is full refuses new keys, counts them, and keeps accepting changes of those it holds. An
+//! neighbor that the overlay reports. Tombstones count as keys until [every member knows](crate::floor) of the removal. A replica that is full refuses new
+//! keys, counts them, and keeps accepting changes of those it holds. An
 //! entry that one replica refuses keeps its digest apart from the others', which costs one bounded comparison per period. Entries carry
-//! no signature: a member can write under another member's name in repair, and name others as the writers of siblings, as it can write any key.
+//! no signature: a member can write under another member's name in repair, and name others as the writers of siblings, as it can write any key; and it can
+//! tell others that nobody waited for them, as it can remove any key.
 //!
-//! Known limits, which belong to the work on signatures and collection: a writer whose clock is ahead keeps what the others refuse, and
+//! Known limits: a writer whose clock is ahead keeps what the others refuse, and
 //! once their clocks have come that far it is accepted and wins over what was written in between; broadcasts that are still under way
 //! look like differences to repair, which costs bytes but is never wrong.
 //!
