@@ -323,11 +323,6 @@ impl Store {
         Ok(Some(new).filter(|new| held.is_none_or(|held| held.marker != new.marker)))
     }
 
-    /// Whether there is room for a value under this key, in place of what the key holds now.
-    pub(crate) fn room(&self, key: &str, value_len: usize) -> Result<(), Quota> {
-        self.room_for([(key, value_len)])
-    }
-
     /// Whether there is room for values under keys of which each is named once.
     pub(crate) fn room_for<'a>(&self, values: impl IntoIterator<Item = (&'a str, usize)>) -> Result<(), Quota> {
         let Bounds { keys_max, bytes_max, .. } = self.bounds;
@@ -351,8 +346,15 @@ impl Store {
 
     /// Puts the result of [`Store::joined`] in place of what the key holds.
     pub(crate) fn replace(&mut self, key: Key, mut new: Held) -> Merged {
+        let Bounds { keys_max, bytes_max, value_bytes_max } = self.bounds;
         let len = new.len();
-        if len > self.bounds.value_bytes_max || self.room(&key, len).is_err() {
+        let held = self.entries.get_mut(&key);
+        // As `room_for` has it; the key is looked up once.
+        let has_room = match &held {
+            Some(held) => len <= held.len() || self.bytes - held.len() + len <= bytes_max,
+            None => self.digest.keys < keys_max as u64 && self.bytes + key.len() + len <= bytes_max,
+        };
+        if len > value_bytes_max || !has_room {
             return Merged::Refused;
         }
         let hash = self.hasher.key(&key);
@@ -365,7 +367,7 @@ impl Store {
         self.bytes += len;
         self.live += usize::from(new.is_live());
 
-        let Some(held) = self.entries.get_mut(&key) else {
+        let Some(held) = held else {
             let visible = new.is_live().then(|| new.read());
             self.bytes += key.len();
             self.digest.keys += 1;

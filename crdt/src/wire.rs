@@ -13,6 +13,8 @@ use crate::key::Key;
 use crate::sketch;
 use crate::value::Step;
 
+pub(crate) mod packed;
+
 /// Shards of the key space: the top byte of a key's hash.
 pub const SHARDS: usize = 256;
 /// Ranges of one message.
@@ -36,6 +38,10 @@ pub const WRITES_MAX: usize = 1_024;
 pub(crate) const FRAME_BUDGET_BYTES: usize = limits::CONTROL_BYTES_MAX - 512;
 const _: () = assert!(limits::BROADCAST_BYTES_MAX >= limits::CONTROL_BYTES_MAX, "one budget serves both");
 const _: () = assert!(entry_bytes_max(limits::KEY_BYTES_MAX, limits::VALUE_BYTES_MAX) <= FRAME_BUDGET_BYTES, "the largest entry fits");
+const _: () = assert!(
+    packed::ORIGIN_BYTES + packed::bytes_max(limits::KEY_BYTES_MAX, limits::VALUE_BYTES_MAX) <= FRAME_BUDGET_BYTES,
+    "also by itself in a frame of repair"
+);
 
 /// At most how many bytes an entry takes on the wire.
 pub(crate) const fn entry_bytes_max(key_len: usize, value_len: usize) -> usize {
@@ -199,6 +205,7 @@ pub enum Message {
     /// "You lack these." Sent by both, as often as needed.
     Entries {
         /// The entries.
+        #[serde(with = "packed")]
         entries: Bounded<Entry, ENTRIES_MAX>,
     },
     /// "Up to here you have from me what you lack, and I want these of you." Ends the answer to `Compare`.

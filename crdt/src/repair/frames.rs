@@ -1,5 +1,6 @@
 //! Entries on their way to a neighbor, and how many frames it may ask for.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use meshwork_channels::{Bounded, PeerId, Time};
@@ -7,7 +8,8 @@ use meshwork_channels::{Bounded, PeerId, Time};
 use super::Turn;
 use crate::key::Key;
 use crate::store::Held;
-use crate::wire::{ENTRIES_MAX, Entry, FRAME_BUDGET_BYTES, Message, entry_bytes_max};
+use crate::wire::packed::{ORIGIN_BYTES, bytes_max};
+use crate::wire::{ENTRIES_MAX, Entry, FRAME_BUDGET_BYTES, Message};
 
 /// How long an allowance takes to fill up again.
 const ALLOWANCE: Duration = Duration::from_secs(4);
@@ -18,13 +20,14 @@ pub(super) struct Frames {
     frames_max: usize,
     /// Entries of one frame.
     entries_max: usize,
-    /// Bytes of the last frame.
+    /// Bytes of the last frame, and the origins that it names.
     bytes: usize,
+    origins: BTreeSet<PeerId>,
 }
 
 impl Frames {
     pub(super) fn new(frames_max: usize) -> Self {
-        Frames { frames: Vec::new(), frames_max, entries_max: ENTRIES_MAX, bytes: 0 }
+        Frames { frames: Vec::new(), frames_max, entries_max: ENTRIES_MAX, bytes: 0, origins: BTreeSet::new() }
     }
 
     /// Room for one entry.
@@ -42,15 +45,20 @@ impl Frames {
 
     /// Adds an entry, or says that there is no room.
     pub(super) fn push(&mut self, key: &Key, held: &Held) -> bool {
-        let bytes = entry_bytes_max(key.len(), held.len());
+        let mut bytes = bytes_max(key.len(), held.len());
+        if !self.origins.contains(&*held.marker.origin) {
+            bytes += ORIGIN_BYTES;
+        }
         if self.frames.last().is_none_or(|frame| frame.len() == self.entries_max || self.bytes + bytes > FRAME_BUDGET_BYTES) {
             if self.frames.len() == self.frames_max {
                 return false;
             }
             self.frames.push(Bounded::new());
-            self.bytes = 0;
+            (self.bytes, bytes) = (0, bytes_max(key.len(), held.len()) + ORIGIN_BYTES);
+            self.origins.clear();
         }
         self.bytes += bytes;
+        self.origins.insert(*held.marker.origin);
         let entry = Entry { key: key.clone(), stamp: held.marker.stamp, origin: *held.marker.origin, body: held.body() };
         self.frames.last_mut().is_some_and(|frame| frame.push(entry).is_ok())
     }

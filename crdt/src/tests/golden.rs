@@ -52,7 +52,7 @@ fn the_wire_is_what_it_was() {
         "020201020000000000000003ffffffffffffffff".to_owned(),
         "0301010000000000000001ffffffffffffff".to_owned(),
         "040401010000000000000001ffffffffffffff01010101010101010100000000000500060202020202020202".to_owned(),
-        format!("050202616200000000000500 06{nine}00016300000000000500 07{nine}010378797a").replace(' ', ""),
+        format!("05 0000000000050006 01{nine} 02 026162 00 00 00 0163 01 00 010378797a").replace(' ', ""),
         "060400000000000000070100000000 00000006".replace(' ', ""),
         "07ac0201 0000000000000008 021234 00 01 0303030304040404 6c47".replace(' ', ""),
         "08 0000000000000008 20 ac02".replace(' ', ""),
@@ -74,6 +74,19 @@ fn the_wire_is_what_it_was() {
     }
     let delta = delta([("a", Stamp::from_parts(1, 2), Some("v")), ("b", Stamp::from_parts(1, 3), None)]);
     assert_eq!(hex(&delta), "000201610000000000010002010176016200000000000100 0300".replace(' ', ""));
+}
+
+#[test]
+fn entries_that_name_no_origin_or_no_stamp_are_refused() {
+    let nine = "09".repeat(32);
+    let bytes = |text: &str| {
+        let text = text.replace(' ', "");
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect::<Vec<u8>>()
+    };
+    let message = |first: &str, origin: &str| bytes(&format!("05 {first} 01{nine} 01 0161 01 {origin} 00"));
+    assert!(decode::<Message>(&message("0000000000050006", "00")).is_ok());
+    assert!(decode::<Message>(&message("0000000000050006", "01")).is_err());
+    assert!(decode::<Message>(&message("ffffffffffffffff", "00")).is_err());
 }
 
 /// The digest of one entry, so that a change of the hash or of what it covers is seen.
