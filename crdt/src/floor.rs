@@ -12,7 +12,7 @@
 //! Deviations:
 //!
 //! 1. Rows are times and not vectors of counters: one number for each member, which grows while a member is idle.
-//! 2. Whoever left is not waited for, and whoever was silent for `absent_max` is not either, **as long as fewer than half of all are silent**: so of
+//! 2. Whoever left is not waited for after `collect_after`, time for a restart, and whoever was silent for `absent_max` is not either, **as long as fewer than half of all are silent**: so of
 //!    two parts of a cluster at most one goes on without the other. A cluster of which half is gone for good keeps its tombstones.
 //! 3. Whoever was not waited for is told so when it is back, before anything else is taken from it, and gives up what others may have removed. One that
 //!    nobody remembers is a stranger, who may bring what it likes: two clusters that meet lose nothing.
@@ -68,13 +68,6 @@ pub(crate) struct Floor {
     is_short: bool,
 }
 
-impl Known {
-    /// Whether others go on without it, until it says that it is back.
-    pub(crate) fn is_away(&self) -> bool {
-        self.left > self.back
-    }
-}
-
 impl Floor {
     pub(crate) fn new(me: PeerId, collect_after: Option<Duration>, absent_max: Duration) -> Self {
         let whole = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
@@ -117,19 +110,26 @@ impl Floor {
     }
 
     /// Those that are not waited for; a peer first, if it is one of them.
-    pub(crate) fn away(&self, first: PeerId) -> impl Iterator<Item = Known> {
-        let others = self.members.values().filter(move |known| known.is_away() && known.member != first);
+    pub(crate) fn away(&self, first: PeerId, now: u32) -> impl Iterator<Item = Known> {
+        let others = self.members.values().filter(move |known| self.is_gone(known, now) && known.member != first);
         self.members.get(&first).into_iter().chain(others).copied()
     }
 
-    pub(crate) fn is_away(&self, member: PeerId) -> bool {
-        self.members.get(&member).is_some_and(Known::is_away)
+    /// Whether nobody waits for a member, until it says that it is back.
+    pub(crate) fn is_away(&self, member: PeerId, now: u32) -> bool {
+        self.members.get(&member).is_some_and(|known| self.is_gone(known, now))
     }
 
-    /// A member exists, whatever it wrote.
+    fn is_gone(&self, known: &Known, now: u32) -> bool {
+        known.left > known.back && known.left.saturating_add(self.collect_after.unwrap_or(0)) <= now
+    }
+
+    /// A member is there, whatever it wrote. Whoever left and is back before anybody stopped to wait for it missed nothing.
     pub(crate) fn met(&mut self, member: PeerId, now: u32) {
-        if !self.members.contains_key(&member) {
-            self.take(Known { member, heard: now, left: 0, back: 0, through: 0, complete: 0 }, now);
+        if !self.is_away(member, now) {
+            let left = self.members.get(&member).filter(|known| known.left > known.back).map(|known| known.left);
+            let back = left.map_or(0, |left| now.max(left.saturating_add(1)));
+            self.take(Known { member, heard: now, left: 0, back, through: 0, complete: 0 }, now);
         }
     }
 
@@ -178,9 +178,9 @@ impl Floor {
         }
         let Some(collect_after) = self.collect_after.filter(|_| !self.is_short) else { return false };
         self.leave_behind(now);
-        let Some(through) = self.awaited().map(|known| known.through).min() else { return false };
+        let Some(through) = self.awaited(now).map(|known| known.through).min() else { return false };
         self.position.complete = self.position.complete.max(through.min(now));
-        let mut others: Vec<u32> = self.awaited().map(|known| known.complete).collect();
+        let mut others: Vec<u32> = self.awaited(now).map(|known| known.complete).collect();
         others.sort_unstable();
         // Of two parts the one that goes on without the other has more than half, and so one of these.
         let median = others[(others.len() - 1) / 2];
@@ -219,18 +219,18 @@ impl Floor {
             if !self.is_over(&new, now) {
                 self.members.insert(member, new);
             }
-        } else if !new.is_away() {
+        } else if !self.is_gone(&new, now) {
             self.is_short = true;
         }
     }
 
-    fn awaited(&self) -> impl Iterator<Item = &Known> {
-        self.members.values().filter(|known| !known.is_away())
+    fn awaited(&self, now: u32) -> impl Iterator<Item = &Known> {
+        self.members.values().filter(move |known| !self.is_gone(known, now))
     }
 
     /// Whether somebody has been away for so long that nobody remembers it.
     fn is_over(&self, known: &Known, now: u32) -> bool {
-        known.is_away() && known.left.saturating_add(self.absent_max.saturating_mul(REMEMBERED)) < now
+        self.is_gone(known, now) && known.left.saturating_add(self.absent_max.saturating_mul(REMEMBERED)) < now
     }
 
     /// Goes on without those that have been silent for long, by deviation 2.
@@ -238,10 +238,11 @@ impl Floor {
         let silent_since = now.saturating_sub(self.absent_max);
         // Those that a partition cut off fall silent one after the other, and are counted as soon as the first of them could be left.
         let suspected_since = now.saturating_sub(self.absent_max / 2);
-        let suspected = self.awaited().filter(|known| known.heard < suspected_since).count();
-        if suspected * 2 < self.awaited().count() + 1 {
-            for known in self.members.values_mut().filter(|known| !known.is_away() && known.heard < silent_since) {
-                known.left = now;
+        let suspected = self.awaited(now).filter(|known| known.heard < suspected_since).count();
+        if suspected * 2 < self.awaited(now).count() + 1 {
+            let left = now.saturating_sub(self.collect_after.unwrap_or(0));
+            for known in self.members.values_mut().filter(|known| known.heard < silent_since && known.left <= known.back) {
+                known.left = left;
             }
         }
         let members = std::mem::take(&mut self.members);

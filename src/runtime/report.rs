@@ -32,6 +32,8 @@ pub struct Report {
     pub open_requests: usize,
     /// Keys with a value.
     pub keys: usize,
+    /// Removed keys that leave a tombstone until every member knows of it.
+    pub tombstones: usize,
     /// The digest of the replicated state: equal on two nodes when their states are.
     pub digest: Digest,
     /// How the replicated state is kept over restarts; none in a node that keeps it in memory.
@@ -122,6 +124,7 @@ impl Report {
             open_calls: node.open_calls(),
             open_requests: node.open_requests(),
             keys: node.state().len(),
+            tombstones: node.state().tombstones(),
             digest: node.state().digest(),
             journal,
             broadcast: *node.overlay().plumtree().counters(),

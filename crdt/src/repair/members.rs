@@ -120,10 +120,11 @@ impl Repair {
 
     /// Whether nobody waits for a peer, who is told so.
     pub(crate) fn is_kept_out(&mut self, peer: PeerId, turn: &mut Turn<'_>) -> bool {
-        let is_away = self.floor.is_away(peer);
+        let now = seconds(turn.now.wall);
+        let is_away = self.floor.is_away(peer, now);
         if is_away && self.allows(peer, turn) {
             self.charge(peer, 1, turn.now.time);
-            let table = Bounded::first_of(self.floor.away(peer).take(KNOWN_MAX));
+            let table = Bounded::first_of(self.floor.away(peer, now).take(KNOWN_MAX));
             turn.send(peer, Message::Away { floor: self.floor.position().floor, table });
         }
         is_away

@@ -96,8 +96,32 @@ fn whoever_left_is_not() {
     network.run_for(2 * AFTER / 3);
     cut_off(&mut network, 4);
     (0..4).for_each(|index| network.handle(index, Input::Left(peer(4))));
-    network.run_for(3 * AFTER);
+    network.run_for(5 * AFTER);
     assert!(network.replicas[..4].iter().all(|replica| replica.tombstones() == 0));
+}
+
+/// It is waited for long enough to start again.
+#[test]
+fn whoever_left_and_is_back_gives_nothing_up() {
+    let mut network = network(5, 2);
+    for number in 0..20 {
+        network.set(4, &format!("key{number}"), "value");
+    }
+    network.run_for(4 * AFTER);
+    cut_off(&mut network, 4);
+    for index in 0..4 {
+        network.handle(index, Input::Left(peer(4)));
+        network.handle(index, Input::NeighborDown(peer(4)));
+    }
+    network.run_for(AFTER / 2);
+    network.cut.clear();
+    network.connect_all();
+    (0..10).for_each(|number| network.remove(1, &format!("key{number}")));
+    network.run_for(6 * AFTER);
+    network.assert_converged();
+    for replica in &network.replicas {
+        assert_eq!((replica.len(), replica.tombstones(), replica.counters().given_up), (10, 0, 0));
+    }
 }
 
 /// One is away for longer than anybody waits for. What was removed meanwhile does not come back with it, and what it wrote meanwhile does.

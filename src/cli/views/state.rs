@@ -22,6 +22,8 @@ const VALUE_CHARS_MAX: usize = 60;
 pub(in crate::cli) struct State {
     /// Those of services included.
     keys: usize,
+    /// Removed keys that count as keys until every member knows of it.
+    tombstones: usize,
     /// Equal on two nodes when their states are.
     digest: String,
     entries: Vec<Entry>,
@@ -121,7 +123,13 @@ impl State {
     pub(in crate::cli) fn of(report: &Report, entries: &[(String, crdt::Value)]) -> Self {
         let listed = entries.iter().take(ENTRIES_MAX);
         let listed = listed.map(|(key, value)| Entry::cut(key.clone(), value, LISTED_BYTES_MAX, LISTED_MEMBERS_MAX));
-        State { keys: report.keys, digest: report.digest.to_string(), entries: listed.collect(), more: entries.len() > ENTRIES_MAX }
+        State {
+            keys: report.keys,
+            tombstones: report.tombstones,
+            digest: report.digest.to_string(),
+            entries: listed.collect(),
+            more: entries.len() > ENTRIES_MAX,
+        }
     }
 }
 
@@ -156,7 +164,8 @@ impl Printable for State {
         } else {
             String::new()
         };
-        format!("{} keys, digest {}\n\n{}{more}", self.keys, printable(&self.digest, 80), table.render(width))
+        let tombstones = self.tombstones;
+        format!("{} keys, {tombstones} tombstones, digest {}\n\n{}{more}", self.keys, printable(&self.digest, 80), table.render(width))
     }
 }
 
