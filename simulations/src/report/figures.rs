@@ -68,6 +68,8 @@ pub const FIGURES: &[Figure] = &[
     figure("repaired", Worse::Neither, "entries that were news and came by repair, per node"),
     figure("repair_entries", Worse::More, "entries that were sent to repair, per node"),
     figure("repair_bytes", Worse::More, "bytes that were sent to repair, over the whole run, per node"),
+    figure("collected", Worse::Neither, "removed keys that were forgotten, per node"),
+    figure("given_up", Worse::Neither, "entries that nodes gave up for which nobody had waited"),
     figure("crash", Worse::Neither, "crashes"),
     figure("restart", Worse::Neither, "restarts"),
     figure("leave", Worse::Neither, "goodbyes"),
