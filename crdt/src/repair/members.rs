@@ -21,6 +21,9 @@ use super::{Repair, Timer, Turn};
 use crate::floor::{MEMBERS_MAX, seconds};
 use crate::wire::{KNOWN_MAX, Known, Message};
 
+/// As how many frames a higher floor counts: for it all entries are gone through.
+const RISE_FRAMES: usize = 64;
+
 /// What a neighbor told of the members, until it is certain that we hold all that it held then.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
@@ -53,8 +56,10 @@ impl Repair {
         }
     }
 
-    pub(super) fn on_floor(&mut self, from: PeerId, floor: u32, turn: &Turn<'_>) {
-        if self.neighbors.contains_key(&from) {
+    pub(super) fn on_floor(&mut self, from: PeerId, floor: u32, turn: &mut Turn<'_>) {
+        let is_news = floor > self.floor.position().floor && self.neighbors.contains_key(&from);
+        if is_news && self.allows(from, turn) {
+            self.charge(from, RISE_FRAMES, turn.now.time);
             self.has_risen |= self.floor.rise(floor, seconds(turn.now.wall));
         }
     }
@@ -96,7 +101,10 @@ impl Repair {
     }
 
     pub(super) fn on_ask_frames(&mut self, from: PeerId, turn: &mut Turn<'_>) {
-        if let Some(frames) = self.neighbors.get(&from).map(|neighbor| neighbor.frames_sent) {
+        if let Some(frames) = self.neighbors.get(&from).map(|neighbor| neighbor.frames_sent)
+            && self.allows(from, turn)
+        {
+            self.charge(from, 1, turn.now.time);
             turn.send(from, Message::Frames { frames });
         }
     }

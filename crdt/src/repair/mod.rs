@@ -34,7 +34,7 @@
 //! travel from the leader only: a new node leads with no row at all and receives entries, `burst_frames` frames for each round trip.
 //!
 //! Bounds: one session per neighbor, `leads_max` of them as leader or with cells on their way, which take up to 108 KiB; a session keeps at
-//! most [`RANGES_MAX`](crate::wire::RANGES_MAX) ranges, or [`NAMES_MAX`] of names; it ends after silence,
+//! most [`RANGES_MAX`](crate::wire::RANGES_MAX) ranges, or [`NAMES_MAX`] of names, and a neighbor that was asked for it a table of the members; it ends after silence,
 //! and after [`STEPS_MAX`] steps whatever the peer does. Crossed probes: the smaller `PeerId` stays the one who asked.
 
 mod frames;

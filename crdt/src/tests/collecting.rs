@@ -280,3 +280,17 @@ fn false_floors_forget_nothing() {
     assert_eq!((state.len(), state.tombstones(), state.counters().given_up), (1, 1, 0));
     state.store().check_sums();
 }
+
+/// Each makes a replica go through all that it has.
+#[test]
+fn floors_cost_whoever_tells_them() {
+    let mut state = State::new(peer(1), params(config()), 7);
+    let (now, mut actions) = (at_millis(0), Vec::new());
+    state.handle(Input::NeighborUp(peer(2)), now, &mut actions);
+    let first = (now.wall.as_millis() / 1_000) as u32 - 2_000;
+    for floor in first..first + 1_000 {
+        state.handle(Input::Received { from: peer(2), message: Message::Floor { floor } }, now, &mut actions);
+    }
+    assert_eq!(state.floor().millis(), u64::from(first + 32) * 1_000);
+    assert!(misbehaviors(&actions).iter().all(|(from, what)| (*from, *what) == (peer(2), Misbehavior::TooManyRequests)));
+}
