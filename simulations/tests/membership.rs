@@ -67,12 +67,12 @@ fn state_exchange_is_missed() {
 
 #[test]
 fn buddy_ping_is_missed() {
-    is_missed("buddy-ping", 60, &["crashed=0", "loss=40%", "work=60s"], "living_held_for_dead", 0.0);
+    is_missed("buddy-ping", 40, &["crashed=0", "loss=40%", "work=60s"], "living_held_for_dead", 0.0);
 }
 
 #[test]
 fn local_health_is_missed() {
-    is_missed("local-health", 60, &["crashed=0", "slow=30%", "work=60s"], "living_held_for_dead", 0.0);
+    is_missed("local-health", 40, &["crashed=0", "slow=30%", "work=60s"], "living_held_for_dead", 0.0);
 }
 
 #[test]
