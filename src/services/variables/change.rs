@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use meshwork_channels::Now;
-use meshwork_crdt::{Key, replica};
+use meshwork_channels::{Now, PeerId};
+use meshwork_crdt::{Key, Stamp, replica};
 
-use super::error::{Broken, Refusal};
+use super::error::{Broken, GetError, Refusal};
+use super::kind::Kind;
 use super::limits::{HISTORY_LEN_MAX, VARIABLES_MAX};
 use super::record::{DEFINITIONS, VALUES};
-use super::value::{Author, Name, Value};
-use super::view::{Evaluation, definition_in, written};
+use super::value::{Author, Name, Value, Version};
+use super::view::{Evaluation, definition_in};
 use super::{Followed, State};
 
 /// What the application is told. Events of one variable come in the order in which its versions became visible here.
@@ -126,7 +127,7 @@ impl State {
             if followed.history.is_empty()
                 && let Some(value) = defined.default
             {
-                followed.history.push_back(super::Version { value, version: 0, by: None, stamp: None, score: None, concurrent: 0 });
+                followed.history.push_back(Version { value, version: 0, by: None, stamp: None, score: None, concurrent: 0 });
             }
         }
         events.push(Event::Registered { name: name.clone() });
@@ -144,12 +145,20 @@ impl State {
 
     /// Looks at a variable and at the composites that are computed from it; appends what is new.
     pub(super) fn refresh(&mut self, name: &Name, replica: &replica::State, events: &mut Vec<Event>) {
-        self.refresh_hidden(name, replica, events);
-        let affected = self.affected(name);
+        let mut own = None;
+        if let Ok(definition) = self.defined(replica, name) {
+            let written = self.written(replica, &definition);
+            if !matches!(definition.kind, Kind::Composite { .. }) {
+                own = Some(self.settled(&definition, &written));
+            }
+            self.refresh_hidden(name, written.refused, events);
+        }
         let mut changed = BTreeSet::new();
-        for name in affected {
-            if self.refresh_one(&name, replica, events) {
-                changed.insert(name);
+        for affected in self.affected(name) {
+            // The variable itself is the first.
+            let version = own.take().unwrap_or_else(|| Evaluation::new(self, replica).version(&affected));
+            if self.refresh_one(&affected, version, events) {
+                changed.insert(affected);
             }
         }
         // A function that is not there was not asked for here: nobody on this node writes.
@@ -161,12 +170,7 @@ impl State {
     }
 
     /// Reports the writes that are hidden and were not before.
-    fn refresh_hidden(&mut self, name: &Name, replica: &replica::State, events: &mut Vec<Event>) {
-        if self.locals.contains_key(name) || !self.followed.contains_key(name) {
-            return;
-        }
-        let Ok(definition) = self.defined(replica, name) else { return };
-        let refused = written(replica, &definition).refused;
+    fn refresh_hidden(&mut self, name: &Name, refused: Vec<(Stamp, PeerId, Refusal)>, events: &mut Vec<Event>) {
         let Some(followed) = self.followed.get_mut(name) else { return };
         let hidden = refused.iter().map(|(stamp, origin, _)| (*stamp, *origin)).collect();
         let before = std::mem::replace(&mut followed.hidden, hidden);
@@ -181,8 +185,7 @@ impl State {
     }
 
     /// Whether the variable has another visible version than before.
-    fn refresh_one(&mut self, name: &Name, replica: &replica::State, events: &mut Vec<Event>) -> bool {
-        let version = Evaluation::new(self, replica).version(name);
+    fn refresh_one(&mut self, name: &Name, version: Result<Version, GetError>, events: &mut Vec<Event>) -> bool {
         let Some(followed) = self.followed.get_mut(name) else { return false };
         let Followed { history, failed, statistics, .. } = followed;
         let version = match version {
@@ -191,7 +194,7 @@ impl State {
                 let is_news = failed.as_ref() != Some(&error);
                 *failed = Some(error.clone());
                 // What cannot be read was reported when it arrived.
-                if is_news && !matches!(error, super::GetError::OtherFormat(_)) {
+                if is_news && !matches!(error, GetError::OtherFormat(_)) {
                     self.refuse(name, Refusal::NotComputed(error), events);
                 }
                 return false;

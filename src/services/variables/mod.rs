@@ -58,7 +58,7 @@ pub use record::SPACE;
 use record::{DEFINITIONS, Record, definition_key, seal, value_key};
 pub use space::{Assignment, Dimensions, DrawError, Invalid, Space, SpaceError};
 pub use value::{Author, Name, NameError, Value, Version};
-use view::{Evaluation, definition_in, replicated, written};
+use view::{Evaluation, Written, definition_in, replicated, written};
 
 use super::Write;
 
@@ -354,7 +354,8 @@ impl State {
             return Err(UpdateError::NotPermitted);
         }
         definition.check_value(&update.value).map_err(UpdateError::Value)?;
-        let current = self.settled(replica, &definition).map_err(unreadable)?;
+        let written = self.written(replica, &definition);
+        let current = self.settled(&definition, &written).map_err(unreadable)?;
         if let Some(expected) = update.expected
             && expected != current.version
         {
@@ -374,8 +375,7 @@ impl State {
         if let Some(broken) = supposed.broken(&affected).map_err(UpdateError::NoFunction)?.into_iter().next() {
             return Err(UpdateError::Constraint(broken));
         }
-        let seen = if definition.scope == Scope::Local { 0 } else { written(replica, &definition).version };
-        match current.version.max(seen) + 1 {
+        match current.version.max(written.version) + 1 {
             version if version > VERSION_MAX => Err(UpdateError::VersionsSpent),
             version => Ok(version),
         }
@@ -396,8 +396,16 @@ impl State {
         }
     }
 
-    /// The visible version of a variable that is not computed.
-    fn settled(&self, replica: &replica::State, definition: &Definition) -> Result<Version, GetError> {
+    /// What is written of a variable: here when it is local, else in the replica.
+    fn written(&self, replica: &replica::State, definition: &Definition) -> Written {
+        match self.locals.get(&definition.name) {
+            Some(local) => Written { valid: local.current.iter().cloned().collect(), ..Written::default() },
+            None => written(replica, definition),
+        }
+    }
+
+    /// The visible version of a variable that is not computed, by what is written of it.
+    fn settled(&self, definition: &Definition, written: &Written) -> Result<Version, GetError> {
         let default = || Version {
             // A composite has no default, and is not asked for here.
             value: definition.default.clone().unwrap_or(Value::Integer(0)),
@@ -407,10 +415,6 @@ impl State {
             score: None,
             concurrent: 0,
         };
-        if let Some(local) = self.locals.get(&definition.name) {
-            return Ok(resolve(definition, local.current.as_slice(), &self.functions).unwrap_or_else(default));
-        }
-        let written = written(replica, definition);
         for (_, _, refusal) in &written.refused {
             if let Refusal::OtherFormat(format) = refusal {
                 return Err(GetError::OtherFormat(*format));

@@ -16,7 +16,7 @@ use super::policy::Candidate;
 use super::record::{Record, Unreadable, definition_key, open, value_key};
 use super::value::{Author, Name, Value, Version};
 
-/// The concurrent writes of a variable as they stand in the replica.
+/// The concurrent writes of a variable.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub(super) valid: Vec<Candidate>,
@@ -30,7 +30,7 @@ fn siblings<'a>(replica: &'a replica::State, key: &str) -> impl Iterator<Item = 
     replica.siblings(key).take(SIBLINGS_MAX)
 }
 
-/// What is written of a variable, judged by what every node knows.
+/// What the replica holds of a variable, judged by what every node knows.
 pub(super) fn written(replica: &replica::State, definition: &Definition) -> Written {
     let mut all = Written::default();
     for entry in siblings(replica, &value_key(&definition.name)) {
@@ -139,7 +139,7 @@ impl<'a> Evaluation<'a> {
         self.depth += 1;
         let version = match &definition.kind {
             Kind::Composite { dependencies, compute } => self.computed(dependencies, compute),
-            _ => self.state.settled(self.replica, &definition),
+            _ => self.state.settled(&definition, &self.state.written(self.replica, &definition)),
         };
         self.depth -= 1;
         self.done.insert(name.clone(), version.clone());
