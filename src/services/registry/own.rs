@@ -309,10 +309,15 @@ impl State {
     }
 
     pub(super) fn on_reassert_due(&mut self, replica: &replica::State, now: Now, writes: &mut Vec<Write>) {
-        // A key stays until it is found as it should be, because the replica may refuse the write.
+        let mut room = PASS_WRITES_MAX;
         let mut differing = std::mem::take(&mut self.own.differing);
-        differing.retain(|key| self.own.differs(key, replica, self.me));
-        for key in differing.iter().take(PASS_WRITES_MAX) {
+        differing.retain(|key| {
+            if room == 0 {
+                return true;
+            }
+            if !self.own.differs(key, replica, self.me) {
+                return false;
+            }
             let value = self.own.instances.get(key).and_then(|owned| owned.details.to_value().ok());
             tracing::debug!(%key, is_registered = value.is_some(), "written again, because others changed it");
             self.counters.reasserted += 1;
@@ -320,7 +325,10 @@ impl State {
                 Some(value) => Write::set(key.clone(), value),
                 None => Write::remove(key.clone()),
             });
-        }
+            room -= 1;
+            // It stays until it is found as it should be, because the replica may refuse the write.
+            true
+        });
         self.own.differing = differing;
         if !self.own.differing.is_empty() {
             self.timers.set(Timer::Reassert, now.time + PASS_PERIOD);
