@@ -190,11 +190,11 @@ impl Details {
         for (field, text, len_max) in optional {
             text.as_ref().map_or(Ok(()), |text| check_text(field, text, len_max))?;
         }
-        within("capabilities", self.capabilities.len(), CAPABILITIES_MAX)?;
+        few("capabilities", self.capabilities.len(), CAPABILITIES_MAX)?;
         for capability in &self.capabilities {
             check_text("capability", capability, CAPABILITY_BYTES_MAX)?;
         }
-        within("metadata", self.metadata.len(), METADATA_MAX)?;
+        few("metadata", self.metadata.len(), METADATA_MAX)?;
         for (key, value) in &self.metadata {
             check_text("metadata key", key, METADATA_KEY_BYTES_MAX)?;
             within("metadata value", value.len(), METADATA_VALUE_BYTES_MAX)?;
@@ -210,14 +210,23 @@ pub enum Invalid {
     Empty(&'static str),
     /// The weight is 0 or above [`WEIGHT_MAX`].
     Weight(u16),
-    /// The field is more than it may be: too long or too many.
-    TooMuch {
+    /// The field is too long.
+    TooLong {
         /// The field.
         field: &'static str,
-        /// How much it is.
+        /// Its bytes.
         len: usize,
         /// The limit.
         len_max: usize,
+    },
+    /// The field has too many parts.
+    TooMany {
+        /// The field.
+        field: &'static str,
+        /// How many it has.
+        count: usize,
+        /// The limit.
+        count_max: usize,
     },
     /// The field has a control character, or a `/` where it is a part of a key.
     Character(&'static str),
@@ -230,10 +239,8 @@ impl fmt::Display for Invalid {
         match self {
             Invalid::Empty(field) => write!(f, "{field} is empty"),
             Invalid::Weight(weight) => write!(f, "weight is {weight}; it may be 1 to {WEIGHT_MAX}"),
-            Invalid::TooMuch { field: field @ ("capabilities" | "metadata"), len, len_max } => {
-                write!(f, "{field}: {len}, at most {len_max}")
-            }
-            Invalid::TooMuch { field, len, len_max } => write!(f, "{field}: {len} bytes, at most {len_max}"),
+            Invalid::TooMany { field, count, count_max } => write!(f, "{field}: {count}, at most {count_max}"),
+            Invalid::TooLong { field, len, len_max } => write!(f, "{field}: {len} bytes, at most {len_max}"),
             Invalid::Character(field) => write!(f, "{field} has a character that is not allowed there"),
             Invalid::Undecodable(error) => write!(f, "the details cannot be read: {error}"),
         }
@@ -269,7 +276,11 @@ impl fmt::Display for Unreadable {
 impl std::error::Error for Unreadable {}
 
 fn within(field: &'static str, len: usize, len_max: usize) -> Result<(), Invalid> {
-    if len > len_max { Err(Invalid::TooMuch { field, len, len_max }) } else { Ok(()) }
+    if len > len_max { Err(Invalid::TooLong { field, len, len_max }) } else { Ok(()) }
+}
+
+fn few(field: &'static str, count: usize, count_max: usize) -> Result<(), Invalid> {
+    if count > count_max { Err(Invalid::TooMany { field, count, count_max }) } else { Ok(()) }
 }
 
 pub(super) fn check_text(field: &'static str, text: &str, len_max: usize) -> Result<(), Invalid> {

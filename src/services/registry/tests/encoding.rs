@@ -84,23 +84,24 @@ fn every_limit_is_held_by_name() {
         change(&mut details);
         details.to_value().unwrap_err()
     };
-    let too_much = |field, len, len_max| Invalid::TooMuch { field, len, len_max };
+    let too_long = |field, len, len_max| Invalid::TooLong { field, len, len_max };
+    let too_many = Invalid::TooMany { field: "capabilities", count: 17, count_max: 16 };
     assert_eq!(refused(&|details| details.weight = 0), Invalid::Weight(0));
     assert_eq!(refused(&|details| details.weight = 1_001).to_string(), "weight is 1001; it may be 1 to 1000");
     assert_eq!(refused(&|details| details.zone = Some(String::new())), Invalid::Empty("zone"));
     assert_eq!(refused(&|details| details.address = Some("a\0".into())), Invalid::Character("address"));
-    assert_eq!(refused(&|details| details.service_type = Some("t".repeat(65))), too_much("service_type", 65, 64));
-    assert_eq!(refused(&|details| details.capabilities = (0..17).map(|n| n.to_string()).collect()), too_much("capabilities", 17, 16));
-    assert_eq!(refused(&|details| details.metadata = [("k".into(), "v".repeat(1_025))].into()), too_much("metadata value", 1_025, 1_024));
+    assert_eq!(refused(&|details| details.service_type = Some("t".repeat(65))), too_long("service_type", 65, 64));
+    assert_eq!(refused(&|details| details.capabilities = (0..17).map(|n| n.to_string()).collect()), too_many);
+    assert_eq!(refused(&|details| details.metadata = [("k".into(), "v".repeat(1_025))].into()), too_long("metadata value", 1_025, 1_024));
     let metadata: BTreeMap<String, String> = (10..20).map(|n| (n.to_string(), "v".repeat(1_024))).collect();
-    let Invalid::TooMuch { field: "details", len_max: limits::DETAILS_BYTES_MAX, .. } =
+    let Invalid::TooLong { field: "details", len_max: limits::DETAILS_BYTES_MAX, .. } =
         refused(&|details| details.metadata.clone_from(&metadata))
     else {
         panic!("all of it is bounded as well");
     };
     assert_eq!(id("a/b", 0, "a").key(), Err(Invalid::Character("name")));
     assert_eq!(id("", 0, "a").key(), Err(Invalid::Empty("name")));
-    assert_eq!(id("a", 0, &"i".repeat(65)).key(), Err(too_much("instance", 65, 64)));
+    assert_eq!(id("a", 0, &"i".repeat(65)).key(), Err(too_long("instance", 65, 64)));
 }
 
 #[test]
