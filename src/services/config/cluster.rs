@@ -127,8 +127,9 @@ impl State {
         if !self.config.is_synced {
             return;
         }
-        let Some((path, held)) = self.hold(key, replica, now, events) else { return };
-        let origin = siblings(replica, key).first().map_or(self.me, |entry| entry.origin);
+        let entries = siblings(replica, key);
+        let Some((path, held)) = self.hold(key, &entries, now, events) else { return };
+        let origin = entries.first().map_or(self.me, |entry| entry.origin);
         self.change(Some(&path.clone()), (Layer::Cluster, origin), events, |state| match held {
             Some(held) => drop(state.announced.insert(path, held)),
             None => drop(state.announced.remove(&path)),
@@ -142,7 +143,7 @@ impl State {
         }
         let mut all = BTreeMap::new();
         for (key, _) in replica.iter(SPACE) {
-            if let Some((path, Some(held))) = self.hold(key, replica, now, events) {
+            if let Some((path, Some(held))) = self.hold(key, &siblings(replica, key), now, events) {
                 all.insert(path, held);
             }
         }
@@ -150,8 +151,7 @@ impl State {
     }
 
     /// Judges the entries of a key, and tells of those that are hidden and of a conflict. What remains to be told of, if the key has a path.
-    fn hold(&mut self, key: &Key, replica: &replica::State, now: Now, events: &mut Vec<Event>) -> Option<(Path, Option<Held>)> {
-        let entries = siblings(replica, key);
+    fn hold(&mut self, key: &Key, entries: &[Entry<'_>], now: Now, events: &mut Vec<Event>) -> Option<(Path, Option<Held>)> {
         let path = match Path::of_key(key) {
             Ok(path) => path,
             Err(problem) => {
@@ -160,9 +160,9 @@ impl State {
                 return None;
             }
         };
-        let judged = self.judge(&path, &entries);
+        let judged = self.judge(&path, entries);
         self.tell_hidden(key, judged.bad, events);
-        if let Some(conflict) = self.conflict(&path, &entries, judged.good, &judged.known, now) {
+        if let Some(conflict) = self.conflict(&path, entries, judged.good, &judged.known, now) {
             self.counters.conflicts += 1;
             if self.conflicts.len() == CONFLICTS_MAX {
                 self.conflicts.pop_front();
