@@ -77,7 +77,7 @@ pub use error::{Hidden, HiddenEntry, LoadError, ReadError, SetError};
 pub use layers::{Found, Layer};
 use layers::{Visible, assemble, overlay};
 pub use path::{Path, PathError, SPACE};
-use path::{related, under, within};
+use path::{below, related, under};
 pub use record::Change;
 pub use value::{Value, ValueError};
 
@@ -339,10 +339,9 @@ impl State {
                 above.above().chain([above.as_str()]).flat_map(|at| self.at(at)).filter(|hid| hid.rank() < from && !hid.is_empty_map());
             from = hid.map(|hid| hid.rank()).max().unwrap_or((Layer::Default, None, PeerId::from_bytes([0; 32])));
         }
-        let below = format!("{above}/");
         let mut local = self.local.iter().filter(|(layer, _)| (**layer, None, self.me) >= from);
-        let mut shared = within(&self.announced, &below);
-        local.any(|(_, leaves)| within(leaves, &below).any(|(at, _)| !at.is_under(path)))
+        let mut shared = below(&self.announced, above);
+        local.any(|(_, leaves)| below(leaves, above).any(|(at, _)| !at.is_under(path)))
             || shared.any(|(at, held)| held.rank() >= from && !at.is_under(path))
     }
 

@@ -172,14 +172,12 @@ pub(super) fn related<'a, V>(map: &'a BTreeMap<Path, V>, path: &'a Path) -> impl
 
 /// What a map holds at and below a path.
 pub(super) fn under<'a, V>(map: &'a BTreeMap<Path, V>, path: &'a Path) -> impl Iterator<Item = (&'a Path, &'a V)> {
-    let below = format!("{path}/");
-    let range = (Bound::Included(below.as_str()), Bound::Unbounded);
-    let descendants = map.range::<str, _>(range).take_while(move |(found, _)| found.as_str().starts_with(&below));
-    map.get_key_value(path.as_str()).into_iter().chain(descendants)
+    map.get_key_value(path.as_str()).into_iter().chain(below(map, path))
 }
 
-/// What a map holds under paths that begin so.
-pub(super) fn within<'a, V>(map: &'a BTreeMap<Path, V>, prefix: &'a str) -> impl Iterator<Item = (&'a Path, &'a V)> {
-    let range = (Bound::Included(prefix), Bound::Unbounded);
-    map.range::<str, _>(range).take_while(move |(found, _)| found.as_str().starts_with(prefix))
+/// What a map holds below a path.
+pub(super) fn below<'a, V>(map: &'a BTreeMap<Path, V>, path: &Path) -> impl Iterator<Item = (&'a Path, &'a V)> + use<'a, V> {
+    let prefix = format!("{path}/");
+    let range = (Bound::Included(prefix.as_str()), Bound::Unbounded);
+    map.range::<str, _>(range).take_while(move |(found, _)| found.as_str().starts_with(&prefix))
 }
