@@ -1,4 +1,4 @@
-//! The pure parts: strategies and the session of a quorum.
+//! The pure parts: strategies, and which entries they choose among.
 
 use super::*;
 
