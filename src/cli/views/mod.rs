@@ -357,6 +357,15 @@ impl Value {
         }
     }
 
+    /// What is shown, as bytes; none when it is neither text nor digits.
+    fn bytes(&self) -> Option<Vec<u8>> {
+        if let Some(text) = &self.value {
+            return Some(text.clone().into_bytes());
+        }
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        self.value_hex.as_ref()?.as_bytes().chunks(2).map(byte).collect()
+    }
+
     pub(super) fn printable(&self, chars_max: usize) -> String {
         match (&self.value, &self.value_hex) {
             (Some(text), _) => printable(text, chars_max),

@@ -101,20 +101,11 @@ impl Entry {
         };
         Entry { key, kind: kind.name().to_owned(), held }
     }
-}
 
-impl Entry {
     /// The bytes of a plain value as they were written; none of other kinds.
     pub(in crate::cli) fn raw(&self) -> Option<Vec<u8>> {
         let Held::Value(value) = &self.held else { return None };
-        match (&value.value, &value.value_hex) {
-            (Some(text), _) => Some(text.clone().into_bytes()),
-            (None, digits) => {
-                let digits = digits.as_deref()?.as_bytes();
-                let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-                digits.chunks(2).map(byte).collect()
-            }
-        }
+        value.bytes()
     }
 }
 
