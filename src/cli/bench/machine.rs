@@ -3,11 +3,15 @@
 #![expect(clippy::disallowed_methods, reason = "the system says it in files")]
 
 use std::num::NonZeroU64;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_getres, clock_gettime};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cli::Failure;
 
 /// Where the figures come from.
 #[derive(Clone, Debug, Serialize)]
@@ -126,6 +130,14 @@ fn trips(line: &AtomicU64, count: u64) -> Option<Duration> {
         }
     }
     Some(begun.elapsed())
+}
+
+/// What this program finds in a process of its own, which prints it as JSON: the memory of this one would hide what a subject takes.
+pub(super) fn alone<T: DeserializeOwned>(case: &str, arguments: &[&str]) -> Result<T, Failure> {
+    let mut command = Command::new(std::env::current_exe().map_err(Failure::new)?);
+    command.args(["--log", "error", "bench"]).args(arguments);
+    let output = command.stderr(Stdio::inherit()).stdin(Stdio::null()).output().map_err(Failure::new)?;
+    serde_json::from_slice(&output.stdout).map_err(|_| Failure::new(format!("{case} was not measured")))
 }
 
 /// Processor time that all threads of this process have used.

@@ -14,7 +14,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "each subject runs in a process of its own")]
 
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::machine::{cpu_time, resident_bytes};
+use super::machine::{self, cpu_time, resident_bytes};
 use super::raw::{Form, Raw};
 use super::samples::median;
 use super::{Bar, Config, Outcome, Output, Progress, ours, row};
@@ -110,13 +109,7 @@ pub(super) async fn run(args: &MemoryArgs, progress: &Progress) -> Result<Option
         for (config, all) in &mut found {
             progress.show(format!("{} round {}", config.name(), round + 1));
             let (name, peers) = (config.name(), peers_of(*config, args).to_string());
-            let child = move || {
-                let me = std::env::current_exe().map_err(Failure::new)?;
-                let arguments = ["--log", "error", "bench", "memory", "--peers", &peers, "--alone", name];
-                let output =
-                    Command::new(me).args(arguments).stderr(Stdio::inherit()).stdin(Stdio::null()).output().map_err(Failure::new)?;
-                serde_json::from_slice(&output.stdout).map_err(|_| Failure::new(format!("{name} was not measured")))
-            };
+            let child = move || machine::alone(name, &["memory", "--peers", &peers, "--alone", name]);
             let once: Found = tokio::task::spawn_blocking(child).await.map_err(Failure::new)??;
             rounds.push(json!({ "case": config.name(), "round": round + 1, "found": once }));
             all.push(once);

@@ -4,9 +4,8 @@
 //! protocol costs before any transport, and are the same on every machine; processor time is that of the thread. Bytes are of payloads: what the broadcast tree and QUIC put around them is not counted.
 //! Memory is measured in a process of its own, as in `bench memory`.
 
-#![expect(clippy::disallowed_methods, reason = "it measures in a thread that may take long, and memory in a process of its own")]
+#![expect(clippy::disallowed_methods, reason = "it measures in a thread that may take long")]
 
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -20,7 +19,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::machine::{resident_bytes, thread_cpu_time};
+use super::machine::{self, resident_bytes, thread_cpu_time};
 use super::replicas::{self, KEY_BYTES, Pair, VALUE_BYTES, Watcher, at, delta, empty, filled, key, peer, stamp, value};
 use super::samples::median;
 use super::{Bar, Outcome, Output, Progress, row};
@@ -463,11 +462,7 @@ fn resident(keys: usize) -> Result<Resident, Failure> {
 }
 
 fn memory(plan: &Plan, rows: &mut Rows) -> Result<(), Failure> {
-    let me = std::env::current_exe().map_err(Failure::new)?;
-    let keys = plan.keys.to_string();
-    let arguments = ["--log", "error", "bench", "state", "--alone", "--keys", &keys];
-    let output = Command::new(me).args(arguments).stderr(Stdio::inherit()).stdin(Stdio::null()).output().map_err(Failure::new)?;
-    let found: Resident = serde_json::from_slice(&output.stdout).map_err(|_| Failure::new("memory was not measured"))?;
+    let found: Resident = machine::alone("memory", &["state", "--alone", "--keys", &plan.keys.to_string()])?;
     let beside = found.entry_bytes - (KEY_BYTES + VALUE_BYTES) as f64;
     let found = Figures { bytes: Some(beside), entry_bytes: Some(found.entry_bytes), ..Figures::default() };
     rows.add(Subject { n: Some(plan.keys), ..Subject::new("memory") }, None, found);
