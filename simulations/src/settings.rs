@@ -11,7 +11,7 @@ use crate::plan::SECOND;
 pub enum Type {
     /// A whole number within bounds.
     Count(u64, u64),
-    /// A duration within bounds in microseconds; written `250us`, `20ms`, `1.5s` or `2m`.
+    /// A duration within bounds in microseconds; written `250us`, `20ms`, `1.5s`, `2m` or `1h`.
     Time(u64, u64),
     /// A share from 0 to a bound; written `0.05` or `5%`.
     Share(f64),
