@@ -130,7 +130,7 @@ impl Plan {
 }
 
 /// What a row is about.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 struct Subject {
     case: &'static str,
     /// Keys of a replica.
@@ -229,10 +229,7 @@ struct Rows(Vec<Measured>);
 
 impl Rows {
     fn add(&mut self, subject: Subject, baseline: Option<&'static str>, found: Figures) {
-        let is_same = |of: &Subject| {
-            (of.case, of.n, of.d, of.origins, of.writer) == (subject.case, subject.n, subject.d, subject.origins, subject.writer)
-        };
-        match self.0.iter_mut().find(|measured| is_same(&measured.subject)) {
+        match self.0.iter_mut().find(|measured| measured.subject == subject) {
             Some(measured) => measured.rounds.push(found),
             None => self.0.push(Measured { subject, baseline, rounds: vec![found] }),
         }
