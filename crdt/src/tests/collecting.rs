@@ -147,6 +147,16 @@ fn whoever_was_away_for_too_long_brings_nothing_back_but_its_own() {
 
         network.cut.clear();
         network.run_for(Duration::from_secs(60));
+        network.assert_converged();
+        let replica = &network.replicas[0];
+        assert!((0..20).all(|number| replica.get(&format!("key{number}")).is_none()), "seed {seed}");
+        assert!((0..20).all(|number| replica.kind(&format!("set{number}")).is_none()), "seed {seed}");
+        assert!((20..29).all(|number| replica.get(&format!("key{number}")).is_some()), "seed {seed}");
+        assert!((20..30).all(|number| replica.kind(&format!("set{number}")).is_some()), "seed {seed}");
+        assert_eq!(replica.get("key29"), None, "what it removed is removed for all");
+        assert_eq!((replica.get("while away"), replica.get("just now")), (Some(&bytes("kept")), Some(&bytes("kept"))));
+        assert_eq!(replica.read("count while away"), Some(Value::Count(7)));
+        assert!(network.replicas[5].counters().given_up > 0 && network.replicas[..5].iter().all(|other| other.counters().given_up == 0));
         assert!(network.misbehaved.is_empty(), "{:?}", network.misbehaved);
     }
 }
@@ -293,4 +303,29 @@ fn floors_cost_whoever_tells_them() {
     }
     assert_eq!(state.floor().millis(), u64::from(first + 32) * 1_000);
     assert!(misbehaviors(&actions).iter().all(|(from, what)| (*from, *what) == (peer(2), Misbehavior::TooManyRequests)));
+}
+
+/// Five nodes of which three went on without two, and then two of the three without the third, which found the first two again.
+#[test]
+fn two_parts_that_both_went_on_lose_nothing() {
+    let mut network = network(5, 8);
+    for number in 0..20 {
+        network.set(number % 5, &format!("key{number}"), "value");
+    }
+    network.run_for(2 * AFTER);
+    let between = |parts: [&[usize]; 2]| -> BTreeSet<(usize, usize)> {
+        parts[0].iter().flat_map(|a| parts[1].iter().map(move |b| (*a.min(b), *a.max(b)))).collect()
+    };
+    network.cut = between([&[0, 1, 2], &[3, 4]]);
+    network.run_for(ABSENT + 4 * AFTER);
+    network.cut = between([&[0, 1], &[2, 3, 4]]);
+    network.set(1, "one part", "kept");
+    network.set(3, "other part", "kept");
+    let parted = network.now(0).wall.as_millis();
+    network.run_for(ABSENT + 6 * AFTER);
+    assert!(network.replicas.iter().all(|replica| replica.floor().millis() > parted), "both went on");
+    network.cut.clear();
+    network.run_for(2 * AFTER);
+    network.assert_converged();
+    assert_eq!(network.replicas[0].len(), 22);
 }
