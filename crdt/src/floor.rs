@@ -148,6 +148,12 @@ impl Floor {
         }
     }
 
+    /// Before which moment somebody may have forgotten removals: nobody is further than what every member said that it holds.
+    pub(crate) fn highest(&self, now: u32) -> u32 {
+        let Collected { floor, complete, .. } = self.position;
+        floor.max(complete.min(now.saturating_sub(self.collect_after.unwrap_or(0))))
+    }
+
     /// Others went on without this replica since `left`, and forgot what was removed before `floor`. Gives when it is back, and whether it has to give up
     /// what is older: not if it missed nothing until then, or did so lately.
     pub(crate) fn went_on_without_me(&mut self, left: u32, floor: u32, now: u32) -> (u32, bool) {

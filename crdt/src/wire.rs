@@ -286,7 +286,7 @@ pub enum Message {
     },
     /// "Nobody waited for you." Answers everything from a member that is not waited for.
     Away {
-        /// As in `Floor`.
+        /// Removals before this may be forgotten somewhere, in seconds since the Unix epoch.
         floor: u32,
         /// Those that are not waited for, the receiver first.
         table: Bounded<Known, KNOWN_MAX>,

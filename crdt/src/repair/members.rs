@@ -133,7 +133,7 @@ impl Repair {
         if is_away && self.allows(peer, turn) {
             self.charge(peer, 1, turn.now.time);
             let table = Bounded::first_of(self.floor.away(peer, now).take(KNOWN_MAX));
-            turn.send(peer, Message::Away { floor: self.floor.position().floor, table });
+            turn.send(peer, Message::Away { floor: self.floor.highest(now), table });
         }
         is_away
     }

@@ -1,6 +1,7 @@
 //! Removals are forgotten once everybody knows of them, and nothing that was removed comes back, whoever was away meanwhile.
 
 use super::*;
+use crate::floor::seconds as seconds_of;
 use crate::journal::Image;
 
 const AFTER: Duration = Duration::from_secs(60);
@@ -328,4 +329,47 @@ fn two_parts_that_both_went_on_lose_nothing() {
     network.run_for(2 * AFTER);
     network.assert_converged();
     assert_eq!(network.replicas[0].len(), 22);
+}
+
+/// The first that it meets is not as far as others that went on without it.
+#[test]
+fn whoever_was_away_gives_up_what_anybody_may_have_forgotten() {
+    let mut is_tried = false;
+    for seed in 0..8 {
+        let mut network = network(5, seed);
+        network.run_for(2 * AFTER);
+        for number in 0..20 {
+            network.set(0, &format!("key{number}"), "value");
+        }
+        network.run_for(Duration::from_secs(3));
+        cut_off(&mut network, 4);
+        (0..20).for_each(|number| network.remove(1, &format!("key{number}")));
+        let (removed, now) = (network.replicas[1].last_stamp(), |network: &Network| seconds_of(network.now(0).wall));
+        let first = loop {
+            network.run_for(Duration::from_millis(100));
+            let now = now(&network);
+            let is_behind = |state: &mut State| state.repair().floor().is_away(peer(4), now) && state.floor() < removed;
+            let first = (0..4).find(|index| is_behind(&mut network.replicas[*index]));
+            let is_ahead = |state: &State| state.floor() > removed;
+            if network.replicas[..4].iter().any(is_ahead) {
+                break first;
+            }
+        };
+        let Some(first) = first else { continue };
+        is_tried = true;
+        network.cut = (0..5).flat_map(|a| (a + 1..5).map(move |b| (a, b))).filter(|pair| *pair != (first, 4)).collect();
+        network.run_for(Duration::from_secs(1));
+        let probe = network.now(4);
+        let digest = network.replicas[4].digest();
+        network.handle(first, Input::Received { from: peer(4), message: Message::Probe { digest, wall: probe.wall } });
+        network.run_for(Duration::from_millis(45));
+        network.cut.retain(|pair| pair.1 != 4);
+        network.cut.insert((first, 4));
+        network.run_for(Duration::from_secs(5));
+        network.cut.clear();
+        network.run_for(AFTER);
+        network.assert_converged();
+        assert_eq!(network.replicas[0].len(), 0, "seed {seed}");
+    }
+    assert!(is_tried);
 }
