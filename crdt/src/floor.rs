@@ -159,7 +159,8 @@ impl Floor {
     pub(crate) fn went_on_without_me(&mut self, left: u32, floor: u32, now: u32) -> (u32, bool) {
         let was_back_lately = self.back > 0 && self.back.saturating_add(self.absent_max / 2) >= now;
         self.back = self.back.max(now).max(left.min(now.saturating_add(AHEAD_MAX)).saturating_add(1));
-        (self.back, self.position.complete < floor && !was_back_lately)
+        // Whoever told this goes by its own clock, however far that is ahead.
+        (self.back.max(left.saturating_add(1)), self.position.complete < floor && !was_back_lately)
     }
 
     /// Takes what another says of members, but not what it holds of them.
@@ -197,12 +198,12 @@ impl Floor {
 
     /// Takes the floor of another; whether it rose. What is too near is no floor.
     pub(crate) fn rise(&mut self, floor: u32, now: u32) -> bool {
-        self.is_credible(floor, now) && self.raise(floor)
+        self.collect_after.is_some() && self.credible(floor, now) == floor && self.raise(floor)
     }
 
-    /// Whether another may have its floor there: clocks differ a little.
-    pub(crate) fn is_credible(&self, floor: u32, now: u32) -> bool {
-        self.collect_after.is_some_and(|after| floor <= now.saturating_sub(after / 2))
+    /// As far as another may have its floor: clocks differ a little.
+    pub(crate) fn credible(&self, floor: u32, now: u32) -> u32 {
+        floor.min(now.saturating_sub(self.collect_after.unwrap_or(0) / 2))
     }
 
     fn raise(&mut self, floor: u32) -> bool {

@@ -38,9 +38,11 @@ impl State {
     pub(super) fn on_away(&mut self, from: PeerId, floor: u32, table: &[Known], now: Now, actions: &mut Vec<Action>) {
         let clock = seconds(now.wall);
         let Some(me) = table.iter().find(|known| known.member == self.me) else { return };
-        if !self.repair.is_neighbor(from) || !self.repair.floor().is_credible(floor, clock) {
+        if !self.repair.is_neighbor(from) {
             return;
         }
+        // What cannot be is believed as far as it can: without an answer we would be kept out until our clock is right.
+        let floor = self.repair.floor().credible(floor, clock);
         let (back, is_to_give_up) = self.repair.floor_mut().went_on_without_me(me.left, floor, clock);
         if is_to_give_up {
             let floor = begin_of(floor);

@@ -271,7 +271,6 @@ fn false_floors_forget_nothing() {
         let known = wire::Known { member, heard: 0, left: second(now) - 50, back: 0, through: 0, complete: 0 };
         Message::Away { floor, table: Bounded::first_of([known]) }
     };
-    assert_eq!(receive(&mut state, away(u32::MAX, peer(1))), []);
     assert_eq!(receive(&mut state, away(second(now) - 100, peer(3))), [], "it is of another");
     let stranger = Input::Received { from: peer(5), message: away(second(now) - 100, peer(1)) };
     state.handle(stranger, now, &mut actions);
@@ -286,8 +285,10 @@ fn false_floors_forget_nothing() {
     receive(&mut state, Message::Frames { frames: 0 });
     assert_eq!((state.len(), state.tombstones()), (1, 1));
     // What nobody else can know of is not given up.
-    let answer = receive(&mut state, away(second(now) - 100, peer(1)));
-    assert!(matches!(answer[..], [Action::Send { message: Message::Back { .. }, .. }]), "{answer:?}");
+    for floor in [u32::MAX, second(now) - 100] {
+        let answer = receive(&mut state, away(floor, peer(1)));
+        assert!(matches!(answer[..], [Action::Send { message: Message::Back { .. }, .. }]), "{answer:?}");
+    }
     assert_eq!((state.len(), state.tombstones(), state.counters().given_up), (1, 1, 0));
     state.store().check_sums();
 }
@@ -372,4 +373,50 @@ fn whoever_was_away_gives_up_what_anybody_may_have_forgotten() {
         assert_eq!(network.replicas[0].len(), 0, "seed {seed}");
     }
     assert!(is_tried);
+}
+
+/// Whoever keeps tombstones for ever holds the others up only as long as anybody waits for it.
+#[test]
+fn whoever_forgets_nothing_is_let_in_again() {
+    let mut network = network(4, 10);
+    network.replicas[3] = State::new(peer(3), params(Config { collect_after: None, ..config() }), 5);
+    for other in 0..3 {
+        network.handle(3, Input::NeighborUp(peer(other)));
+    }
+    for number in 0..10 {
+        network.set(0, &format!("key{number}"), "value");
+    }
+    network.run_for(AFTER);
+    cut_off(&mut network, 3);
+    (0..5).for_each(|number| network.remove(0, &format!("key{number}")));
+    network.run_for(ABSENT + 5 * AFTER);
+    assert!(network.replicas[..3].iter().all(|replica| replica.tombstones() == 0));
+    network.cut.clear();
+    network.run_for(AFTER);
+    network.assert_converged();
+    assert_eq!(network.replicas[0].len(), 5);
+}
+
+#[test]
+fn whoever_was_away_with_a_clock_behind_is_let_in_again() {
+    for behind in [60_000, HOUR_MILLIS] {
+        for has_left in [false, true] {
+            let mut network = network(4, 11);
+            for number in 0..10 {
+                network.set(0, &format!("key{number}"), "value");
+            }
+            network.run_for(AFTER);
+            cut_off(&mut network, 3);
+            if has_left {
+                (0..3).for_each(|index| network.handle(index, Input::Left(peer(3))));
+            }
+            (0..5).for_each(|number| network.remove(0, &format!("key{number}")));
+            network.run_for(ABSENT + 5 * AFTER);
+            assert!(network.replicas[..3].iter().all(|replica| replica.tombstones() == 0));
+            network.wall_offset_millis[3] = -behind;
+            network.cut.clear();
+            network.run_for(AFTER);
+            network.assert_converged();
+        }
+    }
 }
