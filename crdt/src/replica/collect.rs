@@ -26,7 +26,7 @@ impl State {
             return;
         }
         let floor = self.floor();
-        let doomed: Vec<Key> = self.older(floor, |held| !held.is_live());
+        let doomed: Vec<Key> = self.not_ours(|held| !held.is_live() && held.latest() < floor);
         for key in doomed {
             self.store.forget(&key);
             self.counters.collected += 1;
@@ -46,7 +46,8 @@ impl State {
         let (back, is_to_give_up) = self.repair.floor_mut().went_on_without_me(me.left, floor, clock);
         if is_to_give_up {
             let floor = begin_of(floor);
-            for key in self.older(floor, |held| held.is_live()) {
+            // What is new in a counter or a set says nothing of what was in it before: others may have removed that.
+            for key in self.not_ours(|held| held.is_live() && (held.is_typed() || held.latest() < floor)) {
                 let Some(stamp) = self.store.get(&key).map(|held| held.marker.stamp) else { continue };
                 self.store.forget(&key);
                 self.counters.given_up += 1;
@@ -59,11 +60,11 @@ impl State {
         actions.push(Action::Send { to: from, message: Message::Back { back } });
     }
 
-    /// The keys of entries from before the floor, but for those that this replica wrote and that others may not know of.
-    fn older(&self, floor: Stamp, is_meant: impl Fn(&Held) -> bool) -> Vec<Key> {
+    /// The keys of the entries that are meant, but for those that this replica wrote and that others may not know of.
+    fn not_ours(&self, is_meant: impl Fn(&Held) -> bool) -> Vec<Key> {
         let acknowledged = begin_of(self.repair.floor().position().acknowledged);
         let is_ours = |held: &Held| *held.marker.origin == self.me && held.marker.stamp >= acknowledged;
-        let all = self.store.iter("").filter(|(_, held)| held.latest() < floor && is_meant(held) && !is_ours(held));
+        let all = self.store.iter("").filter(|(_, held)| is_meant(held) && !is_ours(held));
         all.map(|(key, _)| key.clone()).collect()
     }
 

@@ -420,3 +420,24 @@ fn whoever_was_away_with_a_clock_behind_is_let_in_again() {
         }
     }
 }
+
+/// What came after it was made again says nothing of what it held before.
+#[test]
+fn a_set_that_was_made_again_gets_no_old_members() {
+    let mut network = network(4, 12);
+    for number in 0..10 {
+        network.apply(0, &format!("set{number}"), Op::Insert(bytes("old"))).unwrap();
+    }
+    network.run_for(AFTER);
+    cut_off(&mut network, 3);
+    (0..10).for_each(|number| network.remove(0, &format!("set{number}")));
+    network.run_for(ABSENT + 5 * AFTER);
+    assert!(network.replicas[..3].iter().all(|replica| replica.tombstones() == 0));
+    network.cut.clear();
+    for number in 0..10 {
+        network.apply(1, &format!("set{number}"), Op::Insert(bytes("new"))).unwrap();
+    }
+    network.run_for(AFTER);
+    network.assert_converged();
+    assert_eq!(network.replicas[0].read("set1"), Some(Value::Set(vec![bytes("new")])));
+}
