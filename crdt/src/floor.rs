@@ -183,8 +183,12 @@ impl Floor {
                 self.take(*known, now);
             }
         }
-        let Some(collect_after) = self.collect_after.filter(|_| !self.is_short) else { return false };
+        let Some(collect_after) = self.collect_after else { return false };
+        let was_short = self.is_short;
         self.leave_behind(now);
+        if was_short {
+            return false;
+        }
         let Some(through) = self.awaited(now).map(|known| known.through).min() else { return false };
         self.position.complete = self.position.complete.max(through.min(now));
         let mut others: Vec<u32> = self.awaited(now).map(|known| known.complete).collect();

@@ -1,7 +1,7 @@
 //! Removals are forgotten once everybody knows of them, and nothing that was removed comes back, whoever was away meanwhile.
 
 use super::*;
-use crate::floor::seconds as seconds_of;
+use crate::floor::{Floor, seconds as seconds_of};
 use crate::journal::Image;
 
 const AFTER: Duration = Duration::from_secs(60);
@@ -440,4 +440,21 @@ fn a_set_that_was_made_again_gets_no_old_members() {
     network.run_for(AFTER);
     network.assert_converged();
     assert_eq!(network.replicas[0].read("set1"), Some(Value::Set(vec![bytes("new")])));
+}
+
+/// Once there is room again for all members, removals are forgotten again.
+#[test]
+fn a_table_that_was_short_is_not_for_ever() {
+    let mut floor = Floor::new(peer(1), Some(AFTER), ABSENT);
+    let known = |number: u32, heard: u32, left: u32| {
+        let mut id = [7; 32];
+        id[..4].copy_from_slice(&number.to_le_bytes());
+        wire::Known { member: PeerId::from_bytes(id), heard, left, back: 0, through: heard, complete: heard }
+    };
+    let now = 1_000_000;
+    let table: Vec<wire::Known> = (0..20_000).map(|number| known(number, now, now)).collect();
+    assert!(!floor.adopt(&table, now), "nobody knows of all");
+    let later = now + 10_000;
+    floor.adopt(&[known(30_000, later, 0)], later);
+    assert!(floor.adopt(&[known(30_000, later, 0)], later), "{:?}", floor.position());
 }
