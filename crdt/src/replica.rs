@@ -460,7 +460,13 @@ impl State {
                 continue;
             }
             let joined = self.join(&key, stamp, origin, &body, now, actions);
-            if matches!(joined, Joined::Refused | Joined::Gap | Joined::Ahead | Joined::Unsound) {
+            // A value for which there is no room is not missing: it brings back nothing, and who waited for it would wait for ever where removals take the room.
+            let is_lacking = match joined {
+                Joined::Replaced | Joined::Unchanged => false,
+                Joined::Refused => self.store.get(&key).is_some(),
+                Joined::Gap | Joined::Ahead | Joined::Unsound => true,
+            };
+            if is_lacking {
                 self.repair.lacks(from);
             }
             match joined {

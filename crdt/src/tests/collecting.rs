@@ -458,3 +458,24 @@ fn a_table_that_was_short_is_not_for_ever() {
     floor.adopt(&[known(30_000, later, 0)], later);
     assert!(floor.adopt(&[known(30_000, later, 0)], later), "{:?}", floor.position());
 }
+
+/// Each of two holds what the other has no room for. Removing makes room for it again.
+#[test]
+fn full_replicas_forget_removals() {
+    let mut network = Network::new(2, 13, &Config { keys_max: 10, ..config() });
+    network.connect_all();
+    for number in 0..9 {
+        network.set(0, &format!("key{number}"), "value");
+    }
+    network.run_for(AFTER);
+    network.cut.insert((0, 1));
+    network.set(0, "a", "value");
+    network.set(1, "b", "value");
+    network.cut.clear();
+    network.run_for(Duration::from_secs(10));
+    assert!(network.replicas.iter().all(|replica| replica.counters().refused > 0));
+    (0..9).for_each(|number| network.remove(0, &format!("key{number}")));
+    network.run_for(6 * AFTER);
+    network.assert_converged();
+    assert_eq!((network.replicas[0].len(), network.replicas[0].tombstones()), (2, 0));
+}
