@@ -36,6 +36,8 @@ const STEPS: u32 = 6;
 const COMPARISONS: u32 = 12;
 /// How far ahead of our clock the times of others may be before they are cut, in seconds.
 const AHEAD_MAX: u32 = 60;
+/// How long what was handed to a journal may take to the disk, in seconds: twice what it waits before it syncs at most.
+const SYNCED: u32 = 120;
 /// For how many times `absent_max` those are remembered that are not waited for.
 const REMEMBERED: u32 = 8;
 
@@ -54,6 +56,20 @@ pub(crate) fn begin_of(second: u32) -> Stamp {
     Stamp::from_parts(u64::from(second) * 1_000, 0)
 }
 
+/// What a crash leaves of `complete`. Others are told no more: they would forget what is removed here only until then.
+#[derive(Clone, Debug)]
+struct Written {
+    durable: u32,
+    /// What was handed to the journal after that, and when.
+    next: Option<(u32, u32)>,
+}
+
+impl Written {
+    fn durable(&self, now: u32) -> u32 {
+        self.next.filter(|(_, at)| at.saturating_add(SYNCED) <= now).map_or(self.durable, |(complete, _)| complete)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Floor {
     me: PeerId,
@@ -62,6 +78,8 @@ pub(crate) struct Floor {
     absent_max: u32,
     members: BTreeMap<PeerId, Known>,
     position: Collected,
+    /// `None` while the replica lives in memory only.
+    written: Option<Written>,
     /// When this replica was last told that nobody waited for it.
     back: u32,
     /// Somebody found no place in the table.
@@ -77,6 +95,7 @@ impl Floor {
             absent_max: whole(absent_max),
             members: BTreeMap::new(),
             position: Collected::default(),
+            written: None,
             back: 0,
             is_short: false,
         }
@@ -86,8 +105,26 @@ impl Floor {
         self.position
     }
 
+    /// Goes on from what is on the disk.
     pub(crate) fn resume(&mut self, position: Collected) {
         self.position = position;
+        self.written = Some(Written { durable: position.complete, next: None });
+    }
+
+    /// The position was handed to the journal, behind all that it rests on.
+    pub(crate) fn write_down(&mut self, now: u32) {
+        if let Some(written) = &mut self.written {
+            written.durable = written.durable(now);
+            written.next.take_if(|(_, at)| at.saturating_add(SYNCED) <= now);
+            written.next.get_or_insert((self.position.complete, now));
+        }
+    }
+
+    /// The journal had no room for it.
+    pub(crate) fn give_back(&mut self) {
+        if let Some(written) = &mut self.written {
+            written.next = None;
+        }
     }
 
     /// A life without a journal begins: what an earlier one wrote comes from others, who know of it.
@@ -104,7 +141,7 @@ impl Floor {
 
     /// All members, this one included, which wrote nothing after `through` yet.
     pub(crate) fn table(&self, through: Stamp, now: u32) -> Vec<Known> {
-        let Collected { complete, .. } = self.position;
+        let complete = self.written.as_ref().map_or(self.position.complete, |written| written.durable(now));
         let me = Known { member: self.me, heard: now, left: 0, back: self.back, through: second_of(through), complete };
         self.members.values().copied().chain([me]).collect()
     }

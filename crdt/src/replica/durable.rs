@@ -4,7 +4,7 @@
 //! can read, and the highest stamp that may have been given out. Whoever owns the [journal](crate::journal) fetches both as records whenever there is
 //! room for them: of a key that changed again meanwhile the latest entry is enough. A replica that lives in memory only notes nothing.
 //!
-//! Two decisions need their reasons:
+//! Three decisions need their reasons:
 //!
 //! 1. Stamps are reserved a little ahead, so that the clock goes on behind what was told to others and not yet on the disk, even if the wall clock was set
 //!    back. The reservation is short, because after a crash the next stamp is that far ahead, and others must take it. A write after a longer
@@ -13,6 +13,8 @@
 //! 2. Steps of counters and sets are told to others before they are on the disk, so a crash may lose the last ones. Whoever went on under the same
 //!    [`Actor`] would give their numbers to others, and one of both would be lost. So the name is kept only by [`Record::Ended`], which is written behind
 //!    everything else, and which whoever goes on takes back durably ([`Record::Begun`]) before its first step. After a crash there is a new name.
+//! 3. Others forget a removal once we told them that we hold it, so they are told what was handed to the journal long enough ago to be on the disk. While the
+//!    disk fails, nothing more is told, and all keep their tombstones: what is on it would bring back what they forgot.
 //!
 //! What a peer can make this store: one key for each entry of the replica.
 
@@ -22,7 +24,7 @@ use std::time::Duration;
 use meshwork_channels::Now;
 
 use super::State;
-use crate::floor::second_of;
+use crate::floor::{second_of, seconds};
 use crate::hlc::Stamp;
 use crate::journal::{Collected, Ended, Record};
 use crate::key::Key;
@@ -153,6 +155,7 @@ impl State {
             if let Some(collected) = collected.filter(|_| keys.is_empty()) {
                 unrecorded.collected = collected;
                 records.push(Record::Collected(collected));
+                self.repair.floor_mut().write_down(seconds(now.wall));
             }
             unrecorded.keys = keys;
         }
@@ -166,7 +169,10 @@ impl State {
             match record {
                 Record::Entry(entry) => unrecorded.note(&entry.key),
                 Record::Forgotten(key) => unrecorded.note(key),
-                Record::Collected(_) => unrecorded.collected = Collected::default(),
+                Record::Collected(_) => {
+                    unrecorded.collected = Collected::default();
+                    self.repair.floor_mut().give_back();
+                }
                 Record::Clock(_) => unrecorded.reserved = Stamp::ZERO,
                 _ => {}
             }

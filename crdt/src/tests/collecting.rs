@@ -479,3 +479,37 @@ fn full_replicas_forget_removals() {
     network.assert_converged();
     assert_eq!((network.replicas[0].len(), network.replicas[0].tombstones()), (2, 0));
 }
+
+/// It said that it holds what was not on its disk when it crashed.
+#[test]
+fn whoever_crashed_brings_nothing_back() {
+    let mut network = network(3, 14);
+    let mut image = Image::default();
+    network.replicas[2].restore([]);
+    for number in 0..10 {
+        network.set(0, &format!("key{number}"), "value");
+    }
+    for _ in 0..24 {
+        network.run_for(AFTER / 12);
+        let now = network.now(2);
+        network.replicas[2].records(usize::MAX, now).into_iter().for_each(|record| image.apply(record));
+    }
+    (0..5).for_each(|number| network.remove(0, &format!("key{number}")));
+    // What is handed over from now on never reaches the disk: a minute passes before it is synced.
+    for _ in 0..11 {
+        network.run_for(AFTER / 12);
+        let now = network.now(2);
+        network.replicas[2].records(usize::MAX, now);
+    }
+    cut_off(&mut network, 2);
+    network.run_for(3 * AFTER);
+    let mut state = State::new(peer(2), params(config()), 99);
+    state.restore(image.records());
+    (0..2).for_each(|other| state.handle(Input::NeighborUp(peer(other)), network.now(2), &mut Vec::new()));
+    network.views[2] = state.keys("").map(|(key, _)| (key.clone(), state.read(key).unwrap())).collect();
+    network.replicas[2] = state;
+    network.cut.clear();
+    network.run_for(AFTER);
+    network.assert_converged();
+    assert_eq!(network.replicas[0].len(), 5);
+}
