@@ -18,7 +18,7 @@ use std::time::Duration;
 use meshwork_channels::{Bounded, PeerId, Time};
 
 use super::{Repair, Timer, Turn};
-use crate::floor::{MEMBERS_MAX, seconds};
+use crate::floor::MEMBERS_MAX;
 use crate::wire::{KNOWN_MAX, Known, Message};
 
 /// As how many frames a higher floor counts: for it all entries are gone through.
@@ -60,7 +60,8 @@ impl Repair {
         let is_news = floor > self.floor.position().floor && self.neighbors.contains_key(&from);
         if is_news && self.allows(from, turn) {
             self.charge(from, RISE_FRAMES, turn.now.time);
-            self.has_risen |= self.floor.rise(floor, seconds(turn.now.wall));
+            let now = self.second(turn.now);
+            self.has_risen |= self.floor.rise(floor, now);
         }
     }
 
@@ -69,7 +70,7 @@ impl Repair {
         if !self.allows(from, turn) {
             return;
         }
-        let now = seconds(turn.now.wall);
+        let now = self.second(turn.now);
         let table = self.floor.table(turn.clock, now);
         let parts = table.chunks(KNOWN_MAX);
         self.charge(from, parts.len(), turn.now.time);
@@ -81,6 +82,7 @@ impl Repair {
     }
 
     pub(super) fn on_members(&mut self, from: PeerId, frames: u32, table: &[Known], is_last: bool, turn: &mut Turn<'_>) {
+        let now = self.second(turn.now);
         let Some(neighbor) = self.neighbors.get_mut(&from) else { return };
         let Some(told) = neighbor.told.as_mut().filter(|told| !told.is_whole) else { return };
         if told.table.len() + table.len() > MEMBERS_MAX {
@@ -90,7 +92,7 @@ impl Repair {
         (told.sent, told.got) = (frames, neighbor.frames_got);
         told.table.extend_from_slice(table);
         told.is_whole = is_last;
-        self.floor.heard(from, table, seconds(turn.now.wall));
+        self.floor.heard(from, table, now);
     }
 
     /// A comparison with a neighbor that we led is over, and if every message came, we hold all that it held.
@@ -120,15 +122,16 @@ impl Repair {
 
     /// We hold all that a neighbor held when it told of the members, if it did.
     pub(super) fn adopt(&mut self, peer: PeerId, turn: &mut Turn<'_>) {
+        let now = self.second(turn.now);
         let Some(neighbor) = self.neighbors.get_mut(&peer) else { return };
         if let Some(told) = neighbor.told.take_if(|told| told.is_whole) {
-            self.has_risen |= self.floor.adopt(&told.table, seconds(turn.now.wall));
+            self.has_risen |= self.floor.adopt(&told.table, now);
         }
     }
 
     /// Whether nobody waits for a peer, who is told so.
     pub(crate) fn is_kept_out(&mut self, peer: PeerId, turn: &mut Turn<'_>) -> bool {
-        let now = seconds(turn.now.wall);
+        let now = self.second(turn.now);
         let is_away = self.floor.is_away(peer, now);
         if is_away && self.allows(peer, turn) {
             self.charge(peer, 1, turn.now.time);
@@ -140,7 +143,8 @@ impl Repair {
 
     pub(super) fn on_back(&mut self, from: PeerId, back: u32, turn: &mut Turn<'_>) {
         if self.neighbors.contains_key(&from) {
-            self.floor.is_back(from, back, seconds(turn.now.wall));
+            let now = self.second(turn.now);
+            self.floor.is_back(from, back, now);
             let delay = self.around(self.config.first_repair_delay, 0.5);
             self.timers.set(Timer::Probe(from), turn.now.time + delay);
         }

@@ -197,7 +197,8 @@ impl Repair {
         }
     }
 
-    pub(crate) fn neighbor_up(&mut self, peer: PeerId, Now { time: now, wall }: Now) {
+    pub(crate) fn neighbor_up(&mut self, peer: PeerId, at: Now) {
+        let now = at.time;
         let Some(period) = self.config.repair_period else { return };
         if peer == self.me || self.neighbors.contains_key(&peer) {
             return;
@@ -215,7 +216,8 @@ impl Repair {
         };
         self.neighbors.insert(peer, neighbor);
         self.begin_members(now);
-        self.floor.met(peer, seconds(wall));
+        let second = self.second(at);
+        self.floor.met(peer, second);
         let delay = self.around(self.config.first_repair_delay, 0.5);
         self.timers.set(Timer::Probe(peer), now + delay);
         if self.timers.get(&Timer::Period).is_none() {
@@ -333,6 +335,11 @@ impl Repair {
     pub(crate) fn cluster_wall(&self, now: Time) -> Option<WallTime> {
         let micros = self.clock_offset?.saturating_add(micros_of(now));
         Some(WallTime::from_micros(u64::try_from(micros).unwrap_or(0)))
+    }
+
+    /// The second that floors go by: also of a node whose clock is behind all others, which would hold them up.
+    pub(crate) fn second(&self, now: Now) -> u32 {
+        seconds(self.cluster_wall(now.time).map_or(now.wall, |wall| wall.max(now.wall)))
     }
 
     pub(crate) fn check(&self) {

@@ -3,7 +3,7 @@
 use meshwork_channels::{Now, PeerId};
 
 use super::{Action, Message, Pending, State};
-use crate::floor::{begin_of, seconds};
+use crate::floor::begin_of;
 use crate::hlc::Stamp;
 use crate::key::Key;
 use crate::store::Held;
@@ -17,7 +17,8 @@ impl State {
 
     /// A member said that it leaves: nobody waits for it before a removal is forgotten.
     pub(super) fn on_left(&mut self, member: PeerId, now: Now) {
-        self.repair.floor_mut().left(member, seconds(now.wall));
+        let now = self.repair.second(now);
+        self.repair.floor_mut().left(member, now);
     }
 
     /// Forgets what the floor passed, if it rose.
@@ -36,7 +37,7 @@ impl State {
 
     /// Others went on without this replica. What they may have removed meanwhile goes, and comes back from them if they did not.
     pub(super) fn on_away(&mut self, from: PeerId, floor: u32, table: &[Known], now: Now, actions: &mut Vec<Action>) {
-        let clock = seconds(now.wall);
+        let clock = self.repair.second(now);
         let Some(me) = table.iter().find(|known| known.member == self.me) else { return };
         if !self.repair.is_neighbor(from) {
             return;

@@ -24,7 +24,7 @@ use std::time::Duration;
 use meshwork_channels::Now;
 
 use super::State;
-use crate::floor::{second_of, seconds};
+use crate::floor::second_of;
 use crate::hlc::Stamp;
 use crate::journal::{Collected, Ended, Record};
 use crate::key::Key;
@@ -138,7 +138,7 @@ impl State {
         let ahead = RESERVED_MAX.min(self.config.stamp_ahead_max / 2);
         let wall = self.wall(now);
         let (least, reservation) = (self.clock.reservation(wall, ahead / 2, 0), self.clock.reservation(wall, ahead, 1));
-        let collected = self.collected_since();
+        let (collected, second) = (self.collected_since(), self.repair.second(now));
         let Some(unrecorded) = &mut self.unrecorded else { return Vec::new() };
         let mut keys = std::mem::take(&mut unrecorded.keys);
         let mut records = Vec::new();
@@ -155,7 +155,7 @@ impl State {
             if let Some(collected) = collected.filter(|_| keys.is_empty()) {
                 unrecorded.collected = collected;
                 records.push(Record::Collected(collected));
-                self.repair.floor_mut().write_down(seconds(now.wall));
+                self.repair.floor_mut().write_down(second);
             }
             unrecorded.keys = keys;
         }

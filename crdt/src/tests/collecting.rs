@@ -513,3 +513,19 @@ fn whoever_crashed_brings_nothing_back() {
     network.assert_converged();
     assert_eq!(network.replicas[0].len(), 5);
 }
+
+/// A clock that knows no date holds nobody up.
+#[test]
+fn removals_are_forgotten_where_a_clock_is_years_behind() {
+    let mut network = Network::new(4, 30, &config());
+    network.wall_offset_millis[3] = -50 * 365 * 24 * HOUR_MILLIS;
+    network.connect_all();
+    for number in 0..20 {
+        network.set(0, &format!("key{number}"), "value");
+    }
+    network.run_for(AFTER);
+    (0..10).for_each(|number| network.remove(0, &format!("key{number}")));
+    network.run_for(6 * AFTER);
+    network.assert_converged();
+    assert!(network.replicas.iter().all(|replica| (replica.len(), replica.tombstones()) == (10, 0)));
+}
