@@ -392,9 +392,9 @@ impl Store {
         Merged::Replaced { visible }
     }
 
-    /// Forgets a key altogether; whether it could be read.
-    pub(crate) fn forget(&mut self, key: &Key) -> bool {
-        let Some(held) = self.entries.remove(key) else { return false };
+    /// Forgets a key altogether.
+    pub(crate) fn forget(&mut self, key: &Key) {
+        let Some(held) = self.entries.remove(key) else { return };
         let (hash, removed) = (self.hasher.key(key), self.hasher.entry(key, &held.marker));
         let shard = &mut self.shards[(hash >> 56) as usize];
         *shard = shard.wrapping_sub(removed as u64);
@@ -408,9 +408,7 @@ impl Store {
             1 => self.sketch = Sketch::new(),
             _ => self.sketch.remove(item(hash, removed)),
         }
-        let was_live = held.is_live();
         self.origins.release(held.marker.origin);
-        was_live
     }
 
     /// The same content as a new write.
