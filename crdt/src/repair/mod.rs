@@ -668,7 +668,7 @@ impl Repair {
     }
 
     /// A duration within `part` of another, either way.
-    fn around(&mut self, duration: Duration, part: f64) -> Duration {
+    pub(crate) fn around(&mut self, duration: Duration, part: f64) -> Duration {
         duration.mul_f64(self.generator.random_range(1.0 - part..1.0 + part))
     }
 }

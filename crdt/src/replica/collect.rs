@@ -1,5 +1,7 @@
 //! How removed keys are forgotten, and what becomes of a replica that others did not wait for.
 
+use std::time::Duration;
+
 use meshwork_channels::{Now, PeerId};
 
 use super::{Action, Message, Pending, State};
@@ -8,6 +10,9 @@ use crate::hlc::Stamp;
 use crate::key::Key;
 use crate::store::Held;
 use crate::wire::Known;
+
+/// How long a removal that was made again waits before it is told, on average: long enough that few of very many tell theirs.
+const AGAIN_DELAY: Duration = Duration::from_secs(1);
 
 impl State {
     /// Everything that was removed before is forgotten here.
@@ -80,7 +85,9 @@ impl State {
         self.written_at = stamp;
         self.counters.removed_again += 1;
         self.outbox.push(key.clone(), Pending { stamp, step: None });
-        self.outbox.flush_at = self.outbox.flush_at.or(Some(now.time));
+        // Where it came to all at once, whoever hears of one that was made later in the meantime tells nothing.
+        let delay = self.repair.around(AGAIN_DELAY, 1.0);
+        self.outbox.flush_at = self.outbox.flush_at.or(Some(now.time + delay));
         self.store.again(new, stamp, self.me)
     }
 }

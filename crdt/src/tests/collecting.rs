@@ -529,3 +529,22 @@ fn removals_are_forgotten_where_a_clock_is_years_behind() {
     network.assert_converged();
     assert!(network.replicas.iter().all(|replica| (replica.len(), replica.tombstones()) == (10, 0)));
 }
+
+/// A removal that comes late to all at once is not told by all.
+#[test]
+fn a_late_removal_is_made_again_by_few() {
+    let mut network = network(20, 18);
+    network.set(0, "key", "value");
+    network.run_for(8 * AFTER);
+    let stamp = network.replicas[0].entry("key").unwrap().stamp;
+    assert!(network.replicas[0].floor() > stamp);
+    let late = Stamp::from_bits(stamp.to_bits() + 1);
+    for index in 0..19 {
+        network.handle(index, Input::Delta { origin: peer(19), bytes: delta([("key", late, None)]) });
+    }
+    network.run_for(AFTER / 2);
+    network.assert_converged();
+    let count = |of: fn(&Counters) -> u64| network.replicas.iter().map(|replica| of(replica.counters())).sum::<u64>();
+    assert_eq!(count(|counters| counters.removed_again), 19);
+    assert!(count(|counters| counters.broadcasts) <= 8, "{}", count(|counters| counters.broadcasts));
+}
