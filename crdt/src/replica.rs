@@ -39,7 +39,7 @@ mod collect;
 mod durable;
 mod outbox;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -79,6 +79,8 @@ pub struct State {
     clock: Clock,
     store: Store,
     actor: Actor,
+    /// Names that it had before in this life, under which it goes on where there are steps of theirs.
+    former_actors: BTreeSet<Actor>,
     revision: u64,
     /// The stamp of the last write of this node.
     written_at: Stamp,
@@ -112,6 +114,7 @@ impl State {
             clock: Clock::new(),
             store,
             actor: Actor(random::hash(&[first_word(me), seed])),
+            former_actors: BTreeSet::new(),
             revision: 0,
             written_at: Stamp::ZERO,
             outbox: Outbox::default(),
@@ -387,7 +390,10 @@ impl State {
             (held, Op::Set(value)) if held.is_none_or(|held| !held.is_typed()) => Body::Register(value),
             (held, op) => {
                 let typed = held.map(Held::to_typed);
-                let step = value::step(typed.as_deref(), &op, self.actor, stamp, self.me).map_err(|unsuited| match unsuited {
+                let known = |is_meant: &dyn Fn(&Actor) -> bool| typed.as_ref().and_then(|typed| typed.actor(is_meant));
+                let is_former = |actor: &Actor| self.former_actors.contains(actor);
+                let actor = known(&|actor| *actor == self.actor).or_else(|| known(&is_former)).unwrap_or(self.actor);
+                let step = value::step(typed.as_deref(), &op, actor, stamp, self.me).map_err(|unsuited| match unsuited {
                     Unsuited::Kind(held) => SetError::WrongKind { held },
                     Unsuited::NotANumber => SetError::NotANumber,
                     Unsuited::Full => SetError::TooManyMembers { len_max: MEMBERS_MAX },

@@ -625,6 +625,18 @@ impl Typed {
     pub(crate) fn len(&self) -> usize {
         self.state.as_ref().map_or(0, State::len)
     }
+
+    /// One of those of whom steps are known here.
+    pub(crate) fn actor(&self, is_meant: impl Fn(&Actor) -> bool) -> Option<Actor> {
+        let steps = |clock: &Clock| clock.iter().map(|(actor, _)| *actor).find(&is_meant);
+        match self.state.as_ref()? {
+            State::Mv(siblings) => steps(&siblings.clock),
+            State::Set(members) => steps(&members.clock),
+            State::GCount(tally) => steps(tally),
+            State::Count(tally) => tally.iter().map(|(actor, _)| *actor).find(&is_meant),
+            State::Lww(..) | State::Best(..) | State::GSet(_) => None,
+        }
+    }
 }
 
 /// Why an operation cannot be done to what a key holds.

@@ -2,17 +2,21 @@
 
 use std::time::Duration;
 
-use meshwork_channels::{Now, PeerId};
+use meshwork_channels::{Now, PeerId, random};
 
 use super::{Action, Message, Pending, State};
 use crate::floor::begin_of;
 use crate::hlc::Stamp;
 use crate::key::Key;
 use crate::store::Held;
+use crate::value::Actor;
 use crate::wire::Known;
 
 /// How long a removal that was made again waits before it is told, on average: long enough that few of very many tell theirs.
 const AGAIN_DELAY: Duration = Duration::from_secs(1);
+
+/// Former names that are known: those of four weeks in which a name is taken with every step of the floor. Where an older one was, the new one comes beside it.
+const FORMER_ACTORS_MAX: usize = 4_096;
 
 impl State {
     /// Everything that was removed before is forgotten here.
@@ -33,6 +37,7 @@ impl State {
         }
         let floor = self.floor();
         let doomed: Vec<Key> = self.not_ours(|held| !held.is_live() && held.latest() < floor);
+        self.rename(&doomed);
         for key in doomed {
             self.store.forget(&key);
             self.counters.collected += 1;
@@ -53,7 +58,9 @@ impl State {
         if is_to_give_up {
             let floor = begin_of(floor);
             // What is new in a counter or a set says nothing of what was in it before: others may have removed that.
-            for key in self.not_ours(|held| held.is_live() && (held.is_typed() || held.latest() < floor)) {
+            let doomed = self.not_ours(|held| held.is_live() && (held.is_typed() || held.latest() < floor));
+            self.rename(&doomed);
+            for key in doomed {
                 let Some(stamp) = self.store.get(&key).map(|held| held.marker.stamp) else { continue };
                 self.store.forget(&key);
                 self.counters.given_up += 1;
@@ -64,6 +71,17 @@ impl State {
         }
         self.repair.floor_mut().heard(from, table, clock);
         actions.push(Action::Send { to: from, message: Message::Back { back } });
+    }
+
+    /// Steps are numbered from one again where a value is forgotten. Whoever still has it would take them for those that it knows, so they get another name.
+    fn rename(&mut self, doomed: &[Key]) {
+        if doomed.iter().any(|key| self.store.get(key).is_some_and(Held::is_typed)) {
+            if self.former_actors.len() == FORMER_ACTORS_MAX {
+                self.former_actors.pop_first();
+            }
+            self.former_actors.insert(self.actor);
+            self.actor = Actor(random::hash(&[self.actor.0, self.clock.last().to_bits()]));
+        }
     }
 
     /// The keys of the entries that are meant, but for those that this replica wrote and that others may not know of.

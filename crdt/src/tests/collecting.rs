@@ -548,3 +548,38 @@ fn a_late_removal_is_made_again_by_few() {
     assert_eq!(count(|counters| counters.removed_again), 19);
     assert!(count(|counters| counters.broadcasts) <= 8, "{}", count(|counters| counters.broadcasts));
 }
+
+/// What was counted anew is not what somebody counted before that was away.
+#[test]
+fn whoever_keeps_an_old_value_swallows_nothing_new() {
+    let mut network = network(4, 31);
+    network.apply(0, "set", Op::Insert(bytes("a"))).unwrap();
+    network.apply(0, "set", Op::Insert(bytes("b"))).unwrap();
+    network.apply(0, "set", Op::Take(bytes("a"))).unwrap();
+    network.apply(0, "count", Op::Add(100)).unwrap();
+    network.run_for(AFTER);
+    cut_off(&mut network, 3);
+    network.apply(3, "set", Op::Insert(bytes("mine"))).unwrap();
+    network.apply(3, "count", Op::Add(1)).unwrap();
+    network.remove(1, "set");
+    network.remove(1, "count");
+    network.run_for(ABSENT + 5 * AFTER);
+    assert!(network.replicas[..3].iter().all(|replica| replica.tombstones() == 0));
+    network.apply(0, "set", Op::Insert(bytes("new"))).unwrap();
+    network.apply(0, "count", Op::Add(5)).unwrap();
+    network.run_for(AFTER);
+    network.cut.clear();
+    network.run_for(AFTER);
+    network.assert_converged();
+    // What it wrote itself brought back the rest.
+    assert_eq!(network.replicas[1].read("set"), Some(Value::Set(vec![bytes("b"), bytes("mine"), bytes("new")])));
+    assert_eq!(network.replicas[1].read("count"), Some(Value::Count(106)));
+    // What is counted on goes on under the name under which it was counted, also after there is another.
+    network.apply(0, "other", Op::Insert(bytes("member"))).unwrap();
+    network.remove(0, "other");
+    network.run_for(5 * AFTER);
+    assert_eq!(network.replicas[0].tombstones(), 0);
+    let before = encode(&network.replicas[0].entry_of(&key("count")).unwrap()).len();
+    network.apply(0, "count", Op::Add(1)).unwrap();
+    assert_eq!(encode(&network.replicas[0].entry_of(&key("count")).unwrap()).len(), before);
+}
