@@ -44,10 +44,14 @@ fn every_file_can_be_run_and_the_small_ones_hold() {
 
 /// Runs that need an improvement, and a figure with what it may be at most in their mean: it is more without.
 fn is_missed(improvement: &str, nodes: u32, set: &[&str], metric: &str, most: f64) {
+    is_missed_in(3, improvement, nodes, set, metric, most);
+}
+
+fn is_missed_in(runs: u32, improvement: &str, nodes: u32, set: &[&str], metric: &str, most: f64) {
     let mean = |without: &str| {
         let without = format!("without={without}");
         let set = [set, &[without.as_str()]].concat();
-        (1..4).map(|seed| play(nodes, seed, &set).metric(metric).unwrap_or(f64::INFINITY)).sum::<f64>() / 3.0
+        (0..runs).map(|run| play(nodes, u64::from(run) + 1, &set).metric(metric).unwrap_or(f64::INFINITY)).sum::<f64>() / f64::from(runs)
     };
     let (with, without) = (mean("nothing"), mean(improvement));
     assert!(with <= most && without > most, "{improvement}: {metric} is {with} with it and {without} without, {most} is the most");
@@ -82,8 +86,8 @@ fn flap_damping_is_missed() {
 
 #[test]
 fn checked_verdicts_is_missed() {
-    // The cut alone makes 800: each of a side holds those of the other for dead.
-    is_missed("checked-verdicts", 40, &["crashed=0", "side=50%", "cut=30s"], "living_held_for_dead", 900.0);
+    // The cut alone makes 800: each of a side holds those of the other for dead. One run in six is worse by a hundred also with them.
+    is_missed_in(6, "checked-verdicts", 40, &["crashed=0", "side=50%", "cut=30s"], "living_held_for_dead", 830.0);
 }
 
 #[test]
