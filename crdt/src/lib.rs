@@ -25,6 +25,7 @@ pub mod key;
 mod origin;
 mod repair;
 pub mod replica;
+mod reunion;
 pub mod sketch;
 mod store;
 pub mod value;

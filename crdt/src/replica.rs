@@ -52,6 +52,8 @@ use crate::floor;
 use crate::hlc::{Clock, Stamp};
 use crate::key::Key;
 use crate::repair::{Repair, Turn};
+use crate::reunion::Apartness;
+pub use crate::reunion::Reunion;
 pub use crate::store::Quota;
 use crate::store::{Held, Merged, Store};
 use crate::value::{self, Actor, MEMBERS_MAX, Step, Unfit, Unsuited};
@@ -86,6 +88,7 @@ pub struct State {
     written_at: Stamp,
     outbox: Outbox,
     repair: Repair,
+    apartness: Apartness,
     counters: Counters,
     /// `None` while the replica lives in memory only.
     unrecorded: Option<Box<Unrecorded>>,
@@ -119,6 +122,7 @@ impl State {
             written_at: Stamp::ZERO,
             outbox: Outbox::default(),
             repair,
+            apartness: Apartness::default(),
             counters: Counters::default(),
             unrecorded: None,
         }
@@ -143,6 +147,9 @@ impl State {
                 repair.received(from, message, &mut turn);
             }
             Input::Left(member) => self.on_left(member, now),
+            Input::Suspected(member) => self.apartness.suspected(member, self.wall(now)),
+            Input::Failed(member) => self.apartness.failed(member, self.wall(now)),
+            Input::Returned(member) => self.apartness.back(member, self.wall(now), now.time + self.patience()),
             Input::Delta { origin, bytes } => self.on_delta(origin, &bytes, now, actions),
             Input::DeadlineReached => {
                 if self.outbox.flush_at.is_some_and(|at| at <= now.time) {
@@ -150,6 +157,7 @@ impl State {
                 }
                 let (repair, mut turn) = self.turn(now, actions);
                 repair.deadline_reached(&mut turn);
+                actions.extend(self.apartness.report(now.time).map(Action::Reunited));
             }
         }
         self.collect();
@@ -301,7 +309,7 @@ impl State {
 
     /// When [`Input::DeadlineReached`] is due.
     pub fn next_deadline(&self) -> Option<Time> {
-        [self.outbox.flush_at, self.repair.next_deadline()].into_iter().flatten().min()
+        [self.outbox.flush_at, self.repair.next_deadline(), self.apartness.next_deadline()].into_iter().flatten().min()
     }
 
     /// What the replica did so far.
@@ -329,6 +337,11 @@ impl State {
     /// The time of deviation 4.
     fn wall(&self, now: Now) -> WallTime {
         self.repair.cluster_wall(now.time).map_or(now.wall, |wall| wall.max(now.wall))
+    }
+
+    /// For how long what was written elsewhere may still come, once a neighbor is there that has it.
+    fn patience(&self) -> Duration {
+        2 * self.config.repair_period.unwrap_or_default()
     }
 
     /// Makes writes, all or none; what is to be told of them.
@@ -517,10 +530,14 @@ impl State {
             return Joined::Ahead;
         }
         let joined = self.renewed(key, joined, now);
+        let came = self.apartness.of(stamp, &origin, self.store.get(key).map(|held| &held.marker));
         match self.store.replace(key.clone(), joined) {
             Merged::Refused => self.refuse(key, origin),
             Merged::Replaced { visible } => {
                 self.note(key);
+                if let Some(came) = came {
+                    self.apartness.count(came, now.time + self.patience());
+                }
                 if let Some(value) = visible {
                     actions.push(self.changed(key.clone(), value, stamp));
                 }

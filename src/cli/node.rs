@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use meshwork_channels::{PeerId, limits};
 use meshwork_crdt::Op;
+use meshwork_crdt::replica::Reunion;
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
@@ -451,6 +452,8 @@ struct Happened {
     address: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    reunion: Option<Reunion>,
     #[serde(skip)]
     text: String,
 }
@@ -462,11 +465,12 @@ impl Happened {
             Some(failure) => ("state_undurable", format!("the state does not reach the disk: {}", printable(failure, LINE_CHARS_MAX))),
             None => ("state_durable", "the state is on the disk again".to_owned()),
         };
-        Happened { event, member: None, peer: None, address: None, reason: failure, text }
+        Happened { event, member: None, peer: None, address: None, reason: failure, reunion: None, text }
     }
 
     fn of(event: &Event, me: PeerId) -> Self {
-        let mut happened = Happened { event: event.name(), member: None, peer: None, address: None, reason: None, text: String::new() };
+        let mut happened =
+            Happened { event: event.name(), member: None, peer: None, address: None, reason: None, reunion: None, text: String::new() };
         happened.text = match event {
             Event::MemberJoined(member)
             | Event::MemberUpdated(member)
@@ -496,6 +500,13 @@ impl Happened {
             }
             Event::Connected => "connected".to_owned(),
             Event::Isolated => "isolated: the last neighbor is gone; looking for others".to_owned(),
+            Event::Reunited(reunion) => {
+                happened.reunion = Some(*reunion);
+                let Reunion { members, taken, overlaps } = reunion;
+                format!(
+                    "back together with {members} that were held for dead: {taken} keys changed by what they wrote, {overlaps} of them written on this side too"
+                )
+            }
             Event::SlowPeer(peer) => {
                 happened.peer = Some(peer.to_string());
                 format!("{} takes messages too slowly; its connection was closed", peer.short())

@@ -9,6 +9,7 @@ use meshwork_channels::dial::{ConnectionId, DialFailure, Direction};
 use meshwork_channels::frame::Frame;
 use meshwork_channels::reliable::Sequence;
 use meshwork_channels::{ChannelId, Misbehavior, PeerId};
+use meshwork_crdt::replica::Reunion;
 use meshwork_crdt::{Key, Stamp, Value};
 use meshwork_overlay::topology::DownReason;
 
@@ -401,6 +402,8 @@ pub enum Event {
     Connected,
     /// The node has lost its last neighbor, and looks for others.
     Isolated,
+    /// Members are back that were held for dead, and what they wrote to the replicated state meanwhile is here.
+    Reunited(Reunion),
     /// A peer takes our frames too slowly; the connection to it was closed.
     SlowPeer(PeerId),
     /// A peer broke a rule.
@@ -423,6 +426,7 @@ impl Event {
             Event::NeighborDown(..) => "neighbor_down",
             Event::Connected => "connected",
             Event::Isolated => "isolated",
+            Event::Reunited(_) => "reunited",
             Event::SlowPeer(_) => "slow_peer",
             Event::Misbehaved(..) => "misbehaved",
             Event::DialFailed(..) => "dial_failed",

@@ -659,19 +659,28 @@ impl Node {
             }
             Overlay::Member(event) => {
                 self.services.on_member(&event, &self.state, now);
-                let event = member_event(event);
-                let left = match &event {
-                    Some(Event::MemberLeft(member)) => Some(member.peer),
-                    _ => None,
-                };
-                actions.extend(event.map(Action::Event));
-                if let Some(peer) = left {
-                    self.state.handle(replica::Input::Left(peer), now, &mut self.state_actions);
-                    self.guaranteed.abandon(peer, actions);
+                if let Some(event) = member_event(event) {
+                    self.on_member_event(&event, now, actions);
+                    actions.push(Action::Event(event));
                 }
             }
             Overlay::Misbehaved { peer, what } => self.on_misbehaved(peer, self.links.connection_of(peer), what, now, actions),
         }
+    }
+
+    fn on_member_event(&mut self, event: &Event, now: Now, actions: &mut Vec<Action>) {
+        use replica::Input as State;
+        let input = match event {
+            Event::MemberLeft(member) => {
+                self.guaranteed.abandon(member.peer, actions);
+                State::Left(member.peer)
+            }
+            Event::MemberSuspected(member) => State::Suspected(member.peer),
+            Event::MemberFailed(member) => State::Failed(member.peer),
+            Event::MemberJoined(member) | Event::MemberRecovered(member) => State::Returned(member.peer),
+            _ => return,
+        };
+        self.state.handle(input, now, &mut self.state_actions);
     }
 
     /// A broadcast carries no signature: whoever passed it on may have made it up, so a broken rule is counted and held against nobody.
@@ -704,6 +713,7 @@ impl Node {
                 self.services.on_changed(&key, &self.state, now);
                 actions.push(Action::Changed { key, value, stamp, revision });
             }
+            State::Reunited(reunion) => actions.push(Action::Event(Event::Reunited(reunion))),
             State::Misbehaved { peer, what } => self.on_misbehaved(peer, self.links.connection_of(peer), what, now, actions),
         }
     }

@@ -17,7 +17,7 @@ use meshwork_channels::dial::ConnectionId;
 use meshwork_channels::quic::{self, CloseCode, Endpoint, Link};
 use meshwork_channels::{ChannelId, Now, PeerId, Time, WallTime, random};
 use meshwork_crdt::journal::Record;
-use meshwork_crdt::replica::Restored;
+use meshwork_crdt::replica::{Restored, Reunion};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
@@ -776,6 +776,7 @@ fn log_event(event: &Event) {
         Event::NeighborUp(peer) => debug!(peer = %peer.short(), "{}", event.name()),
         Event::NeighborDown(peer, reason) => debug!(peer = %peer.short(), reason = reason.name(), "{}", event.name()),
         Event::Connected | Event::Isolated => info!("{}", event.name()),
+        Event::Reunited(Reunion { members, taken, overlaps }) => info!(members, taken, overlaps, "{}", event.name()),
         Event::SlowPeer(peer) => warn!(peer = %peer.short(), "{}", event.name()),
         Event::Misbehaved(peer, what) => warn!(peer = %peer.short(), %what, "{}", event.name()),
         // The application is told, and knows better whether it matters.

@@ -8,6 +8,7 @@ use meshwork_channels::{Misbehavior, PeerId, limits};
 use super::{Kind, Message, Quota, Value};
 use crate::hlc::Stamp;
 use crate::key::{Key, KeyError};
+use crate::reunion::Reunion;
 
 /// What can happen to a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,12 @@ pub enum Input {
     },
     /// The member said that it leaves the cluster.
     Left(PeerId),
+    /// The member does not answer.
+    Suspected(PeerId),
+    /// The member is held for dead.
+    Failed(PeerId),
+    /// A member answers again that was suspected, or is back that was held for dead.
+    Returned(PeerId),
     /// The moment of [`State::next_deadline`](super::State::next_deadline) has come.
     DeadlineReached,
 }
@@ -59,6 +66,8 @@ pub enum Action {
         /// The number of the change on this replica, from one on.
         revision: u64,
     },
+    /// Members are back that were held for dead, and what they wrote meanwhile is here.
+    Reunited(Reunion),
     /// The peer broke a rule. For a delta the peer is its origin, although a node that passed it on may be to blame.
     Misbehaved {
         /// The peer.

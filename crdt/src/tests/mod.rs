@@ -13,7 +13,7 @@ use rand::seq::SliceRandom;
 use crate::digest::Digest;
 use crate::hlc::{Clock, Stamp};
 use crate::key::{Key, KeyError};
-use crate::replica::{Action, Config, Counters, Entry, Input, Kind, Message, Op, Params, Quota, SetError, State, Value};
+use crate::replica::{Action, Config, Counters, Entry, Input, Kind, Message, Op, Params, Quota, Reunion, SetError, State, Value};
 use crate::sketch::{CELLS_MAX, Sketch};
 use crate::store::{Bounds, Merged, Store};
 use crate::wire::{self, Body, Delta, GLIMPSE_BYTES, KeyHash, Name, Named, Range, Row, SHARDS, ShardSum, Write};
@@ -27,6 +27,7 @@ mod hostile;
 mod journaling;
 mod laws;
 mod repairing;
+mod reunions;
 mod sketching;
 mod stamps_ahead;
 mod traces;
@@ -135,6 +136,7 @@ struct Network {
     message_bytes: u64,
     compares: u64,
     misbehaved: Vec<(PeerId, Misbehavior)>,
+    reunions: BTreeMap<usize, Vec<Reunion>>,
     /// A hash of all that happened.
     trace: u64,
 }
@@ -160,6 +162,7 @@ impl Network {
             message_bytes: 0,
             compares: 0,
             misbehaved: Vec::new(),
+            reunions: BTreeMap::new(),
             trace: 0,
         }
     }
@@ -240,6 +243,7 @@ impl Network {
                         None => assert!(self.views[index].remove(&key).is_some(), "nothing changed"),
                     }
                 }
+                Action::Reunited(reunion) => self.reunions.entry(index).or_default().push(reunion),
                 Action::Misbehaved { peer, what } => self.misbehaved.push((peer, what)),
             }
         }
