@@ -6,6 +6,7 @@ use bytes::Bytes;
 use meshwork_channels::{Misbehavior, PeerId, limits};
 
 use super::{Kind, Message, Quota, Value};
+use crate::confirm::{ConfirmId, Confirmed};
 use crate::hlc::Stamp;
 use crate::key::{Key, KeyError};
 
@@ -32,6 +33,8 @@ pub enum Input {
     },
     /// The member said that it leaves the cluster.
     Left(PeerId),
+    /// The peer cannot be reached, or is held for dead: whoever waits for its word asks another.
+    Unreached(PeerId),
     /// The moment of [`State::next_deadline`](super::State::next_deadline) has come.
     DeadlineReached,
 }
@@ -58,6 +61,13 @@ pub enum Action {
         stamp: Stamp,
         /// The number of the change on this replica, from one on.
         revision: u64,
+    },
+    /// What [`State::confirm`](super::State::confirm), [`State::ask`](super::State::ask) or [`State::await_write`](super::State::await_write) began is over.
+    Confirmed {
+        /// Which.
+        id: ConfirmId,
+        /// How it ended.
+        confirmed: Confirmed,
     },
     /// The peer broke a rule. For a delta the peer is its origin, although a node that passed it on may be to blame.
     Misbehaved {
@@ -222,6 +232,8 @@ pub struct Counters {
     pub abandoned: u64,
     /// Entries sent to neighbors.
     pub entries_sent: u64,
+    /// Questions of others about a write or a key that were answered.
+    pub confirmed: u64,
     /// Requests that were not answered, because the peer asked too much.
     pub throttled: u64,
     /// Rules broken by peers.

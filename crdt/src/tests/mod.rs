@@ -10,17 +10,20 @@ use meshwork_channels::{Bounded, DecodeError, Misbehavior, Now, PeerId, Time, Wa
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
+use crate::confirm::{CONFIRMS_MAX, ConfirmError, ConfirmId, Confirmed, Decline};
 use crate::digest::Digest;
 use crate::hlc::{Clock, Stamp};
 use crate::key::{Key, KeyError};
 use crate::replica::{Action, Config, Counters, Entry, Input, Kind, Message, Op, Params, Quota, SetError, State, Value};
 use crate::sketch::{CELLS_MAX, Sketch};
 use crate::store::{Bounds, Merged, Store};
+use crate::token::WriteToken;
 use crate::wire::{self, Body, Delta, GLIMPSE_BYTES, KeyHash, Name, Named, Range, Row, SHARDS, ShardSum, Write};
 
 mod bounds;
 mod clock;
 mod collecting;
+mod confirming;
 mod durable;
 mod golden;
 mod hostile;
@@ -135,6 +138,8 @@ struct Network {
     message_bytes: u64,
     compares: u64,
     misbehaved: Vec<(PeerId, Misbehavior)>,
+    /// How confirmations ended.
+    confirmed: Vec<(usize, ConfirmId, Confirmed)>,
     /// A hash of all that happened.
     trace: u64,
 }
@@ -160,6 +165,7 @@ impl Network {
             message_bytes: 0,
             compares: 0,
             misbehaved: Vec::new(),
+            confirmed: Vec::new(),
             trace: 0,
         }
     }
@@ -240,6 +246,7 @@ impl Network {
                         None => assert!(self.views[index].remove(&key).is_some(), "nothing changed"),
                     }
                 }
+                Action::Confirmed { id, confirmed } => self.confirmed.push((index, id, confirmed)),
                 Action::Misbehaved { peer, what } => self.misbehaved.push((peer, what)),
             }
         }
