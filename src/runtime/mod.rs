@@ -70,10 +70,10 @@ pub use durable::{Durability, DurableError};
 pub use guaranteed::{GuaranteedMessage, GuaranteedMessages, Receipt, ReceiptError};
 pub use meshwork_channels::quic::{ByteReader, ByteStream, ByteWriter, StreamError, StreamListener};
 pub use metrics::{ChannelsReport, FORMER_PEERS_MAX, PeerMetrics};
-#[cfg(feature = "cli")]
 pub use report::{ChannelReport, LinkReport, Report};
 pub use services::{Balanced, Config, Lease, Notices, Registry, Variables};
 pub use state::{Change, State, Watch};
+#[cfg(feature = "cli")]
 pub(crate) use storage::user_secret;
 pub use storage::{StorageError, state_dir};
 pub use streams::{DirectMessage, Lagged, Request, Requests, Subscription};
