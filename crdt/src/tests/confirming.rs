@@ -67,6 +67,13 @@ fn a_confirmed_write_is_held_by_as_many_as_were_needed() {
     assert!(confirmed.is_enough && confirmed.declined.is_empty() && confirmed.silent.is_empty());
     assert_eq!(network.holders("k"), [0, 1, 2], "and nobody else was bothered");
     assert_eq!(network.replicas[0].next_deadline(), None, "nothing is left of it");
+
+    let (key, value) = ("k".repeat(limits::KEY_BYTES_MAX), "v".repeat(limits::VALUE_BYTES_MAX));
+    network.set(0, &key, &value);
+    network.confirm(0, &key, [4], 1).unwrap();
+    network.ask(3, &key, [4], 1);
+    network.run_for(Duration::from_millis(100));
+    assert_eq!((network.holders(&key), network.confirmed.len()), (vec![0, 3, 4], 2), "the largest entry fits both messages");
 }
 
 #[test]
@@ -85,6 +92,36 @@ fn loss_repetition_and_disorder_only_take_time() {
         }
         assert_eq!(network.holders("k"), [0], "nothing else went along");
     }
+}
+
+/// The writer crashes in the moment in which its write is confirmed, or its time is over.
+#[test]
+fn a_confirmed_write_survives_the_crash_of_the_writer() {
+    let (mut confirmed, mut lost) = (0, 0);
+    for seed in 0..100 {
+        let mut network = Network::new(5, seed, &Config { repair_period: Some(Duration::from_secs(1)), ..Config::default() });
+        (network.broadcast_loss, network.control_loss, network.is_ordered) = (1.0, 0.4, false);
+        network.set(0, "k", "v");
+        let required = 1 + seed as usize % 3;
+        network.confirm(0, "k", 1..5, required).unwrap();
+        while network.confirmed.is_empty() && network.time < Time::from_millis(seed * 10) {
+            network.run_for(Duration::from_millis(1));
+        }
+        let was_confirmed = network.confirmed.first().is_some_and(|(_, _, confirmed)| confirmed.is_enough);
+        let holders = network.holders("k").len() - 1;
+        assert!(!was_confirmed || holders >= required, "seed {seed}: {holders} hold it");
+        network.cut = (1..5).map(|other| (0, other)).collect();
+        network.queue.clear();
+        for (a, b) in [(1, 2), (2, 1), (2, 3), (3, 2), (3, 4), (4, 3)] {
+            network.handle(a, Input::NeighborUp(peer(b)));
+        }
+        network.run_for(Duration::from_secs(120));
+        let is_everywhere = network.holders("k") == [0, 1, 2, 3, 4];
+        assert!(is_everywhere || !was_confirmed, "seed {seed}: it was confirmed and is lost");
+        confirmed += usize::from(was_confirmed);
+        lost += usize::from(!is_everywhere);
+    }
+    assert!(confirmed > 40 && lost > 2, "both happened: {confirmed} confirmed, {lost} lost");
 }
 
 #[test]
