@@ -71,6 +71,7 @@ fn a_confirmed_write_is_held_by_as_many_as_were_needed() {
     let (key, value) = ("k".repeat(limits::KEY_BYTES_MAX), "v".repeat(limits::VALUE_BYTES_MAX));
     network.set(0, &key, &value);
     network.confirm(0, &key, [4], 1).unwrap();
+    network.run_for(Duration::from_millis(100));
     network.ask(3, &key, [4], 1);
     network.run_for(Duration::from_millis(100));
     assert_eq!((network.holders(&key), network.confirmed.len()), (vec![0, 3, 4], 2), "the largest entry fits both messages");
