@@ -306,6 +306,16 @@ fn keys_of_every_kind_are_written_and_read() {
     assert!(nodes[0].refused(&user, &["state", "set", "@config/app/x", "1"]).contains('@'));
     assert!(nodes[0].refused(&user, &["state", "set", "visits", "1"]).contains("of the kind `count`"));
     assert!(nodes[0].refused(&user, &["state", "get", "nothing"]).contains("no value under `nothing`"));
+    let done = nodes[1].ctl(&user, &["state", "confirm", "set color 'dark blue'", "--acked", "1"]);
+    assert_eq!((&done["done"], &done["changed"], done["held_by"].as_array().map(Vec::len)), (&json!("set"), &json!(true), Some(1)));
+    let token = done["token"].as_str().unwrap();
+    assert_eq!(nodes[0].ctl(&user, &["state", "get", "color", "--after", token])["value"], "dark blue");
+    assert_eq!(nodes[0].ctl(&user, &["state", "get", "color", "--quorum", "--timeout", "20s"])["value"], "dark blue");
+    assert!(nodes[0].refused(&user, &["state", "get", "visits", "--after", token]).contains("of the key `color`"));
+    assert!(
+        nodes[0].refused(&user, &["state", "confirm", "remove color", "--acked", "2"]).contains("it takes 2 other nodes, and 1 are known")
+    );
+    nodes[0].ctl(&user, &["state", "remove", "color"]);
     nodes[1].type_line("/get visits");
     let value = nodes[1].wait_for("the value", |line| line["event"] == "value");
     assert_eq!((&value["key"], &value["count"]), (&json!("visits"), &json!(-3)));

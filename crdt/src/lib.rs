@@ -11,12 +11,14 @@
 //! 3. [`wire`]: deltas and the messages of repair.
 //! 4. [`sketch`]: what differs between two maps, at a cost that follows the difference.
 //! 5. [`replica`]: the core, with its [`config`]; `repair` is its half that talks to neighbors; `floor` says which removals may be forgotten.
-//! 6. [`journal`]: the records that make a replica durable, as bytes of files.
+//! 6. [`confirm`], [`token`]: how many other replicas hold a write, and waiting for one elsewhere.
+//! 7. [`journal`]: the records that make a replica durable, as bytes of files.
 //!
 //! The package is pure: no clock, no system randomness, no task, no input or output. It knows no socket, tree or view; a neighbor is a
 //! peer that the overlay reports, and a broadcast is bytes that somebody carries.
 
 pub mod config;
+pub mod confirm;
 pub mod digest;
 mod floor;
 pub mod hlc;
@@ -28,6 +30,7 @@ pub mod replica;
 mod reunion;
 pub mod sketch;
 mod store;
+pub mod token;
 pub mod value;
 pub mod wire;
 
@@ -37,4 +40,5 @@ mod tests;
 pub use digest::Digest;
 pub use hlc::Stamp;
 pub use key::Key;
+pub use token::WriteToken;
 pub use value::{Kind, Op, Value};

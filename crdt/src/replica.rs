@@ -36,6 +36,7 @@
 
 mod api;
 mod collect;
+mod confirm;
 mod durable;
 mod outbox;
 
@@ -47,6 +48,7 @@ use meshwork_channels::buggify::{Buggify, Site};
 use meshwork_channels::{DecodeError, Misbehavior, Now, PeerId, Time, WallTime, decode, encode, limits, random};
 
 pub use crate::config::{Config, Params};
+use crate::confirm::Confirms;
 use crate::digest::Digest;
 use crate::floor;
 use crate::hlc::{Clock, Stamp};
@@ -59,7 +61,7 @@ use crate::store::{Held, Merged, Store};
 use crate::value::{self, Actor, MEMBERS_MAX, Step, Unfit, Unsuited};
 pub use crate::value::{Kind, Op, Value, Written};
 pub use crate::wire::Message;
-use crate::wire::{self, Body, Delta, FRAME_BUDGET_BYTES, Write, entry_bytes_max};
+use crate::wire::{self, Body, Decline, Delta, FRAME_BUDGET_BYTES, Write, entry_bytes_max};
 pub use api::{Action, Counters, Entry, Input, SetError};
 pub use durable::Restored;
 use durable::Unrecorded;
@@ -89,6 +91,7 @@ pub struct State {
     outbox: Outbox,
     repair: Repair,
     apartness: Apartness,
+    confirms: Confirms,
     counters: Counters,
     /// `None` while the replica lives in memory only.
     unrecorded: Option<Box<Unrecorded>>,
@@ -123,6 +126,7 @@ impl State {
             outbox: Outbox::default(),
             repair,
             apartness: Apartness::default(),
+            confirms: Confirms::new(random::hash(&[first_word(me), seed, 1])),
             counters: Counters::default(),
             unrecorded: None,
         }
@@ -138,6 +142,13 @@ impl State {
             Input::NeighborDown(peer) => self.repair.neighbor_down(peer),
             Input::Received { from, message: Message::Entries { entries } } => self.on_entries(from, entries.into_vec(), now, actions),
             Input::Received { from, message: Message::Away { floor, table } } => self.on_away(from, floor, &table, now, actions),
+            Input::Received { from, message: Message::Hold { id, entries } } => self.on_hold(from, id, entries.into_vec(), now, actions),
+            Input::Received { from, message: Message::Ask { id, key } } => self.on_ask(from, id, &key, now, actions),
+            Input::Received { from, message: Message::Answer { id, entries } } => {
+                self.on_answer(from, id, entries.into_vec(), now, actions);
+            }
+            Input::Received { from, message: Message::Held { id } } => self.on_held(from, id, now, actions),
+            Input::Received { from, message: Message::Declined { id, why } } => self.confirms.on_declined(from, id, why, actions),
             Input::Received { from, message } => {
                 if message == Message::AskMembers {
                     // What is written from now on is stamped later than what the answer says.
@@ -146,10 +157,17 @@ impl State {
                 let (repair, mut turn) = self.turn(now, actions);
                 repair.received(from, message, &mut turn);
             }
-            Input::Left(member) => self.on_left(member, now),
             Input::Suspected(member) => self.apartness.suspected(member, self.wall(now)),
-            Input::Failed(member) => self.apartness.failed(member, self.wall(now)),
+            Input::Failed(member) => {
+                self.apartness.failed(member, self.wall(now));
+                self.confirms.on_unreached(member, actions);
+            }
             Input::Returned(member) => self.apartness.back(member, self.wall(now), now.time + self.patience()),
+            Input::Left(member) => {
+                self.on_left(member, now);
+                self.confirms.on_unreached(member, actions);
+            }
+            Input::Unreached(peer) => self.confirms.on_unreached(peer, actions),
             Input::Delta { origin, bytes } => self.on_delta(origin, &bytes, now, actions),
             Input::DeadlineReached => {
                 if self.outbox.flush_at.is_some_and(|at| at <= now.time) {
@@ -158,9 +176,11 @@ impl State {
                 let (repair, mut turn) = self.turn(now, actions);
                 repair.deadline_reached(&mut turn);
                 actions.extend(self.apartness.report(now.time).map(Action::Reunited));
+                self.confirms.deadline_reached(now.time, actions);
             }
         }
         self.collect();
+        self.confirms.settle(&self.store, actions);
         self.check();
     }
 
@@ -198,8 +218,19 @@ impl State {
     ///
     /// A [`SetError`]; nothing was changed.
     pub fn apply(&mut self, key: &str, op: Op, now: Now, actions: &mut Vec<Action>) -> Result<Option<Stamp>, SetError> {
+        self.apply_and(key, op, now, actions, |_, pending| pending.stamp)
+    }
+
+    fn apply_and<T>(
+        &mut self,
+        key: &str,
+        op: Op,
+        now: Now,
+        actions: &mut Vec<Action>,
+        tell: impl FnOnce(&Key, &Pending) -> T,
+    ) -> Result<Option<T>, SetError> {
         let written = self.write([(Key::try_from(key)?, op)].into(), now, actions)?;
-        let stamp = written.first().map(|(_, pending)| pending.stamp);
+        let told = written.first().map(|(key, pending)| tell(key, pending));
         written.into_iter().for_each(|(key, pending)| self.outbox.push(key, pending));
         match self.outbox.flushed_at.map(|at| at + self.config.flush_delay) {
             _ if self.outbox.is_empty() => {}
@@ -208,7 +239,7 @@ impl State {
             _ => self.flush(now.time, actions),
         }
         self.check();
-        Ok(stamp)
+        Ok(told)
     }
 
     /// Does something to several keys, all of it or nothing, under one stamp. It travels as one message, so that every node that the broadcast reaches sees
@@ -309,7 +340,8 @@ impl State {
 
     /// When [`Input::DeadlineReached`] is due.
     pub fn next_deadline(&self) -> Option<Time> {
-        [self.outbox.flush_at, self.repair.next_deadline(), self.apartness.next_deadline()].into_iter().flatten().min()
+        let deadlines = [self.repair.next_deadline(), self.apartness.next_deadline(), self.confirms.next_deadline()];
+        deadlines.into_iter().chain([self.outbox.flush_at]).flatten().min()
     }
 
     /// What the replica did so far.
@@ -327,6 +359,7 @@ impl State {
     fn check(&self) {
         self.store.check();
         self.repair.check();
+        self.confirms.check();
         debug_assert!(self.outbox.is_empty() || self.outbox.flush_at.is_some(), "what waits for a delta has a deadline");
     }
 
@@ -387,6 +420,7 @@ impl State {
             }
             written.push((key, pending));
         }
+        self.confirms.settle(&self.store, actions);
         Ok(written)
     }
 
@@ -467,15 +501,27 @@ impl State {
         if self.config.repair_period.is_none() {
             return;
         }
-        let (repair, mut turn) = self.turn(now, actions);
-        if repair.is_kept_out(from, &mut turn) {
+        if self.is_kept_out(from, now, actions) {
             return;
         }
+        self.repair.entries_arrived(from, now.time);
+        self.take(from, entries, now, actions);
+    }
+
+    fn is_kept_out(&mut self, peer: PeerId, now: Now, actions: &mut Vec<Action>) -> bool {
+        let (repair, mut turn) = self.turn(now, actions);
+        repair.is_kept_out(peer, &mut turn)
+    }
+
+    /// Joins entries of another replica, and sends it what goes beyond them. Why not all of them are held now, if so.
+    fn take(&mut self, from: PeerId, entries: Vec<wire::Entry>, now: Now, actions: &mut Vec<Action>) -> Option<Decline> {
+        let mut declined = None;
         let mut worst = None;
         let mut lacking = Vec::new();
         for wire::Entry { key, stamp, origin, body } in entries {
             if matches!(&body, Body::Step(step) if !matches!(**step, Step::Whole(_))) {
                 worst = Some(Misbehavior::Undecodable(DecodeError::Invalid));
+                declined = Some(Decline::Full);
                 continue;
             }
             let joined = self.join(&key, stamp, origin, &body, now, actions);
@@ -496,17 +542,23 @@ impl State {
                         lacking.push(key);
                     }
                 }
-                Joined::Refused | Joined::Gap => {}
-                Joined::Ahead => worst = worst.or(Some(Misbehavior::StampAhead)),
-                Joined::Unsound => worst = Some(Misbehavior::Undecodable(DecodeError::Invalid)),
+                Joined::Refused | Joined::Gap => declined = Some(Decline::Full),
+                Joined::Ahead => {
+                    worst = worst.or(Some(Misbehavior::StampAhead));
+                    declined = declined.or(Some(Decline::Ahead));
+                }
+                Joined::Unsound => {
+                    worst = Some(Misbehavior::Undecodable(DecodeError::Invalid));
+                    declined = Some(Decline::Full);
+                }
             }
         }
         if let Some(what) = worst {
             self.misbehaved(from, what, actions);
         }
-        self.repair.entries_arrived(from, now.time);
         let (repair, mut turn) = self.turn(now, actions);
         repair.send_back(from, &lacking, &mut turn);
+        declined
     }
 
     fn join(&mut self, key: &Key, stamp: Stamp, origin: PeerId, body: &Body, now: Now, actions: &mut Vec<Action>) -> Joined {
@@ -548,6 +600,7 @@ impl State {
 
     /// An entry was replaced, whether one can read that or not.
     fn note(&mut self, key: &Key) {
+        self.confirms.touch(key);
         if let Some(unrecorded) = &mut self.unrecorded {
             unrecorded.note(key);
         }

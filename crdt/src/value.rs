@@ -26,6 +26,8 @@ use serde::{Deserialize, Serialize};
 use crate::hlc::Stamp;
 use crate::wire::fixed;
 
+mod witness;
+
 /// Actors of one value.
 pub const ACTORS_MAX: usize = 1_024;
 /// Steps of one actor on one value, and how often a key comes and goes: more than anybody ever does, so that adding one never overflows.

@@ -3,6 +3,8 @@
 //! Enums grow at their ends only. Hashes and stamps have a fixed width, because they use all their bits. What orders an entry is
 //! computed again from the value that arrived; a value of another kind than a register is kept as it came, once it is found sound.
 
+use std::fmt;
+
 use bytes::Bytes;
 use meshwork_channels::{Bounded, PeerId, WallTime, limits};
 use serde::{Deserialize, Serialize};
@@ -164,7 +166,31 @@ pub struct Known {
     pub complete: u32,
 }
 
-/// A message of repair. Every one fits in [`limits::CONTROL_BYTES_MAX`].
+/// Why a replica does not confirm what it was asked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Decline {
+    /// It has no room for it.
+    Full,
+    /// The stamp is too far ahead of its clock.
+    Ahead,
+    /// One of both was away for so long that nobody waits for it: see [`Message::Away`].
+    Away,
+    /// It was asked too much at once.
+    Busy,
+}
+
+impl fmt::Display for Decline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Decline::Full => "no room",
+            Decline::Ahead => "the stamp is too far ahead",
+            Decline::Away => "it was away for too long",
+            Decline::Busy => "asked too much at once",
+        })
+    }
+}
+
+/// A message between two replicas. Every one fits in [`limits::CONTROL_BYTES_MAX`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// "This is my digest."
@@ -296,6 +322,46 @@ pub enum Message {
         /// Seconds since the Unix epoch.
         back: u32,
     },
+    /// "Hold these, and say so." Answered by `Held` or `Declined`.
+    Hold {
+        /// Told back by the answer.
+        #[serde(with = "fixed")]
+        id: u64,
+        /// The entries.
+        #[serde(with = "packed")]
+        entries: Bounded<Entry, ENTRIES_MAX>,
+    },
+    /// "I hold them, or something newer." Answers `Hold`.
+    Held {
+        /// That of the `Hold`.
+        #[serde(with = "fixed")]
+        id: u64,
+    },
+    /// "What do you hold under this key?" Answered by `Answer` or `Declined`.
+    Ask {
+        /// Told back by the answer.
+        #[serde(with = "fixed")]
+        id: u64,
+        /// The key.
+        key: Key,
+    },
+    /// "This, or nothing." Answers `Ask`.
+    Answer {
+        /// That of the `Ask`.
+        #[serde(with = "fixed")]
+        id: u64,
+        /// At most one.
+        #[serde(with = "packed")]
+        entries: Bounded<Entry, ENTRIES_MAX>,
+    },
+    /// "I do not." Answers `Hold` and `Ask`.
+    Declined {
+        /// That of the question.
+        #[serde(with = "fixed")]
+        id: u64,
+        /// Why.
+        why: Decline,
+    },
 }
 
 impl Message {
@@ -321,7 +387,20 @@ impl Message {
             Message::Frames { .. } => "frames",
             Message::Away { .. } => "away",
             Message::Back { .. } => "back",
+            Message::Hold { .. } => "hold",
+            Message::Held { .. } => "held",
+            Message::Ask { .. } => "ask",
+            Message::Answer { .. } => "answer",
+            Message::Declined { .. } => "declined",
         }
+    }
+
+    /// Whether its sender says it again where it is lost, so that it need not find room at all costs.
+    pub fn is_said_again(&self) -> bool {
+        matches!(
+            self,
+            Message::Hold { .. } | Message::Held { .. } | Message::Ask { .. } | Message::Answer { .. } | Message::Declined { .. }
+        )
     }
 }
 

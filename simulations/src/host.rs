@@ -523,6 +523,7 @@ impl RealNode {
                 | Action::Request { .. }
                 | Action::Cancelled { .. }
                 | Action::Answer { .. }
+                | Action::Confirmed { .. }
                 | Action::Changed { .. }
                 | Action::Service(_) => {}
             }

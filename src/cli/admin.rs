@@ -282,16 +282,17 @@ fn done(view: impl Serialize) -> Answer {
 
 async fn answer(desk: &Desk, ask: Ask) -> Answer {
     let is_health = ask == Ask::Health;
-    match within_time(answer_of(desk, ask)).await {
+    let patience = if let Ask::State(ask) = &ask { ask.patience() } else { Duration::ZERO };
+    match within_time(patience, answer_of(desk, ask)).await {
         Ok(answer) => Answer { ok: true, answer: Some(answer), error: None },
         Err(Unanswered::Stalled) if is_health => done(views::health(&desk.node, None)),
         Err(problem) => error(problem.to_string()),
     }
 }
 
-/// An answer of the node, or none when it takes too long.
-pub(super) async fn within_time<T>(answer: impl Future<Output = Result<T, Unanswered>>) -> Result<T, Unanswered> {
-    timeout(ANSWER_MAX, answer).await.unwrap_or(Err(Unanswered::Stalled))
+/// An answer of the node, or none when it takes too long, beyond the time that it may wait for other nodes.
+pub(super) async fn within_time<T>(patience: Duration, answer: impl Future<Output = Result<T, Unanswered>>) -> Result<T, Unanswered> {
+    timeout(ANSWER_MAX + patience, answer).await.unwrap_or(Err(Unanswered::Stalled))
 }
 
 impl std::fmt::Display for Unanswered {

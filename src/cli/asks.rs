@@ -3,10 +3,13 @@
 //! The words that people type, after `meshwork ctl` or after a slash at the terminal of a node, and the questions of the admin endpoint are the
 //! same enums, so that each verb exists once and is called the same everywhere.
 
+use std::time::Duration;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use meshwork_crdt::Op;
 use serde::{Deserialize, Serialize};
 
+use super::text::parse_duration;
 use crate::services::registry;
 
 /// A value as it is typed: JSON where it parses, else text.
@@ -37,6 +40,13 @@ pub(super) enum Service {
     },
 }
 
+impl Service {
+    /// How long the answer may take because of other nodes.
+    pub(super) fn patience(&self) -> Duration {
+        if let Service::State { verb: Some(ask) } = self { ask.patience() } else { Duration::ZERO }
+    }
+}
+
 /// What can be asked of the replicated state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Subcommand)]
 #[serde(tag = "verb", rename_all = "snake_case")]
@@ -49,12 +59,11 @@ pub(super) enum StateAsk {
         prefix: String,
     },
     /// What a key holds, of whatever kind; a plain value goes to a file or another program as it was written, and to a terminal made harmless
-    Get {
-        /// The key
-        key: String,
-    },
+    Get(GetAsk),
     #[command(flatten)]
     Do(StateOp),
+    /// Do one thing, and wait until other nodes hold it: confirm 'set color blue'. Prints a token for `get --after`
+    Confirm(ConfirmAsk),
     /// Do several things at once, all of them or nothing: batch 'set color blue' 'add visits 1'
     Batch {
         /// Each as it is typed after `state`
@@ -66,6 +75,60 @@ pub(super) enum StateAsk {
 impl Default for StateAsk {
     fn default() -> Self {
         StateAsk::List { prefix: String::new() }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Args)]
+pub(super) struct GetAsk {
+    /// The key
+    pub(super) key: String,
+    /// Ask more than half of the members first
+    #[arg(long, conflicts_with = "after")]
+    #[serde(default)]
+    pub(super) quorum: bool,
+    /// Wait for the write with this token, which `confirm` printed
+    #[arg(long, value_name = "TOKEN")]
+    pub(super) after: Option<String>,
+    /// For how long to wait [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = seconds)]
+    pub(super) timeout: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Args)]
+pub(super) struct ConfirmAsk {
+    /// As it is typed after `state`
+    #[arg(value_parser = parse_op, value_name = "'VERB KEY …'")]
+    pub(super) op: StateOp,
+    /// How many other nodes [default: more than half of the members, this node included]
+    #[arg(long, value_name = "N")]
+    pub(super) acked: Option<usize>,
+    /// For how long to wait [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = seconds)]
+    pub(super) timeout: Option<u64>,
+}
+
+/// How long a question may wait for other nodes that says nothing of it.
+const TIMEOUT_S: u64 = 5;
+const TIMEOUT_S_MAX: u64 = 3_600;
+
+fn seconds(text: &str) -> Result<u64, String> {
+    let seconds = parse_duration(text)?.as_secs();
+    if seconds > TIMEOUT_S_MAX { Err(format!("at most {TIMEOUT_S_MAX}s")) } else { Ok(seconds) }
+}
+
+/// How long to wait for other nodes.
+pub(super) fn patience(timeout: Option<u64>) -> Duration {
+    Duration::from_secs(timeout.unwrap_or(TIMEOUT_S).min(TIMEOUT_S_MAX))
+}
+
+impl StateAsk {
+    /// How long the answer may take because of other nodes.
+    pub(super) fn patience(&self) -> Duration {
+        match self {
+            StateAsk::Confirm(ask) => patience(ask.timeout),
+            StateAsk::Get(ask) if ask.quorum || ask.after.is_some() => patience(ask.timeout),
+            _ => Duration::ZERO,
+        }
     }
 }
 
@@ -552,6 +615,14 @@ mod tests {
         let json = r#"{"verb":"batch","ops":[{"op":"add","key":"n","by":-2},{"op":"remove","key":"k"}]}"#;
         assert_eq!(serde_json::to_string(&verb).unwrap(), json);
         assert_eq!(serde_json::from_str::<StateAsk>(json).unwrap(), verb);
+        let Ok(Service::State { verb: Some(verb) }) = parse_line("state confirm 'add n -2' --acked 2 --timeout 1m") else {
+            panic!("it is one")
+        };
+        let json = r#"{"verb":"confirm","op":{"op":"add","key":"n","by":-2},"acked":2,"timeout":60}"#;
+        assert_eq!((serde_json::to_string(&verb).unwrap().as_str(), verb.patience()), (json, Duration::from_secs(60)));
+        let get: StateAsk = serde_json::from_str(r#"{"verb":"get","key":"n"}"#).unwrap();
+        assert_eq!((&get, get.patience()), (&StateAsk::Get(GetAsk { key: "n".into(), ..GetAsk::default() }), Duration::ZERO));
+        assert!(wrong("state get n --quorum --after x").contains("--after") && wrong("state get n --timeout 2h").contains("3600s"));
         let Ok(Service::Variables { verb }) = parse_line("variables register rate float -1 1 --default 0.5") else { panic!("it is one") };
         let json = serde_json::to_string(&verb).unwrap();
         assert!(json.starts_with(r#"{"verb":"register","name":"rate","kind":"float","of":["-1","1"],"default":0.5,"#), "{json}");

@@ -124,6 +124,7 @@ fn other_format(endpoint: &Endpoint, error: serde_json::Error) -> Failure {
 
 /// Asks one question.
 async fn ask(endpoint: &Endpoint, question: &Ask) -> Result<serde_json::Value, Failure> {
+    let patience = if let Ask::State(ask) = question { ask.patience() } else { Duration::ZERO };
     let question = text::json_line(question);
     if question.len() > LINE_BYTES_MAX {
         let problem = format!("the question has {} bytes; a node takes {LINE_BYTES_MAX}", question.len());
@@ -135,7 +136,7 @@ async fn ask(endpoint: &Endpoint, question: &Ask) -> Result<serde_json::Value, F
             Endpoint::Unix(path) => exchange(UnixStream::connect(path).await?, &question).await,
         }
     };
-    let answer = match timeout(ANSWER_MAX, asked).await {
+    let answer = match timeout(ANSWER_MAX + patience, asked).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(Failure::new(format!("no node answers at {endpoint}: {error}"))),
         Err(_) => return Err(Failure::new(format!("the node at {endpoint} gave no answer in {}", text::duration(ANSWER_MAX)))),

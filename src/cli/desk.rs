@@ -9,19 +9,22 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use meshwork_channels::PeerId;
+use meshwork_crdt::WriteToken;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::asks::{
-    Compute, ConfigAsk, FindAsk, Json, Kind, Policy, RegisterAsk, RegistryAsk, Service, StateAsk, VariableAsk, VariablesAsk,
+    Compute, ConfigAsk, ConfirmAsk, FindAsk, GetAsk, Json, Kind, Policy, RegisterAsk, RegistryAsk, Service, StateAsk, VariableAsk,
+    VariablesAsk, patience,
 };
 use super::text::{json_line, printable, terminal_width};
 use super::views::Printable;
 use super::views::config::{Conflicts, Explanation, History, Paths, Setting};
 use super::views::registry::Instances;
-use super::views::state::{Done, ENTRIES_MAX, Entry, State};
+use super::views::state::{Done, DoneBy, ENTRIES_MAX, Entry, State};
 use super::views::variables::{StatisticsView, VariableList, VariableView, Versions};
-use crate::runtime::{Error, Lease, Node, Stopped};
+use crate::node::Level;
+use crate::runtime::{AckError, Error, Lease, Node, QuorumError, Stopped};
 use crate::services::ServiceError;
 use crate::services::config::Path;
 use crate::services::registry::{Query, Registration};
@@ -68,6 +71,24 @@ impl From<Error> for Unanswered {
     }
 }
 
+impl From<AckError> for Unanswered {
+    fn from(error: AckError) -> Self {
+        match error {
+            AckError::Stopped => Unanswered::Stopped,
+            other => Unanswered::Refused(other.to_string()),
+        }
+    }
+}
+
+impl<T> From<QuorumError<T>> for Unanswered {
+    fn from(error: QuorumError<T>) -> Self {
+        match error {
+            QuorumError::Stopped => Unanswered::Stopped,
+            other => Unanswered::Refused(other.to_string()),
+        }
+    }
+}
+
 impl<E: Display> From<ServiceError<E>> for Unanswered {
     fn from(error: ServiceError<E>) -> Self {
         match error {
@@ -101,10 +122,31 @@ impl Desk {
                 let entries = state.list(prefix, ENTRIES_MAX + 1).await?;
                 json(State::of(&self.node.report().await?, &entries))
             }
-            StateAsk::Get { key } => match state.read(key.clone()).await? {
-                Some(value) => json(Entry::of(key, &value)),
-                None => Err(Unanswered::Refused(format!("no value under `{}`", printable(&key, 100)))),
-            },
+            StateAsk::Get(GetAsk { key, quorum, after, timeout }) => {
+                let timeout = patience(timeout);
+                let value = match after {
+                    Some(text) => {
+                        let token: WriteToken = text.parse().map_err(|error| Unanswered::refused("--after", error))?;
+                        if **token.key() != *key {
+                            return Err(Unanswered::refused(
+                                "--after",
+                                format_args!("the token is of the key `{}`", printable(token.key(), 100)),
+                            ));
+                        }
+                        state.read_after(&token, timeout).await?
+                    }
+                    None if quorum => state.read_quorum(key.clone(), Level::Quorum, timeout).await?.value,
+                    None => state.read(key.clone()).await?,
+                };
+                let missing = || Unanswered::Refused(format!("no value under `{}`", printable(&key, 100)));
+                json(Entry::of(key.clone(), &value.ok_or_else(missing)?))
+            }
+            StateAsk::Confirm(ConfirmAsk { op, acked, timeout }) => {
+                let (done, key, op) = op.parts();
+                let level = acked.map_or(Level::Quorum, Level::Acked);
+                let acked = state.apply_with(key.clone(), op, level, patience(timeout)).await?;
+                json(DoneBy::new(Done::new(done, key, acked.token.is_some()), &acked))
+            }
             StateAsk::Do(op) => {
                 let (done, key, op) = op.parts();
                 json(Done::new(done, key.clone(), state.apply(key, op).await?.is_some()))
@@ -268,6 +310,7 @@ pub(super) fn print(service: &Service, answer: Json, is_json: bool, event: Optio
     let print = match service {
         Service::State { verb: None | Some(StateAsk::List { .. }) } => of::<State>,
         Service::State { verb: Some(StateAsk::Get { .. }) } => of::<Entry>,
+        Service::State { verb: Some(StateAsk::Confirm { .. }) } => of::<DoneBy>,
         Service::Config { verb: ConfigAsk::Get { .. } } => of::<Setting>,
         Service::Config { verb: ConfigAsk::Explain { .. } } => of::<Explanation>,
         Service::Config { verb: ConfigAsk::History { .. } } => of::<History>,

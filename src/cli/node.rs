@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use super::Failure;
 use super::admin::{Server, within_time};
 use super::app_config::{self, Seen};
-use super::asks::{Service, StateAsk, Untyped, parse_line};
+use super::asks::{GetAsk, Service, StateAsk, Untyped, parse_line};
 use super::desk::{self, Desk};
 use super::output::{Line, Note, Output};
 use super::settings::{Admin, NodeArgs, Settings};
@@ -274,7 +274,7 @@ async fn do_line(desk: &Desk, output: &Output, line: &str) -> Result<(), String>
             node.state().remove(rest).await.map_err(|error| problem(&error))?;
         }
         "get" if !rest.is_empty() => {
-            let ask = Service::State { verb: Some(StateAsk::Get { key: rest.to_owned() }) };
+            let ask = Service::State { verb: Some(StateAsk::Get(GetAsk { key: rest.to_owned(), ..GetAsk::default() })) };
             answer(desk, output, ask, "value").await?;
         }
         "add" | "remove" | "get" => return Err(format!("write /{verb} KEY")),
@@ -300,7 +300,7 @@ async fn do_line(desk: &Desk, output: &Output, line: &str) -> Result<(), String>
 
 /// Asks what was typed, and prints the answer.
 async fn answer(desk: &Desk, output: &Output, service: Service, event: &'static str) -> Result<(), String> {
-    let answer = within_time(desk.typed(service.clone())).await.map_err(|problem| problem.to_string())?;
+    let answer = within_time(service.patience(), desk.typed(service.clone())).await.map_err(|problem| problem.to_string())?;
     output.print(desk::print(&service, answer, output.json, Some(event)).map_err(|error| error.to_string())?);
     Ok(())
 }

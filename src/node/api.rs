@@ -9,6 +9,7 @@ use meshwork_channels::dial::{ConnectionId, DialFailure, Direction};
 use meshwork_channels::frame::Frame;
 use meshwork_channels::reliable::Sequence;
 use meshwork_channels::{ChannelId, Misbehavior, PeerId};
+use meshwork_crdt::confirm::Confirmed;
 use meshwork_crdt::replica::Reunion;
 use meshwork_crdt::{Key, Stamp, Value};
 use meshwork_overlay::topology::DownReason;
@@ -242,6 +243,13 @@ pub enum Action {
         call: CallId,
         /// How it ended.
         outcome: Result<Bytes, CallError>,
+    },
+    /// What [`Node::apply_with`](super::Node::apply_with), [`Node::ask`](super::Node::ask) or [`Node::await_write`](super::Node::await_write) began is over.
+    Confirmed {
+        /// The call.
+        call: CallId,
+        /// How it ended.
+        confirmed: Confirmed,
     },
     /// A key of the replicated state has a new visible value.
     Changed {

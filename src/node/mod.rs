@@ -16,6 +16,7 @@ mod api;
 mod choice;
 mod complaints;
 mod config;
+mod confirm;
 mod durable;
 pub mod guaranteed;
 pub mod links;
@@ -49,6 +50,8 @@ pub(crate) use wire::MESSAGE;
 
 pub use choice::{BULK_BYTES, Hint, choose};
 pub use config::{Config, ConfigError, Kind, Links as LinksConfig, Params, UnknownKind};
+
+pub use confirm::{Level, WriteError};
 
 use complaints::Complaints;
 pub use complaints::MAX as COMPLAINTS_MAX;
@@ -587,6 +590,7 @@ impl Node {
             }
             Notice::Replaced(peer) => self.guaranteed.set_link(peer, self.links.link_of(peer), now.time, actions),
             Notice::Unreached(peer) => {
+                self.state.handle(replica::Input::Unreached(peer), now, &mut self.state_actions);
                 for call in self.calls.to_peer(peer) {
                     if self.calls.times_sent(call) == Some(0) {
                         self.calls.forget(call);
@@ -702,7 +706,10 @@ impl Node {
             State::Send { to, message } => {
                 let frame = wire::encode(wire::STATE, &message);
                 self.tally.repair_bytes += frame.len() as u64;
-                self.links.send(to, None, ChannelId::STATE, frame, None, now.time, &mut self.notices, actions);
+                let call = message.is_said_again().then_some(CallId::NOBODY);
+                // Not only neighbors are asked what they hold.
+                let address = call.and_then(|_| self.address_of(to));
+                self.links.send(to, address, ChannelId::STATE, frame, call, now.time, &mut self.notices, actions);
             }
             State::Broadcast(bytes) => {
                 // The replica cuts its deltas below the limit; one that is refused all the same is repaired by comparison.
@@ -714,6 +721,7 @@ impl Node {
                 actions.push(Action::Changed { key, value, stamp, revision });
             }
             State::Reunited(reunion) => actions.push(Action::Event(Event::Reunited(reunion))),
+            State::Confirmed { id, confirmed } => actions.push(Action::Confirmed { call: CallId(id.0), confirmed }),
             State::Misbehaved { peer, what } => self.on_misbehaved(peer, self.links.connection_of(peer), what, now, actions),
         }
     }

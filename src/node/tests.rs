@@ -8,6 +8,7 @@ use meshwork_channels::{WallTime, frame::Decoder};
 use super::*;
 use meshwork_channels::limits;
 use meshwork_channels::reliable::Sequence;
+use meshwork_crdt::Op;
 
 /// Nodes whose connections never break and whose messages take no time.
 struct Table {
@@ -858,4 +859,32 @@ fn what_a_service_tells_without_a_write_is_told_at_once() {
         };
         assert!(actions.iter().any(told), "{actions:?}");
     });
+}
+
+#[test]
+fn nodes_that_are_no_neighbors_confirm_a_write_and_answer_for_a_key_too() {
+    const OTHERS: usize = 19;
+    let mut table = Table::new(OTHERS + 1, &Config::default());
+    table.join_all_to_the_first();
+    table.run(Duration::from_secs(30));
+    assert!(table.nodes[3].neighbors().len() < OTHERS);
+    let timeout = Duration::from_secs(5);
+    let (mut written, mut asked, mut refused) = (None, None, None);
+    table.with(3, |node, now, actions| {
+        let op = |text: &'static str| Op::Set(text.into());
+        written = node.apply_with("k", op("v"), Level::Acked(OTHERS), timeout, now, actions).ok();
+        asked = node.ask("k".try_into().unwrap(), Level::Quorum, timeout, now, actions).ok();
+        refused = node.apply_with("k", op("w"), Level::Acked(OTHERS + 1), timeout, now, actions).err();
+    });
+    table.settle();
+    let confirmed = |call| {
+        table.told[3].iter().find_map(|action| match action {
+            Action::Confirmed { call: ended, confirmed } if *ended == call => Some((confirmed.is_enough, confirmed.by.len())),
+            _ => None,
+        })
+    };
+    assert_eq!(confirmed(written.unwrap().0), Some((true, OTHERS)));
+    assert_eq!(confirmed(asked.unwrap()), Some((true, 10)), "11 of 20 with the one who asks");
+    assert!(matches!(refused, Some(WriteError::Confirm(_))));
+    assert!(table.nodes.iter().all(|node| node.get("k").is_some_and(|value| value == "v")), "nothing was written then");
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use meshwork_channels::reliable::Sequence;
 use meshwork_channels::{ChannelId, Now, PeerId, frame, limits};
+use meshwork_crdt::confirm::ConfirmId;
 use meshwork_crdt::replica::{self, SetError};
 use meshwork_crdt::{Key, Op, Stamp};
 use meshwork_overlay::plumtree::BroadcastError;
@@ -152,6 +153,8 @@ impl Node {
     /// Gives a call up: it is forgotten at once, and [`Action::Answer`] will not come for it. A peer that was asked is told if it is connected, so that its
     /// handler can stop; it may have acted all the same. A call that is over, or that waits for no answer, is none of this.
     pub fn cancel(&mut self, call: CallId, now: Now, actions: &mut Vec<Action>) {
+        // It is one of both, and numbers are shared.
+        self.state.give_up(ConfirmId(call.0));
         if let Some(asked) = self.calls.cancel(call) {
             self.send_cancel(call, asked, now, actions);
             self.route(now, actions);
@@ -271,6 +274,6 @@ impl Node {
     }
 }
 
-fn check_key(key: &str) -> Result<(), SetError> {
+pub(super) fn check_key(key: &str) -> Result<(), SetError> {
     if key.starts_with('@') { Err(SetError::KeyReserved) } else { Ok(()) }
 }

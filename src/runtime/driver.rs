@@ -16,6 +16,7 @@ use meshwork_channels::channel::Overflow;
 use meshwork_channels::dial::ConnectionId;
 use meshwork_channels::quic::{self, CloseCode, Endpoint, Link};
 use meshwork_channels::{ChannelId, Now, PeerId, Time, WallTime, random};
+use meshwork_crdt::confirm::Confirmed;
 use meshwork_crdt::journal::Record;
 use meshwork_crdt::replica::{Restored, Reunion};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -108,6 +109,7 @@ enum Waiter {
     Connect(PeerId, oneshot::Sender<Result<Link, Error>>),
     Send(oneshot::Sender<Result<(), Error>>),
     Request(oneshot::Sender<Result<Bytes, Error>>),
+    Confirmed(oneshot::Sender<Confirmed>),
 }
 
 impl Waiter {
@@ -117,6 +119,8 @@ impl Waiter {
             Waiter::Connect(_, reply) => drop(reply.send(Err(Error::Call(error)))),
             Waiter::Send(reply) => drop(reply.send(Err(Error::Call(error)))),
             Waiter::Request(reply) => drop(reply.send(Err(Error::Call(error)))),
+            // Whoever waits sees that nobody answers any more.
+            Waiter::Confirmed(_) => {}
         }
     }
 }
@@ -439,8 +443,13 @@ impl Driver {
                             Err(error) => Err(Error::Call(error)),
                         }));
                     }
-                    None => {}
+                    Some(Waiter::Confirmed(_)) | None => {}
                 },
+                Action::Confirmed { call, confirmed } => {
+                    if let Some(Waiter::Confirmed(reply)) = self.waiters.remove(&call) {
+                        let _ = reply.send(confirmed);
+                    }
+                }
                 Action::Service(event) => drop(self.streams.services.send(event)),
                 Action::Changed { key, value, stamp, revision } => {
                     drop(self.streams.changes.send(Change { key, value, stamp: Some(stamp), revision }));
@@ -659,6 +668,14 @@ impl Driver {
                         }
                     }
                     Err(error) => drop(reply.send(Err(Error::Send(error)))),
+                }
+            }
+            Command::Confirm { begin, ticket, reply } => {
+                if let Some(call) = begin(&mut self.node, now, &mut self.actions) {
+                    self.waiters.insert(call, Waiter::Confirmed(reply));
+                    if !ticket.asked(call) {
+                        self.cancel(call);
+                    }
                 }
             }
             Command::Connect { to, channel, reply } => match self.node.connect(to, channel, now, &mut self.actions) {

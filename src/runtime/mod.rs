@@ -12,6 +12,7 @@
 //! | `byte_stream` | streams of bytes between two applications |
 //! | `calls` | questions and requests that the application gives up |
 //! | `channel` | messages to one peer, past the protocol thread |
+//! | `confirm` | writes that other nodes hold, reads that ask several, and writes that are waited for |
 //! | `congestion` | when the application waits for slow queues, and when it does not |
 //! | `metrics` | what the channels to all peers measured, also over connections that are gone |
 //! | `guaranteed` | receipts, and messages that are acknowledged one by one |
@@ -27,6 +28,7 @@ mod builder;
 mod byte_stream;
 mod calls;
 mod channel;
+mod confirm;
 mod congestion;
 mod discovery;
 mod driver;
@@ -52,24 +54,26 @@ use meshwork_channels::agreement::{Disagreement, Terms};
 use meshwork_channels::quic::{Handler, Link, OpenError};
 use meshwork_channels::{ChannelId, ClusterName, Now, PeerId};
 use meshwork_crdt::Stamp;
+use meshwork_crdt::confirm::Confirmed;
 use meshwork_crdt::replica::SetError;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::node::{self, CallError, Delivery, Event, Hint, Member, SendError, Sent};
+use crate::node::{self, CallError, CallId, Delivery, Event, Hint, Member, SendError, Sent};
 
 pub use app::{Running, TellError};
 pub use builder::{Builder, StartError};
 pub use channel::{Receiver, Sender, TrySendError};
+pub use confirm::{AckError, Acked, QuorumError, Seen};
 #[cfg(feature = "cli")]
 pub use durable::JournalReport;
 pub use durable::{Durability, DurableError};
 pub use guaranteed::{GuaranteedMessage, GuaranteedMessages, Receipt, ReceiptError};
 pub use meshwork_channels::quic::{ByteReader, ByteStream, ByteWriter, StreamError, StreamListener};
 pub use metrics::{ChannelsReport, FORMER_PEERS_MAX, PeerMetrics};
-#[cfg(feature = "cli")]
 pub use report::{ChannelReport, LinkReport, Report};
 pub use services::{Balanced, Config, Lease, Notices, Registry, Variables};
 pub use state::{Change, State, Watch};
+#[cfg(feature = "cli")]
 pub(crate) use storage::user_secret;
 pub use storage::{StorageError, state_dir};
 pub use streams::{DirectMessage, Lagged, Request, Requests, Subscription};
@@ -220,6 +224,9 @@ pub(crate) type Verb = Box<dyn FnOnce(&mut node::Node, Now, &mut Vec<node::Actio
 /// Something to do with the node that writes.
 pub(crate) type WriteVerb = Box<dyn FnOnce(&mut node::Node, Now, &mut Vec<node::Action>) -> Result<Option<Stamp>, SetError> + Send>;
 
+/// Something that other nodes confirm; none when they were not asked.
+pub(crate) type ConfirmVerb = Box<dyn FnOnce(&mut node::Node, Now, &mut Vec<node::Action>) -> Option<CallId> + Send>;
+
 /// How a durable write ended.
 pub(crate) type Verdict = Result<Option<Stamp>, DurableError>;
 
@@ -271,6 +278,12 @@ pub(crate) enum Command {
     },
     /// A verb of the replicated state or of a service, with its own way to answer. It runs on the protocol thread, so it is ours.
     With(Verb),
+    /// Something that other nodes confirm, with its own way to tell why they were not asked.
+    Confirm {
+        begin: ConfirmVerb,
+        ticket: calls::Ticket,
+        reply: oneshot::Sender<Confirmed>,
+    },
     /// A write that is answered when it is durable.
     WriteDurably {
         verb: WriteVerb,

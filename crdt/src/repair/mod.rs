@@ -268,6 +268,7 @@ impl Repair {
             Message::Back { back } => self.on_back(from, back, turn),
             // Their content is the business of the map; its caller tells us of entries by `entries_arrived`.
             Message::Entries { .. } | Message::Away { .. } => {}
+            Message::Hold { .. } | Message::Held { .. } | Message::Ask { .. } | Message::Answer { .. } | Message::Declined { .. } => {}
         }
     }
 
@@ -653,6 +654,15 @@ impl Repair {
             turn.misbehaved(peer, Misbehavior::TooManyRequests);
         }
         is_allowed
+    }
+
+    /// Takes one frame from what a peer may still ask for; whether there was any.
+    pub(crate) fn spend(&mut self, peer: PeerId, now: Time) -> bool {
+        let is_left = self.allowance(peer).is_left(now);
+        if is_left {
+            self.charge(peer, 1, now);
+        }
+        is_left
     }
 
     fn charge(&mut self, peer: PeerId, frames: usize, now: Time) {

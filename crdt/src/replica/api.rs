@@ -6,6 +6,7 @@ use bytes::Bytes;
 use meshwork_channels::{Misbehavior, PeerId, limits};
 
 use super::{Kind, Message, Quota, Value};
+use crate::confirm::{ConfirmId, Confirmed};
 use crate::hlc::Stamp;
 use crate::key::{Key, KeyError};
 use crate::reunion::Reunion;
@@ -39,6 +40,8 @@ pub enum Input {
     Failed(PeerId),
     /// A member answers again that was suspected, or is back that was held for dead.
     Returned(PeerId),
+    /// The peer cannot be reached: whoever waits for its word asks another.
+    Unreached(PeerId),
     /// The moment of [`State::next_deadline`](super::State::next_deadline) has come.
     DeadlineReached,
 }
@@ -68,6 +71,13 @@ pub enum Action {
     },
     /// Members are back that were held for dead, and what they wrote meanwhile is here.
     Reunited(Reunion),
+    /// What [`State::confirm`](super::State::confirm), [`State::ask`](super::State::ask) or [`State::await_write`](super::State::await_write) began is over.
+    Confirmed {
+        /// Which.
+        id: ConfirmId,
+        /// How it ended.
+        confirmed: Confirmed,
+    },
     /// The peer broke a rule. For a delta the peer is its origin, although a node that passed it on may be to blame.
     Misbehaved {
         /// The peer.
@@ -231,6 +241,8 @@ pub struct Counters {
     pub abandoned: u64,
     /// Entries sent to neighbors.
     pub entries_sent: u64,
+    /// Questions of others about a write or a key that were answered.
+    pub confirmed: u64,
     /// Requests that were not answered, because the peer asked too much.
     pub throttled: u64,
     /// Rules broken by peers.

@@ -15,7 +15,7 @@ pub(super) fn every_message() -> Vec<Message> {
         Message::Shards { keys: 2, wall: WallTime::from_micros(1), sums: Bounded::first_of([ShardSum(3), ShardSum(u64::MAX)]) },
         Message::Lead { ranges: Bounded::first_of([range]) },
         Message::Compare { round: 4, ranges: Bounded::first_of([range]), rows: Bounded::first_of([row]) },
-        Message::Entries { entries: Bounded::first_of(entries) },
+        Message::Entries { entries: Bounded::first_of(entries.clone()) },
         Message::Compared { round: 4, through: KeyHash(7), want: Bounded::first_of([KeyHash(6)]) },
         Message::Differs {
             keys: 300,
@@ -39,6 +39,11 @@ pub(super) fn every_message() -> Vec<Message> {
         Message::Frames { frames: 300 },
         Message::Away { floor: 300, table: Bounded::new() },
         Message::Back { back: 300 },
+        Message::Hold { id: 9, entries: Bounded::first_of(entries[..1].iter().cloned()) },
+        Message::Held { id: 9 },
+        Message::Ask { id: 9, key: key("ab") },
+        Message::Answer { id: 9, entries: Bounded::new() },
+        Message::Declined { id: 9, why: Decline::Busy },
     ]
 }
 
@@ -66,6 +71,11 @@ fn the_wire_is_what_it_was() {
         "10ac02".to_owned(),
         "11ac0200".to_owned(),
         "12ac02".to_owned(),
+        format!("13 0000000000000009 0000000000050006 01{nine} 01 026162 00 00 00").replace(' ', ""),
+        "14 0000000000000009".replace(' ', ""),
+        "15 0000000000000009 026162".replace(' ', ""),
+        "16 0000000000000009 0000000000000000 00 00".replace(' ', ""),
+        "17 0000000000000009 03".replace(' ', ""),
     ];
     assert_eq!(every_message().len(), expected.len());
     for (message, expected) in every_message().iter().zip(expected) {

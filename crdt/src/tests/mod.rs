@@ -10,17 +10,20 @@ use meshwork_channels::{Bounded, DecodeError, Misbehavior, Now, PeerId, Time, Wa
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
+use crate::confirm::{CONFIRMS_MAX, ConfirmError, ConfirmId, Confirmed, Decline};
 use crate::digest::Digest;
 use crate::hlc::{Clock, Stamp};
 use crate::key::{Key, KeyError};
 use crate::replica::{Action, Config, Counters, Entry, Input, Kind, Message, Op, Params, Quota, Reunion, SetError, State, Value};
 use crate::sketch::{CELLS_MAX, Sketch};
 use crate::store::{Bounds, Merged, Store};
+use crate::token::WriteToken;
 use crate::wire::{self, Body, Delta, GLIMPSE_BYTES, KeyHash, Name, Named, Range, Row, SHARDS, ShardSum, Write};
 
 mod bounds;
 mod clock;
 mod collecting;
+mod confirming;
 mod durable;
 mod golden;
 mod hostile;
@@ -137,6 +140,8 @@ struct Network {
     compares: u64,
     misbehaved: Vec<(PeerId, Misbehavior)>,
     reunions: BTreeMap<usize, Vec<Reunion>>,
+    /// How confirmations ended.
+    confirmed: Vec<(usize, ConfirmId, Confirmed)>,
     /// A hash of all that happened.
     trace: u64,
 }
@@ -163,6 +168,7 @@ impl Network {
             compares: 0,
             misbehaved: Vec::new(),
             reunions: BTreeMap::new(),
+            confirmed: Vec::new(),
             trace: 0,
         }
     }
@@ -244,6 +250,7 @@ impl Network {
                     }
                 }
                 Action::Reunited(reunion) => self.reunions.entry(index).or_default().push(reunion),
+                Action::Confirmed { id, confirmed } => self.confirmed.push((index, id, confirmed)),
                 Action::Misbehaved { peer, what } => self.misbehaved.push((peer, what)),
             }
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Printable, Value, short};
 use crate::cli::asks::Json;
 use crate::cli::text::{Align, Table, printable};
-use crate::runtime::Report;
+use crate::runtime::{Acked, Report};
 
 /// Entries of the replicated state in one answer.
 pub(in crate::cli) const ENTRIES_MAX: usize = 1_000;
@@ -187,6 +187,32 @@ impl Printable for Done {
     fn print(&self, _: Option<usize>) -> String {
         let nothing = if self.changed { "" } else { ": it was so already" };
         format!("{} {}{nothing}\n", printable(&self.done, 40), printable(&self.what, 200))
+    }
+}
+
+/// What a write did that other nodes hold.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(in crate::cli) struct DoneBy {
+    #[serde(flatten)]
+    done: Done,
+    /// The other nodes that hold it.
+    held_by: Vec<String>,
+    /// The name of the write; none when nothing was changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+}
+
+impl DoneBy {
+    pub(in crate::cli) fn new(done: Done, acked: &Acked) -> Self {
+        let held_by = acked.by.iter().map(ToString::to_string).collect();
+        DoneBy { done, held_by, token: acked.token.as_ref().map(ToString::to_string) }
+    }
+}
+
+impl Printable for DoneBy {
+    fn print(&self, width: Option<usize>) -> String {
+        let token = self.token.as_ref().map(|token| format!("token {}\n", printable(token, usize::MAX))).unwrap_or_default();
+        format!("{}held by {} other nodes\n{token}", self.done.print(width), self.held_by.len())
     }
 }
 
