@@ -26,7 +26,8 @@
 //! keys, counts them, and keeps accepting changes of those it holds. An
 //! entry that one replica refuses keeps its digest apart from the others', which costs one bounded comparison per period. Entries carry
 //! no signature: a member can write under another member's name in repair, and name others as the writers of siblings, as it can write any key; and it can
-//! tell others that nobody waited for them, as it can remove any key.
+//! tell others that nobody waited for them, as it can remove any key. A value can be written [to expire](crate::register), in the past or in the far future, which
+//! is a tombstone or a value like any other; one that is told to have expired before its time is refused as a stamp ahead is.
 //!
 //! Known limits: a writer whose clock is ahead keeps what the others refuse, and
 //! once their clocks have come that far it is accepted and wins over what was written in between; broadcasts that are still under way
@@ -37,6 +38,7 @@
 mod api;
 mod collect;
 mod durable;
+mod expire;
 mod outbox;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +53,7 @@ use crate::digest::Digest;
 use crate::floor;
 use crate::hlc::{Clock, Stamp};
 use crate::key::Key;
+use crate::register::{LIFETIME_MAX, LIFETIME_MIN, until};
 use crate::repair::{Repair, Turn};
 use crate::reunion::Apartness;
 pub use crate::reunion::Reunion;
@@ -89,6 +92,8 @@ pub struct State {
     outbox: Outbox,
     repair: Repair,
     apartness: Apartness,
+    /// When the next entry expires.
+    expire_at: Option<Time>,
     counters: Counters,
     /// `None` while the replica lives in memory only.
     unrecorded: Option<Box<Unrecorded>>,
@@ -123,6 +128,7 @@ impl State {
             outbox: Outbox::default(),
             repair,
             apartness: Apartness::default(),
+            expire_at: None,
             counters: Counters::default(),
             unrecorded: None,
         }
@@ -130,6 +136,7 @@ impl State {
 
     /// Handles one input; appends what was decided.
     pub fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>) {
+        self.expire(now, actions);
         match input {
             Input::NeighborUp(peer) => {
                 self.begin(now);
@@ -161,6 +168,7 @@ impl State {
             }
         }
         self.collect();
+        self.await_expiry(now);
         self.check();
     }
 
@@ -282,7 +290,7 @@ impl State {
         self.len() == 0
     }
 
-    /// How many removed keys are kept as tombstones.
+    /// How many keys are kept that were removed, as tombstones, or have expired.
     pub fn tombstones(&self) -> usize {
         self.store.keys() - self.store.live()
     }
@@ -309,7 +317,7 @@ impl State {
 
     /// When [`Input::DeadlineReached`] is due.
     pub fn next_deadline(&self) -> Option<Time> {
-        [self.outbox.flush_at, self.repair.next_deadline(), self.apartness.next_deadline()].into_iter().flatten().min()
+        [self.outbox.flush_at, self.repair.next_deadline(), self.apartness.next_deadline(), self.expire_at].into_iter().flatten().min()
     }
 
     /// What the replica did so far.
@@ -347,13 +355,14 @@ impl State {
     /// Makes writes, all or none; what is to be told of them.
     fn write(&mut self, writes: Vec<(Key, Op)>, now: Now, actions: &mut Vec<Action>) -> Result<Vec<(Key, Pending)>, SetError> {
         self.begin(now);
+        self.expire(now, actions);
         let mut clock = self.clock;
         let stamp = clock.tick(self.wall(now));
         let mut planned: BTreeMap<Key, (Held, Pending)> = BTreeMap::new();
         let mut first = Bytes::new();
         let is_batch = writes.len() > 1;
         for (key, op) in writes {
-            if let (true, Op::Set(value) | Op::Best(_, value) | Op::Put(value)) = (planned.is_empty(), &op) {
+            if let (true, Op::Set(value) | Op::SetFor(value, _) | Op::Best(_, value) | Op::Put(value)) = (planned.is_empty(), &op) {
                 first = value.clone();
             }
             if planned.contains_key(&key) {
@@ -366,7 +375,7 @@ impl State {
         if planned.is_empty() {
             return Ok(Vec::new());
         }
-        let len = |held: &Held, pending: &Pending| pending.step.as_ref().map_or(held.len(), |step| encode(step).len());
+        let len = |held: &Held, pending: &Pending| pending.step.as_ref().map_or(held.encoded_len(), |step| encode(step).len());
         let bytes = |(key, (held, pending)): (&Key, &(Held, Pending))| entry_bytes_max(key.len(), len(held, pending));
         if planned.len() > 1 && planned.iter().map(bytes).sum::<usize>() > FRAME_BUDGET_BYTES {
             return Err(SetError::BatchTooLarge { len_max: BATCH_LEN_MAX, bytes_max: FRAME_BUDGET_BYTES });
@@ -387,6 +396,7 @@ impl State {
             }
             written.push((key, pending));
         }
+        self.await_expiry(now);
         Ok(written)
     }
 
@@ -396,11 +406,17 @@ impl State {
         if len > len_max {
             return Err(SetError::ValueTooLarge { len, len_max });
         }
+        if let Op::SetFor(_, lifetime) = op
+            && !(LIFETIME_MIN..=LIFETIME_MAX).contains(&lifetime)
+        {
+            return Err(SetError::Lifetime { lifetime });
+        }
         let held = self.store.get(key);
         let body = match (held, op) {
             (held, Op::Remove) if held.is_none_or(|held| !held.is_live()) => return Ok(None),
             (held, Op::Remove) if held.is_some_and(|held| !held.is_typed()) => Body::Removed,
             (held, Op::Set(value)) if held.is_none_or(|held| !held.is_typed()) => Body::Register(value),
+            (held, Op::SetFor(value, lifetime)) if held.is_none_or(|held| !held.is_typed()) => Body::Until(until(stamp, lifetime), value),
             (held, op) => {
                 let typed = held.map(Held::to_typed);
                 let known = |is_meant: &dyn Fn(&Actor) -> bool| typed.as_ref().and_then(|typed| typed.actor(is_meant));
@@ -523,12 +539,19 @@ impl State {
             Err(Unfit::Gap) => return Joined::Gap,
             Err(Unfit::TooMany) => return self.refuse(key, origin),
         };
+        if self.has_expired_early(&joined, now) {
+            tracing::debug!(key = %key, origin = ?origin, "entry refused: it is told to have expired, and its time has not come");
+            self.counters.stamp_ahead += 1;
+            return Joined::Ahead;
+        }
         let latest = joined.latest().max(stamp);
         if let Err(ahead) = self.clock.observe(latest, self.wall(now), self.config.stamp_ahead_max) {
             tracing::debug!(key = %key, origin = ?origin, ahead = ?ahead.by, "entry refused: its stamp is too far ahead");
             self.counters.stamp_ahead += 1;
             return Joined::Ahead;
         }
+        let is_over = joined.due().is_some_and(|until| until <= self.repair.second(now));
+        let joined = if is_over { self.store.expired(joined) } else { joined };
         let joined = self.renewed(key, joined, now);
         let came = self.apartness.of(stamp, &origin, self.store.get(key).map(|held| &held.marker));
         match self.store.replace(key.clone(), joined) {
