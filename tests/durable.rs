@@ -78,6 +78,7 @@ fn a_restart_keeps_state_of_every_kind_and_removes_nothing() {
             ("set", Op::Insert("d".into())),
             ("g_set", Op::Include("e".into())),
             ("gone", Op::Set("f".into())),
+            ("gone meanwhile", Op::SetFor("h".into(), Duration::from_secs(1))),
             ("gone set", Op::Insert("g".into())),
         ];
         for (key, op) in ops.clone() {
@@ -92,6 +93,7 @@ fn a_restart_keeps_state_of_every_kind_and_removes_nothing() {
         let before = node.report().await.unwrap();
         node.leave().await;
 
+        tokio::time::sleep(Duration::from_secs(2)).await;
         let node = start().await.unwrap();
         assert_eq!(node.report().await.unwrap().digest, before.digest, "not a single entry or tombstone differs");
         let read = async |key: &str| node.state().read(key).await.unwrap();
@@ -100,7 +102,7 @@ fn a_restart_keeps_state_of_every_kind_and_removes_nothing() {
         assert!(matches!(read("mv").await, Some(Value::Mv(siblings)) if siblings.len() == 1 && siblings[0].value == "c"));
         assert_eq!(read("set").await, Some(Value::Set(vec!["d".into()])));
         assert_eq!(read("g_set").await, Some(Value::GSet(vec!["e".into()])));
-        assert_eq!((read("gone").await, read("gone set").await), (None, None));
+        assert_eq!((read("gone").await, read("gone set").await, read("gone meanwhile").await), (None, None, None));
         // The services were told of what is there.
         assert_eq!(node.config().get::<u32>("app/limit").await.unwrap().unwrap(), 7);
         assert_eq!(node.variables().get("speed").await.unwrap().unwrap().value, 20_i64.into());

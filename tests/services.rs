@@ -217,6 +217,27 @@ fn a_watch_elsewhere_sees_batches_whole_and_each_change_once_and_in_order() {
 }
 
 #[test]
+fn a_value_that_expires_is_gone_everywhere_and_one_that_was_written_again_is_not() {
+    run(async {
+        let nodes = cluster().await;
+        let mut brief = nodes[2].state().watch("brief").await.unwrap();
+        nodes[0].state().set_for("brief", "seen", Duration::from_secs(3)).await.unwrap();
+        nodes[0].state().batch([("kept", Op::SetFor("1".into(), Duration::from_secs(3))), ("beside", Op::Set("it".into()))]).await.unwrap();
+        assert_eq!(brief.next().await.unwrap().value, Some(Value::Lww("seen".into())));
+        agreed(&nodes, "kept", |value| *value == Value::Lww("1".into())).await;
+        nodes[1].state().set("kept", "2").await.unwrap();
+        assert_eq!(brief.next().await.unwrap().value, None);
+        everywhere(&nodes, async |node| node.state().get("brief").await.unwrap().is_none()).await;
+        agreed(&nodes, "kept", |value| *value == Value::Lww("2".into())).await;
+        let listed = nodes[1].state().list("", 9).await.unwrap();
+        assert_eq!(listed.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), ["beside", "kept"]);
+        assert_eq!(nodes[3].report().await.unwrap().expired, 1);
+        let refused = nodes[0].state().set_for("brief", "never", Duration::ZERO).await;
+        assert!(matches!(refused, Err(meshwork::Error::Set(meshwork::crdt::replica::SetError::Lifetime { .. }))));
+    });
+}
+
+#[test]
 fn what_is_set_for_the_cluster_is_read_everywhere_explained_overridden_and_rolled_back() {
     run(async {
         let nodes = cluster().await;

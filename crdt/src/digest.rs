@@ -74,6 +74,15 @@ impl Hasher {
         sip.finish() as u64
     }
 
+    /// The hash of a value that expires, by its own hash and when, the same before and after.
+    pub(crate) fn expiring(&self, until: u32, value: u64) -> u64 {
+        let mut sip = Sip::new(self.key);
+        sip.write(&[4]);
+        sip.write(&until.to_le_bytes());
+        sip.write(&value.to_le_bytes());
+        sip.finish() as u64
+    }
+
     /// The hash of what a key holds that is no plain register, in its one encoding.
     pub(crate) fn typed(&self, encoded: &[u8]) -> u64 {
         let mut sip = Sip::new(self.key);

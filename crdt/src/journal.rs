@@ -31,14 +31,14 @@ use serde::{Deserialize, Serialize};
 use crate::hlc::Stamp;
 use crate::key::Key;
 use crate::value::{Actor, Step};
-use crate::wire::{self, Body, entry_bytes_max};
+use crate::wire::{self, Body, EXPIRY_BYTES_MAX, entry_bytes_max};
 
 /// The version of the format. The head of a file is the same in all of them; what follows is read in the version that wrote it or not at all.
 pub const VERSION: u8 = 1;
 /// Bytes of a file's head.
 pub const HEAD_BYTES: usize = 28;
 /// The largest record, encoded.
-pub const RECORD_BYTES_MAX: usize = 1 + entry_bytes_max(limits::KEY_BYTES_MAX, limits::VALUE_BYTES_MAX);
+pub const RECORD_BYTES_MAX: usize = 1 + entry_bytes_max(limits::KEY_BYTES_MAX, limits::VALUE_BYTES_MAX + EXPIRY_BYTES_MAX);
 
 const MAGIC: [u8; 6] = *b"meshwj";
 /// Length, checksum of the length, checksum of everything.
@@ -82,6 +82,8 @@ impl Record {
         let body_len = |body: &Body| match body {
             Body::Removed => 0,
             Body::Register(bytes) => bytes.len(),
+            Body::Until(_, bytes) => EXPIRY_BYTES_MAX + bytes.len(),
+            Body::Expired(..) => EXPIRY_BYTES_MAX,
             // As the store measures it: the tag of the step takes the room of the length, which it does without.
             Body::Step(step) => match &**step {
                 Step::Whole(typed) => encode(typed).len(),

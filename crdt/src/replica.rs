@@ -26,7 +26,8 @@
 //! keys, counts them, and keeps accepting changes of those it holds. An
 //! entry that one replica refuses keeps its digest apart from the others', which costs one bounded comparison per period. Entries carry
 //! no signature: a member can write under another member's name in repair, and name others as the writers of siblings, as it can write any key; and it can
-//! tell others that nobody waited for them, as it can remove any key.
+//! tell others that nobody waited for them, as it can remove any key. A value can be written [to expire](crate::register), in the past or in the far future, which
+//! is a tombstone or a value like any other; one that is told to have expired before its time is refused as a stamp ahead is.
 //!
 //! Known limits: a writer whose clock is ahead keeps what the others refuse, and
 //! once their clocks have come that far it is accepted and wins over what was written in between; broadcasts that are still under way
@@ -38,6 +39,7 @@ mod api;
 mod collect;
 mod confirm;
 mod durable;
+mod expire;
 mod outbox;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +55,7 @@ use crate::digest::Digest;
 use crate::floor;
 use crate::hlc::{Clock, Stamp};
 use crate::key::Key;
+use crate::register::{LIFETIME_MAX, LIFETIME_MIN, until};
 use crate::repair::{Repair, Turn};
 use crate::reunion::Apartness;
 pub use crate::reunion::Reunion;
@@ -92,6 +95,8 @@ pub struct State {
     repair: Repair,
     apartness: Apartness,
     confirms: Confirms,
+    /// When the next entry expires.
+    expire_at: Option<Time>,
     counters: Counters,
     /// `None` while the replica lives in memory only.
     unrecorded: Option<Box<Unrecorded>>,
@@ -127,6 +132,7 @@ impl State {
             repair,
             apartness: Apartness::default(),
             confirms: Confirms::new(random::hash(&[first_word(me), seed, 1])),
+            expire_at: None,
             counters: Counters::default(),
             unrecorded: None,
         }
@@ -134,6 +140,7 @@ impl State {
 
     /// Handles one input; appends what was decided.
     pub fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>) {
+        self.expire(now, actions);
         match input {
             Input::NeighborUp(peer) => {
                 self.begin(now);
@@ -181,6 +188,7 @@ impl State {
         }
         self.collect();
         self.confirms.settle(&self.store, actions);
+        self.await_expiry(now);
         self.check();
     }
 
@@ -313,7 +321,7 @@ impl State {
         self.len() == 0
     }
 
-    /// How many removed keys are kept as tombstones.
+    /// How many keys are kept that were removed, as tombstones, or have expired.
     pub fn tombstones(&self) -> usize {
         self.store.keys() - self.store.live()
     }
@@ -341,7 +349,7 @@ impl State {
     /// When [`Input::DeadlineReached`] is due.
     pub fn next_deadline(&self) -> Option<Time> {
         let deadlines = [self.repair.next_deadline(), self.apartness.next_deadline(), self.confirms.next_deadline()];
-        deadlines.into_iter().chain([self.outbox.flush_at]).flatten().min()
+        deadlines.into_iter().chain([self.outbox.flush_at, self.expire_at]).flatten().min()
     }
 
     /// What the replica did so far.
@@ -380,13 +388,14 @@ impl State {
     /// Makes writes, all or none; what is to be told of them.
     fn write(&mut self, writes: Vec<(Key, Op)>, now: Now, actions: &mut Vec<Action>) -> Result<Vec<(Key, Pending)>, SetError> {
         self.begin(now);
+        self.expire(now, actions);
         let mut clock = self.clock;
         let stamp = clock.tick(self.wall(now));
         let mut planned: BTreeMap<Key, (Held, Pending)> = BTreeMap::new();
         let mut first = Bytes::new();
         let is_batch = writes.len() > 1;
         for (key, op) in writes {
-            if let (true, Op::Set(value) | Op::Best(_, value) | Op::Put(value)) = (planned.is_empty(), &op) {
+            if let (true, Op::Set(value) | Op::SetFor(value, _) | Op::Best(_, value) | Op::Put(value)) = (planned.is_empty(), &op) {
                 first = value.clone();
             }
             if planned.contains_key(&key) {
@@ -399,7 +408,7 @@ impl State {
         if planned.is_empty() {
             return Ok(Vec::new());
         }
-        let len = |held: &Held, pending: &Pending| pending.step.as_ref().map_or(held.len(), |step| encode(step).len());
+        let len = |held: &Held, pending: &Pending| pending.step.as_ref().map_or(held.encoded_len(), |step| encode(step).len());
         let bytes = |(key, (held, pending)): (&Key, &(Held, Pending))| entry_bytes_max(key.len(), len(held, pending));
         if planned.len() > 1 && planned.iter().map(bytes).sum::<usize>() > FRAME_BUDGET_BYTES {
             return Err(SetError::BatchTooLarge { len_max: BATCH_LEN_MAX, bytes_max: FRAME_BUDGET_BYTES });
@@ -421,6 +430,7 @@ impl State {
             written.push((key, pending));
         }
         self.confirms.settle(&self.store, actions);
+        self.await_expiry(now);
         Ok(written)
     }
 
@@ -430,11 +440,17 @@ impl State {
         if len > len_max {
             return Err(SetError::ValueTooLarge { len, len_max });
         }
+        if let Op::SetFor(_, lifetime) = op
+            && !(LIFETIME_MIN..=LIFETIME_MAX).contains(&lifetime)
+        {
+            return Err(SetError::Lifetime { lifetime });
+        }
         let held = self.store.get(key);
         let body = match (held, op) {
             (held, Op::Remove) if held.is_none_or(|held| !held.is_live()) => return Ok(None),
             (held, Op::Remove) if held.is_some_and(|held| !held.is_typed()) => Body::Removed,
             (held, Op::Set(value)) if held.is_none_or(|held| !held.is_typed()) => Body::Register(value),
+            (held, Op::SetFor(value, lifetime)) if held.is_none_or(|held| !held.is_typed()) => Body::Until(until(stamp, lifetime), value),
             (held, op) => {
                 let typed = held.map(Held::to_typed);
                 let known = |is_meant: &dyn Fn(&Actor) -> bool| typed.as_ref().and_then(|typed| typed.actor(is_meant));
@@ -575,12 +591,19 @@ impl State {
             Err(Unfit::Gap) => return Joined::Gap,
             Err(Unfit::TooMany) => return self.refuse(key, origin),
         };
+        if self.has_expired_early(&joined, now) {
+            tracing::debug!(key = %key, origin = ?origin, "entry refused: it is told to have expired, and its time has not come");
+            self.counters.stamp_ahead += 1;
+            return Joined::Ahead;
+        }
         let latest = joined.latest().max(stamp);
         if let Err(ahead) = self.clock.observe(latest, self.wall(now), self.config.stamp_ahead_max) {
             tracing::debug!(key = %key, origin = ?origin, ahead = ?ahead.by, "entry refused: its stamp is too far ahead");
             self.counters.stamp_ahead += 1;
             return Joined::Ahead;
         }
+        let is_over = joined.due().is_some_and(|until| until <= self.repair.second(now));
+        let joined = if is_over { self.store.expired(joined) } else { joined };
         let joined = self.renewed(key, joined, now);
         let came = self.apartness.of(stamp, &origin, self.store.get(key).map(|held| &held.marker));
         match self.store.replace(key.clone(), joined) {

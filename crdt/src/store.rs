@@ -19,9 +19,10 @@ use crate::digest::{Digest, Hasher};
 use crate::hlc::Stamp;
 use crate::key::Key;
 use crate::origin::{Origin, Origins};
+use crate::register::Register;
 use crate::sketch::Sketch;
 use crate::value::{Kind, State, Step, Typed, Unfit, Value};
-use crate::wire::{Body, KeyHash, Name, Range, Row, SHARDS, ShardSum};
+use crate::wire::{Body, EXPIRY_BYTES_MAX, KeyHash, Name, Range, Row, SHARDS, ShardSum};
 
 /// Entries from which on a sketch is kept. Fewer are cheaper to go through when somebody asks, and a simulation holds very many small stores.
 const SKETCH_KEPT_MIN: usize = 64;
@@ -44,6 +45,10 @@ pub(crate) enum Content {
     Removed,
     /// A register in which the last writer wins.
     Register(Bytes),
+    /// One that expires at a moment, in seconds since the Unix epoch.
+    Until(Box<(u32, Bytes)>),
+    /// One that expired, with the hash of its value.
+    Expired(u32, u64),
     /// Anything else.
     Typed(Box<Measured>),
 }
@@ -67,18 +72,40 @@ impl Held {
     /// Bytes of the value.
     pub(crate) fn len(&self) -> usize {
         match &self.content {
-            Content::Removed => 0,
+            Content::Removed | Content::Expired(..) => 0,
             Content::Register(bytes) => bytes.len(),
+            Content::Until(until) => until.1.len(),
             Content::Typed(sized) => sized.len,
         }
     }
 
+    /// At most how many bytes take its place in an entry on the wire.
+    pub(crate) fn encoded_len(&self) -> usize {
+        let expires = matches!(self.content, Content::Until(_) | Content::Expired(..));
+        self.len() + if expires { EXPIRY_BYTES_MAX } else { 0 }
+    }
+
     pub(crate) fn is_live(&self) -> bool {
         match &self.content {
-            Content::Removed => false,
-            Content::Register(_) => true,
+            Content::Removed | Content::Expired(..) => false,
+            Content::Register(_) | Content::Until(_) => true,
             Content::Typed(sized) => sized.typed.is_live(),
         }
+    }
+
+    /// When it expires or expired.
+    pub(crate) fn expiry(&self) -> Option<u32> {
+        match &self.content {
+            Content::Removed | Content::Register(_) => None,
+            Content::Until(until) => Some(until.0),
+            Content::Expired(until, _) => Some(*until),
+            Content::Typed(sized) => sized.typed.expiry(),
+        }
+    }
+
+    /// When it expires, if it did not yet.
+    pub(crate) fn due(&self) -> Option<u32> {
+        self.expiry().filter(|_| self.is_live())
     }
 
     pub(crate) fn is_typed(&self) -> bool {
@@ -87,8 +114,9 @@ impl Held {
 
     pub(crate) fn read(&self) -> Option<Value> {
         match &self.content {
-            Content::Removed => None,
+            Content::Removed | Content::Expired(..) => None,
             Content::Register(bytes) => Some(Value::Lww(bytes.clone())),
+            Content::Until(until) => Some(Value::Lww(until.1.clone())),
             Content::Typed(sized) => sized.typed.read(),
         }
     }
@@ -97,6 +125,8 @@ impl Held {
         match &self.content {
             Content::Removed => Body::Removed,
             Content::Register(bytes) => Body::Register(bytes.clone()),
+            Content::Until(until) => Body::Until(until.0, until.1.clone()),
+            Content::Expired(until, hash) => Body::Expired(*until, *hash),
             Content::Typed(sized) => Body::Step(Box::new(Step::Whole(sized.typed.clone()))),
         }
     }
@@ -104,10 +134,12 @@ impl Held {
     /// The values of a register with when and by whom they were written, in no order.
     pub(crate) fn written(&self) -> impl Iterator<Item = (&Bytes, Stamp, PeerId)> {
         let (plain, typed) = match &self.content {
-            Content::Removed => (None, None),
-            Content::Register(bytes) => (Some((bytes, self.marker.stamp, *self.marker.origin)), None),
+            Content::Removed | Content::Expired(..) => (None, None),
+            Content::Register(bytes) => (Some(bytes), None),
+            Content::Until(until) => (Some(&until.1), None),
             Content::Typed(measured) => (None, Some(measured.typed.written())),
         };
+        let plain = plain.map(|value| (value, self.marker.stamp, *self.marker.origin));
         plain.into_iter().chain(typed.into_iter().flatten())
     }
 
@@ -115,22 +147,22 @@ impl Held {
     pub(crate) fn is_beyond(&self, stamp: Stamp, origin: PeerId, body: &Body) -> bool {
         let order = (self.marker.stamp, *self.marker.origin).cmp(&(stamp, origin));
         match (&self.content, body) {
-            (Content::Removed, Body::Removed) => order.is_gt(),
-            (Content::Register(ours), Body::Register(theirs)) => order.is_gt() || (order.is_eq() && ours != theirs),
-            (Content::Removed, Body::Register(_)) | (Content::Register(_), Body::Removed) => order.is_ge(),
             (Content::Typed(ours), Body::Step(theirs)) => {
-                order.is_ne() || !matches!(&**theirs, Step::Whole(theirs) if *theirs == ours.typed)
+                order.is_ne() || !matches!(&**theirs, Step::Whole(theirs) if theirs.is_same_write(&ours.typed))
             }
             (Content::Typed(_), _) => true,
-            // It was refused.
-            (_, Body::Step(_)) => false,
+            _ => match (self.body().register(), body.register()) {
+                (Some(ours), Some(theirs)) => order.is_gt() || (order.is_eq() && !ours.is_same_write(&theirs)),
+                // It was refused.
+                _ => false,
+            },
         }
     }
 
     /// The latest stamp in it.
     pub(crate) fn latest(&self) -> Stamp {
         match &self.content {
-            Content::Removed | Content::Register(_) => self.marker.stamp,
+            Content::Removed | Content::Register(_) | Content::Until(_) | Content::Expired(..) => self.marker.stamp,
             Content::Typed(measured) => measured.typed.latest().unwrap_or_default().max(self.marker.stamp),
         }
     }
@@ -139,7 +171,7 @@ impl Held {
     /// can still be joined.
     pub(crate) fn is_crowded(&self, value_bytes_max: usize) -> bool {
         match &self.content {
-            Content::Removed | Content::Register(_) => false,
+            Content::Removed | Content::Register(_) | Content::Until(_) | Content::Expired(..) => false,
             Content::Typed(measured) if measured.typed.len() <= 1 => measured.len > value_bytes_max,
             Content::Typed(measured) => measured.len > value_bytes_max / 2,
         }
@@ -147,19 +179,20 @@ impl Held {
 
     pub(crate) fn kind(&self) -> Option<Kind> {
         match &self.content {
-            Content::Removed => None,
-            Content::Register(_) => Some(Kind::Lww),
+            Content::Removed | Content::Expired(..) => None,
+            Content::Register(_) | Content::Until(_) => Some(Kind::Lww),
             Content::Typed(measured) => measured.typed.kind(),
         }
     }
 
     /// The same as a typed value.
     pub(crate) fn to_typed(&self) -> Cow<'_, Typed> {
-        let register = |value| Cow::Owned(Typed { length: 1, state: Some(State::Lww(self.marker.stamp, *self.marker.origin, value)) });
         match &self.content {
-            Content::Removed => register(None),
-            Content::Register(bytes) => register(Some(bytes.clone())),
             Content::Typed(sized) => Cow::Borrowed(&sized.typed),
+            _ => {
+                let register = self.body().register().unwrap_or(Register::Removed);
+                Cow::Owned(Typed { length: 1, state: Some(State::Lww(self.marker.stamp, *self.marker.origin, register)) })
+            }
         }
     }
 }
@@ -201,6 +234,8 @@ pub(crate) struct Store {
     bounds: Bounds,
     entries: BTreeMap<Key, Held>,
     origins: Origins,
+    /// The keys of those that expire and did not yet, by when.
+    expiring: BTreeSet<(u32, Key)>,
     /// The keys in the order in which replicas compare.
     index: BTreeSet<(u64, Key)>,
     /// The sum of each shard; empty until the first entry, because a simulation holds very many empty stores.
@@ -219,6 +254,7 @@ impl Store {
             bounds,
             entries: BTreeMap::new(),
             origins: Origins::default(),
+            expiring: BTreeSet::new(),
             index: BTreeSet::new(),
             shards: Vec::new(),
             sketch: Sketch::new(),
@@ -229,15 +265,55 @@ impl Store {
     }
 
     /// The entry that a write of a register makes.
-    pub(crate) fn register(&self, stamp: Stamp, origin: PeerId, value: Option<Bytes>) -> Held {
-        let marker = Marker { stamp, origin: self.origins.of(origin), value_hash: self.hasher.value(value.as_ref()) };
-        Held { marker, content: value.map_or(Content::Removed, Content::Register) }
+    pub(crate) fn register(&self, stamp: Stamp, origin: PeerId, register: Register) -> Held {
+        let hash = |value: &Bytes| self.hasher.value(Some(value));
+        let (value_hash, content) = match register {
+            Register::Removed => (self.hasher.value(None), Content::Removed),
+            Register::Value(value) => (hash(&value), Content::Register(value)),
+            Register::Until(until, value) => (self.hasher.expiring(until, hash(&value)), Content::Until(Box::new((until, value)))),
+            Register::Expired(until, value) => (self.hasher.expiring(until, value), Content::Expired(until, value)),
+        };
+        Held { marker: Marker { stamp, origin: self.origins.of(origin), value_hash }, content }
     }
 
     fn typed(&self, stamp: Stamp, origin: PeerId, typed: Typed) -> Held {
         let encoded = encode(&typed);
-        let marker = Marker { stamp, origin: self.origins.of(origin), value_hash: self.hasher.typed(&encoded) };
-        Held { marker, content: Content::Typed(Box::new(Measured { typed, len: encoded.len() })) }
+        // Its hash and the room that it takes are those of what is left of it, if that is more.
+        let expired = typed.expired(|value| self.hasher.value(Some(value))).map(|expired| encode(&expired));
+        let (hashed, len) = (expired.as_ref().unwrap_or(&encoded), encoded.len().max(expired.as_ref().map_or(0, Bytes::len)));
+        let marker = Marker { stamp, origin: self.origins.of(origin), value_hash: self.hasher.typed(hashed) };
+        Held { marker, content: Content::Typed(Box::new(Measured { typed, len })) }
+    }
+
+    /// What is left of an entry that expired. What orders and names it stays what it was.
+    pub(crate) fn expired(&self, held: Held) -> Held {
+        let hash = |value: &Bytes| self.hasher.value(Some(value));
+        let content = match held.content {
+            Content::Until(until) => Content::Expired(until.0, hash(&until.1)),
+            Content::Typed(measured) => Content::Typed(match measured.typed.expired(hash) {
+                Some(typed) => Box::new(Measured { len: encode(&typed).len(), typed }),
+                None => measured,
+            }),
+            other => other,
+        };
+        Held { content, ..held }
+    }
+
+    /// When the next entry expires.
+    pub(crate) fn next_expiry(&self) -> Option<u32> {
+        self.expiring.first().map(|(until, _)| *until)
+    }
+
+    /// Leaves of one entry only what is left at a moment; its key, and when it was written.
+    pub(crate) fn expire_next(&mut self, second: u32) -> Option<(Key, Stamp)> {
+        let key = self.expiring.first().filter(|(until, _)| *until <= second)?.1.clone();
+        self.expiring.pop_first();
+        let expired = self.expired(self.entries.get(&key)?.clone());
+        let held = self.entries.get_mut(&key)?;
+        self.bytes = self.bytes - held.len() + expired.len();
+        self.live -= 1;
+        *held = expired;
+        Some((key, held.marker.stamp))
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Held> {
@@ -306,15 +382,14 @@ impl Store {
     pub(crate) fn joined(&self, key: &str, stamp: Stamp, origin: PeerId, body: &Body) -> Result<Option<Held>, Unfit> {
         let held = self.entries.get(key);
         let step = match (held, body) {
-            (None | Some(Held { content: Content::Removed | Content::Register(_), .. }), body @ (Body::Removed | Body::Register(_))) => {
-                let new = self.register(stamp, origin, if let Body::Register(bytes) = body { Some(bytes.clone()) } else { None });
-                return Ok(Some(new).filter(|new| held.is_none_or(|held| held.marker < new.marker)));
-            }
-            (_, Body::Removed) => Cow::Owned(Step::Whole(self.register(stamp, origin, None).to_typed().into_owned())),
-            (_, Body::Register(bytes)) => {
-                Cow::Owned(Step::Whole(self.register(stamp, origin, Some(bytes.clone())).to_typed().into_owned()))
-            }
             (_, Body::Step(step)) => Cow::Borrowed(&**step),
+            (_, body) => {
+                let new = self.register(stamp, origin, body.register().unwrap_or(Register::Removed));
+                if held.is_none_or(|held| !held.is_typed()) {
+                    return Ok(Some(new).filter(|new| held.is_none_or(|held| held.marker < new.marker)));
+                }
+                Cow::Owned(Step::Whole(new.to_typed().into_owned()))
+            }
         };
         let before = held.map(Held::to_typed);
         let typed = Typed::after(before.as_deref(), &step)?;
@@ -366,6 +441,7 @@ impl Store {
         self.digest.sum = self.digest.sum.wrapping_add(added);
         self.bytes += len;
         self.live += usize::from(new.is_live());
+        self.expiring.extend(new.due().map(|until| (until, key.clone())));
 
         let Some(held) = held else {
             let visible = new.is_live().then(|| new.read());
@@ -386,7 +462,11 @@ impl Store {
             (Content::Removed, Content::Removed) => None,
             _ => Some(new.read()).filter(|value| held.read() != *value),
         };
+        let new_due = new.due();
         let old = std::mem::replace(held, new);
+        if let Some(until) = old.due().filter(|until| new_due != Some(*until)) {
+            self.expiring.remove(&(until, key));
+        }
         self.origins.release(old.marker.origin);
         self.keep_sketch(Some(item(hash, removed)), item(hash, added));
         Merged::Replaced { visible }
@@ -403,6 +483,9 @@ impl Store {
         self.bytes -= key.len() + held.len();
         self.live -= usize::from(held.is_live());
         self.index.remove(&(hash, key.clone()));
+        if let Some(until) = held.due() {
+            self.expiring.remove(&(until, key.clone()));
+        }
         match self.sketch.items() {
             0 => {}
             1 => self.sketch = Sketch::new(),
@@ -444,6 +527,7 @@ impl Store {
         debug_assert!(self.entries.len() <= self.bounds.keys_max, "keys are bounded");
         debug_assert!(self.bytes <= self.bounds.bytes_max, "bytes are bounded");
         debug_assert!(self.live <= self.entries.len(), "a live key is a key");
+        debug_assert!(self.expiring.len() <= self.live, "only what is live expires");
     }
 
     /// How many origins are kept.
@@ -476,9 +560,14 @@ impl Store {
             match &register.content {
                 Content::Removed => assert_eq!(register.marker.value_hash, self.hasher.value(None)),
                 Content::Register(bytes) => assert_eq!(register.marker.value_hash, self.hasher.value(Some(bytes))),
+                Content::Until(until) => {
+                    assert_eq!(register.marker.value_hash, self.hasher.expiring(until.0, self.hasher.value(Some(&until.1))));
+                }
+                Content::Expired(until, hash) => assert_eq!(register.marker.value_hash, self.hasher.expiring(*until, *hash)),
                 Content::Typed(sized) => {
                     assert!(sized.typed.is_sound(), "{:?}", sized.typed);
-                    assert_eq!(register.marker.value_hash, self.hasher.typed(&encode(&sized.typed)));
+                    let named = sized.typed.expired(|value| self.hasher.value(Some(value)));
+                    assert_eq!(register.marker.value_hash, self.hasher.typed(&encode(named.as_ref().unwrap_or(&sized.typed))));
                     assert_eq!(meshwork_channels::decode::<Typed>(&encode(&sized.typed)).as_ref(), Ok(&sized.typed));
                 }
             }
@@ -497,6 +586,8 @@ impl Store {
         assert!(self.entries.len() < SKETCH_KEPT_MIN || self.sketch.items() > 0);
         assert!(self.shard_sums().map(|sum| sum.0).eq(shards));
         assert_eq!((bytes, live), (self.bytes, self.live));
+        let expiring = self.entries.iter().filter_map(|(key, held)| Some((held.due()?, key.clone())));
+        assert_eq!(expiring.collect::<BTreeSet<_>>(), self.expiring);
         self.check();
     }
 }

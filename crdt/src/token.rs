@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hlc::Stamp;
 use crate::key::Key;
+use crate::register::Register;
 use crate::store::Held;
 use crate::value::{State, Step, Typed};
 
@@ -57,7 +58,8 @@ impl WriteToken {
     pub(crate) fn is_in(&self, held: &Held) -> bool {
         match &self.step {
             None if !held.is_typed() => (held.marker.stamp, *held.marker.origin) >= (self.stamp, self.origin),
-            None => Step::Whole(Typed { length: 1, state: Some(State::Lww(self.stamp, self.origin, None)) }).is_in(&held.to_typed()),
+            None => Step::Whole(Typed { length: 1, state: Some(State::Lww(self.stamp, self.origin, Register::Removed)) })
+                .is_in(&held.to_typed()),
             Some(step) => step.is_in(&held.to_typed()),
         }
     }

@@ -19,11 +19,14 @@
 //! Invariants: what is kept in order is in order; a member or sibling has a dot that its clock covers; every list has its bound, and the whole fits
 //! in a frame.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use meshwork_channels::{Bounded, PeerId};
 use serde::{Deserialize, Serialize};
 
 use crate::hlc::Stamp;
+use crate::register::{Register, until};
 use crate::wire::fixed;
 
 mod witness;
@@ -76,6 +79,10 @@ impl Kind {
 pub enum Op {
     /// Write a [`Kind::Lww`].
     Set(Bytes),
+    /// Write a [`Kind::Lww`] that expires: after this time it is gone everywhere, as if removed, unless it was written again meanwhile. How long it lives is that
+    /// of its last write, whichever wins; keys of other kinds do not expire. From [`LIFETIME_MIN`](crate::register::LIFETIME_MIN) to
+    /// [`LIFETIME_MAX`](crate::register::LIFETIME_MAX), in whole seconds of the time of the cluster, rounded up.
+    SetFor(Bytes, Duration),
     /// Write a [`Kind::Best`] with its score, which is a number. It has no effect where a better one is known.
     Best(f64, Bytes),
     /// Write a [`Kind::Mv`] in place of all siblings that are known here.
@@ -98,7 +105,7 @@ impl Op {
     /// The kind of key that it is for; `None` for [`Op::Remove`].
     pub fn kind(&self) -> Option<Kind> {
         match self {
-            Op::Set(_) => Some(Kind::Lww),
+            Op::Set(_) | Op::SetFor(..) => Some(Kind::Lww),
             Op::Best(..) => Some(Kind::Best),
             Op::Put(_) => Some(Kind::Mv),
             Op::Add(_) => Some(Kind::Count),
@@ -112,7 +119,8 @@ impl Op {
     /// Bytes of the value that it carries.
     pub(crate) fn value_len(&self) -> usize {
         match self {
-            Op::Set(value) | Op::Best(_, value) | Op::Put(value) | Op::Insert(value) | Op::Take(value) | Op::Include(value) => value.len(),
+            Op::Set(value) | Op::SetFor(value, _) | Op::Best(_, value) | Op::Put(value) => value.len(),
+            Op::Insert(value) | Op::Take(value) | Op::Include(value) => value.len(),
             Op::Add(_) | Op::Grow(_) | Op::Remove => 0,
         }
     }
@@ -386,7 +394,7 @@ impl<P: Clone> Change<P> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// A [`Kind::Lww`] under a key that was of another kind before; `None` once it was removed.
-    Lww(Stamp, PeerId, Option<Bytes>),
+    Lww(Stamp, PeerId, Register),
     /// A [`Kind::Best`], with the bits of its score such that they order as scores do.
     Best(#[serde(with = "fixed")] u64, Written),
     /// A [`Kind::Mv`].
@@ -471,7 +479,7 @@ impl State {
     fn read(&self) -> Option<Value> {
         let sum = |sum: i128| sum.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
         Some(match self {
-            State::Lww(_, _, value) => Value::Lww(value.clone()?),
+            State::Lww(_, _, register) => Value::Lww(register.value()?.clone()),
             State::Best(bits, written) => Value::Best(score(*bits), written.value.clone()),
             State::Mv(siblings) => {
                 let mut all: Vec<Written> = siblings.live.iter().map(|(_, written)| written.clone()).collect();
@@ -557,7 +565,7 @@ impl Typed {
     }
 
     pub(crate) fn is_live(&self) -> bool {
-        self.state.as_ref().is_some_and(|state| !matches!(state, State::Lww(_, _, None)))
+        self.state.as_ref().is_some_and(|state| !matches!(state, State::Lww(_, _, register) if register.value().is_none()))
     }
 
     pub(crate) fn join(&self, other: &Self) -> Result<Self, TooMany> {
@@ -604,7 +612,7 @@ impl Typed {
     /// The values of a register with when and by whom they were written, in no order.
     pub(crate) fn written(&self) -> impl Iterator<Item = (&Bytes, Stamp, PeerId)> {
         let (one, siblings) = match &self.state {
-            Some(State::Lww(stamp, origin, Some(value))) => (Some((value, *stamp, *origin)), None),
+            Some(State::Lww(stamp, origin, register)) => (register.value().map(|value| (value, *stamp, *origin)), None),
             Some(State::Best(_, written)) => (Some((&written.value, written.stamp, written.origin)), None),
             Some(State::Mv(siblings)) => (None, Some(siblings)),
             _ => (None, None),
@@ -620,6 +628,25 @@ impl Typed {
             State::Best(_, written) => Some(written.stamp),
             State::Mv(siblings) => siblings.live.iter().map(|(_, written)| written.stamp).max(),
             State::Count(_) | State::GCount(_) | State::Set(_) | State::GSet(_) => None,
+        }
+    }
+
+    /// When it expires or expired.
+    pub(crate) fn expiry(&self) -> Option<u32> {
+        if let Some(State::Lww(_, _, register)) = &self.state { register.expiry() } else { None }
+    }
+
+    /// What is left of it once it expired; `None` if it does not expire.
+    pub(crate) fn expired(&self, hash: impl Fn(&Bytes) -> u64) -> Option<Self> {
+        let Some(State::Lww(stamp, origin, register)) = &self.state else { return None };
+        Some(Typed { length: self.length, state: Some(State::Lww(*stamp, *origin, register.expired(hash)?)) })
+    }
+
+    /// Whether it is the same, expired or not.
+    pub(crate) fn is_same_write(&self, other: &Self) -> bool {
+        match (&self.state, &other.state) {
+            (Some(State::Lww(a, x, u)), Some(State::Lww(b, y, v))) => (self.length, a, x) == (other.length, b, y) && u.is_same_write(v),
+            _ => self == other,
         }
     }
 
@@ -669,7 +696,7 @@ pub(crate) fn step(held: Option<&Typed>, op: &Op, actor: Actor, stamp: Stamp, or
     let Some(kind) = op.kind() else {
         let Some(Typed { state: Some(state), .. }) = held.filter(|_| is_live) else { return Ok(None) };
         return match state {
-            State::Lww(..) => whole(State::Lww(stamp, origin, None)),
+            State::Lww(..) => whole(State::Lww(stamp, origin, Register::Removed)),
             _ => Ok(Some(Step::Whole(Typed { length: length + 1, state: None }))),
         };
     };
@@ -681,7 +708,8 @@ pub(crate) fn step(held: Option<&Typed>, op: &Op, actor: Actor, stamp: Stamp, or
     let state = state.filter(|state| state.kind() == kind);
     let written = |value: &Bytes| Written { stamp, origin, value: value.clone() };
     match (op, state) {
-        (Op::Set(value), _) => whole(State::Lww(stamp, origin, Some(value.clone()))),
+        (Op::Set(value), _) => whole(State::Lww(stamp, origin, Register::Value(value.clone()))),
+        (Op::SetFor(value, lifetime), _) => whole(State::Lww(stamp, origin, Register::Until(until(stamp, *lifetime), value.clone()))),
         (Op::Best(score, _), _) if score.is_nan() => Err(Unsuited::NotANumber),
         (Op::Best(score, value), held) => {
             let new = State::Best(bits(*score), written(value));

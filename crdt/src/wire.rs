@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::hlc::Stamp;
 use crate::key::Key;
+use crate::register::Register;
 use crate::sketch;
 use crate::value::Step;
 
@@ -39,9 +40,12 @@ pub const WRITES_MAX: usize = 1_024;
 /// Bytes that a sender fills in one frame or delta: the smaller of both limits, less room for what wraps the message.
 pub(crate) const FRAME_BUDGET_BYTES: usize = limits::CONTROL_BYTES_MAX - 512;
 const _: () = assert!(limits::BROADCAST_BYTES_MAX >= limits::CONTROL_BYTES_MAX, "one budget serves both");
-const _: () = assert!(entry_bytes_max(limits::KEY_BYTES_MAX, limits::VALUE_BYTES_MAX) <= FRAME_BUDGET_BYTES, "the largest entry fits");
+/// At most how many bytes more a register takes that expires or expired: the moment, and a hash where there is no value.
+pub(crate) const EXPIRY_BYTES_MAX: usize = 10;
+const VALUE_ENCODED_MAX: usize = limits::VALUE_BYTES_MAX + EXPIRY_BYTES_MAX;
+const _: () = assert!(entry_bytes_max(limits::KEY_BYTES_MAX, VALUE_ENCODED_MAX) <= FRAME_BUDGET_BYTES, "the largest entry fits");
 const _: () = assert!(
-    packed::ORIGIN_BYTES + packed::bytes_max(limits::KEY_BYTES_MAX, limits::VALUE_BYTES_MAX) <= FRAME_BUDGET_BYTES,
+    packed::ORIGIN_BYTES + packed::bytes_max(limits::KEY_BYTES_MAX, VALUE_ENCODED_MAX) <= FRAME_BUDGET_BYTES,
     "also by itself in a frame of repair"
 );
 
@@ -60,6 +64,23 @@ pub enum Body {
     Register(Bytes),
     /// A value of another kind, or a part of it.
     Step(Box<Step>),
+    /// A register with a value until a moment, in seconds since the Unix epoch.
+    Until(u32, Bytes),
+    /// A register whose value expired at a moment; its hash stands for it.
+    Expired(u32, #[serde(with = "fixed")] u64),
+}
+
+impl Body {
+    /// What a register holds by it; `None` if it is a step.
+    pub(crate) fn register(&self) -> Option<Register> {
+        Some(match self {
+            Body::Removed => Register::Removed,
+            Body::Register(value) => Register::Value(value.clone()),
+            Body::Until(until, value) => Register::Until(*until, value.clone()),
+            Body::Expired(until, hash) => Register::Expired(*until, *hash),
+            Body::Step(_) => return None,
+        })
+    }
 }
 
 /// A write of the node that broadcasts it.

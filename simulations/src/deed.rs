@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// The most by which a deed counts up or down: the sum of a million of them is far from the limits of a counter.
 pub const BY_MAX: u64 = 1 << 40;
+/// The longest time for which something is written, in seconds: it is over well before a run is judged.
+pub const SECONDS_MAX: u32 = 10;
 /// The most changes of one batch.
 pub const BATCH_LEN_MAX: usize = 64;
 
@@ -18,6 +20,13 @@ pub enum Deed {
     Set {
         /// The number of the write, which is its value.
         write: u32,
+    },
+    /// Write a register in which the last writer wins, for some time.
+    SetFor {
+        /// The number of the write, which is its value.
+        write: u32,
+        /// How long it lives, at most [`SECONDS_MAX`].
+        seconds: u32,
     },
     /// Write a register in which the highest score wins.
     Best {
@@ -64,7 +73,7 @@ impl Deed {
     /// Whether a key of a kind can have it done to it.
     fn is_for(self, kind: Kind) -> bool {
         match self {
-            Deed::Set { .. } => kind == Kind::Lww,
+            Deed::Set { .. } | Deed::SetFor { .. } => kind == Kind::Lww,
             Deed::Best { .. } => kind == Kind::Best,
             Deed::Put { .. } => kind == Kind::Mv,
             Deed::Add { .. } => kind == Kind::Count,
@@ -115,6 +124,7 @@ impl Change {
         let is_small = match self.deed {
             Deed::Add { by } => by.unsigned_abs() <= BY_MAX,
             Deed::Grow { by } => by <= BY_MAX,
+            Deed::SetFor { seconds, .. } => (1..=SECONDS_MAX).contains(&seconds),
             _ => true,
         };
         is_small && self.deed.is_for(self.place.kind)

@@ -12,6 +12,7 @@
 //!   the taker, and adding wins. A member that was put in once and taken out by an owed deed is not there, for the taker read it.
 //! - A key that was removed, and to which nothing was done after that, is not there. Nothing is said of a key that was used again after its removal: that
 //!   depends on who had heard of the removal.
+//! - What was written for some time is not there: a run is judged long after that. Equal digests do not tell, so that each replica is asked for this alone.
 //! - Whatever is there was put there by somebody.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +55,8 @@ pub struct Ledger {
     places: BTreeMap<Place, Vec<Entry>>,
     /// By life: the entries of which it is the holder.
     held: BTreeMap<LifeOf, Vec<(Place, usize)>>,
+    /// What was written for some time.
+    brief: BTreeSet<(Place, u32)>,
 }
 
 /// What is wrong, and how often.
@@ -122,6 +125,9 @@ impl Ledger {
         let Done { change: Change { place, deed }, stamp, saw } = done;
         let entries = self.places.entry(*place).or_default();
         self.held.entry(by).or_default().push((*place, entries.len()));
+        if let Deed::SetFor { write, .. } = deed {
+            self.brief.insert((*place, *write));
+        }
         entries.push(Entry { by, holder: by, deed: *deed, stamp: *stamp, saw: saw.clone() });
     }
 
@@ -141,6 +147,12 @@ impl Ledger {
         }
     }
 
+    /// Something that a replica shows and that has expired.
+    pub fn unexpired(&self, read: &dyn Fn(Place) -> Option<Value>) -> Option<String> {
+        let (place, write) = self.brief.iter().find(|(place, write)| numbers(read(*place).as_ref()).contains(write))?;
+        Some(format!("{} holds write {write}, which expired", place.name()))
+    }
+
     /// Holds a replica against all that is known.
     pub fn judge(&self, lasts: &dyn Fn(LifeOf) -> bool, read: &dyn Fn(Place) -> Option<Value>) -> Judgment {
         let mut judgment = Judgment::default();
@@ -157,9 +169,9 @@ impl Ledger {
 fn has(entries: &[Entry], index: usize, value: Option<&Value>) -> bool {
     let there = numbers(value);
     match entries[index].deed {
-        Deed::Set { .. } => entries
+        Deed::Set { .. } | Deed::SetFor { .. } => entries
             .iter()
-            .any(|other| matches!(other.deed, Deed::Set { write } if there.contains(&write)) && other.stamp >= entries[index].stamp),
+            .any(|other| brought(other.deed).is_some_and(|write| there.contains(&write)) && other.stamp >= entries[index].stamp),
         Deed::Best { score, .. } => matches!(value, Some(Value::Best(best, _)) if *best >= f64::from(score)),
         Deed::Put { write: number } | Deed::Insert { member: number } | Deed::Include { member: number } => there.contains(&number),
         // A sum does not tell whose it is, and what is not there may never have been.
@@ -220,13 +232,14 @@ impl Case<'_> {
         let from = |deed: &dyn Fn(Deed) -> bool| self.entries.iter().any(|entry| entry.stamp >= last.stamp && deed(entry.deed));
         let is_new = match there.first() {
             Some(number) => from(&|deed| brought(deed) == Some(*number)),
-            None => from(&|deed| deed == Deed::Remove),
+            None => from(&|deed| matches!(deed, Deed::Remove | Deed::SetFor { .. })),
         };
+        let is_over = !is_new && !there.is_empty();
         match last.deed {
             Deed::Set { write } => self.judgment.present(is_new, || missing(self.place, &last, "write", write)),
             _ => self
                 .judgment
-                .absent(!is_new && !there.is_empty(), || format!("{} holds an older write than its removal", self.place.name())),
+                .absent(is_over, || format!("{} holds an older write than its removal, or than one that expired", self.place.name())),
         }
     }
 
@@ -326,7 +339,7 @@ impl Case<'_> {
 /// The number of what a deed puts into a key, if it is one that can be read there.
 fn brought(deed: Deed) -> Option<u32> {
     match deed {
-        Deed::Set { write } | Deed::Best { write, .. } | Deed::Put { write } => Some(write),
+        Deed::Set { write } | Deed::SetFor { write, .. } | Deed::Best { write, .. } | Deed::Put { write } => Some(write),
         Deed::Insert { member } | Deed::Include { member } => Some(member),
         Deed::Add { .. } | Deed::Grow { .. } | Deed::Take { .. } | Deed::Remove => None,
     }
@@ -379,6 +392,15 @@ mod tests {
         let removed = [deeds, &[(1, Deed::Remove, 6, &[])]].concat();
         assert_eq!(found(Kind::Lww, &removed, Some(Value::Lww(bytes(1)))), (0, 1));
         assert_eq!(found(Kind::Lww, &removed, None), (0, 0));
+        let expired = [deeds, &[(1, Deed::SetFor { write: 4, seconds: 1 }, 6, &[])]].concat();
+        assert_eq!(found(Kind::Lww, &expired, None), (0, 0));
+        assert_eq!(found(Kind::Lww, &expired, Some(Value::Lww(bytes(1)))), (0, 1), "it had been written over");
+        assert_eq!(found(Kind::Lww, &expired, Some(Value::Lww(bytes(3)))), (0, 0), "and this wrote over that");
+        let mut ledger = Ledger::default();
+        let change = Change::plain(0, Deed::SetFor { write: 4, seconds: 1 });
+        ledger.take((0, 1), &Done { change, stamp: 1, saw: Vec::new() });
+        let shows = |number| ledger.unexpired(&|_| Some(Value::Lww(bytes(number)))).is_some();
+        assert_eq!((shows(4), shows(1)), (true, false));
     }
 
     #[test]

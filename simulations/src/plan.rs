@@ -6,7 +6,7 @@ use meshwork_channels::random::hash;
 use meshwork_overlay::swim::Improvement;
 use serde::{Deserialize, Serialize};
 
-use crate::deed::{Change, Deed, Place};
+use crate::deed::{Change, Deed, Place, SECONDS_MAX};
 use crate::host::Plant;
 use crate::network::Link;
 use crate::run::{Class, Failure, Metric};
@@ -349,6 +349,23 @@ pub fn changes(schedule: &mut Schedule, draw: &mut Draw, nodes: &[u32], keys: u6
     }
 }
 
+/// Makes some of the plain registers in what is scheduled be written for some time only.
+pub fn expire(schedule: &mut Schedule, draw: &mut Draw) {
+    schedule.retain(|entry| {
+        if let Happening::Change { changes, .. } = &mut entry.what {
+            for change in changes {
+                match change.deed {
+                    Deed::Set { write } if draw.chance(40) => {
+                        change.deed = Deed::SetFor { write, seconds: draw.between(1, SECONDS_MAX.into()) as u32 };
+                    }
+                    _ => {}
+                }
+            }
+        }
+        true
+    });
+}
+
 /// What is done to a key of a kind.
 fn deed(draw: &mut Draw, kind: Kind, write: u32) -> Deed {
     match kind {
@@ -448,6 +465,10 @@ mod tests {
         }
         assert!(has(&|change| change.deed == Deed::Remove) > 5 && has(&|change| matches!(change.deed, Deed::Take { .. })) > 10);
         assert!((450..=500).contains(&schedule.next_write()), "what counts has no number");
+        let next = schedule.next_write();
+        expire(&mut schedule, &mut Draw::new(1, "expiring"));
+        assert!(schedule.entries().iter().all(|entry| entry.what.is_within_bounds()) && schedule.next_write() == next);
+        assert!(format!("{schedule:?}").matches("SetFor").count() > 10);
     }
 
     #[test]

@@ -249,6 +249,11 @@ impl Record {
         ended.iter().for_each(|life| self.ledger.ended(*life, &lasting, &|node, place| view.read(node, place)));
     }
 
+    /// Something that a node shows and that has expired.
+    pub fn unexpired(&self, node: u32, view: &dyn View) -> Option<String> {
+        self.ledger.unexpired(&|place| view.read(node, place))
+    }
+
     /// What is to be said of the replica of a node.
     pub fn judge(&self, node: u32, view: &dyn View) -> Judgment {
         self.ledger.judge(&|(node, life)| self.lasts(node, life), &|place| view.read(node, place))

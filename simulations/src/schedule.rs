@@ -427,7 +427,7 @@ impl Schedule {
     /// The least number that no write of a value has.
     pub fn next_write(&self) -> u32 {
         let of_deed = |change: &Change| match change.deed {
-            Deed::Set { write } | Deed::Best { write, .. } | Deed::Put { write } => Some(write),
+            Deed::Set { write } | Deed::SetFor { write, .. } | Deed::Best { write, .. } | Deed::Put { write } => Some(write),
             Deed::Include { member } => Some(member),
             // The members of sets may be any, and come back.
             _ => None,

@@ -42,6 +42,8 @@ const RARE: u64 = 50;
 
 /// And so many write keys of all kinds, beside the plain registers that most write.
 const KINDS_OF_KEYS: u64 = 60;
+/// And so many of these write some plain registers for some time only.
+const EXPIRING: u64 = 50;
 
 /// A run that is being drawn.
 struct Maker {
@@ -321,6 +323,10 @@ pub fn plan(seed: u64) -> Plan {
     if kinds.chance(KINDS_OF_KEYS) {
         let (keys, changes) = (kinds.between(1, 40), kinds.between(1, 80));
         plan::changes(&mut schedule, kinds, &all, keys, changes, from, work);
+        let expiring = &mut Draw::new(seed, "expiring");
+        if expiring.chance(EXPIRING) {
+            plan::expire(&mut schedule, expiring);
+        }
     }
 
     let mut maker = Maker { nodes, from, work, schedule, mortal: (2..nodes).collect() };
@@ -372,6 +378,8 @@ mod tests {
             assert!((20..390).contains(&with), "{with} of 400 runs have a {kind}");
         }
         assert!(plans.iter().any(|plan| plan.setup.nodes == 3) && plans.iter().any(|plan| plan.setup.nodes > 50));
+        let expiring = plans.iter().filter(|plan| format!("{:?}", plan.schedule).contains("SetFor")).count();
+        assert!((40..200).contains(&expiring), "{expiring} of 400 runs have values that expire");
         assert_eq!(plan(7).schedule, plans[7].schedule);
         assert!(plans.iter().all(|plan| plan.check().is_ok()));
     }

@@ -137,7 +137,14 @@ impl StateAsk {
 #[serde(tag = "op", rename_all = "snake_case")]
 pub(super) enum StateOp {
     /// Write a plain value, of which the last writer wins
-    Set { key: String, value: String },
+    Set {
+        key: String,
+        value: String,
+        /// After this time it is gone everywhere, unless it was written again: 90s, 10m, 24h or 7d
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ttl: Option<Duration>,
+    },
     /// Write a value with a score, of which the highest wins
     Best {
         key: String,
@@ -173,7 +180,8 @@ impl StateOp {
     /// The name of the verb, the key, and what is done to it.
     pub(super) fn parts(self) -> (&'static str, String, Op) {
         match self {
-            StateOp::Set { key, value } => ("set", key, Op::Set(value.into())),
+            StateOp::Set { key, value, ttl: None } => ("set", key, Op::Set(value.into())),
+            StateOp::Set { key, value, ttl: Some(ttl) } => ("set", key, Op::SetFor(value.into(), ttl)),
             StateOp::Best { key, score, value } => ("best", key, Op::Best(score, value.into())),
             StateOp::Put { key, value } => ("put", key, Op::Put(value.into())),
             StateOp::Add { key, by } => ("add", key, Op::Add(by)),
@@ -623,6 +631,12 @@ mod tests {
         let get: StateAsk = serde_json::from_str(r#"{"verb":"get","key":"n"}"#).unwrap();
         assert_eq!((&get, get.patience()), (&StateAsk::Get(GetAsk { key: "n".into(), ..GetAsk::default() }), Duration::ZERO));
         assert!(wrong("state get n --quorum --after x").contains("--after") && wrong("state get n --timeout 2h").contains("3600s"));
+        let Ok(Service::State { verb: Some(verb) }) = parse_line("state set k v --ttl 10m") else { panic!("it is one") };
+        let json = r#"{"verb":"do","op":"set","key":"k","value":"v","ttl":{"secs":600,"nanos":0}}"#;
+        assert_eq!(serde_json::to_string(&verb).unwrap(), json);
+        assert_eq!(serde_json::from_str::<StateAsk>(json).unwrap(), verb);
+        assert!(parse_line("state batch 'set k v --ttl 7d' 'set k v'").is_ok());
+        assert!(wrong("state set k v --ttl soon").contains("is not a duration"));
         let Ok(Service::Variables { verb }) = parse_line("variables register rate float -1 1 --default 0.5") else { panic!("it is one") };
         let json = serde_json::to_string(&verb).unwrap();
         assert!(json.starts_with(r#"{"verb":"register","name":"rate","kind":"float","of":["-1","1"],"default":0.5,"#), "{json}");

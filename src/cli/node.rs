@@ -45,7 +45,7 @@ const HELP: &str = "\
 TEXT            send a line to every other node (begin with // to send one that begins with /)
 /members        the members of the cluster
 /neighbors      the neighbors in the overlay
-/set KEY VALUE  write a key of the replicated state
+/set KEY VALUE  write a key of the replicated state; `/state set KEY VALUE --ttl 10m` for some time only
 /add KEY [N]    add to a counter
 /insert KEY X   add a member to a set; /take KEY X takes it out
 /remove KEY     remove a key, of whatever kind

@@ -10,7 +10,7 @@ impl Node {
     /// Takes the replicated state of an earlier life, and notes from now on what is to be written down. For a node that has seen nothing yet. The services are told
     /// of all that is there; what they tell follows as actions.
     pub fn restore(&mut self, records: impl IntoIterator<Item = Record>, now: Now, actions: &mut Vec<Action>) -> Restored {
-        let restored = self.state.restore(records);
+        let restored = self.state.restore(records, now);
         self.services.on_restored(&self.state, now);
         self.route(now, actions);
         restored

@@ -32,8 +32,10 @@ pub struct Report {
     pub open_requests: usize,
     /// Keys with a value.
     pub keys: usize,
-    /// Removed keys that leave a tombstone until every member knows of it.
+    /// Keys that were removed or have expired, and leave a tombstone until every member knows of it.
     pub tombstones: usize,
+    /// Values that expired on this node so far.
+    pub expired: u64,
     /// The digest of the replicated state: equal on two nodes when their states are.
     pub digest: Digest,
     /// How the replicated state is kept over restarts; none in a node that keeps it in memory.
@@ -125,6 +127,7 @@ impl Report {
             open_requests: node.open_requests(),
             keys: node.state().len(),
             tombstones: node.state().tombstones(),
+            expired: node.state().counters().expired,
             digest: node.state().digest(),
             journal,
             broadcast: *node.overlay().plumtree().counters(),

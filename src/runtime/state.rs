@@ -1,6 +1,7 @@
 //! The replicated state of the cluster through one node.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork_crdt::replica::SetError;
@@ -28,6 +29,18 @@ impl State<'_> {
     /// [`Error::Set`] when key or value are too large, the store is full or the key is of another kind, [`Error::Stopped`]. Nothing was changed then.
     pub async fn set(&self, key: impl Into<String>, value: impl Into<Bytes>) -> Result<Stamp, Error> {
         let stamp = self.apply(key, Op::Set(value.into())).await?;
+        Ok(stamp.expect("to write a register is always news"))
+    }
+
+    /// Writes a register that expires: after this time, from [a second](meshwork_crdt::register::LIFETIME_MIN) to
+    /// [ten years](meshwork_crdt::register::LIFETIME_MAX), it is gone on every node, as if removed, unless it was written again meanwhile. Only registers of this
+    /// kind expire; [`Op::SetFor`] does the same in a [batch](State::batch).
+    ///
+    /// # Errors
+    ///
+    /// As [`State::set`]; [`SetError::Lifetime`].
+    pub async fn set_for(&self, key: impl Into<String>, value: impl Into<Bytes>, lifetime: Duration) -> Result<Stamp, Error> {
+        let stamp = self.apply(key, Op::SetFor(value.into(), lifetime)).await?;
         Ok(stamp.expect("to write a register is always news"))
     }
 

@@ -45,7 +45,7 @@ impl Frames {
 
     /// Adds an entry, or says that there is no room.
     pub(super) fn push(&mut self, key: &Key, held: &Held) -> bool {
-        let mut bytes = bytes_max(key.len(), held.len());
+        let mut bytes = bytes_max(key.len(), held.encoded_len());
         if !self.origins.contains(&*held.marker.origin) {
             bytes += ORIGIN_BYTES;
         }
@@ -54,7 +54,7 @@ impl Frames {
                 return false;
             }
             self.frames.push(Bounded::new());
-            (self.bytes, bytes) = (0, bytes_max(key.len(), held.len()) + ORIGIN_BYTES);
+            (self.bytes, bytes) = (0, bytes_max(key.len(), held.encoded_len()) + ORIGIN_BYTES);
             self.origins.clear();
         }
         self.bytes += bytes;

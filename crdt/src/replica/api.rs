@@ -1,6 +1,7 @@
 //! What can happen to a replica, what it decides, and what it says to whoever writes.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork_channels::{Misbehavior, PeerId, limits};
@@ -9,6 +10,7 @@ use super::{Kind, Message, Quota, Value};
 use crate::confirm::{ConfirmId, Confirmed};
 use crate::hlc::Stamp;
 use crate::key::{Key, KeyError};
+use crate::register::{LIFETIME_MAX, LIFETIME_MIN};
 use crate::reunion::Reunion;
 
 /// What can happen to a replica.
@@ -62,7 +64,7 @@ pub enum Action {
     Changed {
         /// The key.
         key: Key,
-        /// What one reads from now on; `None` once it was removed.
+        /// What one reads from now on; `None` once it was removed or expired.
         value: Option<Value>,
         /// When it was written: of counters and sets not always later than the change before.
         stamp: Stamp,
@@ -129,6 +131,11 @@ pub enum SetError {
         /// Its kind.
         held: Kind,
     },
+    /// The value is to live for less than [`LIFETIME_MIN`] or for more than [`LIFETIME_MAX`].
+    Lifetime {
+        /// For how long it was to live.
+        lifetime: Duration,
+    },
     /// The score is not a number.
     NotANumber,
     /// A set, or what it takes to keep apart who wrote a value, has reached its bound: so many members, or half the bytes of a value.
@@ -165,6 +172,9 @@ impl fmt::Display for SetError {
             SetError::Full { quota: Quota::Keys(max), .. } => write!(f, "the replica keeps at most {max} keys, removed ones included"),
             SetError::Full { quota: Quota::Bytes(max), .. } => write!(f, "the replica keeps at most {max} bytes"),
             SetError::WrongKind { held } => write!(f, "the key holds a value of the kind `{}`; remove it first", held.name()),
+            SetError::Lifetime { lifetime } => {
+                write!(f, "a value that expires lives for {LIFETIME_MIN:?} to {LIFETIME_MAX:?}; this is to live for {lifetime:?}")
+            }
             SetError::NotANumber => f.write_str("a score is a number"),
             SetError::TooManyMembers { len_max } => {
                 write!(f, "a value has at most {len_max} members, in half the bytes of a value; more are keys of their own")
@@ -213,7 +223,9 @@ pub struct Counters {
     pub known: u64,
     /// Entries that did not fit within the bounds.
     pub refused: u64,
-    /// Removed keys that were forgotten, because every member knows of it.
+    /// Values that were there and expired.
+    pub expired: u64,
+    /// Removed or expired keys that were forgotten, because every member knows of it.
     pub collected: u64,
     /// Entries that were given up, because others did not wait for this node and may have removed them.
     pub given_up: u64,
@@ -223,7 +235,7 @@ pub struct Counters {
     pub gaps: u64,
     /// Entries returned to a neighbor that had sent less than is held here.
     pub sent_back: u64,
-    /// Entries whose stamps were too far ahead.
+    /// Entries whose stamps were too far ahead, or that were told to have expired before their time.
     pub stamp_ahead: u64,
     /// Comparisons begun here.
     pub probes: u64,

@@ -36,7 +36,9 @@ impl State {
             return;
         }
         let floor = self.floor();
-        let doomed: Vec<Key> = self.not_ours(|held| !held.is_live() && held.latest() < floor);
+        // What has expired here has not yet for whoever has not come to that moment.
+        let is_over = |held: &Held| held.expiry().is_none_or(|until| begin_of(until) < floor);
+        let doomed: Vec<Key> = self.not_ours(|held| !held.is_live() && held.latest() < floor && is_over(held));
         self.rename(&doomed);
         for key in doomed {
             self.store.forget(&key);

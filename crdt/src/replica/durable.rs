@@ -67,8 +67,8 @@ pub struct Restored {
 
 impl State {
     /// Takes what an earlier life wrote down, and notes from now on what is to be written down. For a replica that has seen nothing yet. Stamps are not
-    /// judged: they were when the entries came.
-    pub fn restore(&mut self, records: impl IntoIterator<Item = Record>) -> Restored {
+    /// judged: they were when the entries came. What expired meanwhile is not there any more.
+    pub fn restore(&mut self, records: impl IntoIterator<Item = Record>, now: Now) -> Restored {
         assert!(self.store.keys() == 0 && self.counters == super::Counters::default(), "only a new replica is restored");
         let (mut restored, mut reserved, mut ended) = (Restored::default(), Stamp::ZERO, None);
         let mut collected = Collected::default();
@@ -97,6 +97,10 @@ impl State {
         self.repair.floor_mut().resume(collected);
         self.written_at = self.clock.last();
         self.unrecorded = Some(Box::new(Unrecorded { collected, ..Unrecorded::default() }));
+        while let Some((key, _)) = self.store.expire_next(self.repair.second(now)) {
+            self.note(&key);
+        }
+        self.await_expiry(now);
         self.check();
         restored
     }

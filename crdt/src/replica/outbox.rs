@@ -50,8 +50,8 @@ impl Outbox {
             let step = pending.step.as_ref().map(|step| (step, encode(step).len())).filter(|(_, len)| *len <= value_bytes_max);
             let (stamp, len, body) = match (held.is_typed(), step) {
                 (true, Some((step, len))) => (pending.stamp, len, Body::Step(Box::new(step.clone()))),
-                (true, None) => (pending.stamp, held.len(), held.body()),
-                (false, _) if *held.marker.origin == me => (held.marker.stamp, held.len(), held.body()),
+                (true, None) => (pending.stamp, held.encoded_len(), held.body()),
+                (false, _) if *held.marker.origin == me => (held.marker.stamp, held.encoded_len(), held.body()),
                 // Overwritten from elsewhere since: that write has its own broadcast.
                 (false, _) => continue,
             };

@@ -213,7 +213,8 @@ fn a_restart_goes_on_from_the_floor() {
     let mut network = network(4, 7);
     let mut image = Image::default();
     let seed = 99;
-    network.replicas[3].restore([]);
+    let now = network.now(3);
+    network.replicas[3].restore([], now);
     for number in 0..30 {
         network.set(3, &format!("key{number}"), "value");
     }
@@ -237,7 +238,7 @@ fn a_restart_goes_on_from_the_floor() {
     (20..25).for_each(|number| network.remove(0, &format!("key{number}")));
     network.run_for(ABSENT + 5 * AFTER);
     let mut state = State::new(peer(3), params(config()), seed);
-    state.restore(image.records());
+    state.restore(image.records(), network.now(3));
     assert_eq!((state.len(), state.floor()), (10, network.replicas[3].floor()));
     (0..3).for_each(|other| state.handle(Input::NeighborUp(peer(other)), network.now(3), &mut Vec::new()));
     network.views[3] = state.keys("").map(|(key, _)| (key.clone(), state.read(key).unwrap())).collect();
@@ -485,7 +486,8 @@ fn full_replicas_forget_removals() {
 fn whoever_crashed_brings_nothing_back() {
     let mut network = network(3, 14);
     let mut image = Image::default();
-    network.replicas[2].restore([]);
+    let now = network.now(2);
+    network.replicas[2].restore([], now);
     for number in 0..10 {
         network.set(0, &format!("key{number}"), "value");
     }
@@ -504,7 +506,7 @@ fn whoever_crashed_brings_nothing_back() {
     cut_off(&mut network, 2);
     network.run_for(3 * AFTER);
     let mut state = State::new(peer(2), params(config()), 99);
-    state.restore(image.records());
+    state.restore(image.records(), network.now(2));
     (0..2).for_each(|other| state.handle(Input::NeighborUp(peer(other)), network.now(2), &mut Vec::new()));
     network.views[2] = state.keys("").map(|(key, _)| (key.clone(), state.read(key).unwrap())).collect();
     network.replicas[2] = state;

@@ -14,7 +14,7 @@ struct Kept {
 impl Kept {
     fn begin(number: u8, seed: u64, image: Image, now: Now) -> (Self, Restored) {
         let mut state = State::new(peer(number), params(Config::default()), seed);
-        let restored = state.restore(image.records());
+        let restored = state.restore(image.records(), now);
         (Kept { state, image, now }, restored)
     }
 
@@ -46,8 +46,9 @@ impl Kept {
 fn random_op(generator: &mut Generator) -> (String, Op) {
     let member = |generator: &mut Generator| Bytes::from(format!("m{}", generator.random_range(0..5)));
     let (number, value) = (generator.random_range(0..3), member(generator));
-    let (kind, op) = match generator.random_range(0..9) {
+    let (kind, op) = match generator.random_range(0..10) {
         0 => ("lww", Op::Set(value)),
+        9 => ("lww", Op::SetFor(value, Duration::from_secs(9))),
         1 => ("best", Op::Best(generator.random_range(0.0..9.0), value)),
         2 => ("mv", Op::Put(value)),
         3 => ("count", Op::Add(generator.random_range(-9..9))),
@@ -185,7 +186,7 @@ fn what_does_not_fit_any_more_is_counted_and_the_rest_is_there() {
     (0..9).for_each(|number| drop(first.apply(&format!("k{number}"), Op::Set(bytes("v")))));
     first.write_down(&mut generator(4, "durable", 0));
     let mut state = State::new(peer(1), params(Config { keys_max: 5, ..Config::default() }), 2);
-    assert_eq!(state.restore(first.image.records()), Restored { entries: 5, refused: 4, is_continued: false });
+    assert_eq!(state.restore(first.image.records(), at_millis(1)), Restored { entries: 5, refused: 4, is_continued: false });
     assert_eq!(state.len(), 5);
 }
 

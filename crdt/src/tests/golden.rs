@@ -1,13 +1,18 @@
 //! The wire and the digests are what they were: a change here breaks running clusters.
 
 use super::*;
+use crate::value::{self, Step, Typed};
 
 pub(super) fn every_message() -> Vec<Message> {
     let range = Range { first: KeyHash(0x0100_0000_0000_0000), last: KeyHash(0x01ff_ffff_ffff_ffff) };
     let row = Row { key: KeyHash(0x0101_0101_0101_0101), stamp: Stamp::from_parts(5, 6), entry: 0x0202_0202_0202_0202 };
+    let expiring = wire::Entry { key: key("d"), stamp: Stamp::from_parts(5, 7), origin: peer(9), body: Body::Until(300, bytes("u")) };
+    let expired = wire::Entry { key: key("e"), body: Body::Expired(300, 7), ..expiring.clone() };
     let entries = [
         wire::Entry { key: key("ab"), stamp: Stamp::from_parts(5, 6), origin: peer(9), body: Body::Removed },
         wire::Entry { key: key("c"), stamp: Stamp::from_parts(5, 7), origin: peer(9), body: Body::Register(bytes("xyz")) },
+        expiring,
+        expired,
     ];
     vec![
         Message::Probe { digest: Digest { keys: 300, sum: 0xabcd }, wall: WallTime::from_micros(1) },
@@ -57,7 +62,10 @@ fn the_wire_is_what_it_was() {
         "020201020000000000000003ffffffffffffffff".to_owned(),
         "0301010000000000000001ffffffffffffff".to_owned(),
         "040401010000000000000001ffffffffffffff01010101010101010100000000000500060202020202020202".to_owned(),
-        format!("05 0000000000050006 01{nine} 02 026162 00 00 00 0163 01 00 010378797a").replace(' ', ""),
+        format!(
+            "05 0000000000050006 01{nine} 04 026162 00 00 00 0163 01 00 010378797a 0164 01 00 03ac020175 0165 01 00 04ac020000000000000007"
+        )
+        .replace(' ', ""),
         "060400000000000000070100000000 00000006".replace(' ', ""),
         "07ac0201 0000000000000008 021234 00 01 0303030304040404 6c47".replace(' ', ""),
         "08 0000000000000008 20 ac02".replace(' ', ""),
@@ -97,6 +105,24 @@ fn entries_that_name_no_origin_or_no_stamp_are_refused() {
     assert!(decode::<Message>(&message("0000000000050006", "00")).is_ok());
     assert!(decode::<Message>(&message("0000000000050006", "01")).is_err());
     assert!(decode::<Message>(&message("ffffffffffffffff", "00")).is_err());
+}
+
+/// As above, for a value that expires: before and after, plain and under a key that was of another kind.
+#[test]
+fn digests_of_what_expires_are_what_they_were() {
+    for (length, expected) in [(1, "1:fc74dceb14d34348dc56975d0162dc10"), (3, "1:df42e40da309db1faf0a0d9a5be35f95")] {
+        let mut state = replica(1);
+        let stamp = Stamp::from_parts(EPOCH.as_millis(), 3);
+        let register = Register::Until((EPOCH.as_millis() / 1_000) as u32 + 9, bytes("1"));
+        let typed = |register| Typed { length, state: Some(value::State::Lww(stamp, peer(2), register)) };
+        let body = if length == 1 { register.into() } else { Body::Step(Box::new(Step::Whole(typed(register)))) };
+        let bytes = encode(&Delta::Writes(Bounded::first_of([Write { key: key("config/x"), stamp, body }])));
+        state.handle(Input::Delta { origin: peer(2), bytes }, at_millis(0), &mut Vec::new());
+        for (millis, len) in [(8_999, 1), (9_000, 0)] {
+            state.handle(Input::DeadlineReached, at_millis(millis), &mut Vec::new());
+            assert_eq!((state.digest().to_string().as_str(), state.len()), (expected, len));
+        }
+    }
 }
 
 /// The digest of one entry, so that a change of the hash or of what it covers is seen.

@@ -132,7 +132,7 @@ fn set_of(len: usize) -> Bytes {
 #[test]
 fn the_largest_entry_fits_and_a_larger_one_does_not() {
     let name = "k".repeat(limits::KEY_BYTES_MAX);
-    let largest = |len| entry(&name, 1, Body::Register(vec![7; len].into()));
+    let largest = |len| entry(&name, 1, Body::Until(u32::MAX, vec![7; len].into()));
     let record = largest(limits::VALUE_BYTES_MAX);
     assert!(record.fits() && !largest(limits::VALUE_BYTES_MAX + 1).fits());
     // Of another kind as well: as long as the store lets it be.

@@ -4,16 +4,21 @@ use super::*;
 
 const BOUNDS: Bounds = Bounds { keys_max: 1_000, bytes_max: 1_000_000, value_bytes_max: 1_000 };
 
-type Update = (Key, Stamp, PeerId, Option<Bytes>);
+type Update = (Key, Stamp, PeerId, Body);
 
 /// Few keys, stamps, origins and values, so that ties of all kinds happen.
 fn update(generator: &mut Generator) -> Update {
-    let value = [None, Some(""), Some("a"), Some("b")][generator.random_range(0..4)];
+    let value = bytes(["", "a", "b"][generator.random_range(0..3)]);
+    let body = match generator.random_range(0..6) {
+        0 => Body::Removed,
+        1 | 2 => Body::Until(generator.random_range(1..3), value),
+        _ => Body::Register(value),
+    };
     (
         key(["x", "y", "z"][generator.random_range(0..3)]),
         Stamp::from_bits(generator.random_range(0..4)),
         peer(generator.random_range(0..3)),
-        value.map(bytes),
+        body,
     )
 }
 
@@ -24,9 +29,8 @@ fn store(updates: &[Update]) -> Store {
 }
 
 fn join(store: &mut Store, updates: &[Update]) {
-    for (key, stamp, origin, value) in updates {
-        let body = value.clone().map_or(Body::Removed, Body::Register);
-        if let Some(joined) = store.joined(key, *stamp, *origin, &body).unwrap() {
+    for (key, stamp, origin, body) in updates {
+        if let Some(joined) = store.joined(key, *stamp, *origin, body).unwrap() {
             assert!(matches!(store.replace(key.clone(), joined), Merged::Replaced { .. }));
         }
     }
@@ -34,10 +38,7 @@ fn join(store: &mut Store, updates: &[Update]) {
 }
 
 fn entries(store: &Store) -> Vec<Update> {
-    store
-        .iter("")
-        .map(|(key, held)| (key.clone(), held.marker.stamp, *held.marker.origin, held.written().next().map(|(value, ..)| value.clone())))
-        .collect()
+    store.iter("").map(|(key, held)| (key.clone(), held.marker.stamp, *held.marker.origin, held.body())).collect()
 }
 
 #[test]
@@ -88,11 +89,42 @@ fn digests_are_equal_exactly_when_entries_are() {
     assert_eq!(distinct.len(), seen.len());
 }
 
+#[test]
+fn merging_and_expiring_go_in_any_order() {
+    let mut generator = generator(3, "laws", 0);
+    let expire = |store: &mut Store, second: u32| {
+        while store.expire_next(second).is_some() {}
+        store.check_sums();
+    };
+    let mut expired = 0;
+    for _ in 0..600 {
+        let [a, b] = std::array::from_fn(|_| (0..generator.random_range(0..6)).map(|_| update(&mut generator)).collect::<Vec<_>>());
+        let second = generator.random_range(0..4);
+        let mut early = store(&a);
+        join(&mut early, &entries(&store(&b)));
+        let (mut late, live) = (early.clone(), early.live());
+        expire(&mut early, second);
+        assert_eq!(early.digest(), late.digest());
+        expired += live - early.live();
+
+        // Both had it, one of them expired, before they met.
+        let (mut one, mut other) = (store(&a), store(&b));
+        expire(&mut one, second);
+        join(&mut other, &entries(&one));
+        join(&mut one, &entries(&store(&b)));
+        assert_eq!((one.digest(), other.digest()), (late.digest(), late.digest()));
+        [&mut late, &mut one, &mut other].into_iter().for_each(|store| expire(store, second));
+        assert_eq!((entries(&one), entries(&other)), (entries(&early), entries(&late)));
+        assert_eq!(entries(&early), entries(&late));
+    }
+    assert!(expired > 300, "{expired}");
+}
+
 /// A register of the `crdts` crate that meets its own marker with another value keeps its own. Ours cannot meet that.
 #[test]
 fn two_values_under_one_stamp_and_origin_have_one_order() {
     let stamp = Stamp::from_parts(1, 1);
-    let updates = [(key("x"), stamp, peer(1), Some(bytes("a"))), (key("x"), stamp, peer(1), Some(bytes("b")))];
+    let updates = [(key("x"), stamp, peer(1), Body::Register(bytes("a"))), (key("x"), stamp, peer(1), Body::Register(bytes("b")))];
     let (one, mut reversed) = (store(&updates), updates.to_vec());
     reversed.reverse();
     assert_eq!(entries(&one), entries(&store(&reversed)));
@@ -113,7 +145,7 @@ fn sums_depend_on_the_key_of_the_cluster() {
 fn an_origin_is_kept_once_and_for_as_long_as_it_has_entries() {
     let mut store = store(&[]);
     let mut write = |number: u64, origin: u8| {
-        join(&mut store, &[(key(&format!("k{}", number % 10)), Stamp::from_bits(number), peer(origin), Some(bytes("x")))]);
+        join(&mut store, &[(key(&format!("k{}", number % 10)), Stamp::from_bits(number), peer(origin), Body::Register(bytes("x")))]);
         store.origins()
     };
     for number in 0..10 {

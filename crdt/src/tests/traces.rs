@@ -32,8 +32,12 @@ fn run(seed: u64) -> Network {
         let (index, other) = (chance.random_range(0..count), chance.random_range(0..count));
         let name = format!("k{}", chance.random_range(0..12));
         match chance.random_range(0..20) {
-            0..12 => {
+            0..9 => {
                 network.set(index, &name, &chance.random_range(0..3).to_string());
+            }
+            9..12 => {
+                let op = Op::SetFor(bytes("briefly"), Duration::from_secs(chance.random_range(1..9)));
+                network.apply(index, &name, op).unwrap();
             }
             12..15 => network.remove(index, &name),
             15 if index != other => {
@@ -55,18 +59,21 @@ fn run(seed: u64) -> Network {
     network.cut.clear();
     network.control_loss = 0.0;
     network.run_for(Duration::from_secs(40));
+    assert!(network.replicas[0].iter("").all(|(_, entry)| entry.value != "briefly"), "seed {seed}");
     network
 }
 
 #[test]
 fn converge_after_any_loss_repetition_and_order() {
-    let mut needed_repair = 0;
+    let (mut needed_repair, mut expired) = (0, 0);
     for seed in 0..100 {
         let mut network = run(seed);
         network.assert_converged();
         assert_eq!(network.misbehaved, [], "seed {seed}");
         needed_repair += u64::from(network.replicas.iter().any(|replica| replica.counters().repaired > 0));
+        expired += network.replicas[0].counters().expired;
     }
+    assert!(expired > 200, "{expired}");
     assert!(needed_repair > 35, "losses happened: {needed_repair}");
 }
 

@@ -43,7 +43,8 @@ fn texts(values: &[&str]) -> Vec<Bytes> {
 fn any_op(chance: &mut Generator) -> Op {
     let member = bytes(["", "a", "b", "c"][chance.random_range(0..4)]);
     match chance.random_range(0..20) {
-        0..2 => Op::Set(member),
+        0 => Op::Set(member),
+        1 => Op::SetFor(member, Duration::from_secs(chance.random_range(1..9))),
         2..4 => Op::Best([f64::NEG_INFINITY, -1.5, -0.0, 0.0, 2.0][chance.random_range(0..5)], member),
         4..7 => Op::Put(member),
         7..9 => Op::Add(chance.random_range(-5..=5)),
@@ -380,7 +381,7 @@ fn numbers_that_leave_no_room_for_the_next_are_refused() {
 #[test]
 fn a_removal_from_the_future_inside_a_value_is_refused_as_well() {
     let mut state = prompt(2);
-    let gone = value::State::Lww(Stamp::MAX, peer(1), None);
+    let gone = value::State::Lww(Stamp::MAX, peer(1), Register::Removed);
     let body = Body::Step(Box::new(Step::Whole(Typed { length: 3, state: Some(gone) })));
     let write = Write { key: key("x"), stamp: Stamp::from_parts(EPOCH.as_millis(), 0), body };
     let mut actions = Vec::new();

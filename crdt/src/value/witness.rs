@@ -4,6 +4,7 @@ use bytes::Bytes;
 use meshwork_channels::Bounded;
 
 use super::{Ascending, Change, MEMBERS_MAX, State, Step, Typed, Written};
+use crate::register::Register;
 
 impl Step {
     /// The same without values, as far as it can do without: dots, stamps and sums say enough. A growing set has nothing but its members.
@@ -25,7 +26,7 @@ impl State {
     fn witness(&self) -> State {
         match self {
             // No value is less than any, and no bytes are no more than any: what is held with the same stamp and origin is not less.
-            State::Lww(stamp, origin, _) => State::Lww(*stamp, *origin, None),
+            State::Lww(stamp, origin, _) => State::Lww(*stamp, *origin, Register::Removed),
             State::Best(score, written) => State::Best(*score, valueless(written)),
             State::Mv(_) | State::Count(_) | State::GCount(_) | State::Set(_) | State::GSet(_) => self.clone(),
         }

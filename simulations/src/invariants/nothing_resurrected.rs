@@ -1,7 +1,8 @@
-//! Nothing that was removed or written over for good is there again, and nothing that nobody did.
+//! Nothing that was removed or written over for good is there again, nothing that expired, and nothing that nobody did.
 
 use super::nothing_lost::none_found;
 use super::{Invariant, Kind, View, Violation};
+use crate::graph::living;
 use crate::record::Record;
 
 pub(super) struct NothingResurrected;
@@ -16,6 +17,11 @@ impl Invariant for NothingResurrected {
     }
 
     fn check(&self, view: &dyn View, record: &Record) -> Result<(), Violation> {
+        for node in living(view) {
+            if let Some(detail) = record.unexpired(node, view) {
+                return Err(Violation { at: view.now(), node, detail });
+            }
+        }
         none_found(view, record, |judgment| judgment.resurrected)
     }
 }

@@ -1,6 +1,7 @@
 //! What the schedule has nodes do; what it does to them is in `faults`.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork::crdt::{Kind, Op, Value};
@@ -161,7 +162,7 @@ impl<H: Host> World<H> {
             };
             match (change.place.kind, change.deed) {
                 (Kind::Lww, Deed::Set { write }) => self.see(node, Sight::Wrote { key: change.place.key, write }),
-                (Kind::Lww, Deed::Remove) => self.see(node, Sight::Removed { key: change.place.key }),
+                (Kind::Lww, Deed::Remove | Deed::SetFor { .. }) => self.see(node, Sight::Removed { key: change.place.key }),
                 _ => {}
             }
             self.see(node, Sight::Changed(Box::new(Done { change: *change, stamp: stamp.to_bits(), saw })));
@@ -175,6 +176,7 @@ impl<H: Host> World<H> {
         let named = |member: u32| numbered(self.setup.seed ^ 3, u64::from(member), self.setup.value_bytes.min(MEMBER_BYTES_MAX));
         match deed {
             Deed::Set { write } => Op::Set(value(write)),
+            Deed::SetFor { write, seconds } => Op::SetFor(value(write), Duration::from_secs(seconds.into())),
             Deed::Best { score, write } => Op::Best(f64::from(score), value(write)),
             Deed::Put { write } => Op::Put(value(write)),
             Deed::Add { by } => Op::Add(by),

@@ -57,7 +57,7 @@ pub enum Sight {
         /// The number of the write.
         write: u32,
     },
-    /// The node removed a key.
+    /// The node removed a key, or wrote it for some time only.
     Removed {
         /// The key.
         key: u32,

@@ -426,7 +426,7 @@ fn write(plan: &Plan, round: u8, state: &mut State, (sketch, items): (&mut Sketc
 /// What a journal keeps of a key that was written again and again.
 fn overwrites(rows: &mut Rows) -> Result<(), Failure> {
     let (mut state, mut image, mut actions) = (empty(1, FEW_KEYS)?, Image::default(), Vec::new());
-    state.restore([]);
+    state.restore([], at(Time::from_millis(1_000)));
     let key = key(1);
     for number in 0..OVERWRITES {
         let now = at(Time::from_millis(1_000 + number));

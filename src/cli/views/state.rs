@@ -22,8 +22,10 @@ const VALUE_CHARS_MAX: usize = 60;
 pub(in crate::cli) struct State {
     /// Those of services included.
     keys: usize,
-    /// Removed keys that count as keys until every member knows of it.
+    /// Keys that were removed or have expired, and count as keys until every member knows of it.
     tombstones: usize,
+    /// Values that expired on the node since it started.
+    expired: u64,
     /// Equal on two nodes when their states are.
     digest: String,
     entries: Vec<Entry>,
@@ -117,6 +119,7 @@ impl State {
         State {
             keys: report.keys,
             tombstones: report.tombstones,
+            expired: report.expired,
             digest: report.digest.to_string(),
             entries: listed.collect(),
             more: entries.len() > ENTRIES_MAX,
@@ -155,8 +158,9 @@ impl Printable for State {
         } else {
             String::new()
         };
-        let tombstones = self.tombstones;
-        format!("{} keys, {tombstones} tombstones, digest {}\n\n{}{more}", self.keys, printable(&self.digest, 80), table.render(width))
+        let State { keys, tombstones, expired, .. } = self;
+        let digest = printable(&self.digest, 80);
+        format!("{keys} keys, {tombstones} tombstones, {expired} expired so far, digest {digest}\n\n{}{more}", table.render(width))
     }
 }
 
