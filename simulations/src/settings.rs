@@ -131,6 +131,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "symmetric", of: Type::Share(1.0), about: "the share of nodes that dial, and that nobody can dial" },
     Key { name: "blocked", of: Type::Share(1.0), about: "the share of nodes that dial public nodes alone, and that nobody can dial" },
     Key { name: "skew", of: Type::Time(0, 3_600 * SECOND), about: "how far a node's wall clock may be from the true time" },
+    Key { name: "sync", of: Type::Time(SECOND / 1_000, 60 * SECOND), about: "how long after a write a disk is synced, where a restart keeps it" },
     Key {
         name: "buggify",
         of: Type::Choice(&["off", "on", "all"]),
@@ -201,7 +202,12 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "churn",
         of: Type::Share(1.0),
-        about: "the share of nodes that crash in each minute of the work, and start again with nothing; one at least",
+        about: "the share of nodes that crash in each minute of the work, and start again, with nothing unless told otherwise; one at least",
+    },
+    Key {
+        name: "restart-disk",
+        of: Type::Share(1.0),
+        about: "the share of those that start again which do so with their disk: what they had synced, and after a crash some of the rest",
     },
     Key { name: "late", of: Type::Share(0.5), about: "the share of nodes that join when half of the writes are made" },
     Key { name: "breaks", of: Type::Count(0, 10_000), about: "moments at which all connections of one node break" },

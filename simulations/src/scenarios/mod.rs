@@ -78,6 +78,7 @@ const BYTES_PER_LINK: u64 = 2_200;
 /// Settings that every preset has, beside those of the network.
 const COMMON: &[(&str, &str)] = &[
     ("skew", "100ms"),
+    ("sync", "100ms"),
     ("buggify", "off"),
     ("topology", "hyparview"),
     ("active", "6"),
@@ -149,6 +150,7 @@ impl Scenario {
                     skew: settings.number("skew"),
                     payload_bytes: settings.number("bytes") as usize,
                     value_bytes: 64,
+                    sync: settings.number("sync"),
                     plant: None,
                 },
                 tuning: Tuning {

@@ -22,7 +22,7 @@ mod entries;
 mod faults;
 mod seen;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -37,6 +37,7 @@ use self::clock::WallClock;
 pub use self::seen::{Moved, Seen, Sight, Traffic};
 use crate::deed::Place;
 use crate::digest::{Digest, hash_bytes};
+use crate::disk::Disk;
 use crate::host::{self, Connection, Effect, Host, Input, Observation, Plant, Tally};
 use crate::invariants::View;
 use crate::network::{Full, Link, Measured, Network, Shape};
@@ -63,6 +64,9 @@ pub struct Setup {
     pub payload_bytes: usize,
     /// Bytes of a written value, at least 8.
     pub value_bytes: usize,
+    /// How long after a write a disk is synced, in microseconds, where a node keeps it over a restart; 0 for the default of a node.
+    #[serde(default, skip_serializing_if = "crate::plan::is_zero")]
+    pub sync: u64,
     /// A bug for one node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plant: Option<(u32, Plant)>,
@@ -118,6 +122,10 @@ struct Slot<H> {
     leaving: bool,
     /// Where members were that it knew when it last stopped: what a node has in its data folder.
     remembered: Vec<SocketAddr>,
+    /// Whether it has a disk at all: a restart keeps it.
+    has_disk: bool,
+    /// Its disk while it is not alive.
+    disk: Option<Disk>,
 }
 
 impl<H> Slot<H> {
@@ -175,6 +183,7 @@ impl<H: Host> World<H> {
             let to = entry.what.node().unwrap_or(SCHEDULE);
             wheel.push(Event { at: entry.at.max(1), to, from: SCHEDULE, sequence: index as u64, what: Arrival::Entry });
         }
+        let keepers: BTreeSet<u32> = schedule.entries().iter().filter(|entry| entry.what.keeps_disk()).filter_map(|entry| entry.what.node()).collect();
         let slots = (0..setup.nodes)
             .map(|index| Slot {
                 host: None,
@@ -191,6 +200,8 @@ impl<H: Host> World<H> {
                 clock: WallClock::drawn(setup.seed, index, setup.skew),
                 leaving: false,
                 remembered: Vec::new(),
+                has_disk: keepers.contains(&index),
+                disk: None,
             })
             .collect();
         World {
@@ -399,7 +410,8 @@ impl<H: Host> World<H> {
                     let open: Vec<Connection> = slot.ends.iter().filter(|end| end.stage == Stage::Open).map(|end| end.id).collect();
                     self.note(at, to, from, 10, 0);
                     open.into_iter().for_each(|connection| self.close(to, connection, false));
-                    self.stop(to);
+                    let in_order = self.slots[to as usize].leaving;
+                    self.stop(to, in_order);
                 }
             }
             Arrival::Entry => unreachable!("handled above"),
@@ -514,6 +526,8 @@ impl<H: Host> World<H> {
             Observation::MemberUp { peer, generation } => Sight::HeldForAlive { node: host::index_of(peer), generation },
             Observation::MemberFailed { peer, generation } => Sight::HeldForDead { node: host::index_of(peer), generation },
             Observation::MemberLeft(peer) => Sight::HeldForGone { node: host::index_of(peer) },
+            Observation::Restored { fault } => Sight::Restored { fault },
+            Observation::Synced => Sight::Synced,
             Observation::MemberSuspected(peer) => Sight::Suspected { node: host::index_of(peer) },
             Observation::Misbehaved { peer, rule } => Sight::Blamed { node: host::index_of(peer), rule },
             Observation::NeighborsChanged => return,
