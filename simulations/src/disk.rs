@@ -63,6 +63,11 @@ impl Disk {
         disk
     }
 
+    /// Whether nothing was ever written to it.
+    pub fn is_new(&self) -> bool {
+        self.number == 1 && self.writer.offset() == HEAD_BYTES as u64
+    }
+
     /// Begins a snapshot and an empty log, durably, in place of what was there.
     fn begin(&mut self, image: Image) {
         self.number += 1;
@@ -100,20 +105,21 @@ impl Disk {
         }
     }
 
-    /// The machine ends in the middle of things. One that is not `honest` loses of what it had synced, too.
-    pub fn crash(&mut self, draw: u64, honest: bool) {
+    /// The machine ends in the middle of things; says whether that took something. A disk that is not `honest` loses of what it had synced, too.
+    pub fn crash(&mut self, draw: u64, honest: bool) -> bool {
         let draw = |what: u64, from: usize, to: usize| from + (hash(&[draw, what]) % (to - from + 1) as u64) as usize;
         let (from, len) = (if honest { self.synced } else { HEAD_BYTES }, self.log.len());
         let kept = draw(0, from, len);
         match draw(1, 0, 2) {
             // Of one that is not honest something must be missing.
-            0 if honest => {}
+            0 if honest => return false,
             0 | 1 => self.log.truncate(kept),
             _ => {
                 let end = draw(2, kept, len);
                 self.log[kept..end].fill(0);
             }
         }
+        kept < len
     }
 
     /// Reads what is there, and begins anew with it. Whoever goes on from the end of a life has taken it back durably by then.

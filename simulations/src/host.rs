@@ -329,8 +329,6 @@ pub struct Tally {
     pub collected: u64,
     /// Entries that nodes gave up for which nobody had waited.
     pub given_up: u64,
-    /// Times that a disk was synced.
-    pub syncs: u64,
     /// How often each place of rare behavior fired, by its number.
     pub buggified: [u64; Site::LEN],
 }
@@ -350,7 +348,6 @@ impl Tally {
         self.entries_sent += other.entries_sent;
         self.collected += other.collected;
         self.given_up += other.given_up;
-        self.syncs += other.syncs;
         self.buggified.iter_mut().zip(other.buggified).for_each(|(sum, fired)| *sum += fired);
     }
 }
@@ -423,6 +420,10 @@ pub trait Host: Sized {
     fn state_len(&self) -> usize;
     /// Bytes of all keys and values of its replica.
     fn state_bytes(&self) -> usize;
+    /// The greatest stamp that its replica gave out or accepted.
+    fn state_clock(&self) -> Stamp {
+        Stamp::ZERO
+    }
     /// Its counters.
     fn tally(&self) -> Tally;
 }
@@ -481,7 +482,6 @@ struct Keeper {
     disk: Disk,
     sync: Duration,
     sync_at: Option<Time>,
-    syncs: u64,
 }
 
 impl Keeper {
@@ -499,7 +499,7 @@ impl Keeper {
 
     fn sync(&mut self, node: &Node) {
         self.disk.sync(digest_of(node));
-        (self.sync_at, self.syncs) = (None, self.syncs + 1);
+        self.sync_at = None;
     }
 }
 
@@ -711,15 +711,17 @@ impl Host for RealNode {
     }
 
     fn keep(&mut self, mut disk: Disk, sync: Duration, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
+        let is_new = disk.is_new();
         let Recovered { records, digest, mut fault } = disk.recover();
         let restored = self.node.restore(records, now, actions);
         if restored.refused > 0 || digest.is_some_and(|digest| digest != digest_of(&self.node)) {
             fault.get_or_insert_with(|| "the replica is not what it was when it was synced".to_owned());
         }
-        let mut keeper = Keeper { disk, sync, sync_at: None, syncs: 0 };
+        let mut keeper = Keeper { disk, sync, sync_at: None };
         keeper.sync(&self.node);
         self.keeper = Some(Box::new(keeper));
-        effects.extend([Observation::Restored { fault }, Observation::Synced].map(Effect::Observed));
+        let restored = (!is_new).then_some(Observation::Restored { fault });
+        effects.extend(restored.into_iter().chain([Observation::Synced]).map(Effect::Observed));
         self.translate(now, actions, effects);
     }
 
@@ -812,6 +814,10 @@ impl Host for RealNode {
         self.node.state().bytes()
     }
 
+    fn state_clock(&self) -> Stamp {
+        self.node.state().last_stamp()
+    }
+
     fn tally(&self) -> Tally {
         let (counters, state) = (self.node.overlay().plumtree().counters(), self.node.state().counters());
         let node = self.node.counters();
@@ -828,7 +834,6 @@ impl Host for RealNode {
             entries_sent: state.entries_sent,
             collected: state.collected,
             given_up: state.given_up,
-            syncs: self.keeper.as_ref().map_or(0, |keeper| keeper.syncs),
             buggified: self.buggify.fired(),
         }
     }

@@ -204,6 +204,7 @@ pub const KEYS: &[Key] = &[
         of: Type::Share(1.0),
         about: "the share of nodes that crash in each minute of the work, and start again, with nothing unless told otherwise; one at least",
     },
+    Key { name: "away", of: Type::Part(10_000, 0.45), about: "the share of nodes that are away, or how many; half of them crash, half are cut off" },
     Key {
         name: "restart-disk",
         of: Type::Share(1.0),

@@ -9,6 +9,7 @@ mod membership;
 mod partition;
 mod partition_heal;
 mod state;
+mod state_away;
 mod state_partition;
 mod storm;
 
@@ -43,6 +44,7 @@ pub const ALL: &[Scenario] = &[
     broadcast::SCENARIO,
     state::SCENARIO,
     state_partition::SCENARIO,
+    state_away::SCENARIO,
     partition::SCENARIO,
     partition_heal::SCENARIO,
     crash::SCENARIO,

@@ -68,4 +68,6 @@ fn churn(maker: &mut Maker, writers: &[u32], from: u64, work: u64) {
     }
     maker.require("crash", (victims.len() as u64).min(1));
     maker.require("restart", (victims.len() as u64).min(1));
+    let keeps = maker.plan.schedule.entries().iter().filter(|entry| entry.what.keeps_disk()).count();
+    maker.require("restored", (keeps as u64).min(1));
 }

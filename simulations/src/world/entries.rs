@@ -92,6 +92,7 @@ impl<H: Host> World<H> {
         slot.host = Some(H::start(&birth, &self.params, clock));
         self.see(node, Sight::Started);
         if has_disk {
+            *self.happened.entry("restored").or_default() += u64::from(kept.is_some());
             let disk = kept.unwrap_or_else(|| Disk::new(hash(&[self.setup.seed, DISK, u64::from(node), life])));
             let sync = Duration::from_micros(if self.setup.sync == 0 { SYNC } else { self.setup.sync });
             self.call(node, |host, now, scratch, effects| host.keep(disk, sync, now, scratch, effects));

@@ -28,7 +28,8 @@ impl<H: Host> World<H> {
         slot.disk = host.give_disk(in_order, clock);
         if let Some(disk) = slot.disk.as_mut().filter(|_| !in_order) {
             let honest = self.setup.plant != Some((node, Plant::LoseSynced));
-            disk.crash(hash(&[seed, TORN, u64::from(node), u64::from(slot.life)]), honest);
+            let is_torn = disk.crash(hash(&[seed, TORN, u64::from(node), u64::from(slot.life)]), honest);
+            *self.happened.entry("torn").or_default() += u64::from(is_torn);
         }
         let ends = std::mem::take(&mut slot.ends);
         self.tally.add(&host.tally());

@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use meshwork::crdt::{Kind, Value};
+use meshwork::crdt::{Kind, Stamp, Value};
 use meshwork_channels::random::hash;
 use meshwork_channels::{ChannelId, Now, PeerId, Time};
 use serde::{Deserialize, Serialize};
@@ -321,6 +321,12 @@ impl<H: Host> World<H> {
     /// A living node.
     pub fn host(&self, node: u32) -> Option<&H> {
         self.slots.get(node as usize)?.host.as_ref()
+    }
+
+    /// By how much the clock of a living node's replica is ahead of the true time, in milliseconds; a replica that has seen nothing has none.
+    pub fn ahead(&self, node: u32) -> Option<i64> {
+        let clock = self.host(node)?.state_clock();
+        (clock > Stamp::ZERO).then(|| clock.millis() as i64 - WallClock::drawn(0, 0, 0).at(self.now).as_millis() as i64)
     }
 
     fn clock(&self, node: u32) -> Now {
