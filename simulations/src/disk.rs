@@ -127,7 +127,12 @@ impl Disk {
         let (image, fault) = match self.read() {
             Ok(image) => {
                 let is_known = self.amounts_to(&image);
-                (image, (!is_known).then(|| "what it gave back is not what was synced, with or without some of what was written after that".to_owned()))
+                (
+                    image,
+                    (!is_known).then(|| {
+                        "what it gave back is not what was synced, with or without some of what was written after that".to_owned()
+                    }),
+                )
             }
             Err(fault) => (Image::default(), Some(fault)),
         };

@@ -131,7 +131,11 @@ pub const KEYS: &[Key] = &[
     Key { name: "symmetric", of: Type::Share(1.0), about: "the share of nodes that dial, and that nobody can dial" },
     Key { name: "blocked", of: Type::Share(1.0), about: "the share of nodes that dial public nodes alone, and that nobody can dial" },
     Key { name: "skew", of: Type::Time(0, 3_600 * SECOND), about: "how far a node's wall clock may be from the true time" },
-    Key { name: "sync", of: Type::Time(SECOND / 1_000, 60 * SECOND), about: "how long after a write a disk is synced, where a restart keeps it" },
+    Key {
+        name: "sync",
+        of: Type::Time(SECOND / 1_000, 60 * SECOND),
+        about: "how long after a write a disk is synced, where a restart keeps it",
+    },
     Key {
         name: "buggify",
         of: Type::Choice(&["off", "on", "all"]),
@@ -204,7 +208,11 @@ pub const KEYS: &[Key] = &[
         of: Type::Share(1.0),
         about: "the share of nodes that crash in each minute of the work, and start again, with nothing unless told otherwise; one at least",
     },
-    Key { name: "away", of: Type::Part(10_000, 0.45), about: "the share of nodes that are away, or how many; half of them crash, half are cut off" },
+    Key {
+        name: "away",
+        of: Type::Part(10_000, 0.45),
+        about: "the share of nodes that are away, or how many; half of them crash, half are cut off",
+    },
     Key {
         name: "restart-disk",
         of: Type::Share(1.0),

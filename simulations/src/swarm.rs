@@ -89,9 +89,10 @@ fn crash(maker: &mut Maker, draw: &mut Draw) {
         maker.schedule.push(at, Happening::Crash { node });
         if draw.chance(60) {
             let back = at + draw.between(SECOND / 10, 30 * SECOND);
-            maker
-                .schedule
-                .push(back, Happening::Restart { node, contacts: vec![0, 1], moved: draw.chance(40), remembers: draw.chance(40), disk: false });
+            maker.schedule.push(
+                back,
+                Happening::Restart { node, contacts: vec![0, 1], moved: draw.chance(40), remembers: draw.chance(40), disk: false },
+            );
         }
     }
 }
@@ -240,7 +241,8 @@ fn disks(maker: &mut Maker, draw: &mut Draw) {
         match &mut entry.what {
             Happening::Restart { disk, .. } => *disk = draw.chance(percent),
             Happening::Leave { node } if draw.chance(percent) => {
-                let restart = Happening::Restart { node: *node, contacts: vec![0, 1], moved: false, remembers: draw.chance(40), disk: true };
+                let restart =
+                    Happening::Restart { node: *node, contacts: vec![0, 1], moved: false, remembers: draw.chance(40), disk: true };
                 back.push((entry.at + draw.between(2 * SECOND, 30 * SECOND), restart));
             }
             _ => {}

@@ -25,7 +25,11 @@ const KEYS: &[Key] = &[
     Key { name: "at", of: Type::Time(0, DAY), about: "when" },
     Key { name: "for", of: Type::Time(1, DAY), about: "how long" },
     Key { name: "over", of: Type::Time(0, DAY), about: "the nodes in turn at random moments of this time" },
-    Key { name: "back", of: Type::Time(0, DAY), about: "how long after it a node starts again, after a goodbye more than the second that it takes; 0 for never" },
+    Key {
+        name: "back",
+        of: Type::Time(0, DAY),
+        about: "how long after it a node starts again, after a goodbye more than the second that it takes; 0 for never",
+    },
     Key {
         name: "remembers",
         of: Type::Choice(&["true", "false"]),

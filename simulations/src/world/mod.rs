@@ -183,7 +183,8 @@ impl<H: Host> World<H> {
             let to = entry.what.node().unwrap_or(SCHEDULE);
             wheel.push(Event { at: entry.at.max(1), to, from: SCHEDULE, sequence: index as u64, what: Arrival::Entry });
         }
-        let keepers: BTreeSet<u32> = schedule.entries().iter().filter(|entry| entry.what.keeps_disk()).filter_map(|entry| entry.what.node()).collect();
+        let keepers: BTreeSet<u32> =
+            schedule.entries().iter().filter(|entry| entry.what.keeps_disk()).filter_map(|entry| entry.what.node()).collect();
         let slots = (0..setup.nodes)
             .map(|index| Slot {
                 host: None,
