@@ -24,8 +24,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
     make,
 };
 
-/// From the first writes until some go away, so that all know whom to wait for and who holds what.
-const TOGETHER: u64 = 45 * SECOND;
+/// From the last writes of all until some go away: until then whoever goes must know that the others hold what it wrote, or it keeps that for its own.
+const TOGETHER: u64 = 120 * SECOND;
 
 fn make(maker: &mut Maker) {
     let from = maker.join(0..maker.nodes);
