@@ -22,7 +22,7 @@ const ON_RECORD: [(Plant, u64); 16] = [
     (Plant::DeliverGarbled, 0),
     (Plant::HideNeighbor, 0),
     (Plant::KeepNeighbors, 0),
-    (Plant::KeepMembers, 1),
+    (Plant::KeepMembers, 2),
     (Plant::IgnoreDisconnects, 6),
     (Plant::NeverDials, 0),
     (Plant::BlameOthers, 0),
