@@ -43,6 +43,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use meshwork::app::{Application, Runner};
@@ -50,6 +51,7 @@ use meshwork::crdt::{Op, Stamp, Value};
 use meshwork::node::{self, Action, Node};
 use meshwork_channels::{Now, PeerId, Time};
 
+use crate::disk::Disk;
 use crate::host::{Birth, Effect, Host, Input, RealNode, RealParams, Tally};
 use crate::invariants::{Kind, View};
 use crate::plan::{Plan, Tuning};
@@ -310,6 +312,14 @@ impl<A: Application> Host for Hosted<A> {
         } else if let Some(input) = self.real.input_of(input, effects) {
             self.act(now, scratch, effects, |_, node, actions| node.handle(input, now, actions));
         }
+    }
+
+    fn keep(&mut self, disk: Disk, sync: Duration, now: Now, scratch: &mut Scratch<A>, effects: &mut Vec<Effect>) {
+        self.real.keep(disk, sync, now, &mut scratch.actions, effects);
+    }
+
+    fn give_disk(&mut self, in_order: bool, now: Now) -> Option<Disk> {
+        self.real.give_disk(in_order, now)
     }
 
     fn next_deadline(&self) -> Option<Time> {

@@ -17,6 +17,7 @@ use meshwork_channels::frame::Decoder;
 use meshwork_channels::{ChannelId, Now, PeerId, Time, limits};
 use serde::{Deserialize, Serialize};
 
+use crate::disk::{Disk, Recovered};
 use crate::plan::Tuning;
 
 /// The number of a connection in one node; never used twice by it.
@@ -163,6 +164,13 @@ pub enum Observation {
     MemberLeft(PeerId),
     /// A member is suspected.
     MemberSuspected(PeerId),
+    /// It goes on from what it had on its disk; with what is wrong with that, in words.
+    Restored {
+        /// What is wrong.
+        fault: Option<String>,
+    },
+    /// All that it did to the replicated state is durable.
+    Synced,
     /// A peer broke a rule.
     Misbehaved {
         /// Who.
@@ -221,6 +229,8 @@ pub enum Plant {
     LoseWrites,
     /// It says that it removed a key or took out a member and did not.
     LoseRemovals,
+    /// Its disk loses in a crash what it had synced.
+    LoseSynced,
     /// It panics when it has two neighbors.
     Panic,
     /// It sends to its peers in the order of a map of the standard library, which is another in each process.
@@ -229,7 +239,7 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 16] = [
+    pub const ALL: [Plant; 17] = [
         Plant::NeverRepairs,
         Plant::DeliverTwice,
         Plant::DeliverNever,
@@ -244,6 +254,7 @@ impl Plant {
         Plant::StaleIncarnation,
         Plant::LoseWrites,
         Plant::LoseRemovals,
+        Plant::LoseSynced,
         Plant::Panic,
         Plant::HashOrder,
     ];
@@ -265,6 +276,7 @@ impl Plant {
             Plant::StaleIncarnation => "stale-incarnation",
             Plant::LoseWrites => "lose-writes",
             Plant::LoseRemovals => "lose-removals",
+            Plant::LoseSynced => "lose-synced",
             Plant::Panic => "panic",
             Plant::HashOrder => "hash-order",
         }
@@ -283,6 +295,7 @@ impl Plant {
             Plant::KeepMembers => "views_complete",
             Plant::LoseWrites => "writes_kept",
             Plant::LoseRemovals => "nothing_resurrected",
+            Plant::LoseSynced => "durable_kept",
             Plant::Panic => "panic",
             Plant::HashOrder => "check",
         }
@@ -357,6 +370,13 @@ pub trait Host: Sized {
 
     /// A node that begins to live.
     fn start(birth: &Birth, params: &Self::Params, now: Now) -> Self;
+    /// Goes on from what is on a disk, and keeps its replicated state there from now on: what it wrote is synced so long after the first of it. For a node that
+    /// has just begun to live. A host without replicated state keeps nothing.
+    fn keep(&mut self, _disk: Disk, _sync: Duration, _now: Now, _scratch: &mut Self::Scratch, _effects: &mut Vec<Effect>) {}
+    /// Gives its disk back, for its life is over; in good order or in the middle of things.
+    fn give_disk(&mut self, _in_order: bool, _now: Now) -> Option<Disk> {
+        None
+    }
     /// Handles one input.
     fn handle(&mut self, input: Input, now: Now, scratch: &mut Self::Scratch, effects: &mut Vec<Effect>);
     /// When [`Input::DeadlineReached`] is due.
@@ -400,6 +420,10 @@ pub trait Host: Sized {
     fn state_len(&self) -> usize;
     /// Bytes of all keys and values of its replica.
     fn state_bytes(&self) -> usize;
+    /// The greatest stamp that its replica gave out or accepted.
+    fn state_clock(&self) -> Stamp {
+        Stamp::ZERO
+    }
     /// Its counters.
     fn tally(&self) -> Tally;
 }
@@ -449,6 +473,39 @@ pub struct RealNode {
     plant: Option<Plant>,
     /// Whoever was a neighbor or a member, for [`Plant::KeepNeighbors`] and [`Plant::KeepMembers`].
     kept: BTreeSet<PeerId>,
+    keeper: Option<Box<Keeper>>,
+}
+
+/// What keeps the state of a node on a disk, as the runtime does with a journal.
+#[derive(Debug)]
+struct Keeper {
+    disk: Disk,
+    sync: Duration,
+    sync_at: Option<Time>,
+}
+
+impl Keeper {
+    /// Writes down what the node wants written down, and syncs when that is due.
+    fn write_down(&mut self, node: &mut Node, now: Now, effects: &mut Vec<Effect>) {
+        if node.unrecorded() > 0 {
+            self.disk.append(node.records(usize::MAX, now));
+            self.sync_at = self.sync_at.or(Some(now.time + self.sync));
+        }
+        if self.sync_at.is_some_and(|at| at <= now.time) {
+            self.sync(node);
+            effects.push(Effect::Observed(Observation::Synced));
+        }
+    }
+
+    fn sync(&mut self, node: &Node) {
+        self.disk.sync(digest_of(node));
+        self.sync_at = None;
+    }
+}
+
+fn digest_of(node: &Node) -> u128 {
+    let digest = node.state().digest();
+    digest.sum ^ (u128::from(digest.keys) << 64)
 }
 
 /// What one would configure for nodes with a tuning.
@@ -608,6 +665,9 @@ impl RealNode {
     ) -> T {
         let answer = act(&mut self.node, actions);
         self.translate(now, actions, effects);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.write_down(&mut self.node, now, effects);
+        }
         match self.plant {
             Some(Plant::KeepNeighbors) => self.kept.extend(self.node.neighbors()),
             Some(Plant::KeepMembers) => {
@@ -648,7 +708,36 @@ impl Host for RealNode {
             own = own.with_buggify(&buggify);
         }
         let node = Node::new(identity, own, birth.seed, now);
-        RealNode { node, buggify, plant: birth.plant, kept: BTreeSet::new() }
+        RealNode { node, buggify, plant: birth.plant, kept: BTreeSet::new(), keeper: None }
+    }
+
+    fn keep(&mut self, mut disk: Disk, sync: Duration, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
+        let is_new = disk.is_new();
+        let Recovered { records, digest, mut fault } = disk.recover();
+        let restored = self.node.restore(records, now, actions);
+        if restored.refused > 0 || digest.is_some_and(|digest| digest != digest_of(&self.node)) {
+            fault.get_or_insert_with(|| "the replica is not what it was when it was synced".to_owned());
+        }
+        let mut keeper = Keeper { disk, sync, sync_at: None };
+        keeper.sync(&self.node);
+        self.keeper = Some(Box::new(keeper));
+        let restored = (!is_new).then_some(Observation::Restored { fault });
+        effects.extend(restored.into_iter().chain([Observation::Synced]).map(Effect::Observed));
+        self.translate(now, actions, effects);
+    }
+
+    fn give_disk(&mut self, in_order: bool, now: Now) -> Option<Disk> {
+        let mut keeper = self.keeper.take()?;
+        if in_order {
+            let mut records = self.node.records(usize::MAX, now);
+            records.push(self.node.ended());
+            keeper.disk.append(records);
+            keeper.sync(&self.node);
+            // That all was synced stands in the log too.
+            keeper.disk.append(Vec::new());
+            keeper.sync(&self.node);
+        }
+        Some(keeper.disk)
     }
 
     fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) {
@@ -658,7 +747,8 @@ impl Host for RealNode {
     }
 
     fn next_deadline(&self) -> Option<Time> {
-        self.node.next_deadline().filter(|_| !self.has(Plant::NeverWakes))
+        let sync_at = self.keeper.as_ref().and_then(|keeper| keeper.sync_at);
+        self.node.next_deadline().into_iter().chain(sync_at).min().filter(|_| !self.has(Plant::NeverWakes))
     }
 
     fn broadcast(&mut self, payload: Bytes, now: Now, actions: &mut Vec<Action>, effects: &mut Vec<Effect>) -> bool {
@@ -714,8 +804,7 @@ impl Host for RealNode {
     }
 
     fn state_digest(&self) -> u128 {
-        let digest = self.node.state().digest();
-        digest.sum ^ (u128::from(digest.keys) << 64)
+        digest_of(&self.node)
     }
 
     fn state_len(&self) -> usize {
@@ -724,6 +813,10 @@ impl Host for RealNode {
 
     fn state_bytes(&self) -> usize {
         self.node.state().bytes()
+    }
+
+    fn state_clock(&self) -> Stamp {
+        self.node.state().last_stamp()
     }
 
     fn tally(&self) -> Tally {

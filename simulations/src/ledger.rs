@@ -57,6 +57,8 @@ pub struct Ledger {
     held: BTreeMap<LifeOf, Vec<(Place, usize)>>,
     /// What was written for some time.
     brief: BTreeSet<(Place, u32)>,
+    /// By node with a disk: the entries that are on it.
+    durable: BTreeMap<u32, Vec<(Place, usize)>>,
 }
 
 /// What is wrong, and how often.
@@ -135,6 +137,10 @@ impl Ledger {
     pub fn ended(&mut self, life: LifeOf, lasting: &[LifeOf], read: &dyn Fn(u32, Place) -> Option<Value>) {
         for (place, index) in self.held.remove(&life).unwrap_or_default() {
             let Some(entries) = self.places.get_mut(&place) else { continue };
+            if entries[index].holder != life {
+                // It went on with the disk of another already.
+                continue;
+            }
             if brought(entries[index].deed).is_none() {
                 // Of a sum or a removal nobody can say that this one has it.
                 continue;
@@ -151,6 +157,22 @@ impl Ledger {
     pub fn unexpired(&self, read: &dyn Fn(Place) -> Option<Value>) -> Option<String> {
         let (place, write) = self.brief.iter().find(|(place, write)| numbers(read(*place).as_ref()).contains(write))?;
         Some(format!("{} holds write {write}, which expired", place.name()))
+    }
+
+    /// All that a life did, and what it began with, is on its disk.
+    pub fn synced(&mut self, life: LifeOf) {
+        self.durable.insert(life.0, self.held.get(&life).cloned().unwrap_or_default());
+    }
+
+    /// A life begins with what an earlier one had on its disk, so it is the one that has that now.
+    pub fn restored(&mut self, life: LifeOf) {
+        let durable = self.durable.get(&life.0).cloned().unwrap_or_default();
+        for (place, index) in &durable {
+            if let Some(entry) = self.places.get_mut(place).and_then(|entries| entries.get_mut(*index)) {
+                entry.holder = life;
+            }
+        }
+        self.held.entry(life).or_default().extend(durable);
     }
 
     /// Holds a replica against all that is known.

@@ -6,7 +6,7 @@
 //! Read in this order:
 //!
 //! 1. [`wheel`], [`network`], [`schedule`]: what happens when, what becomes of bytes, and what is done to the nodes.
-//! 2. [`host`], [`world`]: what a node is to the world, and the world.
+//! 2. [`host`], [`disk`], [`world`]: what a node is to the world, what it keeps over restarts, and the world.
 //! 3. [`deed`], [`record`], [`ledger`], [`invariants`]: what is done to the replicated state, what was seen, what of the state is owed in the end, and what must hold.
 //! 4. [`plan`], [`settings`], [`scenarios`], `file` (a feature), [`swarm`]: a run as data, what people may set, the presets, files that change them, and runs drawn at random.
 //! 5. [`run`](mod@run), [`report`], [`minimize`](mod@minimize): one run from its plan to its outcome, what people look at, a page with plots and tables, and the search for the smallest plan
@@ -21,6 +21,7 @@ pub mod app;
 pub mod command;
 pub mod deed;
 pub mod digest;
+pub mod disk;
 #[cfg(feature = "command")]
 pub mod file;
 mod graph;

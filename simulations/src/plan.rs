@@ -54,7 +54,7 @@ pub struct Tuning {
     pub buggify: Sites,
 }
 
-fn is_zero(number: &u64) -> bool {
+pub(crate) fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
@@ -189,9 +189,12 @@ impl Plan {
             self.schedule.entries().iter().any(|entry| is(&entry.what) && entry.what.node() == Some(node))
         };
         let mut last_first = (0..self.setup.nodes).rev();
-        let again = (plant == Plant::StaleIncarnation)
-            .then(|| last_first.clone().find(|node| does(*node, &|what| matches!(what, Happening::Restart { .. }))))
-            .flatten();
+        let starts_again = |what: &Happening| match plant {
+            Plant::StaleIncarnation => matches!(what, Happening::Restart { .. }),
+            Plant::LoseSynced => what.keeps_disk(),
+            _ => false,
+        };
+        let again = last_first.clone().find(|node| does(*node, &starts_again));
         let node = again.or_else(|| last_first.find(|node| !does(*node, &Happening::stops))).unwrap_or(0);
         self.setup.plant = Some((node, plant));
     }

@@ -139,6 +139,8 @@ impl Record {
             Sight::Wrote { key, .. } => self.key(key).0.push((seen.node, seen.life)),
             Sight::Removed { key } => self.key(key).1 = true,
             Sight::Changed(ref done) => self.ledger.take((seen.node, seen.life), done),
+            Sight::Restored { .. } => self.ledger.restored((seen.node, seen.life)),
+            Sight::Synced => self.ledger.synced((seen.node, seen.life)),
             Sight::HeldForDead { node, generation } => match self.lives.get(node as usize).map(|lives| (lives.len(), lives.last())) {
                 Some((_, Some(Life { until: Some(until), .. }))) => self.detections.push(seen.at - until),
                 // A verdict about a life that is over is true, however late: generations begin with the number of the life.

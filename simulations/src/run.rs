@@ -510,6 +510,8 @@ impl<'a, H: Host> Run<'a, H> {
         put("repair_bytes", tally.repair_bytes as f64 / nodes, "B");
         put("collected", tally.collected as f64 / nodes, "");
         put("given_up", tally.given_up as f64, "");
+        let ahead = living(&self.world).into_iter().filter_map(|node| self.world.ahead(node)).max();
+        put("state_ahead", ahead.unwrap_or(0) as f64 / 1e3, "s");
     }
 
     fn outcome(self) -> Outcome {

@@ -62,7 +62,7 @@ pub enum Happening {
         /// Which.
         node: u32,
     },
-    /// A crashed node starts again: the same name, the next incarnation, an empty memory but for the peers that it may remember.
+    /// A crashed node starts again: the same name, the next incarnation, an empty memory but for the peers and the state that it may have on its disk.
     Restart {
         /// Which.
         node: u32,
@@ -73,6 +73,9 @@ pub enum Happening {
         /// Whether it has its data folder still: it asks the peers that it knew when it stopped, beside those that it is told of.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         remembers: bool,
+        /// Whether its replicated state is on its disk still: what it synced, and after a crash some of the rest.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        disk: bool,
     },
     /// A node says goodbye and stops a second later.
     Leave {
@@ -298,6 +301,11 @@ impl Happening {
     /// Whether it is a fault: neither work, nor a node that comes in, nor the calm at the end.
     pub fn is_fault(&self) -> bool {
         !self.is_workload() && !matches!(self, Happening::Start { .. } | Happening::Restart { .. } | Happening::Calm)
+    }
+
+    /// Whether a node starts again with the disk that it had.
+    pub fn keeps_disk(&self) -> bool {
+        matches!(self, Happening::Restart { disk: true, .. })
     }
 
     /// Whether a node stops for it, at once or soon after.

@@ -132,6 +132,11 @@ pub const KEYS: &[Key] = &[
     Key { name: "blocked", of: Type::Share(1.0), about: "the share of nodes that dial public nodes alone, and that nobody can dial" },
     Key { name: "skew", of: Type::Time(0, 3_600 * SECOND), about: "how far a node's wall clock may be from the true time" },
     Key {
+        name: "sync",
+        of: Type::Time(SECOND / 1_000, 60 * SECOND),
+        about: "how long after a write a disk is synced, where a restart keeps it",
+    },
+    Key {
         name: "buggify",
         of: Type::Choice(&["off", "on", "all"]),
         about: "rare behavior of our own code: each place is active in a quarter of the seeds, or all are",
@@ -201,7 +206,17 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "churn",
         of: Type::Share(1.0),
-        about: "the share of nodes that crash in each minute of the work, and start again with nothing; one at least",
+        about: "the share of nodes that crash in each minute of the work, and start again, with nothing unless told otherwise; one at least",
+    },
+    Key {
+        name: "away",
+        of: Type::Part(10_000, 0.45),
+        about: "the share of nodes that are away, or how many; half of them crash, half are cut off",
+    },
+    Key {
+        name: "restart-disk",
+        of: Type::Share(1.0),
+        about: "the share of those that start again which do so with their disk: what they had synced, and after a crash some of the rest",
     },
     Key { name: "late", of: Type::Share(0.5), about: "the share of nodes that join when half of the writes are made" },
     Key { name: "breaks", of: Type::Count(0, 10_000), about: "moments at which all connections of one node break" },

@@ -40,6 +40,9 @@ const ATTACK: u64 = 12;
 /// And so many runs of a hundred have rare behavior of our own code.
 const RARE: u64 = 50;
 
+/// And in so many of those in which nodes start again, some have their disks.
+const DISKS: u64 = 60;
+
 /// And so many write keys of all kinds, beside the plain registers that most write.
 const KINDS_OF_KEYS: u64 = 60;
 /// And so many of these write some plain registers for some time only.
@@ -88,9 +91,10 @@ fn crash(maker: &mut Maker, draw: &mut Draw) {
         maker.schedule.push(at, Happening::Crash { node });
         if draw.chance(60) {
             let back = at + draw.between(SECOND / 10, 30 * SECOND);
-            maker
-                .schedule
-                .push(back, Happening::Restart { node, contacts: vec![0, 1], moved: draw.chance(40), remembers: draw.chance(40) });
+            maker.schedule.push(
+                back,
+                Happening::Restart { node, contacts: vec![0, 1], moved: draw.chance(40), remembers: draw.chance(40), disk: false },
+            );
         }
     }
 }
@@ -109,7 +113,7 @@ fn churn(maker: &mut Maker, draw: &mut Draw) {
         for _ in 0..draw.between(2, 4) {
             let back = at + draw.between(SECOND / 10, 12 * SECOND);
             maker.schedule.push(at, Happening::Crash { node });
-            maker.schedule.push(back, Happening::Restart { node, contacts: vec![0, 1], moved: false, remembers: false });
+            maker.schedule.push(back, Happening::Restart { node, contacts: vec![0, 1], moved: false, remembers: false, disk: false });
             at = back + draw.between(SECOND / 10, 12 * SECOND);
         }
     }
@@ -231,6 +235,25 @@ fn attack(maker: &mut Maker, draw: &mut Draw) {
     }
 }
 
+/// Some of those that start again have their disks, and some of those that leave start again with theirs.
+fn disks(maker: &mut Maker, draw: &mut Draw) {
+    let percent = draw.between(20, 100);
+    let mut back = Vec::new();
+    maker.schedule.retain(|entry| {
+        match &mut entry.what {
+            Happening::Restart { disk, .. } => *disk = draw.chance(percent),
+            Happening::Leave { node } if draw.chance(percent) => {
+                let restart =
+                    Happening::Restart { node: *node, contacts: vec![0, 1], moved: false, remembers: draw.chance(40), disk: true };
+                back.push((entry.at + draw.between(2 * SECOND, 30 * SECOND), restart));
+            }
+            _ => {}
+        }
+        true
+    });
+    back.into_iter().for_each(|(at, restart)| maker.schedule.push(at, restart));
+}
+
 /// The network of a seed.
 fn network(draw: &mut Draw) -> (Link, Shape) {
     let lossy = draw.chance(60);
@@ -274,6 +297,7 @@ pub fn plan(seed: u64) -> Plan {
     };
     let nodes = draw.between(3, nodes_max) as u32;
     let (link, shape) = network(&mut Draw::new(seed, "swarm network"));
+    let mut syncing = Draw::new(seed, "sync");
     let setup = Setup {
         seed,
         nodes,
@@ -282,6 +306,7 @@ pub fn plan(seed: u64) -> Plan {
         skew: if draw.chance(50) { draw.below(SECOND / 5) } else { 0 },
         payload_bytes: draw.between(8, 2_000) as usize,
         value_bytes: draw.between(8, 200) as usize,
+        sync: syncing.between(SECOND / 100, 10 * SECOND) * u64::from(syncing.chance(50)),
         plant: None,
     };
     let active = draw.between(3, 8);
@@ -335,6 +360,10 @@ pub fn plan(seed: u64) -> Plan {
         if draw.chance(percent) {
             put(&mut maker, draw);
         }
+    }
+    let draw = &mut Draw::new(seed, "disks");
+    if draw.chance(DISKS) {
+        disks(&mut maker, draw);
     }
     let mut schedule = maker.schedule;
     let mut required = vec![("start".to_owned(), u64::from(nodes)), ("broadcast".to_owned(), 1)];

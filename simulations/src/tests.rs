@@ -25,7 +25,7 @@ const TUNING: Tuning = Tuning {
 
 fn setup(seed: u64, nodes: u32, loss: f64) -> Setup {
     let link = plan::link(10_000, 2_000, loss);
-    Setup { seed, nodes, link, shape: Shape::default(), skew: 1_000, payload_bytes: 32, value_bytes: 16, plant: None }
+    Setup { seed, nodes, link, shape: Shape::default(), skew: 1_000, payload_bytes: 32, value_bytes: 16, sync: 0, plant: None }
 }
 
 /// Five nodes that join, then broadcast and write for ten seconds.
@@ -158,8 +158,8 @@ fn an_entry_without_effect_did_not_happen() {
         (15 * SECOND, Happening::Crash { node: 1 }),
         (15 * SECOND + 1, Happening::Crash { node: 1 }),
         (15 * SECOND + 2, Happening::Broadcast { node: 1, message: 10 }),
-        (15 * SECOND + 3, Happening::Restart { node: 1, contacts: vec![0], moved: false, remembers: false }),
-        (15 * SECOND + 4, Happening::Restart { node: 1, contacts: vec![0], moved: false, remembers: false }),
+        (15 * SECOND + 3, Happening::Restart { node: 1, contacts: vec![0], moved: false, remembers: false, disk: false }),
+        (15 * SECOND + 4, Happening::Restart { node: 1, contacts: vec![0], moved: false, remembers: false, disk: false }),
     ] {
         plan.schedule.push(at, what);
     }
@@ -195,7 +195,7 @@ fn a_crash_is_noticed_after_the_idle_timeout_and_a_goodbye_at_once() {
 
 #[test]
 fn a_restarted_node_is_the_same_in_its_next_life_and_may_have_moved() {
-    let restart = Happening::Restart { node: 2, contacts: vec![0], moved: true, remembers: false };
+    let restart = Happening::Restart { node: 2, contacts: vec![0], moved: true, remembers: false, disk: false };
     let mut world = three(&[(6 * SECOND, Happening::Crash { node: 2 }), (7 * SECOND, restart)]);
     world.run_until(40 * SECOND);
     assert_eq!(neighbors(&world, 0), [1, 2]);
@@ -208,7 +208,7 @@ fn a_restarted_node_is_the_same_in_its_next_life_and_may_have_moved() {
 #[test]
 fn a_restarted_node_finds_those_whom_it_remembers() {
     for remembers in [true, false] {
-        let restart = Happening::Restart { node: 2, contacts: Vec::new(), moved: false, remembers };
+        let restart = Happening::Restart { node: 2, contacts: Vec::new(), moved: false, remembers, disk: false };
         let mut plan = five(1, 0.0);
         plan.schedule.push(20 * SECOND, Happening::Crash { node: 2 });
         plan.schedule.push(40 * SECOND, restart);

@@ -22,7 +22,7 @@ const NODES: u32 = 8;
 fn plan(seed: u64) -> Plan {
     let mut plan = Scenario::named("partition").unwrap().plan(NODES, seed, &[]).unwrap();
     plan.schedule.push(20 * SECOND, Happening::Crash { node: 5 });
-    plan.schedule.push(25 * SECOND, Happening::Restart { node: 5, contacts: vec![0, 1], moved: false, remembers: false });
+    plan.schedule.push(25 * SECOND, Happening::Restart { node: 5, contacts: vec![0, 1], moved: false, remembers: false, disk: false });
     plan
 }
 

@@ -27,7 +27,8 @@ fn plan(seed: u64) -> Plan {
     plan.schedule.push(50 * SECOND, Happening::Start { node: LATECOMER, contacts: vec![0, 1] });
     plan.schedule.push(40 * SECOND, Happening::Crash { node: GONE });
     plan.schedule.push(35 * SECOND, Happening::Crash { node: RESTARTED });
-    plan.schedule.push(45 * SECOND, Happening::Restart { node: RESTARTED, contacts: vec![0, 1], moved: false, remembers: false });
+    plan.schedule
+        .push(45 * SECOND, Happening::Restart { node: RESTARTED, contacts: vec![0, 1], moved: false, remembers: false, disk: false });
     plan.required.extend([("crash", 2), ("restart", 1)].map(|(name, count)| (name.into(), count)));
     plan
 }

@@ -53,7 +53,8 @@ fn play(seed: u64, messages: u32, breaks: u32, every: u64) -> Ran {
         buggify: Sites::NONE,
     };
     let link = Link { latency: 20_000, jitter: 10_000, loss: 0.1 };
-    let setup = Setup { seed, nodes: NODES, link, shape: Shape::default(), skew: 0, payload_bytes: 64, value_bytes: 8, plant: None };
+    let setup =
+        Setup { seed, nodes: NODES, link, shape: Shape::default(), skew: 0, payload_bytes: 64, value_bytes: 8, sync: 0, plant: None };
     let params = RealNode::params(&tuning).unwrap();
     let mut world = World::<RealNode>::new(setup, params, schedule);
     let mut ran = Ran { breaks: 0, losses: 0, lost_frames: 0, sent: BTreeMap::new(), received: BTreeMap::new(), blamed: Vec::new() };

@@ -15,14 +15,14 @@ use meshwork_simulations::run::{Class, Failure, run, twice};
 use meshwork_simulations::swarm;
 
 /// Bugs, and the first seed of the swarm that shows each.
-const ON_RECORD: [(Plant, u64); 15] = [
+const ON_RECORD: [(Plant, u64); 16] = [
     (Plant::NeverRepairs, 1),
     (Plant::DeliverTwice, 0),
     (Plant::DeliverNever, 0),
     (Plant::DeliverGarbled, 0),
     (Plant::HideNeighbor, 0),
     (Plant::KeepNeighbors, 0),
-    (Plant::KeepMembers, 1),
+    (Plant::KeepMembers, 2),
     (Plant::IgnoreDisconnects, 6),
     (Plant::NeverDials, 0),
     (Plant::BlameOthers, 0),
@@ -30,6 +30,7 @@ const ON_RECORD: [(Plant, u64); 15] = [
     (Plant::StaleIncarnation, 64),
     (Plant::LoseWrites, 1),
     (Plant::LoseRemovals, 1),
+    (Plant::LoseSynced, 4),
     (Plant::Panic, 0),
 ];
 

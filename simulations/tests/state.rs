@@ -46,6 +46,17 @@ fn half_the_packets_lost_lose_no_change() {
 }
 
 #[test]
+fn restarts_with_disks_lose_nothing_that_was_synced_and_crashes_take_some_of_the_rest() {
+    let outcome = play(&plan("state", 12, 1, &["restart-disk=100%", "churn=100%", "sync=2s", "work=30s"]));
+    assert!(outcome.ok, "{:?}", outcome.failure);
+    let metric = |name| outcome.metric(name).unwrap_or(0.0);
+    assert!(metric("restored") > 2.0 && metric("torn") > 0.0, "{} restored, {} torn", metric("restored"), metric("torn"));
+    let kept = |seed| play(&plan("state", 12, seed, &["restart-disk=100%"])).digest;
+    assert_eq!(kept(2), kept(2));
+    assert_ne!(kept(2), play(&plan("state", 12, 2, &[])).digest, "it matters");
+}
+
+#[test]
 fn a_plan_with_changes_is_the_same_from_its_text() {
     let plan = plan("state-partition", 5, 3, &[]);
     let text = serde_json::to_string(&plan).expect("a text");
@@ -76,5 +87,5 @@ fn every_file_can_be_run_and_the_small_ones_hold_with_fewer_nodes() {
             played += 1;
         }
     }
-    assert_eq!(played, 3);
+    assert_eq!(played, 6);
 }

@@ -25,11 +25,20 @@ const KEYS: &[Key] = &[
     Key { name: "at", of: Type::Time(0, DAY), about: "when" },
     Key { name: "for", of: Type::Time(1, DAY), about: "how long" },
     Key { name: "over", of: Type::Time(0, DAY), about: "the nodes in turn at random moments of this time" },
-    Key { name: "back", of: Type::Time(0, DAY), about: "how long after it a node starts again; 0 for never" },
+    Key {
+        name: "back",
+        of: Type::Time(0, DAY),
+        about: "how long after it a node starts again, after a goodbye more than the second that it takes; 0 for never",
+    },
     Key {
         name: "remembers",
         of: Type::Choice(&["true", "false"]),
         about: "whether it still has its data folder, and asks the peers that it knew",
+    },
+    Key {
+        name: "disk",
+        of: Type::Choice(&["lost", "kept"]),
+        about: "whether its replicated state is still there: what it had synced, and after a crash some of the rest",
     },
     Key { name: "moved", of: Type::Choice(&["true", "false"]), about: "whether it starts again at another address" },
     Key { name: "by", of: Type::Time(1, DELAY_MAX), about: "what a node takes for each input" },
@@ -62,16 +71,26 @@ const KEYS: &[Key] = &[
 pub const KINDS: &[Kind] = &[
     Kind {
         name: "crash",
-        about: "nodes stop without a word, and may start again with an empty memory",
+        about: "nodes stop without a word, and may start again with an empty memory, or with what is on their disks",
         has_nodes: true,
-        keys: &[("at", "0s"), ("over", "0s"), ("back", "0s"), ("moved", "false"), ("remembers", "false"), ("every", "10s"), ("times", "1")],
+        keys: &[
+            ("at", "0s"),
+            ("over", "0s"),
+            ("back", "0s"),
+            ("moved", "false"),
+            ("remembers", "false"),
+            ("disk", "lost"),
+            ("every", "10s"),
+            ("times", "1"),
+        ],
         put: |maker| {
+            let disk = maker.word("disk") == "kept";
             let (back, moved, remembers) = (maker.number("back"), maker.word("moved") == "true", maker.word("remembers") == "true");
             for node in maker.mortal() {
                 let at = maker.moment();
                 maker.push(at, Happening::Crash { node });
                 if back > 0 {
-                    maker.push(at + back, Happening::Restart { node, contacts: vec![0, 1], moved, remembers });
+                    maker.push(at + back, Happening::Restart { node, contacts: vec![0, 1], moved, remembers, disk });
                 }
             }
         },
@@ -80,8 +99,9 @@ pub const KINDS: &[Kind] = &[
         name: "churn",
         about: "nodes crash and start again, over and over; how long they live and are gone is drawn",
         has_nodes: true,
-        keys: &[("at", "0s"), ("for", "60s"), ("up", "30s"), ("down", "10s")],
+        keys: &[("at", "0s"), ("for", "60s"), ("up", "30s"), ("down", "10s"), ("disk", "lost")],
         put: |maker| {
+            let disk = maker.word("disk") == "kept";
             let end = maker.at + maker.number("for");
             let (up, down) = (maker.number("up"), maker.number("down"));
             for node in maker.mortal() {
@@ -89,7 +109,7 @@ pub const KINDS: &[Kind] = &[
                 while at < end {
                     maker.push(at, Happening::Crash { node });
                     let back = at + maker.exponential(down);
-                    maker.push(back, Happening::Restart { node, contacts: vec![0, 1], moved: false, remembers: false });
+                    maker.push(back, Happening::Restart { node, contacts: vec![0, 1], moved: false, remembers: false, disk });
                     at = back + maker.exponential(up);
                 }
             }
@@ -119,13 +139,17 @@ pub const KINDS: &[Kind] = &[
     },
     Kind {
         name: "leave",
-        about: "nodes say goodbye and stop",
+        about: "nodes say goodbye and stop a second later, and may start again; then all that they did was synced",
         has_nodes: true,
-        keys: &[("at", "0s"), ("over", "0s"), ("every", "10s"), ("times", "1")],
+        keys: &[("at", "0s"), ("over", "0s"), ("back", "0s"), ("disk", "lost"), ("every", "10s"), ("times", "1")],
         put: |maker| {
+            let (back, disk) = (maker.number("back"), maker.word("disk") == "kept");
             for node in maker.mortal() {
                 let at = maker.moment();
                 maker.push(at, Happening::Leave { node });
+                if back > 0 {
+                    maker.push(at + back, Happening::Restart { node, contacts: vec![0, 1], moved: false, remembers: false, disk });
+                }
             }
         },
     },

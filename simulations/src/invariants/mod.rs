@@ -5,6 +5,7 @@
 mod bounded_views;
 mod delivered_once;
 mod delivered_to_all_survivors;
+mod durable_kept;
 mod neighbors_symmetric;
 mod no_misbehavior;
 mod nothing_lost;
@@ -116,6 +117,7 @@ pub fn all(bounds: Bounds) -> Vec<Box<dyn Invariant>> {
         Box::<delivered_once::DeliveredOnce>::default(),
         Box::new(bounded_views::BoundedViews { neighbors_max: bounds.neighbors_max }),
         Box::<no_misbehavior::NoMisbehavior>::default(),
+        Box::new(durable_kept::DurableKept),
         Box::new(neighbors_symmetric::NeighborsSymmetric),
         Box::new(one_component::OneComponent),
         Box::new(views_complete::ViewsComplete),

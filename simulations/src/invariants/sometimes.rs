@@ -26,7 +26,7 @@ pub const FAULTS: [&str; 14] = [
 ];
 
 /// What the protocols do about them, and the metric that says how often.
-const ANSWERS: [(&str, &str); 9] = [
+const ANSWERS: [(&str, &str); 11] = [
     ("a link of the tree is cut after a duplicate", "prunes"),
     ("a missing payload is asked for", "grafts"),
     ("a member is suspected", "suspicions"),
@@ -36,6 +36,8 @@ const ANSWERS: [(&str, &str); 9] = [
     ("a packet is lost", "losses"),
     ("a frame is lost with its connection", "frames_lost"),
     ("repair brings what a replica lacked", "repaired"),
+    ("a node goes on from its disk", "restored"),
+    ("a crash takes what was not synced", "torn"),
 ];
 
 /// How often what must happen sometimes did.

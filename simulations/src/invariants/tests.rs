@@ -115,6 +115,12 @@ fn too_many_neighbors_and_blame_are_noticed() {
 }
 
 #[test]
+fn a_disk_that_lacks_what_was_synced_is_noticed() {
+    assert_eq!(broken_by(Sight::Restored { fault: Some("planted".to_owned()) }), ["durable_kept"]);
+    assert!(broken_by(Sight::Restored { fault: None }).is_empty());
+}
+
+#[test]
 fn a_neighbor_on_one_side_or_dead_is_noticed() {
     let mut view = Fake::whole();
     view.neighbors[3].retain(|peer| *peer != 2);

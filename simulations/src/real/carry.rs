@@ -205,10 +205,10 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         match what {
-            Happening::Start { node, contacts } => self.start(node, &contacts, false, false)?,
-            Happening::Restart { node, contacts, moved, remembers } => {
+            Happening::Start { node, contacts } => self.start(node, &contacts, false, false, false)?,
+            Happening::Restart { node, contacts, moved, remembers, disk } => {
                 if self.slots[node as usize].life > 0 {
-                    self.start(node, &contacts, moved, remembers)?;
+                    self.start(node, &contacts, moved, remembers, disk)?;
                 }
             }
             Happening::Crash { node } => {
@@ -266,7 +266,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn start(&mut self, node: u32, contacts: &[u32], moved: bool, remembers: bool) -> Result<(), RealError> {
+    fn start(&mut self, node: u32, contacts: &[u32], moved: bool, remembers: bool, keeps: bool) -> Result<(), RealError> {
         let now = self.now();
         let slot = &mut self.slots[node as usize];
         if slot.process.is_some() {
@@ -278,6 +278,9 @@ impl<'a> Run<'a> {
         slot.silent_until = Some(now + START_MAX.as_micros() as u64);
         if !remembers {
             self.home.forget_peers(node);
+        }
+        if !keeps {
+            self.home.forget_state(node);
         }
         slot.process = Some(Process::start(self.home, node, slot.life, slot.moves, contacts, self.sayer.clone())?);
         self.see(node, Sight::Started);

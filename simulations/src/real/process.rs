@@ -76,6 +76,11 @@ impl Home {
         let _ = std::fs::remove_file(self.data(node).join("peers"));
     }
 
+    /// Takes from a node what it has written down of the replicated state.
+    pub(super) fn forget_state(&self, node: u32) {
+        let _ = std::fs::remove_dir_all(self.data(node).join("state"));
+    }
+
     fn data(&self, node: u32) -> PathBuf {
         self.folder.join(format!("node-{node}"))
     }

@@ -186,7 +186,7 @@ mod tests {
     }
 
     fn wire(link: Link, shape: Shape) -> Wire {
-        Wire::new(&Setup { seed: 5, nodes: 4, link, shape, skew: 0, payload_bytes: 8, value_bytes: 8, plant: None })
+        Wire::new(&Setup { seed: 5, nodes: 4, link, shape, skew: 0, payload_bytes: 8, value_bytes: 8, sync: 0, plant: None })
     }
 
     const LINK: Link = Link { latency: 20_000, jitter: 3_000, loss: 0.0 };

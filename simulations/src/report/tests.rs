@@ -49,6 +49,7 @@ fn six(seed: u64) -> Plan {
             skew: 1_000,
             payload_bytes: 32,
             value_bytes: 16,
+            sync: 0,
             plant: None,
         },
         tuning: Tuning {

@@ -28,7 +28,7 @@ fn make(maker: &mut Maker) {
         if index < restarted {
             // From at once, when nobody has noticed yet, to long after everybody has.
             let back = at + maker.draw.between(SECOND / 2, 40 * SECOND);
-            maker.push(back, Happening::Restart { node, contacts: vec![0, 1], moved: index % 2 == 1, remembers: false });
+            maker.push(back, Happening::Restart { node, contacts: vec![0, 1], moved: index % 2 == 1, remembers: false, disk: false });
         }
     }
     maker.require("crash", crashed.len() as u64);

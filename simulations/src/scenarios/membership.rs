@@ -64,7 +64,7 @@ fn make(maker: &mut Maker) {
     for (index, node) in crashed.iter().copied().enumerate() {
         maker.push(at, Happening::Crash { node });
         if index < restarted {
-            maker.push(at + gone, Happening::Restart { node, contacts: vec![0, 1], moved: index < moved, remembers: false });
+            maker.push(at + gone, Happening::Restart { node, contacts: vec![0, 1], moved: index < moved, remembers: false, disk: false });
         }
     }
     maker.require("crash", crashed.len() as u64);

@@ -9,6 +9,7 @@ mod membership;
 mod partition;
 mod partition_heal;
 mod state;
+mod state_away;
 mod state_partition;
 mod storm;
 
@@ -43,6 +44,7 @@ pub const ALL: &[Scenario] = &[
     broadcast::SCENARIO,
     state::SCENARIO,
     state_partition::SCENARIO,
+    state_away::SCENARIO,
     partition::SCENARIO,
     partition_heal::SCENARIO,
     crash::SCENARIO,
@@ -78,6 +80,7 @@ const BYTES_PER_LINK: u64 = 2_200;
 /// Settings that every preset has, beside those of the network.
 const COMMON: &[(&str, &str)] = &[
     ("skew", "100ms"),
+    ("sync", "100ms"),
     ("buggify", "off"),
     ("topology", "hyparview"),
     ("active", "6"),
@@ -149,6 +152,7 @@ impl Scenario {
                     skew: settings.number("skew"),
                     payload_bytes: settings.number("bytes") as usize,
                     value_bytes: 64,
+                    sync: settings.number("sync"),
                     plant: None,
                 },
                 tuning: Tuning {

@@ -1,7 +1,7 @@
 //! Random nodes write keys of every kind over links that lose much, while nodes crash, come back with nothing, join late and lose their connections.
 
 use super::{Maker, Scenario};
-use crate::plan::{self, Join, SECOND};
+use crate::plan::{self, Draw, Join, SECOND};
 use crate::schedule::Happening;
 
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -19,6 +19,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
         ("breaks", "3"),
         ("churn", "1%"),
         ("gone", "5s"),
+        ("restart-disk", "0%"),
         ("messages", "0"),
     ],
     make,
@@ -48,9 +49,11 @@ fn make(maker: &mut Maker) {
     }
 }
 
-/// Writers crash all the time, at equal distances, and start again with nothing: at another address, or with the peers that they knew, or neither. The first two stay, for whoever
+/// Writers crash all the time, at equal distances, and start again with nothing, unless they keep their disks: at another address, or with the peers that they knew, or neither. The first two stay, for whoever
 /// comes back to find.
 fn churn(maker: &mut Maker, writers: &[u32], from: u64, work: u64) {
+    let kept = maker.settings.share("restart-disk");
+    let disks = &mut Draw::new(maker.plan.setup.seed, "disks");
     let (share, gone) = (maker.settings.share("churn"), maker.settings.number("gone"));
     let minutes = work as f64 / 60e6;
     let count = (share * minutes * writers.len() as f64).ceil() as u64;
@@ -59,9 +62,12 @@ fn churn(maker: &mut Maker, writers: &[u32], from: u64, work: u64) {
     for (index, node) in victims.iter().copied().enumerate() {
         let at = from + index as u64 * gap + maker.draw.below(gap);
         maker.push(at, Happening::Crash { node });
+        let disk = disks.chance((kept * 100.0).round() as u64);
         let back = at + gone / 2 + maker.draw.below(gone.max(SECOND / 10));
-        maker.push(back, Happening::Restart { node, contacts: vec![0, 1], moved: index % 3 == 1, remembers: index % 3 == 2 });
+        maker.push(back, Happening::Restart { node, contacts: vec![0, 1], moved: index % 3 == 1, remembers: index % 3 == 2, disk });
     }
     maker.require("crash", (victims.len() as u64).min(1));
     maker.require("restart", (victims.len() as u64).min(1));
+    let keeps = maker.plan.schedule.entries().iter().filter(|entry| entry.what.keeps_disk()).count();
+    maker.require("restored", (keeps as u64).min(1));
 }

@@ -9,11 +9,16 @@ use meshwork_channels::random::hash;
 
 use super::{Arrival, Sight, World, numbered};
 use crate::deed::{Change, Deed};
+use crate::disk::Disk;
 use crate::host::{self, Birth, Host, Input, Plant};
 use crate::ledger::{Done, numbers};
 use crate::network::{Cut, Weather};
 use crate::schedule::Happening;
 
+/// Feeds the files of a disk.
+const DISK: u64 = 0x6469_736b;
+/// How long after a write a node syncs its disk by default, in microseconds: `Durability::DEFAULT` of the runtime.
+const SYNC: u64 = 100_000;
 /// Bytes of a member of a set, unless values have fewer: a set holds many.
 const MEMBER_BYTES_MAX: usize = 16;
 
@@ -22,11 +27,11 @@ impl<H: Host> World<H> {
         let what = self.schedule.entries()[index].what.clone();
         let name = what.name();
         let effective = match what {
-            Happening::Start { node, contacts } => self.start(node, &contacts, false, false),
-            Happening::Restart { node, contacts, moved, remembers } => {
-                self.slots[node as usize].life > 0 && self.start(node, &contacts, moved, remembers)
+            Happening::Start { node, contacts } => self.start(node, &contacts, false, false, false),
+            Happening::Restart { node, contacts, moved, remembers, disk } => {
+                self.slots[node as usize].life > 0 && self.start(node, &contacts, moved, remembers, disk)
             }
-            Happening::Crash { node } => self.stop(node),
+            Happening::Crash { node } => self.stop(node, false),
             Happening::Strike { aim, count, spared } => self.strike(aim, count, spared),
             Happening::Leave { node } => self.leave(node),
             Happening::Pause { node, micros } => self.pause(node, micros),
@@ -59,7 +64,7 @@ impl<H: Host> World<H> {
         }
     }
 
-    fn start(&mut self, node: u32, contacts: &[u32], moved: bool, remembers: bool) -> bool {
+    fn start(&mut self, node: u32, contacts: &[u32], moved: bool, remembers: bool, keeps: bool) -> bool {
         let now = self.now;
         let clock = self.clock(node);
         let plant = self.setup.plant.filter(|(planted, _)| *planted == node).map(|(_, plant)| plant);
@@ -74,6 +79,7 @@ impl<H: Host> World<H> {
         slot.slow_until = 0;
         slot.leaving = false;
         let remembered = std::mem::take(&mut slot.remembered);
+        let (has_disk, kept) = (slot.has_disk, slot.disk.take().filter(|_| keeps));
         let birth = Birth {
             index: node,
             peer: self.peers[node as usize],
@@ -82,8 +88,15 @@ impl<H: Host> World<H> {
             seed: hash(&[self.setup.seed, 0x6e6f_6465, u64::from(node), u64::from(slot.life)]),
             plant,
         };
+        let life = u64::from(slot.life);
         slot.host = Some(H::start(&birth, &self.params, clock));
         self.see(node, Sight::Started);
+        if has_disk {
+            *self.happened.entry("restored").or_default() += u64::from(kept.is_some());
+            let disk = kept.unwrap_or_else(|| Disk::new(hash(&[self.setup.seed, DISK, u64::from(node), life])));
+            let sync = Duration::from_micros(if self.setup.sync == 0 { SYNC } else { self.setup.sync });
+            self.call(node, |host, now, scratch, effects| host.keep(disk, sync, now, scratch, effects));
+        }
         // What people configure is an address, so a contact that moved is looked for where it was first.
         let mut contacts: Vec<SocketAddr> = contacts.iter().map(|contact| host::address(*contact, 0)).collect();
         if remembers {

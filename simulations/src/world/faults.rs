@@ -6,10 +6,12 @@ use meshwork_channels::{ChannelId, frame};
 
 use super::{Arrival, Sight, Stage, World};
 use crate::graph::{articulations, living, neighbors};
-use crate::host::{Connection, Host};
+use crate::host::{Connection, Host, Plant};
 use crate::network::{Cut, IDLE_TIMEOUT};
 use crate::schedule::{ATTACK_MICROS, Aim};
 
+/// Feeds what crashes leave of disks.
+const TORN: u64 = 0x746f_726e;
 /// Feeds what hostile nodes send.
 const HOSTILE: u64 = 0x6861_7465;
 /// Kinds of frames that hostile nodes name are below this; the protocols have fewer.
@@ -18,10 +20,17 @@ const KINDS: u64 = 64;
 const HOSTILE_BYTES: u64 = 300;
 
 impl<H: Host> World<H> {
-    /// A process ends without a word.
-    pub(super) fn stop(&mut self, node: u32) -> bool {
+    /// A process ends, in good order or without a word.
+    pub(super) fn stop(&mut self, node: u32, in_order: bool) -> bool {
+        let (clock, seed) = (self.clock(node), self.setup.seed);
         let slot = &mut self.slots[node as usize];
-        let Some(host) = slot.host.take() else { return false };
+        let Some(mut host) = slot.host.take() else { return false };
+        slot.disk = host.give_disk(in_order, clock);
+        if let Some(disk) = slot.disk.as_mut().filter(|_| !in_order) {
+            let honest = self.setup.plant != Some((node, Plant::LoseSynced));
+            let is_torn = disk.crash(hash(&[seed, TORN, u64::from(node), u64::from(slot.life)]), honest);
+            *self.happened.entry("torn").or_default() += u64::from(is_torn);
+        }
         let ends = std::mem::take(&mut slot.ends);
         self.tally.add(&host.tally());
         let mut remembered = Vec::new();
@@ -46,7 +55,7 @@ impl<H: Host> World<H> {
         targets.retain(|node| *node >= spared && Some(*node) != planted);
         targets.truncate(count as usize);
         targets.iter().for_each(|node| {
-            self.stop(*node);
+            self.stop(*node, false);
         });
         !targets.is_empty()
     }

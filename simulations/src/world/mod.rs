@@ -22,11 +22,11 @@ mod entries;
 mod faults;
 mod seen;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use meshwork::crdt::{Kind, Value};
+use meshwork::crdt::{Kind, Stamp, Value};
 use meshwork_channels::random::hash;
 use meshwork_channels::{ChannelId, Now, PeerId, Time};
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,7 @@ use self::clock::WallClock;
 pub use self::seen::{Moved, Seen, Sight, Traffic};
 use crate::deed::Place;
 use crate::digest::{Digest, hash_bytes};
+use crate::disk::Disk;
 use crate::host::{self, Connection, Effect, Host, Input, Observation, Plant, Tally};
 use crate::invariants::View;
 use crate::network::{Full, Link, Measured, Network, Shape};
@@ -63,6 +64,9 @@ pub struct Setup {
     pub payload_bytes: usize,
     /// Bytes of a written value, at least 8.
     pub value_bytes: usize,
+    /// How long after a write a disk is synced, in microseconds, where a node keeps it over a restart; 0 for the default of a node.
+    #[serde(default, skip_serializing_if = "crate::plan::is_zero")]
+    pub sync: u64,
     /// A bug for one node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plant: Option<(u32, Plant)>,
@@ -118,6 +122,10 @@ struct Slot<H> {
     leaving: bool,
     /// Where members were that it knew when it last stopped: what a node has in its data folder.
     remembered: Vec<SocketAddr>,
+    /// Whether it has a disk at all: a restart keeps it.
+    has_disk: bool,
+    /// Its disk while it is not alive.
+    disk: Option<Disk>,
 }
 
 impl<H> Slot<H> {
@@ -175,6 +183,8 @@ impl<H: Host> World<H> {
             let to = entry.what.node().unwrap_or(SCHEDULE);
             wheel.push(Event { at: entry.at.max(1), to, from: SCHEDULE, sequence: index as u64, what: Arrival::Entry });
         }
+        let keepers: BTreeSet<u32> =
+            schedule.entries().iter().filter(|entry| entry.what.keeps_disk()).filter_map(|entry| entry.what.node()).collect();
         let slots = (0..setup.nodes)
             .map(|index| Slot {
                 host: None,
@@ -191,6 +201,8 @@ impl<H: Host> World<H> {
                 clock: WallClock::drawn(setup.seed, index, setup.skew),
                 leaving: false,
                 remembered: Vec::new(),
+                has_disk: keepers.contains(&index),
+                disk: None,
             })
             .collect();
         World {
@@ -312,6 +324,12 @@ impl<H: Host> World<H> {
         self.slots.get(node as usize)?.host.as_ref()
     }
 
+    /// By how much the clock of a living node's replica is ahead of the true time, in milliseconds; a replica that has seen nothing has none.
+    pub fn ahead(&self, node: u32) -> Option<i64> {
+        let clock = self.host(node)?.state_clock();
+        (clock > Stamp::ZERO).then(|| clock.millis() as i64 - WallClock::drawn(0, 0, 0).at(self.now).as_millis() as i64)
+    }
+
     fn clock(&self, node: u32) -> Now {
         Now { time: Time::from_micros(self.now), wall: self.slots[node as usize].clock.at(self.now) }
     }
@@ -399,7 +417,8 @@ impl<H: Host> World<H> {
                     let open: Vec<Connection> = slot.ends.iter().filter(|end| end.stage == Stage::Open).map(|end| end.id).collect();
                     self.note(at, to, from, 10, 0);
                     open.into_iter().for_each(|connection| self.close(to, connection, false));
-                    self.stop(to);
+                    let in_order = self.slots[to as usize].leaving;
+                    self.stop(to, in_order);
                 }
             }
             Arrival::Entry => unreachable!("handled above"),
@@ -514,6 +533,8 @@ impl<H: Host> World<H> {
             Observation::MemberUp { peer, generation } => Sight::HeldForAlive { node: host::index_of(peer), generation },
             Observation::MemberFailed { peer, generation } => Sight::HeldForDead { node: host::index_of(peer), generation },
             Observation::MemberLeft(peer) => Sight::HeldForGone { node: host::index_of(peer) },
+            Observation::Restored { fault } => Sight::Restored { fault },
+            Observation::Synced => Sight::Synced,
             Observation::MemberSuspected(peer) => Sight::Suspected { node: host::index_of(peer) },
             Observation::Misbehaved { peer, rule } => Sight::Blamed { node: host::index_of(peer), rule },
             Observation::NeighborsChanged => return,

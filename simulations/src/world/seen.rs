@@ -97,6 +97,13 @@ pub enum Sight {
     Attacked,
     /// The wall clock of the node was set.
     ClockSet,
+    /// The node goes on from what it had on its disk.
+    Restored {
+        /// What is wrong with that, in words.
+        fault: Option<String>,
+    },
+    /// All that the node did to the replicated state in this life, and what it began with, is on its disk.
+    Synced,
     /// The node says that another broke a rule.
     Blamed {
         /// Which.
