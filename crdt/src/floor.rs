@@ -16,6 +16,7 @@
 //!    two parts of a cluster at most one goes on without the other. A cluster of which half is gone for good keeps its tombstones.
 //! 3. Whoever was not waited for is told so when it is back, before anything else is taken from it, and gives up what others may have removed. One that
 //!    nobody remembers is a stranger, who may bring what it likes: two clusters that meet lose nothing.
+//!    Whoever restarts from its disk knows nobody, and concludes nothing before it knows more than half as many as before.
 //! 4. The floor stays `collect_after` behind the clock, and moves in steps, so that replicas are seldom at different ones.
 //!
 //! Invariants: no field of a row shrinks; the table is bounded, and the floor stands still where it is too small.
@@ -80,6 +81,9 @@ pub(crate) struct Floor {
     position: Collected,
     /// `None` while the replica lives in memory only.
     written: Option<Written>,
+    /// As many members must be known before anything follows from what they say: who restarts and meets another that does would take the two for the whole
+    /// cluster, and what both hold for all that there is.
+    members_min: usize,
     /// When this replica was last told that nobody waited for it.
     back: u32,
     /// Somebody found no place in the table.
@@ -96,6 +100,7 @@ impl Floor {
             members: BTreeMap::new(),
             position: Collected::default(),
             written: None,
+            members_min: 0,
             back: 0,
             is_short: false,
         }
@@ -108,6 +113,8 @@ impl Floor {
     /// Goes on from what is on the disk.
     pub(crate) fn resume(&mut self, position: Collected) {
         self.position = position;
+        // One of the part that went on without this replica, if any did, is among so many.
+        self.members_min = position.members as usize / 2 + 1;
         self.written = Some(Written { durable: position.complete, next: None });
     }
 
@@ -211,6 +218,18 @@ impl Floor {
         if let Some(known) = self.members.get_mut(&from) {
             known.heard = known.heard.max(now);
         }
+        self.count(now);
+    }
+
+    /// Whether enough members are known.
+    fn count(&mut self, now: u32) -> bool {
+        let members = self.awaited(now).count() + 1;
+        if members < self.members_min {
+            return false;
+        }
+        self.members_min = 0;
+        self.position.members = members as u32;
+        true
     }
 
     /// This replica holds all that another held when it told this; whether the floor rose.
@@ -223,7 +242,7 @@ impl Floor {
         let Some(collect_after) = self.collect_after else { return false };
         let was_short = self.is_short;
         self.leave_behind(now);
-        if was_short {
+        if was_short || !self.count(now) {
             return false;
         }
         let Some(through) = self.awaited(now).map(|known| known.through).min() else { return false };

@@ -97,7 +97,7 @@ impl Record {
             Record::Reserved(_) => 20,
             Record::Begun => 0,
             Record::Ended(_) => 16,
-            Record::Collected(_) => 15,
+            Record::Collected(_) => 20,
         }
     }
 }
@@ -120,6 +120,8 @@ pub struct Collected {
     pub complete: u32,
     /// More than half of the members hold everything that was written here before this.
     pub acknowledged: u32,
+    /// Members that were known, this one included.
+    pub members: u32,
 }
 
 /// What a life that ended in good order leaves to the next.

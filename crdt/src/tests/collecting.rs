@@ -220,15 +220,9 @@ fn a_restart_goes_on_from_the_floor() {
     }
     network.run_for(Duration::from_secs(20));
     (0..20).for_each(|number| network.remove(3, &format!("key{number}")));
-    let write_down = |network: &mut Network, image: &mut Image| {
-        let now = network.now(3);
-        while network.replicas[3].unrecorded() > 0 {
-            network.replicas[3].records(3, now).into_iter().for_each(|record| image.apply(record));
-        }
-    };
     for _ in 0..60 {
         network.run_for(AFTER / 12);
-        write_down(&mut network, &mut image);
+        write_down(&mut network, 3, &mut image);
     }
     assert_eq!(network.replicas[3].tombstones(), 0);
     assert_eq!(image.records().filter(|record| matches!(record, crate::journal::Record::Entry(_))).count(), 10);
@@ -237,16 +231,59 @@ fn a_restart_goes_on_from_the_floor() {
     cut_off(&mut network, 3);
     (20..25).for_each(|number| network.remove(0, &format!("key{number}")));
     network.run_for(ABSENT + 5 * AFTER);
-    let mut state = State::new(peer(3), params(config()), seed);
-    state.restore(image.records(), network.now(3));
-    assert_eq!((state.len(), state.floor()), (10, network.replicas[3].floor()));
-    (0..3).for_each(|other| state.handle(Input::NeighborUp(peer(other)), network.now(3), &mut Vec::new()));
-    network.views[3] = state.keys("").map(|(key, _)| (key.clone(), state.read(key).unwrap())).collect();
-    network.replicas[3] = state;
+    let floor = network.replicas[3].floor();
     network.cut.clear();
+    restart(&mut network, 3, &image, seed);
+    assert_eq!((network.replicas[3].len(), network.replicas[3].floor()), (10, floor));
     network.run_for(Duration::from_secs(30));
     network.assert_converged();
     assert_eq!(network.replicas[3].len(), 5);
+}
+
+fn write_down(network: &mut Network, index: usize, image: &mut Image) {
+    let now = network.now(index);
+    while network.replicas[index].unrecorded() > 0 {
+        network.replicas[index].records(3, now).into_iter().for_each(|record| image.apply(record));
+    }
+}
+
+fn restart(network: &mut Network, index: usize, image: &Image, seed: u64) {
+    let mut state = State::new(peer(index as u8), params(config()), seed);
+    state.restore(image.records(), network.now(index));
+    let others =
+        (0..network.replicas.len()).filter(|other| *other != index && !network.cut.contains(&(index.min(*other), index.max(*other))));
+    others.for_each(|other| state.handle(Input::NeighborUp(peer(other as u8)), network.now(index), &mut Vec::new()));
+    network.views[index] = state.keys("").map(|(key, _)| (key.clone(), state.read(key).unwrap())).collect();
+    network.replicas[index] = state;
+}
+
+/// They know of nobody but each other, and that they hold the same says nothing of the others.
+#[test]
+fn two_that_restart_and_meet_first_bring_nothing_back() {
+    let mut network = network(6, 17);
+    let mut images = [Image::default(), Image::default()];
+    for index in [4, 5] {
+        let now = network.now(index);
+        network.replicas[index].restore([], now);
+    }
+    for number in 0..30 {
+        network.set(0, &format!("key{number}"), "value");
+    }
+    for _ in 0..60 {
+        network.run_for(AFTER / 12);
+        (0..2).for_each(|index| write_down(&mut network, 4 + index, &mut images[index]));
+    }
+    network.cut.extend((0..4).flat_map(|a| [(a, 4), (a, 5)]));
+    (0..20).for_each(|number| network.remove(0, &format!("key{number}")));
+    network.run_for(ABSENT + 5 * AFTER);
+    assert_eq!(network.replicas[0].tombstones(), 0);
+    (0..2).for_each(|index| restart(&mut network, 4 + index, &images[index], 100 + index as u64));
+    network.run_for(3 * AFTER);
+    network.cut.clear();
+    network.connect_all();
+    network.run_for(3 * AFTER);
+    network.assert_converged();
+    assert_eq!(network.replicas[0].len(), 10);
 }
 
 /// Floors and tables that cannot be true, and more members than fit.
