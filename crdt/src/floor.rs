@@ -86,6 +86,8 @@ pub(crate) struct Floor {
     members_min: usize,
     /// When this replica was last told that nobody waited for it.
     back: u32,
+    /// When it last gave up what others may have removed.
+    given_up: u32,
     /// Somebody found no place in the table.
     is_short: bool,
 }
@@ -102,6 +104,7 @@ impl Floor {
             written: None,
             members_min: 0,
             back: 0,
+            given_up: 0,
             is_short: false,
         }
     }
@@ -192,19 +195,22 @@ impl Floor {
         }
     }
 
-    /// Before which moment somebody may have forgotten removals: nobody is further than what every member said that it holds.
+    /// Before which moment somebody may have forgotten removals. Whoever tells it may itself have been away, or be new, and not know how far the others are.
     pub(crate) fn highest(&self, now: u32) -> u32 {
-        let Collected { floor, complete, .. } = self.position;
-        floor.max(complete.min(now.saturating_sub(self.collect_after.unwrap_or(0))))
+        now.saturating_sub(self.collect_after.unwrap_or(0))
     }
 
     /// Others went on without this replica since `left`, and forgot what was removed before `floor`. Gives when it is back, and whether it has to give up
     /// what is older: not if it missed nothing until then, or did so lately.
     pub(crate) fn went_on_without_me(&mut self, left: u32, floor: u32, now: u32) -> (u32, bool) {
-        let was_back_lately = self.back > 0 && self.back.saturating_add(self.absent_max / 2) >= now;
+        let did_lately = self.given_up > 0 && self.given_up.saturating_add(self.absent_max / 2) >= now;
+        let is_to_give_up = self.position.complete < floor && !did_lately;
+        if is_to_give_up {
+            self.given_up = now;
+        }
         self.back = self.back.max(now).max(left.min(now.saturating_add(AHEAD_MAX)).saturating_add(1));
         // Whoever told this goes by its own clock, however far that is ahead.
-        (self.back.max(left.saturating_add(1)), self.position.complete < floor && !was_back_lately)
+        (self.back.max(left.saturating_add(1)), is_to_give_up)
     }
 
     /// Takes what another says of members, but not what it holds of them.

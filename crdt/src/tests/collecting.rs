@@ -286,10 +286,45 @@ fn two_that_restart_and_meet_first_bring_nothing_back() {
     assert_eq!(network.replicas[0].len(), 10);
 }
 
+/// That nothing was missed until some moment says nothing of what came after.
+#[test]
+fn whoever_was_told_of_a_low_floor_gives_up_by_a_high_one() {
+    let mut state = replica_that_collects();
+    let now = at_millis(2_000_000);
+    let receive = |state: &mut State, from: u8, message: Message| {
+        let mut actions = Vec::new();
+        state.handle(Input::NeighborUp(peer(from)), now, &mut actions);
+        actions.clear();
+        state.handle(Input::Received { from: peer(from), message }, now, &mut actions);
+        actions
+    };
+    let theirs =
+        wire::Entry { key: key("theirs"), stamp: stamp_ahead(at_millis(1_000), 0), origin: peer(3), body: Body::Register(bytes("value")) };
+    receive(&mut state, 2, Message::Entries { entries: Bounded::first_of([theirs]) });
+    let away = |floor: u32| {
+        let known = wire::Known { member: peer(1), heard: 0, left: seconds_of(now.wall) - 300, back: 0, through: 0, complete: 0 };
+        Message::Away { floor, table: Bounded::first_of([known]) }
+    };
+    receive(&mut state, 2, away(0));
+    assert_eq!((state.len(), state.counters().given_up), (1, 0));
+    receive(&mut state, 3, away(seconds_of(now.wall) - 60));
+    assert_eq!((state.len(), state.counters().given_up), (0, 1));
+    // Once.
+    let again =
+        wire::Entry { key: key("again"), stamp: stamp_ahead(at_millis(1_000), 0), origin: peer(3), body: Body::Register(bytes("value")) };
+    receive(&mut state, 2, Message::Entries { entries: Bounded::first_of([again]) });
+    receive(&mut state, 3, away(seconds_of(now.wall) - 50));
+    assert_eq!((state.len(), state.counters().given_up), (1, 1));
+}
+
+fn replica_that_collects() -> State {
+    State::new(peer(1), params(config()), 7)
+}
+
 /// Floors and tables that cannot be true, and more members than fit.
 #[test]
 fn false_floors_forget_nothing() {
-    let mut state = State::new(peer(1), params(config()), 7);
+    let mut state = replica_that_collects();
     let (now, mut actions) = (at_millis(1_000_000), Vec::new());
     state.set("old", bytes("value"), at_millis(0), &mut actions).unwrap();
     state.remove("old", at_millis(1), &mut actions).unwrap();
