@@ -605,7 +605,7 @@ impl State {
         let is_over = joined.due().is_some_and(|until| until <= self.repair.second(now));
         let joined = if is_over { self.store.expired(joined) } else { joined };
         let joined = self.renewed(key, joined, now);
-        let came = self.apartness.of(stamp, &origin, self.store.get(key).map(|held| &held.marker));
+        let came = self.apartness.of(stamp, &origin, || self.store.get(key).map(|held| &held.marker));
         match self.store.replace(key.clone(), joined) {
             Merged::Refused => self.refuse(key, origin),
             Merged::Replaced { visible } => {

@@ -88,9 +88,9 @@ impl Apartness {
     }
 
     /// How a write counts that is about to replace what is held.
-    pub(crate) fn of(&self, at: Stamp, origin: &PeerId, held: Option<&Marker>) -> Option<Came> {
+    pub(crate) fn of<'a>(&self, at: Stamp, origin: &PeerId, held: impl FnOnce() -> Option<&'a Marker>) -> Option<Came> {
         let apart = self.within(at, origin)?;
-        match held {
+        match held() {
             // Its key was counted.
             Some(held) if self.within(held.stamp, &held.origin).is_some() => None,
             Some(held) if held.stamp > apart.since => Some(Came::Overlapping),

@@ -13,6 +13,9 @@ pub(super) const EXPIRED_MAX: usize = 1_024;
 impl State {
     /// Hides what expired.
     pub(super) fn expire(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.store.next_expiry().is_none() {
+            return;
+        }
         let second = self.repair.second(now);
         for _ in 0..EXPIRED_MAX {
             let Some((key, stamp)) = self.store.expire_next(second) else { break };
