@@ -7,7 +7,7 @@
 //! Whoever holds the later of two writes is never told of the earlier one. So each side counts those of its writes that were replaced or joined, and the
 //! overlaps of both together are all that there were.
 //!
-//! What a peer can make it store: nothing. Members are at most [`APART_MAX`], the others go uncounted.
+//! What a peer can make it store: nothing. Members are at most [`APART_MAX`]; those that have been gone for longest are forgotten first.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -71,8 +71,15 @@ impl Apartness {
 
     fn begin(&mut self, member: PeerId, wall: WallTime, before: Duration) {
         let since = stamp(WallTime::from_micros(wall.as_micros().saturating_sub(before.as_micros() as u64)));
-        if self.apart.len() < APART_MAX {
-            self.apart.entry(member).or_insert(Apart { since, is_down: false, back: None });
+        if self.apart.len() >= APART_MAX && !self.apart.contains_key(&member) {
+            let oldest = self.apart.iter().min_by_key(|(_, apart)| apart.since).map(|(oldest, _)| *oldest);
+            oldest.map(|oldest| self.apart.remove(&oldest));
+        }
+        let new = Apart { since, is_down: false, back: None };
+        let apart = self.apart.entry(member).or_insert(new);
+        if apart.back.is_some() {
+            // That was another time.
+            *apart = new;
         }
     }
 

@@ -68,3 +68,23 @@ fn whoever_was_only_suspected_was_not_apart() {
     }
     assert_eq!((ours.len(), ours.next_deadline()), (1, None));
 }
+
+/// What was written between two absences was heard.
+#[test]
+fn an_absence_begins_anew() {
+    let mut ours = replica(1);
+    let mut actions = Vec::new();
+    let minute = |minute: u64| at_millis(minute * 60_000);
+    for (at, input) in
+        [(1, Input::Failed(peer(2))), (2, Input::Returned(peer(2))), (9, Input::Failed(peer(2))), (10, Input::Returned(peer(2)))]
+    {
+        ours.handle(input, minute(at), &mut actions);
+    }
+    let mut write = |key: &'static str, at: Now| {
+        let bytes = delta([(key, stamp_ahead(at, 0), Some("value"))]);
+        ours.handle(Input::Delta { origin: peer(2), bytes }, minute(11), &mut actions);
+        ours.next_deadline().is_some()
+    };
+    assert!(!write("between", minute(5)));
+    assert!(write("within", at_millis(9 * 60_000 + 30_000)));
+}
