@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use meshwork_channels::random::generator;
 use meshwork_channels::{PeerId, limits};
-use meshwork_crdt::journal::{HEAD_BYTES, Reserved};
+use meshwork_crdt::journal::{HEAD_BYTES, RECORD_BYTES_MAX, Reserved};
 use meshwork_crdt::wire::{Body, Entry};
 use meshwork_crdt::{Key, Stamp};
 use rand::RngExt;
@@ -429,7 +429,7 @@ fn a_full_queue_gives_back_what_it_does_not_take() {
         }
     };
     assert!((3..10).contains(&serial) && refused == records(serial), "{serial}");
-    let large = vec![entry("large", 1, vec![0; limits::VALUE_BYTES_MAX + limits::KEY_BYTES_MAX])];
+    let large = vec![entry("large", 1, vec![0; RECORD_BYTES_MAX])];
     assert!(matches!(journal.append(large.clone(), 99), Err(AppendError::Unfit(given)) if given == large));
     assert_eq!(journal.queue.take(None).0.len() as u64, serial - 1);
     journal.append(refused, serial).unwrap();
