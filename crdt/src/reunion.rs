@@ -7,7 +7,7 @@
 //! Whoever holds the later of two writes is never told of the earlier one. So each side counts those of its writes that were replaced or joined, and the
 //! overlaps of both together are all that there were.
 //!
-//! What a peer can make it store: nothing. Members are at most [`APART_MAX`], the others go uncounted.
+//! What a peer can make it store: nothing. Members are at most [`APART_MAX`], the others go uncounted, first those that have been apart for longest.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -71,8 +71,16 @@ impl Apartness {
 
     fn begin(&mut self, member: PeerId, wall: WallTime, before: Duration) {
         let since = stamp(WallTime::from_micros(wall.as_micros().saturating_sub(before.as_micros() as u64)));
-        if self.apart.len() < APART_MAX {
-            self.apart.entry(member).or_insert(Apart { since, is_down: false, back: None });
+        // Nothing came of an earlier absence.
+        if self.due.is_none() && self.apart.get(&member).is_some_and(|apart| apart.back.is_some()) {
+            self.apart.remove(&member);
+        }
+        self.apart.entry(member).or_insert(Apart { since, is_down: false, back: None });
+        // Members that are never back would fill it for good.
+        if self.apart.len() > APART_MAX
+            && let Some(longest) = self.apart.iter().min_by_key(|(_, apart)| apart.since).map(|(member, _)| *member)
+        {
+            self.apart.remove(&longest);
         }
     }
 
