@@ -405,3 +405,15 @@ fn a_text_that_is_no_token_is_refused() {
     }
     assert!((token.key().as_str(), token.origin()) == ("k", peer(0)) && token.stamp() > Stamp::ZERO);
 }
+
+#[test]
+fn a_value_that_expires_while_its_key_is_awaited_disturbs_no_write() {
+    let (mut state, mut actions) = (replica(0), Vec::new());
+    state.apply("k", Op::SetFor(bytes("v"), Duration::from_secs(5)), at_millis(0), &mut actions).unwrap();
+    let mut later = replica(1);
+    let token = later.apply_named("k", Op::Set(bytes("w")), at_millis(9_000), &mut actions).unwrap().unwrap();
+    state.await_write(ONE, token, WITHIN, at_millis(0), &mut actions).unwrap();
+    // It expires as a removal comes too late.
+    assert_eq!(state.remove("k", at_millis(5_000), &mut actions), Ok(None));
+    assert_eq!((changed(&actions).last(), state.counters().expired), (Some(&("k", None)), 1));
+}
