@@ -81,6 +81,15 @@ impl Body {
             Body::Step(_) => return None,
         })
     }
+
+    /// Whether it leaves anything to read.
+    pub(crate) fn is_live(&self) -> bool {
+        match self {
+            Body::Removed | Body::Expired(..) => false,
+            Body::Register(_) | Body::Until(..) => true,
+            Body::Step(step) => !matches!(&**step, Step::Whole(typed) if !typed.is_live()),
+        }
+    }
 }
 
 /// A write of the node that broadcasts it.
@@ -198,6 +207,8 @@ pub enum Decline {
     Away,
     /// It was asked too much at once.
     Busy,
+    /// It has expired by its clock.
+    Expired,
 }
 
 impl fmt::Display for Decline {
@@ -207,6 +218,7 @@ impl fmt::Display for Decline {
             Decline::Ahead => "the stamp is too far ahead",
             Decline::Away => "it was away for too long",
             Decline::Busy => "asked too much at once",
+            Decline::Expired => "expired by its clock",
         })
     }
 }

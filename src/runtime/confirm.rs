@@ -138,7 +138,8 @@ impl State<'_> {
     }
 
     /// Does something to a key as [`State::apply`] does, and returns when so many other nodes hold what the key holds then. Where nothing has to be changed, they are
-    /// asked all the same; so what is not done twice can be tried again after [`AckError::TimedOut`].
+    /// asked all the same; so what is not done twice can be tried again after [`AckError::TimedOut`]. Only where this node knows nothing of the key, not even that it was
+    /// removed, there is nothing to hold, and nobody is asked.
     ///
     /// # Errors
     ///

@@ -137,11 +137,21 @@ impl State {
         }
         let declined = match self.is_kept_out(from, now, actions) {
             true => Some(Decline::Away),
-            false => self.take(from, entries, now, actions),
+            false => {
+                let told = entries.clone();
+                self.take(from, entries, now, actions)
+                    .or_else(|| told.iter().any(|entry| self.let_expire(entry)).then_some(Decline::Expired))
+            }
         };
         self.counters.confirmed += u64::from(declined.is_none());
         let message = declined.map_or(Message::Held { id }, |why| Message::Declined { id, why });
         actions.push(Action::Send { to: from, message });
+    }
+
+    /// Whether of a value that somebody else still has only a hash is left here.
+    fn let_expire(&self, wire::Entry { key, stamp, origin, body }: &wire::Entry) -> bool {
+        let held = self.store.get(key).filter(|held| !held.is_live() && held.expiry().is_some());
+        body.is_live() && held.is_some_and(|held| !held.is_beyond(*stamp, *origin, body))
     }
 
     pub(super) fn on_ask(&mut self, from: PeerId, id: u64, key: &Key, now: Now, actions: &mut Vec<Action>) {

@@ -23,6 +23,7 @@ impl State {
             self.note(&key);
             actions.push(self.changed(key, None, stamp));
         }
+        self.confirms.settle(&self.store, actions);
     }
 
     /// Follows a change of what expires next, or of the clocks.

@@ -405,3 +405,39 @@ fn a_text_that_is_no_token_is_refused() {
     }
     assert!((token.key().as_str(), token.origin()) == ("k", peer(0)) && token.stamp() > Stamp::ZERO);
 }
+
+#[test]
+fn a_value_that_expires_while_its_key_is_awaited_disturbs_no_write() {
+    let (mut state, mut actions) = (replica(0), Vec::new());
+    state.apply("k", Op::SetFor(bytes("v"), Duration::from_secs(5)), at_millis(0), &mut actions).unwrap();
+    let mut later = replica(1);
+    let token = later.apply_named("k", Op::Set(bytes("w")), at_millis(9_000), &mut actions).unwrap().unwrap();
+    state.await_write(ONE, token, WITHIN, at_millis(0), &mut actions).unwrap();
+    // It expires as a removal comes too late.
+    assert_eq!(state.remove("k", at_millis(5_000), &mut actions), Ok(None));
+    assert_eq!((changed(&actions).last(), state.counters().expired), (Some(&("k", None)), 1));
+}
+
+#[test]
+fn whoever_let_a_value_expire_by_a_clock_ahead_does_not_hold_it() {
+    for is_typed in [false, true] {
+        let mut network = apart(4, 1);
+        if is_typed {
+            network.apply(0, "k", Op::Add(1)).unwrap();
+            network.remove(0, "k");
+        }
+        network.wall_offset_millis[1] = HOUR_MILLIS;
+        network.apply(0, "k", Op::SetFor(bytes("v"), Duration::from_secs(60))).unwrap();
+        network.confirm(0, "k", 1..4, 2).unwrap();
+        network.run_for(Duration::from_millis(200));
+        let confirmed = network.ended();
+        assert_eq!((confirmed.by, network.holders("k")), (peers([2, 3]), vec![0, 2, 3]));
+        assert_eq!(confirmed.declined, [(peer(1), Decline::Expired)]);
+        // Of what has expired for the writer as well there is nothing more to hold, and who asks for a value hears that it is one no more.
+        network.run_for(Duration::from_secs(60));
+        network.confirm(0, "k", [1], 1).unwrap();
+        network.ask(1, "k", [0], 1);
+        network.run_for(Duration::from_millis(200));
+        assert!(network.confirmed.drain(..).map(|(.., confirmed)| confirmed.is_enough).eq([true, true]));
+    }
+}

@@ -49,6 +49,7 @@ pub(super) fn every_message() -> Vec<Message> {
         Message::Ask { id: 9, key: key("ab") },
         Message::Answer { id: 9, entries: Bounded::new() },
         Message::Declined { id: 9, why: Decline::Busy },
+        Message::Declined { id: 9, why: Decline::Expired },
     ]
 }
 
@@ -84,6 +85,7 @@ fn the_wire_is_what_it_was() {
         "15 0000000000000009 026162".replace(' ', ""),
         "16 0000000000000009 0000000000000000 00 00".replace(' ', ""),
         "17 0000000000000009 03".replace(' ', ""),
+        "17 0000000000000009 04".replace(' ', ""),
     ];
     assert_eq!(every_message().len(), expected.len());
     for (message, expected) in every_message().iter().zip(expected) {

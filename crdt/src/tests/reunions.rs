@@ -69,22 +69,37 @@ fn whoever_was_only_suspected_was_not_apart() {
     assert_eq!((ours.len(), ours.next_deadline()), (1, None));
 }
 
-/// What was written between two absences was heard.
+/// A member that was apart and had written nothing, and is apart again later.
 #[test]
-fn an_absence_begins_anew() {
+fn what_was_written_between_two_absences_is_no_overlap() {
     let mut ours = replica(1);
     let mut actions = Vec::new();
-    let minute = |minute: u64| at_millis(minute * 60_000);
-    for (at, input) in
-        [(1, Input::Failed(peer(2))), (2, Input::Returned(peer(2))), (9, Input::Failed(peer(2))), (10, Input::Returned(peer(2)))]
-    {
-        ours.handle(input, minute(at), &mut actions);
+    ours.handle(Input::Failed(peer(2)), at_millis(20_000), &mut actions);
+    ours.handle(Input::Returned(peer(2)), at_millis(30_000), &mut actions);
+    ours.set("both", bytes("known to all"), at_millis(500_000), &mut actions).unwrap();
+    ours.handle(Input::Suspected(peer(2)), at_millis(995_000), &mut actions);
+    ours.handle(Input::Failed(peer(2)), at_millis(1_000_000), &mut actions);
+    let late = stamp_ahead(at_millis(1_000_000), 1);
+    ours.handle(Input::Returned(peer(2)), at_millis(1_010_000), &mut actions);
+    ours.handle(Input::Delta { origin: peer(2), bytes: delta([("both", late, Some("over there"))]) }, at_millis(1_010_001), &mut actions);
+    ours.handle(Input::DeadlineReached, at_millis(1_100_000), &mut actions);
+    let told: Vec<&Action> = actions.iter().filter(|action| matches!(action, Action::Reunited(_))).collect();
+    assert_eq!(told, [&Action::Reunited(Reunion { members: 1, taken: 1, overlaps: 0 })]);
+}
+
+#[test]
+fn members_that_never_come_back_leave_room_for_those_that_do() {
+    let mut ours = replica(1);
+    let mut actions = Vec::new();
+    for number in 0..5_000_u64 {
+        let mut id = [9; 32];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        ours.handle(Input::Failed(PeerId::from_bytes(id)), at_millis(number), &mut actions);
     }
-    let mut write = |key: &'static str, at: Now| {
-        let bytes = delta([(key, stamp_ahead(at, 0), Some("value"))]);
-        ours.handle(Input::Delta { origin: peer(2), bytes }, minute(11), &mut actions);
-        ours.next_deadline().is_some()
-    };
-    assert!(!write("between", minute(5)));
-    assert!(write("within", at_millis(9 * 60_000 + 30_000)));
+    ours.handle(Input::Failed(peer(2)), at_millis(20_000), &mut actions);
+    ours.handle(Input::Returned(peer(2)), at_millis(30_000), &mut actions);
+    let bytes = delta([("k", stamp_ahead(at_millis(25_000), 0), Some("over there"))]);
+    ours.handle(Input::Delta { origin: peer(2), bytes }, at_millis(30_001), &mut actions);
+    ours.handle(Input::DeadlineReached, at_millis(100_000), &mut actions);
+    assert!(actions.contains(&Action::Reunited(Reunion { members: 1, taken: 1, overlaps: 0 })));
 }
