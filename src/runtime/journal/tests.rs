@@ -10,8 +10,8 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use meshwork_channels::PeerId;
 use meshwork_channels::random::generator;
-use meshwork_channels::{PeerId, limits};
 use meshwork_crdt::journal::{HEAD_BYTES, RECORD_BYTES_MAX, Reserved};
 use meshwork_crdt::wire::{Body, Entry};
 use meshwork_crdt::{Key, Stamp};
