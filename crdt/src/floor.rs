@@ -203,7 +203,9 @@ impl Floor {
     /// Others went on without this replica since `left`, and forgot what was removed before `floor`. Gives when it is back, and whether it has to give up
     /// what is older: not if it missed nothing until then, or did so lately.
     pub(crate) fn went_on_without_me(&mut self, left: u32, floor: u32, now: u32) -> (u32, bool) {
-        let did_lately = self.given_up > 0 && self.given_up.saturating_add(self.absent_max / 2) >= now;
+        // Whoever left again after that is away again, and for so long that nobody waits any more: nobody can make us do so more often.
+        let is_away_again = left > self.given_up && self.credible(left, now) == left;
+        let did_lately = self.given_up > 0 && self.given_up.saturating_add(self.absent_max / 2) >= now && !is_away_again;
         let is_to_give_up = self.position.complete < floor && !did_lately;
         if is_to_give_up {
             self.given_up = now;

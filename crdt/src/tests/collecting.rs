@@ -286,6 +286,34 @@ fn two_that_restart_and_meet_first_bring_nothing_back() {
     assert_eq!(network.replicas[0].len(), 10);
 }
 
+/// That it gave up what it had to says nothing of what was removed after that.
+#[test]
+fn whoever_left_twice_brings_nothing_back_either() {
+    let config = Config { collect_after: Some(AFTER), absent_max: 20 * AFTER, ..Config::default() };
+    let mut network = Network::new(5, 3, &config);
+    network.connect_all();
+    for number in 0..30 {
+        network.set(0, &format!("key{number}"), "value");
+    }
+    network.run_for(2 * AFTER);
+    for round in 1..3 {
+        cut_off(&mut network, 4);
+        for index in 0..4 {
+            network.handle(index, Input::Left(peer(4)));
+            network.handle(index, Input::NeighborDown(peer(4)));
+            network.handle(4, Input::NeighborDown(peer(index as u8)));
+        }
+        (0..10).for_each(|number| network.remove(1, &format!("key{}", round * 10 + number)));
+        network.run_for(5 * AFTER);
+        assert_eq!(network.replicas[0].tombstones(), 0);
+        network.cut.clear();
+        network.connect_all();
+        network.run_for(AFTER);
+        network.assert_converged();
+        assert_eq!(network.replicas[0].len(), 30 - round * 10);
+    }
+}
+
 /// That nothing was missed until some moment says nothing of what came after.
 #[test]
 fn whoever_was_told_of_a_low_floor_gives_up_by_a_high_one() {
