@@ -151,9 +151,13 @@ impl Floor {
 
     /// All members, this one included, which wrote nothing after `through` yet.
     pub(crate) fn table(&self, through: Stamp, now: u32) -> Vec<Known> {
-        let complete = self.written.as_ref().map_or(self.position.complete, |written| written.durable(now));
+        let complete = self.durable(now);
         let me = Known { member: self.me, heard: now, left: 0, back: self.back, through: second_of(through), complete };
         self.members.values().copied().chain([me]).collect()
+    }
+
+    fn durable(&self, now: u32) -> u32 {
+        self.written.as_ref().map_or(self.position.complete, |written| written.durable(now))
     }
 
     /// Those that are not waited for; a peer first, if it is one of them.
@@ -260,7 +264,8 @@ impl Floor {
         // Of two parts the one that goes on without the other has more than half, and so one of these.
         let median = others[(others.len() - 1) / 2];
         self.position.acknowledged = self.position.acknowledged.max(median.min(self.position.complete));
-        let floor = others[0].min(self.position.complete).min(now.saturating_sub(collect_after));
+        // Others take this floor for theirs.
+        let floor = others[0].min(self.durable(now)).min(now.saturating_sub(collect_after));
         self.raise(floor - floor % (collect_after / STEPS).max(1))
     }
 

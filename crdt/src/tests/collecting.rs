@@ -616,6 +616,29 @@ fn whoever_crashed_brings_nothing_back() {
     assert_eq!(network.replicas[0].len(), 5);
 }
 
+/// Its disk takes nothing any more, for however long: nobody forgets what is not on it.
+#[test]
+fn whoever_crashed_after_its_disk_was_full_brings_nothing_back() {
+    let mut network = network(5, 15);
+    let mut image = Image::default();
+    let now = network.now(4);
+    network.replicas[4].restore([], now);
+    for number in 0..10 {
+        network.set(0, &format!("key{number}"), "value");
+    }
+    for _ in 0..24 {
+        network.run_for(AFTER / 12);
+        write_down(&mut network, 4, &mut image);
+    }
+    (0..5).for_each(|number| network.remove(0, &format!("key{number}")));
+    network.run_for(10 * AFTER);
+    assert!(network.replicas.iter().all(|replica| replica.tombstones() == 5));
+    restart(&mut network, 4, &image, 99);
+    network.run_for(AFTER);
+    network.assert_converged();
+    assert_eq!(network.replicas[0].len(), 5);
+}
+
 /// A clock that knows no date holds nobody up.
 #[test]
 fn removals_are_forgotten_where_a_clock_is_years_behind() {
