@@ -77,8 +77,8 @@ impl Apartness {
         }
         let new = Apart { since, is_down: false, back: None };
         let apart = self.apart.entry(member).or_insert(new);
-        if apart.back.is_some() {
-            // That was another time.
+        if apart.back.is_some() && self.due.is_none() {
+            // That was another time, and nothing came of it.
             *apart = new;
         }
     }

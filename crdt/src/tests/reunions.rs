@@ -103,3 +103,18 @@ fn members_that_never_come_back_leave_room_for_those_that_do() {
     ours.handle(Input::DeadlineReached, at_millis(100_000), &mut actions);
     assert!(actions.contains(&Action::Reunited(Reunion { members: 1, taken: 1, overlaps: 0 })));
 }
+
+/// What came is told all the same.
+#[test]
+fn whoever_is_suspected_again_as_its_writes_come_is_still_back() {
+    let mut ours = replica(1);
+    let mut actions = Vec::new();
+    ours.handle(Input::Failed(peer(2)), at_millis(20_000), &mut actions);
+    ours.handle(Input::Returned(peer(2)), at_millis(30_000), &mut actions);
+    let bytes = delta([("k", stamp_ahead(at_millis(25_000), 0), Some("over there"))]);
+    ours.handle(Input::Delta { origin: peer(2), bytes }, at_millis(30_001), &mut actions);
+    ours.handle(Input::Suspected(peer(2)), at_millis(31_000), &mut actions);
+    ours.handle(Input::Returned(peer(2)), at_millis(32_000), &mut actions);
+    ours.handle(Input::DeadlineReached, at_millis(100_000), &mut actions);
+    assert!(actions.contains(&Action::Reunited(Reunion { members: 1, taken: 1, overlaps: 0 })));
+}
