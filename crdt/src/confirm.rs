@@ -121,6 +121,19 @@ struct Open {
     pause: Duration,
 }
 
+/// Whom to ask for a word, how many have to give it, and for how long that is waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Its number, used once in the life of a replica.
+    pub id: ConfirmId,
+    /// Who can be asked, in this order.
+    pub peers: Vec<PeerId>,
+    /// How many have to confirm it.
+    pub required: usize,
+    /// For how long.
+    pub within: Duration,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Again(ConfirmId),
@@ -154,17 +167,8 @@ impl Confirms {
     }
 
     /// Asks the first `required` of these peers, and others of them later.
-    #[expect(clippy::too_many_arguments, reason = "what, of whom, for how long, and where the messages go")]
-    pub(crate) fn begin(
-        &mut self,
-        id: ConfirmId,
-        matter: Matter,
-        mut peers: Vec<PeerId>,
-        required: usize,
-        within: Duration,
-        now: Time,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(crate) fn begin(&mut self, matter: Matter, call: Call, now: Time, actions: &mut Vec<Action>) {
+        let Call { id, mut peers, required, within } = call;
         debug_assert!(!self.open.contains_key(&id), "a number is used once");
         peers.reverse();
         if let Matter::Await(token) = &matter {

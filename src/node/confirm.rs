@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use meshwork_channels::{Now, PeerId};
-use meshwork_crdt::confirm::{ConfirmError, ConfirmId, PEERS_MAX};
+use meshwork_crdt::confirm::{Call, ConfirmError, ConfirmId, PEERS_MAX};
 use meshwork_crdt::replica::SetError;
 use meshwork_crdt::{Key, Op, WriteToken};
 use meshwork_overlay::swim::Status;
@@ -69,7 +69,8 @@ impl Node {
         self.state.check_confirm(peers.len(), required)?;
         let token = self.state.apply_named(key, op, now, &mut self.state_actions).map_err(WriteError::Set)?;
         let call = self.calls.next_id();
-        let begun = self.state.confirm(ConfirmId(call.0), key, peers, required, within, now, &mut self.state_actions);
+        let asked = Call { id: ConfirmId(call.0), peers, required, within };
+        let begun = self.state.confirm(key, asked, now, &mut self.state_actions);
         self.route(now, actions);
         begun?;
         Ok((call, token))
@@ -96,7 +97,8 @@ impl Node {
     pub fn ask(&mut self, key: Key, level: Level, within: Duration, now: Now, actions: &mut Vec<Action>) -> Result<CallId, ConfirmError> {
         let (peers, required) = self.whom_to_ask(level);
         let call = self.calls.next_id();
-        self.state.ask(ConfirmId(call.0), key, peers, required, within, now, &mut self.state_actions)?;
+        let asked = Call { id: ConfirmId(call.0), peers, required, within };
+        self.state.ask(key, asked, now, &mut self.state_actions)?;
         self.route(now, actions);
         Ok(call)
     }

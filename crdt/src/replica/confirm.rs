@@ -7,7 +7,7 @@ use std::time::Duration;
 use meshwork_channels::{Bounded, DecodeError, Misbehavior, Now, PeerId};
 
 use super::{Action, Message, Op, SetError, State};
-use crate::confirm::{ConfirmError, ConfirmId, Confirmed, Matter};
+use crate::confirm::{Call, ConfirmError, ConfirmId, Confirmed, Matter};
 use crate::key::Key;
 use crate::token::WriteToken;
 use crate::wire::{self, Decline};
@@ -38,20 +38,10 @@ impl State {
     /// # Errors
     ///
     /// A [`ConfirmError`]; nobody was asked.
-    #[expect(clippy::too_many_arguments, reason = "what, of whom, for how long, and where the messages go")]
-    pub fn confirm(
-        &mut self,
-        id: ConfirmId,
-        key: &str,
-        peers: Vec<PeerId>,
-        required: usize,
-        within: Duration,
-        now: Now,
-        actions: &mut Vec<Action>,
-    ) -> Result<(), ConfirmError> {
+    pub fn confirm(&mut self, key: &str, call: Call, now: Now, actions: &mut Vec<Action>) -> Result<(), ConfirmError> {
         let entry = Key::try_from(key).ok().and_then(|key| self.entry_of(&key));
-        let required = if entry.is_some() { required } else { 0 };
-        self.begin_confirm(id, Matter::Hold(Bounded::first_of(entry)), peers, required, within, now, actions)
+        let required = if entry.is_some() { call.required } else { 0 };
+        self.begin_confirm(Matter::Hold(Bounded::first_of(entry)), Call { required, ..call }, now, actions)
     }
 
     /// Asks others, of these in this order, what they hold under a key, and joins it, until so many have answered. [`Action::Confirmed`] tells how that ended; what
@@ -60,18 +50,8 @@ impl State {
     /// # Errors
     ///
     /// A [`ConfirmError`]; nobody was asked.
-    #[expect(clippy::too_many_arguments, reason = "what, of whom, for how long, and where the messages go")]
-    pub fn ask(
-        &mut self,
-        id: ConfirmId,
-        key: Key,
-        peers: Vec<PeerId>,
-        required: usize,
-        within: Duration,
-        now: Now,
-        actions: &mut Vec<Action>,
-    ) -> Result<(), ConfirmError> {
-        self.begin_confirm(id, Matter::Ask(key), peers, required, within, now, actions)
+    pub fn ask(&mut self, key: Key, call: Call, now: Now, actions: &mut Vec<Action>) -> Result<(), ConfirmError> {
+        self.begin_confirm(Matter::Ask(key), call, now, actions)
     }
 
     /// Waits until this replica holds a write, or what took its place. [`Action::Confirmed`] tells when it does, at once if it does already.
@@ -89,7 +69,8 @@ impl State {
     ) -> Result<(), ConfirmError> {
         self.confirms.check_room(0, 0)?;
         let key = token.key().clone();
-        self.confirms.begin(id, Matter::Await(Box::new(token)), Vec::new(), 0, within, now.time, actions);
+        let call = Call { id, peers: Vec::new(), required: 0, within };
+        self.confirms.begin(Matter::Await(Box::new(token)), call, now.time, actions);
         self.confirms.touch(&key);
         self.confirms.settle(&self.store, actions);
         Ok(())
@@ -105,27 +86,18 @@ impl State {
         self.confirms.give_up(id);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what, of whom, for how long, and where the messages go")]
-    fn begin_confirm(
-        &mut self,
-        id: ConfirmId,
-        matter: Matter,
-        mut peers: Vec<PeerId>,
-        required: usize,
-        within: Duration,
-        now: Now,
-        actions: &mut Vec<Action>,
-    ) -> Result<(), ConfirmError> {
+    fn begin_confirm(&mut self, matter: Matter, mut call: Call, now: Now, actions: &mut Vec<Action>) -> Result<(), ConfirmError> {
         let mut seen = BTreeSet::from([self.me]);
-        peers.retain(|peer| seen.insert(*peer));
-        peers.truncate(crate::confirm::PEERS_MAX);
-        self.confirms.check_room(peers.len(), required)?;
+        call.peers.retain(|peer| seen.insert(*peer));
+        call.peers.truncate(crate::confirm::PEERS_MAX);
+        let Call { id, required, .. } = call;
+        self.confirms.check_room(call.peers.len(), required)?;
         if required == 0 {
             let confirmed = Confirmed { is_enough: true, required, by: Vec::new(), declined: Vec::new(), silent: Vec::new() };
             actions.push(Action::Confirmed { id, confirmed });
             return Ok(());
         }
-        self.confirms.begin(id, matter, peers, required, within, now.time, actions);
+        self.confirms.begin(matter, call, now.time, actions);
         self.check();
         Ok(())
     }

@@ -9,6 +9,10 @@ fn peers(numbers: impl IntoIterator<Item = u8>) -> Vec<PeerId> {
     numbers.into_iter().map(peer).collect()
 }
 
+fn call(id: ConfirmId, peers: Vec<PeerId>, required: usize) -> Call {
+    Call { id, peers, required, within: WITHIN }
+}
+
 /// Replicas that hear nothing by broadcast and compare too seldom to matter: what one holds of another came by confirmation.
 fn apart(count: usize, seed: u64) -> Network {
     let config = Config { repair_period: Some(Duration::from_secs(500)), ..Config::default() };
@@ -20,14 +24,14 @@ fn apart(count: usize, seed: u64) -> Network {
 impl Network {
     fn confirm(&mut self, index: usize, key: &str, to: impl IntoIterator<Item = u8>, required: usize) -> Result<(), ConfirmError> {
         let (now, mut actions) = (self.now(index), Vec::new());
-        let begun = self.replicas[index].confirm(ONE, key, peers(to), required, WITHIN, now, &mut actions);
+        let begun = self.replicas[index].confirm(key, call(ONE, peers(to), required), now, &mut actions);
         self.execute(index, actions);
         begun
     }
 
     fn ask(&mut self, index: usize, name: &str, of: impl IntoIterator<Item = u8>, required: usize) {
         let (now, mut actions) = (self.now(index), Vec::new());
-        self.replicas[index].ask(ONE, key(name), peers(of), required, WITHIN, now, &mut actions).unwrap();
+        self.replicas[index].ask(key(name), call(ONE, peers(of), required), now, &mut actions).unwrap();
         self.execute(index, actions);
     }
 
@@ -213,7 +217,7 @@ fn only_who_was_asked_counts_and_once() {
     let mut actions = Vec::new();
     state.set("k", bytes("v"), at_millis(0), &mut actions).unwrap();
     actions.clear();
-    state.confirm(ONE, "k", peers([1, 2, 3]), 2, WITHIN, at_millis(0), &mut actions).unwrap();
+    state.confirm("k", call(ONE, peers([1, 2, 3]), 2), at_millis(0), &mut actions).unwrap();
     let [Action::Send { message: Message::Hold { id, .. }, .. }, Action::Send { .. }] = actions[..] else { panic!("{actions:?}") };
     let mut hear = |from: u8, message| {
         let mut actions = Vec::new();
@@ -241,7 +245,7 @@ fn only_who_was_asked_counts_and_once() {
 fn an_answer_about_another_key_is_refused_whole() {
     let mut state = replica(0);
     let mut actions = Vec::new();
-    state.ask(ONE, key("k"), peers([1, 2]), 1, WITHIN, at_millis(0), &mut actions).unwrap();
+    state.ask(key("k"), call(ONE, peers([1, 2]), 1), at_millis(0), &mut actions).unwrap();
     let [Action::Send { message: Message::Ask { id, .. }, .. }] = actions[..] else { panic!("{actions:?}") };
     let entry = |name| wire::Entry { key: key(name), stamp: Stamp::from_parts(1, 0), origin: peer(1), body: Body::Register(bytes("v")) };
     for entries in [vec![entry("other")], vec![entry("k"), entry("k")]] {
@@ -258,10 +262,10 @@ fn what_is_open_is_bounded_and_what_is_given_up_is_gone() {
     let (mut state, mut actions) = (replica(0), Vec::new());
     state.set("k", bytes("v"), at_millis(0), &mut actions).unwrap();
     for number in 0..CONFIRMS_MAX as u64 {
-        state.confirm(ConfirmId(number), "k", peers([1]), 1, WITHIN, at_millis(0), &mut actions).unwrap();
+        state.confirm("k", call(ConfirmId(number), peers([1]), 1), at_millis(0), &mut actions).unwrap();
     }
     let token = state.apply_named("k", Op::Set(bytes("w")), at_millis(0), &mut actions).unwrap().unwrap();
-    assert_eq!(state.ask(ONE, key("k"), peers([1]), 1, WITHIN, at_millis(0), &mut actions), Err(ConfirmError::TooMany));
+    assert_eq!(state.ask(key("k"), call(ONE, peers([1]), 1), at_millis(0), &mut actions), Err(ConfirmError::TooMany));
     assert_eq!(state.await_write(ONE, token, WITHIN, at_millis(0), &mut actions), Err(ConfirmError::TooMany));
     assert_eq!(state.check_confirm(1, 1), Err(ConfirmError::TooMany));
     (0..CONFIRMS_MAX as u64).for_each(|number| state.give_up(ConfirmId(number)));
@@ -384,7 +388,7 @@ fn a_member_taken_out_and_a_write_of_the_same_value_are_waited_for_too() {
         assert_eq!(network.confirmed, [], "{name}");
         let mut actions = Vec::new();
         let now = network.now(0);
-        network.replicas[0].confirm(ConfirmId(2), name, peers([1]), 1, WITHIN, now, &mut actions).unwrap();
+        network.replicas[0].confirm(name, call(ConfirmId(2), peers([1]), 1), now, &mut actions).unwrap();
         network.execute(0, actions);
         network.run_for(Duration::from_millis(100));
         let ended: Vec<_> = network.confirmed.drain(..).map(|(index, _, confirmed)| (index, confirmed.is_enough)).collect();

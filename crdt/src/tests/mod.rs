@@ -10,7 +10,7 @@ use meshwork_channels::{Bounded, DecodeError, Misbehavior, Now, PeerId, Time, Wa
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
-use crate::confirm::{CONFIRMS_MAX, ConfirmError, ConfirmId, Confirmed, Decline};
+use crate::confirm::{CONFIRMS_MAX, Call, ConfirmError, ConfirmId, Confirmed, Decline};
 use crate::digest::Digest;
 use crate::hlc::{Clock, Stamp};
 use crate::key::{Key, KeyError};
