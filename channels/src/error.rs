@@ -85,6 +85,10 @@ pub enum Misbehavior {
     GenerationAhead,
     /// It took back an acknowledgment.
     SequenceBehind,
+    /// It sent an entry that its origin did not sign, under a key where each is signed.
+    ForgedOrigin,
+    /// It sent a signed entry under a key where none is signed: the two nodes are configured differently.
+    StraySignature,
 }
 
 impl Misbehavior {
@@ -104,6 +108,8 @@ impl Misbehavior {
             Misbehavior::BadAddress => "bad_address",
             Misbehavior::GenerationAhead => "generation_ahead",
             Misbehavior::SequenceBehind => "sequence_behind",
+            Misbehavior::ForgedOrigin => "forged_origin",
+            Misbehavior::StraySignature => "stray_signature",
         }
     }
 

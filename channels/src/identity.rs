@@ -214,6 +214,17 @@ impl fmt::Debug for ClusterSecret {
     }
 }
 
+/// Signs in the name of one node, and verifies what others signed. A [`PeerId`] is a public key, so verification needs nothing else.
+///
+/// With the feature `quic`, the key of a node is one.
+pub trait Signer: fmt::Debug + Send + Sync {
+    /// The signature of this node.
+    fn sign(&self, message: &[u8]) -> [u8; 64];
+
+    /// Whether a node signed a message.
+    fn verify(&self, origin: &PeerId, message: &[u8], signature: &[u8; 64]) -> bool;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -41,7 +41,7 @@ pub mod token;
 pub use channel::{ChannelId, ChannelSpec, Class, Overflow};
 pub use codec::{Bounded, decode, encode};
 pub use error::{ConfigError, DecodeError, Misbehavior};
-pub use identity::{ClusterName, ClusterSecret, PeerId};
+pub use identity::{ClusterName, ClusterSecret, PeerId, Signer};
 pub use time::{Now, Time, WallTime};
 pub use timers::Timers;
 pub use token::JoinToken;

@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, KeyPair};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
-use crate::identity::PeerId;
+use crate::identity::{PeerId, Signer};
 
 /// Bytes above which something is not an ed25519 key in PKCS#8 (83 with the public key, 48 without).
 const PKCS8_BYTES_MAX: usize = 128;
@@ -16,6 +16,7 @@ const PKCS8_BYTES_MAX: usize = 128;
 pub struct NodeKey {
     peer: PeerId,
     pkcs8: Arc<[u8]>,
+    pair: Arc<Ed25519KeyPair>,
 }
 
 impl NodeKey {
@@ -41,7 +42,7 @@ impl NodeKey {
         // Version 1 documents hold no public half to compare with; version 2 documents are compared.
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).map_err(|_| NodeKeyError::NotAKey)?;
         let public = pair.public_key().as_ref().try_into().map_err(|_| NodeKeyError::NotAKey)?;
-        Ok(NodeKey { peer: PeerId::from_bytes(public), pkcs8: pkcs8.into() })
+        Ok(NodeKey { peer: PeerId::from_bytes(public), pkcs8: pkcs8.into(), pair: Arc::new(pair) })
     }
 
     /// The identity that this key proves.
@@ -52,6 +53,18 @@ impl NodeKey {
     /// The private key as PKCS#8 DER, for storing with mode 0600.
     pub fn expose_pkcs8(&self) -> &[u8] {
         &self.pkcs8
+    }
+}
+
+/// Ed25519 (RFC 8032). What it signs must begin with bytes that say for what, because the same key proves the identity in handshakes: those of TLS 1.3 begin
+/// with 64 spaces.
+impl Signer for NodeKey {
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.pair.sign(message).as_ref().try_into().expect("a signature of ed25519 has 64 bytes")
+    }
+
+    fn verify(&self, origin: &PeerId, message: &[u8], signature: &[u8; 64]) -> bool {
+        UnparsedPublicKey::new(&ED25519, origin.as_bytes()).verify(message, signature).is_ok()
     }
 }
 
@@ -103,6 +116,17 @@ mod tests {
             0xb6, 0xb6, 0xcb, 0x0c, 0x5c, 0x38, 0xad, 0x70, 0x31, 0x66, 0xe1,
         ];
         assert_eq!(NodeKey::from_pkcs8(private).unwrap().peer_id(), PeerId::from_bytes(public));
+    }
+
+    #[test]
+    fn what_one_node_signed_no_other_did() {
+        let (ours, theirs) = (NodeKey::generate().unwrap(), NodeKey::generate().unwrap());
+        let signature = ours.sign(b"word");
+        assert!(theirs.verify(&ours.peer_id(), b"word", &signature));
+        assert!(!theirs.verify(&theirs.peer_id(), b"word", &signature));
+        assert!(!theirs.verify(&ours.peer_id(), b"Word", &signature));
+        assert!(!theirs.verify(&ours.peer_id(), b"word", &theirs.sign(b"word")));
+        assert!(!theirs.verify(&PeerId::from_bytes([7; 32]), b"word", &signature));
     }
 
     #[test]
