@@ -1,15 +1,17 @@
 //! What people may set about a replica.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_channels::buggify::Buggify;
 use meshwork_channels::error::ConfigError;
-use meshwork_channels::limits;
+use meshwork_channels::{Signer, limits};
 use serde::{Deserialize, Serialize};
 
+use crate::signed::{PREFIXES_MAX, Signing};
 use crate::store::Bounds;
 
-/// How a replica behaves. All replicas of a cluster should bound keys, bytes and values alike: what one refuses, it never holds, and its
+/// How a replica behaves. All replicas of a cluster should bound keys, bytes and values alike, and sign the same: what one refuses, it never holds, and its
 /// digest differs from theirs for as long as they hold it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -54,6 +56,11 @@ pub struct Config {
     pub state_bytes_max: usize,
     /// Bytes of one value. Default and greatest value [`limits::VALUE_BYTES_MAX`].
     pub value_bytes_max: usize,
+    /// Prefixes of keys, such as `app/`, under which every entry is a plain register that its writer [signs](crate::signed): nobody can write there in the
+    /// name of another. Each costs 65 bytes more for an entry, and a verification when it is taken in. At most [`PREFIXES_MAX`], none empty or
+    /// of keys of services. The list is to be the same on all nodes and in all lives of a cluster: entries under a key that came under it, or does no more, are
+    /// refused, and left out where they come from the disk. Default none.
+    pub signed: Vec<String>,
 }
 
 impl Default for Config {
@@ -72,6 +79,7 @@ impl Default for Config {
             keys_max: 100_000,
             state_bytes_max: 64 * 1_024 * 1_024,
             value_bytes_max: limits::VALUE_BYTES_MAX,
+            signed: Vec::new(),
         }
     }
 }
@@ -97,12 +105,42 @@ impl Config {
         }
     }
 
+    /// Checks the fields, for a replica that signs nothing.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] that names the first field outside its limits; `signed`, if it names anything.
+    pub fn build(self) -> Result<Params, ConfigError> {
+        self.check()?;
+        if !self.signed.is_empty() {
+            return Err(ConfigError::new("signed", format_args!("{:?}", self.signed), "empty where there is nobody to sign"));
+        }
+        Ok(self.params(None))
+    }
+
+    /// Checks the fields, for a replica that signs. `cluster` names the cluster: a signature holds in no other. It stays what it is for as long as there are entries, so it must
+    /// not follow from a secret that is changed one day.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::check`].
+    pub fn build_signed(mut self, signer: Arc<dyn Signer>, cluster: [u8; 32]) -> Result<Params, ConfigError> {
+        self.check()?;
+        let prefixes = std::mem::take(&mut self.signed);
+        let signing = (!prefixes.is_empty()).then(|| Signing::new(prefixes, signer, cluster));
+        Ok(self.params(signing))
+    }
+
+    fn params(self, signing: Option<Signing>) -> Params {
+        Params { config: self, digest_key: *b"meshwork replica", buggify: Buggify::default(), signing }
+    }
+
     /// Checks the fields.
     ///
     /// # Errors
     ///
     /// A [`ConfigError`] that names the first field outside its limits.
-    pub fn build(self) -> Result<Params, ConfigError> {
+    pub fn check(&self) -> Result<(), ConfigError> {
         fn within<T: PartialOrd + std::fmt::Debug>(field: &'static str, value: T, least: T, most: T) -> Result<(), ConfigError> {
             if value < least || value > most {
                 return Err(ConfigError::new(field, format_args!("{value:?}"), format_args!("{least:?} to {most:?}")));
@@ -127,7 +165,13 @@ impl Config {
         within("keys_max", self.keys_max, 1, limits::KEYS_MAX)?;
         within("state_bytes_max", self.state_bytes_max, 1, limits::STATE_BYTES_MAX)?;
         within("value_bytes_max", self.value_bytes_max, 0, limits::VALUE_BYTES_MAX)?;
-        Ok(Params { config: self, digest_key: *b"meshwork replica", buggify: Buggify::default() })
+        within("signed", self.signed.len(), 0, PREFIXES_MAX).map_err(|error| ConfigError { limit: format!("{} prefixes", error.limit), ..error })?;
+        let is_wrong = |prefix: &&String| prefix.is_empty() || prefix.starts_with('@') || prefix.len() > limits::KEY_BYTES_MAX;
+        if let Some(prefix) = self.signed.iter().find(is_wrong) {
+            let limit = format!("prefixes of 1 to {} bytes that do not begin with `@`, as keys of services do", limits::KEY_BYTES_MAX);
+            return Err(ConfigError::new("signed", format_args!("{prefix:?}"), limit));
+        }
+        Ok(())
     }
 }
 
@@ -137,6 +181,8 @@ pub struct Params {
     pub(crate) config: Config,
     pub(crate) digest_key: [u8; 16],
     pub(crate) buggify: Buggify,
+    /// `None` where nothing is signed.
+    pub(crate) signing: Option<Signing>,
 }
 
 impl Params {

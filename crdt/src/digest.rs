@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::key::Key;
+use crate::signed::Signed;
 use crate::store::Marker;
 
 /// The content of a replica in 24 bytes. Two replicas hold the same entries, tombstones included, exactly when their digests are equal
@@ -80,6 +81,15 @@ impl Hasher {
         sip.write(&[4]);
         sip.write(&until.to_le_bytes());
         sip.write(&value.to_le_bytes());
+        sip.finish() as u64
+    }
+
+    /// The hash of what was signed with its signature, of which a liar can make several for one value.
+    pub(crate) fn signed(&self, Signed { value, signature }: &Signed) -> u64 {
+        let mut sip = Sip::new(self.key);
+        sip.write(&[5, u8::from(value.is_some())]);
+        sip.write(signature);
+        sip.write(value.as_ref().map_or(&[], |value| value));
         sip.finish() as u64
     }
 

@@ -24,21 +24,23 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use bytes::Bytes;
 use meshwork_channels::codec::encode_into;
 use meshwork_channels::{DecodeError, decode, encode, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::hlc::Stamp;
 use crate::key::Key;
+use crate::signed::SIGNED_BYTES;
 use crate::value::{Actor, Step};
-use crate::wire::{self, Body, EXPIRY_BYTES_MAX, entry_bytes_max};
+use crate::wire::{self, Body, EXPIRY_BYTES_MAX, VALUE_ENCODED_MAX, entry_bytes_max};
 
 /// The version of the format. The head of a file is the same in all of them; what follows is read in the version that wrote it or not at all.
 pub const VERSION: u8 = 1;
 /// Bytes of a file's head.
 pub const HEAD_BYTES: usize = 28;
 /// The largest record, encoded.
-pub const RECORD_BYTES_MAX: usize = 1 + entry_bytes_max(limits::KEY_BYTES_MAX, limits::VALUE_BYTES_MAX + EXPIRY_BYTES_MAX);
+pub const RECORD_BYTES_MAX: usize = 1 + entry_bytes_max(limits::KEY_BYTES_MAX, VALUE_ENCODED_MAX);
 
 const MAGIC: [u8; 6] = *b"meshwj";
 /// Length, checksum of the length, checksum of everything.
@@ -84,6 +86,7 @@ impl Record {
             Body::Register(bytes) => bytes.len(),
             Body::Until(_, bytes) => EXPIRY_BYTES_MAX + bytes.len(),
             Body::Expired(..) => EXPIRY_BYTES_MAX,
+            Body::Signed(signed) => SIGNED_BYTES + signed.value.as_ref().map_or(0, Bytes::len),
             // As the store measures it: the tag of the step takes the room of the length, which it does without.
             Body::Step(step) => match &**step {
                 Step::Whole(typed) => encode(typed).len(),

@@ -7,7 +7,7 @@
 //! Read in this order:
 //!
 //! 1. [`hlc`]: the hybrid logical clock that stamps writes, and the bound on stamps of others.
-//! 2. [`key`], [`register`], [`value`], [`digest`], `origin`, `store`: the map, what a key can hold, and the sums that name it all.
+//! 2. [`key`], [`register`], [`signed`], [`value`], [`digest`], `origin`, `store`: the map, what a key can hold, and the sums that name it all.
 //! 3. [`wire`]: deltas and the messages of repair.
 //! 4. [`sketch`]: what differs between two maps, at a cost that follows the difference.
 //! 5. [`replica`]: the core, with its [`config`]; `repair` is its half that talks to neighbors; `floor` says which removals may be forgotten.
@@ -29,6 +29,7 @@ pub mod register;
 mod repair;
 pub mod replica;
 mod reunion;
+pub mod signed;
 pub mod sketch;
 mod store;
 pub mod token;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::hlc::Stamp;
+use crate::signed::Signed;
 use crate::wire::{Body, fixed};
 
 /// The shortest time for which a value can be written.
@@ -29,12 +30,16 @@ pub enum Register {
     Until(u32, Bytes),
     /// Nothing since a moment: the hash of the value stands for it.
     Expired(u32, #[serde(with = "fixed")] u64),
+    /// What its origin signed. It is never part of a value of another kind, and so has no encoding but that of its [`Body`].
+    #[serde(skip)]
+    Signed(Box<Signed>),
 }
 
 impl Register {
     pub(crate) fn value(&self) -> Option<&Bytes> {
         match self {
             Register::Value(value) | Register::Until(_, value) => Some(value),
+            Register::Signed(signed) => signed.value.as_ref(),
             Register::Removed | Register::Expired(..) => None,
         }
     }
@@ -43,7 +48,7 @@ impl Register {
     pub(crate) fn expiry(&self) -> Option<u32> {
         match self {
             Register::Until(until, _) | Register::Expired(until, _) => Some(*until),
-            Register::Removed | Register::Value(_) => None,
+            Register::Removed | Register::Value(_) | Register::Signed(_) => None,
         }
     }
 
@@ -61,12 +66,13 @@ impl Register {
 /// The order of what is written under one stamp, which only a liar does twice. It grows when a value expires.
 impl Ord for Register {
     fn cmp(&self, other: &Self) -> Ordering {
-        fn rank(register: &Register) -> (u8, u32, bool, &[u8], u64) {
+        fn rank(register: &Register) -> (u8, u32, bool, &[u8], u64, Option<&Signed>) {
             match register {
-                Register::Removed => (0, 0, false, &[], 0),
-                Register::Value(value) => (1, 0, false, value, 0),
-                Register::Until(until, value) => (2, *until, false, value, 0),
-                Register::Expired(until, hash) => (2, *until, true, &[], *hash),
+                Register::Removed => (0, 0, false, &[], 0, None),
+                Register::Value(value) => (1, 0, false, value, 0, None),
+                Register::Until(until, value) => (2, *until, false, value, 0, None),
+                Register::Expired(until, hash) => (2, *until, true, &[], *hash, None),
+                Register::Signed(signed) => (3, 0, false, &[], 0, Some(signed)),
             }
         }
         rank(self).cmp(&rank(other))
@@ -86,6 +92,7 @@ impl From<Register> for Body {
             Register::Value(value) => Body::Register(value),
             Register::Until(until, value) => Body::Until(until, value),
             Register::Expired(until, hash) => Body::Expired(until, hash),
+            Register::Signed(signed) => Body::Signed(signed),
         }
     }
 }

@@ -24,9 +24,13 @@
 //! What a peer can make it store: entries, up to the keys and bytes of [`Config`], and one small record for each
 //! neighbor that the overlay reports. Tombstones count as keys until [every member knows](crate::floor) of the removal. A replica that is full refuses new
 //! keys, counts them, and keeps accepting changes of those it holds. An
-//! entry that one replica refuses keeps its digest apart from the others', which costs one bounded comparison per period. Entries carry
-//! no signature: a member can write under another member's name in repair, and name others as the writers of siblings, as it can write any key; and it can
-//! tell others that nobody waited for them, as it can remove any key. A value can be written [to expire](crate::register), in the past or in the far future, which
+//! entry that one replica refuses keeps its digest apart from the others', which costs one bounded comparison per period.
+//!
+//! What a member can do to others: write any key. Under prefixes of which [every entry is signed](crate::signed) it can do so in its own name only, or in one that
+//! it made up: what is not signed by its origin is refused before anything changes. Elsewhere entries carry
+//! no signature: a member can write under another member's name in repair, and name others as the writers of siblings; and everywhere it can
+//! tell others that nobody waited for them, as it can remove any key, bring back a signed entry of somebody once all forgot its removal, and make them verify a signature for each entry that
+//! they do not have. A value can be written [to expire](crate::register), in the past or in the far future, which
 //! is a tombstone or a value like any other; one that is told to have expired before its time is refused as a stamp ahead is.
 //!
 //! Known limits: a writer whose clock is ahead keeps what the others refuse, and
@@ -59,6 +63,7 @@ use crate::register::{LIFETIME_MAX, LIFETIME_MIN, until};
 use crate::repair::{Repair, Turn};
 use crate::reunion::Apartness;
 pub use crate::reunion::Reunion;
+use crate::signed::Signing;
 pub use crate::store::Quota;
 use crate::store::{Held, Merged, Store};
 use crate::value::{self, Actor, MEMBERS_MAX, Step, Unfit, Unsuited};
@@ -85,6 +90,8 @@ pub struct State {
     buggify: Buggify,
     clock: Clock,
     store: Store,
+    /// `None` where nothing is signed.
+    signing: Option<Signing>,
     actor: Actor,
     /// Names that it had before in this life, under which it goes on where there are steps of theirs.
     former_actors: BTreeSet<Actor>,
@@ -102,15 +109,30 @@ pub struct State {
     unrecorded: Option<Box<Unrecorded>>,
 }
 
-/// How an entry of another node fared.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How an entry of another node fared, the worse the later.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Joined {
     Replaced,
     Unchanged,
     Refused,
     Gap,
     Ahead,
+    Stray,
+    Forged,
     Unsound,
+}
+
+impl Joined {
+    /// What its sender did wrong.
+    fn fault(self) -> Option<Misbehavior> {
+        match self {
+            Joined::Replaced | Joined::Unchanged | Joined::Refused | Joined::Gap => None,
+            Joined::Ahead => Some(Misbehavior::StampAhead),
+            Joined::Stray => Some(Misbehavior::StraySignature),
+            Joined::Forged => Some(Misbehavior::ForgedOrigin),
+            Joined::Unsound => Some(Misbehavior::Undecodable(DecodeError::Invalid)),
+        }
+    }
 }
 
 impl State {
@@ -124,6 +146,7 @@ impl State {
             buggify: params.buggify,
             clock: Clock::new(),
             store,
+            signing: params.signing,
             actor: Actor(random::hash(&[first_word(me), seed])),
             former_actors: BTreeSet::new(),
             revision: 0,
@@ -445,11 +468,16 @@ impl State {
         {
             return Err(SetError::Lifetime { lifetime });
         }
+        if let Some(prefix) = self.signing.as_ref().and_then(|signing| signing.prefix_of(key))
+            && !matches!(op, Op::Set(_) | Op::Remove)
+        {
+            return Err(SetError::Signed { prefix: prefix.to_owned() });
+        }
         let held = self.store.get(key);
         let body = match (held, op) {
             (held, Op::Remove) if held.is_none_or(|held| !held.is_live()) => return Ok(None),
-            (held, Op::Remove) if held.is_some_and(|held| !held.is_typed()) => Body::Removed,
-            (held, Op::Set(value)) if held.is_none_or(|held| !held.is_typed()) => Body::Register(value),
+            (held, Op::Remove) if held.is_some_and(|held| !held.is_typed()) => self.register(key, stamp, None),
+            (held, Op::Set(value)) if held.is_none_or(|held| !held.is_typed()) => self.register(key, stamp, Some(value)),
             (held, Op::SetFor(value, lifetime)) if held.is_none_or(|held| !held.is_typed()) => Body::Until(until(stamp, lifetime), value),
             (held, op) => {
                 let typed = held.map(Held::to_typed);
@@ -475,6 +503,19 @@ impl State {
         Ok(Some((new, Pending { stamp, step })))
     }
 
+    /// A register that this node writes or removes, signed where that is asked for.
+    fn register(&self, key: &Key, stamp: Stamp, value: Option<Bytes>) -> Body {
+        match self.signing_of(key) {
+            Some(signing) => Body::Signed(Box::new(signing.sign(key, stamp, value))),
+            None => value.map_or(Body::Removed, Body::Register),
+        }
+    }
+
+    /// Who signs and verifies the entries of a key; nobody if they are not signed.
+    fn signing_of(&self, key: &Key) -> Option<&Signing> {
+        self.signing.as_ref().filter(|signing| signing.prefix_of(key).is_some())
+    }
+
     /// Hands what was written here to the broadcast.
     fn flush(&mut self, now: Time, actions: &mut Vec<Action>) {
         for _ in 0..FLUSH_FRAMES_MAX {
@@ -493,22 +534,19 @@ impl State {
             Ok(Delta::Writes(writes)) => writes,
             Err(error) => return self.misbehaved(origin, Misbehavior::Undecodable(error), actions),
         };
-        let mut worst = None;
+        let mut worst = Joined::Replaced;
         let mut gaps = 0;
         for Write { key, stamp, body } in writes {
-            match self.join(&key, stamp, origin, &body, now, actions) {
-                Joined::Replaced => self.counters.applied += 1,
-                Joined::Unchanged | Joined::Refused => {}
-                Joined::Gap => gaps += 1,
-                Joined::Ahead => worst = worst.or(Some(Misbehavior::StampAhead)),
-                Joined::Unsound => worst = Some(Misbehavior::Undecodable(DecodeError::Invalid)),
-            }
+            let joined = self.join(&key, stamp, origin, &body, now, actions);
+            self.counters.applied += u64::from(joined == Joined::Replaced);
+            gaps += u64::from(joined == Joined::Gap);
+            worst = worst.max(joined);
         }
         if gaps > 0 {
             self.counters.gaps += gaps;
             self.repair.hurry(now.time);
         }
-        if let Some(what) = worst {
+        if let Some(what) = worst.fault() {
             self.misbehaved(origin, what, actions);
         }
     }
@@ -532,20 +570,21 @@ impl State {
     /// Joins entries of another replica, and sends it what goes beyond them. Why not all of them are held now, if so.
     fn take(&mut self, from: PeerId, entries: Vec<wire::Entry>, now: Now, actions: &mut Vec<Action>) -> Option<Decline> {
         let mut declined = None;
-        let mut worst = None;
+        let mut worst = Joined::Replaced;
         let mut lacking = Vec::new();
         for wire::Entry { key, stamp, origin, body } in entries {
             if matches!(&body, Body::Step(step) if !matches!(**step, Step::Whole(_))) {
-                worst = Some(Misbehavior::Undecodable(DecodeError::Invalid));
+                worst = Joined::Unsound;
                 declined = Some(Decline::Full);
                 continue;
             }
             let joined = self.join(&key, stamp, origin, &body, now, actions);
+            worst = worst.max(joined);
             // A value for which there is no room is not missing: it brings back nothing, and who waited for it would wait for ever where removals take the room.
             let is_lacking = match joined {
                 Joined::Replaced | Joined::Unchanged => false,
                 Joined::Refused => self.store.get(&key).is_some(),
-                Joined::Gap | Joined::Ahead | Joined::Unsound => true,
+                Joined::Gap | Joined::Ahead | Joined::Stray | Joined::Forged | Joined::Unsound => true,
             };
             if is_lacking {
                 self.repair.lacks(from);
@@ -558,18 +597,12 @@ impl State {
                         lacking.push(key);
                     }
                 }
-                Joined::Refused | Joined::Gap => declined = Some(Decline::Full),
-                Joined::Ahead => {
-                    worst = worst.or(Some(Misbehavior::StampAhead));
-                    declined = declined.or(Some(Decline::Ahead));
-                }
-                Joined::Unsound => {
-                    worst = Some(Misbehavior::Undecodable(DecodeError::Invalid));
-                    declined = Some(Decline::Full);
-                }
+                Joined::Refused | Joined::Gap | Joined::Unsound => declined = Some(Decline::Full),
+                Joined::Ahead => declined = declined.or(Some(Decline::Ahead)),
+                Joined::Stray | Joined::Forged => declined = declined.or(Some(Decline::Signature)),
             }
         }
-        if let Some(what) = worst {
+        if let Some(what) = worst.fault() {
             self.misbehaved(from, what, actions);
         }
         let (repair, mut turn) = self.turn(now, actions);
@@ -580,6 +613,16 @@ impl State {
     fn join(&mut self, key: &Key, stamp: Stamp, origin: PeerId, body: &Body, now: Now, actions: &mut Vec<Action>) -> Joined {
         if matches!(body, Body::Step(step) if !step.is_sound()) {
             return Joined::Unsound;
+        }
+        match (self.signing_of(key), body) {
+            (Some(_), Body::Signed(_)) => {}
+            (Some(_), _) => return self.forged(key, origin),
+            (None, Body::Signed(_)) => {
+                tracing::debug!(%key, ?origin, "entry refused: it is signed, and nothing is under this key");
+                self.counters.stray_signatures += 1;
+                return Joined::Stray;
+            }
+            (None, _) => {}
         }
         let joined = match self.store.joined(key, stamp, origin, body) {
             Ok(Some(joined)) => joined,
@@ -597,11 +640,22 @@ impl State {
             return Joined::Ahead;
         }
         let latest = joined.latest().max(stamp);
-        if let Err(ahead) = self.clock.observe(latest, self.wall(now), self.config.stamp_ahead_max) {
+        let mut clock = self.clock;
+        if let Err(ahead) = clock.observe(latest, self.wall(now), self.config.stamp_ahead_max) {
             tracing::debug!(key = %key, origin = ?origin, ahead = ?ahead.by, "entry refused: its stamp is too far ahead");
             self.counters.stamp_ahead += 1;
             return Joined::Ahead;
         }
+        if let (Some(signing), Body::Signed(signed)) = (self.signing_of(key), body) {
+            // Verifying costs more than all else, so it comes last, and only where the entry would be taken.
+            if self.store.room_for([(&**key, joined.len())]).is_err() {
+                return self.refuse(key, origin);
+            }
+            if !signing.is_by(&origin, key, stamp, signed) {
+                return self.forged(key, origin);
+            }
+        }
+        self.clock = clock;
         let is_over = joined.due().is_some_and(|until| until <= self.repair.second(now));
         let joined = if is_over { self.store.expired(joined) } else { joined };
         let joined = self.renewed(key, joined, now);
@@ -632,6 +686,12 @@ impl State {
     fn changed(&mut self, key: Key, value: Option<Value>, stamp: Stamp) -> Action {
         self.revision += 1;
         Action::Changed { key, value, stamp, revision: self.revision }
+    }
+
+    fn forged(&mut self, key: &Key, origin: PeerId) -> Joined {
+        tracing::debug!(%key, ?origin, "entry refused: its origin did not sign it");
+        self.counters.forged += 1;
+        Joined::Forged
     }
 
     fn refuse(&mut self, key: &Key, origin: PeerId) -> Joined {

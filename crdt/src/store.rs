@@ -20,6 +20,7 @@ use crate::hlc::Stamp;
 use crate::key::Key;
 use crate::origin::{Origin, Origins};
 use crate::register::Register;
+use crate::signed::{SIGNED_BYTES, Signed};
 use crate::sketch::Sketch;
 use crate::value::{Kind, State, Step, Typed, Unfit, Value};
 use crate::wire::{Body, EXPIRY_BYTES_MAX, KeyHash, Name, Range, Row, SHARDS, ShardSum};
@@ -49,6 +50,8 @@ pub(crate) enum Content {
     Until(Box<(u32, Bytes)>),
     /// One that expired, with the hash of its value.
     Expired(u32, u64),
+    /// One that its origin signed, or that was removed so.
+    Signed(Box<Signed>),
     /// Anything else.
     Typed(Box<Measured>),
 }
@@ -75,20 +78,26 @@ impl Held {
             Content::Removed | Content::Expired(..) => 0,
             Content::Register(bytes) => bytes.len(),
             Content::Until(until) => until.1.len(),
+            Content::Signed(signed) => signed.value.as_ref().map_or(0, Bytes::len),
             Content::Typed(sized) => sized.len,
         }
     }
 
     /// At most how many bytes take its place in an entry on the wire.
     pub(crate) fn encoded_len(&self) -> usize {
-        let expires = matches!(self.content, Content::Until(_) | Content::Expired(..));
-        self.len() + if expires { EXPIRY_BYTES_MAX } else { 0 }
+        self.len()
+            + match self.content {
+                Content::Until(_) | Content::Expired(..) => EXPIRY_BYTES_MAX,
+                Content::Signed(_) => SIGNED_BYTES,
+                Content::Removed | Content::Register(_) | Content::Typed(_) => 0,
+            }
     }
 
     pub(crate) fn is_live(&self) -> bool {
         match &self.content {
             Content::Removed | Content::Expired(..) => false,
             Content::Register(_) | Content::Until(_) => true,
+            Content::Signed(signed) => signed.value.is_some(),
             Content::Typed(sized) => sized.typed.is_live(),
         }
     }
@@ -96,7 +105,7 @@ impl Held {
     /// When it expires or expired.
     pub(crate) fn expiry(&self) -> Option<u32> {
         match &self.content {
-            Content::Removed | Content::Register(_) => None,
+            Content::Removed | Content::Register(_) | Content::Signed(_) => None,
             Content::Until(until) => Some(until.0),
             Content::Expired(until, _) => Some(*until),
             Content::Typed(sized) => sized.typed.expiry(),
@@ -117,6 +126,7 @@ impl Held {
             Content::Removed | Content::Expired(..) => None,
             Content::Register(bytes) => Some(Value::Lww(bytes.clone())),
             Content::Until(until) => Some(Value::Lww(until.1.clone())),
+            Content::Signed(signed) => signed.value.clone().map(Value::Lww),
             Content::Typed(sized) => sized.typed.read(),
         }
     }
@@ -127,6 +137,7 @@ impl Held {
             Content::Register(bytes) => Body::Register(bytes.clone()),
             Content::Until(until) => Body::Until(until.0, until.1.clone()),
             Content::Expired(until, hash) => Body::Expired(*until, *hash),
+            Content::Signed(signed) => Body::Signed(signed.clone()),
             Content::Typed(sized) => Body::Step(Box::new(Step::Whole(sized.typed.clone()))),
         }
     }
@@ -137,6 +148,7 @@ impl Held {
             Content::Removed | Content::Expired(..) => (None, None),
             Content::Register(bytes) => (Some(bytes), None),
             Content::Until(until) => (Some(&until.1), None),
+            Content::Signed(signed) => (signed.value.as_ref(), None),
             Content::Typed(measured) => (None, Some(measured.typed.written())),
         };
         let plain = plain.map(|value| (value, self.marker.stamp, *self.marker.origin));
@@ -162,7 +174,7 @@ impl Held {
     /// The latest stamp in it.
     pub(crate) fn latest(&self) -> Stamp {
         match &self.content {
-            Content::Removed | Content::Register(_) | Content::Until(_) | Content::Expired(..) => self.marker.stamp,
+            Content::Removed | Content::Register(_) | Content::Until(_) | Content::Expired(..) | Content::Signed(_) => self.marker.stamp,
             Content::Typed(measured) => measured.typed.latest().unwrap_or_default().max(self.marker.stamp),
         }
     }
@@ -171,7 +183,7 @@ impl Held {
     /// can still be joined.
     pub(crate) fn is_crowded(&self, value_bytes_max: usize) -> bool {
         match &self.content {
-            Content::Removed | Content::Register(_) | Content::Until(_) | Content::Expired(..) => false,
+            Content::Removed | Content::Register(_) | Content::Until(_) | Content::Expired(..) | Content::Signed(_) => false,
             Content::Typed(measured) if measured.typed.len() <= 1 => measured.len > value_bytes_max,
             Content::Typed(measured) => measured.len > value_bytes_max / 2,
         }
@@ -181,6 +193,7 @@ impl Held {
         match &self.content {
             Content::Removed | Content::Expired(..) => None,
             Content::Register(_) | Content::Until(_) => Some(Kind::Lww),
+            Content::Signed(signed) => signed.value.as_ref().map(|_| Kind::Lww),
             Content::Typed(measured) => measured.typed.kind(),
         }
     }
@@ -189,6 +202,11 @@ impl Held {
     pub(crate) fn to_typed(&self) -> Cow<'_, Typed> {
         match &self.content {
             Content::Typed(sized) => Cow::Borrowed(&sized.typed),
+            // Where keys are signed, this is never asked for: it would leave the signature behind.
+            Content::Signed(signed) => {
+                let register = signed.value.clone().map_or(Register::Removed, Register::Value);
+                Cow::Owned(Typed { length: 1, state: Some(State::Lww(self.marker.stamp, *self.marker.origin, register)) })
+            }
             _ => {
                 let register = self.body().register().unwrap_or(Register::Removed);
                 Cow::Owned(Typed { length: 1, state: Some(State::Lww(self.marker.stamp, *self.marker.origin, register)) })
@@ -272,6 +290,7 @@ impl Store {
             Register::Value(value) => (hash(&value), Content::Register(value)),
             Register::Until(until, value) => (self.hasher.expiring(until, hash(&value)), Content::Until(Box::new((until, value)))),
             Register::Expired(until, value) => (self.hasher.expiring(until, value), Content::Expired(until, value)),
+            Register::Signed(signed) => (self.hasher.signed(&signed), Content::Signed(signed)),
         };
         Held { marker: Marker { stamp, origin: self.origins.of(origin), value_hash }, content }
     }
@@ -564,6 +583,7 @@ impl Store {
                     assert_eq!(register.marker.value_hash, self.hasher.expiring(until.0, self.hasher.value(Some(&until.1))));
                 }
                 Content::Expired(until, hash) => assert_eq!(register.marker.value_hash, self.hasher.expiring(*until, *hash)),
+                Content::Signed(signed) => assert_eq!(register.marker.value_hash, self.hasher.signed(signed)),
                 Content::Typed(sized) => {
                     assert!(sized.typed.is_sound(), "{:?}", sized.typed);
                     let named = sized.typed.expired(|value| self.hasher.value(Some(value)));

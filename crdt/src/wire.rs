@@ -13,6 +13,7 @@ use crate::digest::Digest;
 use crate::hlc::Stamp;
 use crate::key::Key;
 use crate::register::Register;
+use crate::signed::{SIGNED_BYTES, Signed};
 use crate::sketch;
 use crate::value::Step;
 
@@ -42,7 +43,8 @@ pub(crate) const FRAME_BUDGET_BYTES: usize = limits::CONTROL_BYTES_MAX - 512;
 const _: () = assert!(limits::BROADCAST_BYTES_MAX >= limits::CONTROL_BYTES_MAX, "one budget serves both");
 /// At most how many bytes more a register takes that expires or expired: the moment, and a hash where there is no value.
 pub(crate) const EXPIRY_BYTES_MAX: usize = 10;
-const VALUE_ENCODED_MAX: usize = limits::VALUE_BYTES_MAX + EXPIRY_BYTES_MAX;
+/// At most how many bytes the largest register takes: signed ones do not expire.
+pub(crate) const VALUE_ENCODED_MAX: usize = limits::VALUE_BYTES_MAX + if SIGNED_BYTES > EXPIRY_BYTES_MAX { SIGNED_BYTES } else { EXPIRY_BYTES_MAX };
 const _: () = assert!(entry_bytes_max(limits::KEY_BYTES_MAX, VALUE_ENCODED_MAX) <= FRAME_BUDGET_BYTES, "the largest entry fits");
 const _: () = assert!(
     packed::ORIGIN_BYTES + packed::bytes_max(limits::KEY_BYTES_MAX, VALUE_ENCODED_MAX) <= FRAME_BUDGET_BYTES,
@@ -68,6 +70,8 @@ pub enum Body {
     Until(u32, Bytes),
     /// A register whose value expired at a moment; its hash stands for it.
     Expired(u32, #[serde(with = "fixed")] u64),
+    /// A register that its origin signed, or the removal of one.
+    Signed(Box<Signed>),
 }
 
 impl Body {
@@ -78,6 +82,7 @@ impl Body {
             Body::Register(value) => Register::Value(value.clone()),
             Body::Until(until, value) => Register::Until(*until, value.clone()),
             Body::Expired(until, hash) => Register::Expired(*until, *hash),
+            Body::Signed(signed) => Register::Signed(signed.clone()),
             Body::Step(_) => return None,
         })
     }
@@ -87,6 +92,7 @@ impl Body {
         match self {
             Body::Removed | Body::Expired(..) => false,
             Body::Register(_) | Body::Until(..) => true,
+            Body::Signed(signed) => signed.value.is_some(),
             Body::Step(step) => !matches!(&**step, Step::Whole(typed) if !typed.is_live()),
         }
     }
@@ -104,7 +110,7 @@ pub struct Write {
 }
 
 /// The payload of a broadcast. Its writes are those of who sends the broadcast, who need not name itself. The siblings in a value name their own writers,
-/// which nobody verifies.
+/// which nobody verifies; of [`Body::Signed`] everybody does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Delta {
     /// Writes, in the order of their keys.
@@ -209,6 +215,8 @@ pub enum Decline {
     Busy,
     /// It has expired by its clock.
     Expired,
+    /// Its origin did not sign it under a key where each entry is signed, or did where none is.
+    Signature,
 }
 
 impl fmt::Display for Decline {
@@ -219,6 +227,7 @@ impl fmt::Display for Decline {
             Decline::Away => "it was away for too long",
             Decline::Busy => "asked too much at once",
             Decline::Expired => "expired by its clock",
+            Decline::Signature => "its signature, or the lack of one, is refused",
         })
     }
 }

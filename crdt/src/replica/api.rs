@@ -159,6 +159,12 @@ pub enum SetError {
         /// Why not.
         error: Box<SetError>,
     },
+    /// Every entry of the key is [signed](crate::signed): it can be set or removed, and nothing else. Values of other kinds are joined of what several
+    /// wrote, and what is left of one that expired is no longer what was signed.
+    Signed {
+        /// The prefix by which it is.
+        prefix: String,
+    },
     /// The key begins with `@`, so it belongs to a service and is written through it. A replica takes such keys; a node refuses them from applications.
     KeyReserved,
 }
@@ -180,6 +186,9 @@ impl fmt::Display for SetError {
                 write!(f, "a value has at most {len_max} members, in half the bytes of a value; more are keys of their own")
             }
             SetError::BatchTooLarge { len_max, bytes_max } => write!(f, "a batch has at most {len_max} writes and {bytes_max} bytes"),
+            SetError::Signed { prefix } => {
+                write!(f, "keys under `{prefix}` hold plain registers that their writer signs: they are set without an expiry, or removed")
+            }
             SetError::KeyReserved => f.write_str("keys that begin with `@` belong to services"),
             SetError::KeyRepeated(key) => write!(f, "a batch writes each key once; this one writes `{key}` again"),
             SetError::InBatch { key, error } => write!(f, "`{key}`: {error}"),
@@ -237,6 +246,10 @@ pub struct Counters {
     pub sent_back: u64,
     /// Entries whose stamps were too far ahead, or that were told to have expired before their time.
     pub stamp_ahead: u64,
+    /// Entries that their origin had not signed, under keys where each is signed.
+    pub forged: u64,
+    /// Signed entries under keys where none is signed.
+    pub stray_signatures: u64,
     /// Comparisons begun here.
     pub probes: u64,
     /// Digests of neighbors that were equal.

@@ -8,6 +8,7 @@ use super::{Action, Message, Pending, State};
 use crate::floor::begin_of;
 use crate::hlc::Stamp;
 use crate::key::Key;
+use crate::register::Register;
 use crate::store::Held;
 use crate::value::Actor;
 use crate::wire::Known;
@@ -108,6 +109,9 @@ impl State {
         // Where it came to all at once, whoever hears of one that was made later in the meantime tells nothing.
         let delay = self.repair.around(AGAIN_DELAY, 1.0);
         self.outbox.flush_at = self.outbox.flush_at.or(Some(now.time + delay));
-        self.store.again(new, stamp, self.me)
+        match self.signing_of(key) {
+            Some(signing) => self.store.register(stamp, self.me, Register::Signed(Box::new(signing.sign(key, stamp, None)))),
+            None => self.store.again(new, stamp, self.me),
+        }
     }
 }

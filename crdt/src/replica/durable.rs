@@ -59,7 +59,7 @@ impl Unrecorded {
 pub struct Restored {
     /// Entries that it holds again, tombstones included.
     pub entries: usize,
-    /// Entries that do not fit within the bounds, which must have been higher before. Nothing removes them from where they came from.
+    /// Entries that do not fit within the bounds, which must have been higher before, or are not signed as they must be now. Nothing removes them from where they came from.
     pub refused: usize,
     /// Whether it goes on under the name under which it counted before.
     pub is_continued: bool,
@@ -105,9 +105,12 @@ impl State {
         restored
     }
 
-    /// Takes an entry of an earlier life, if it fits.
+    /// Takes an entry of an earlier life, if it fits. Its signature was verified when it came, and whoever can change the disk has the key of this node as well.
     fn hold(&mut self, wire::Entry { key, stamp, origin, body }: wire::Entry) -> bool {
         if matches!(&body, Body::Step(step) if !matches!(**step, Step::Whole(_)) || !step.is_sound()) {
+            return false;
+        }
+        if self.signing_of(&key).is_some() != matches!(body, Body::Signed(_)) {
             return false;
         }
         let Ok(Some(held)) = self.store.joined(&key, stamp, origin, &body) else { return false };
