@@ -1,6 +1,7 @@
 //! The wire and the digests are what they were: a change here breaks running clusters.
 
 use super::*;
+use crate::signed::Signed;
 use crate::value::{self, Step, Typed};
 
 pub(super) fn every_message() -> Vec<Message> {
@@ -14,6 +15,10 @@ pub(super) fn every_message() -> Vec<Message> {
         expiring,
         expired,
     ];
+    let signed = |value: Option<&str>| {
+        let signed = Signed { value: value.map(bytes), signature: std::array::from_fn(|index| index as u8) };
+        wire::Entry { key: key("f"), stamp: Stamp::from_parts(5, 6), origin: peer(9), body: Body::Signed(Box::new(signed)) }
+    };
     vec![
         Message::Probe { digest: Digest { keys: 300, sum: 0xabcd }, wall: WallTime::from_micros(1) },
         Message::Equal { wall: WallTime::from_micros(300) },
@@ -50,13 +55,15 @@ pub(super) fn every_message() -> Vec<Message> {
         Message::Answer { id: 9, entries: Bounded::new() },
         Message::Declined { id: 9, why: Decline::Busy },
         Message::Declined { id: 9, why: Decline::Expired },
+        Message::Declined { id: 9, why: Decline::Signature },
+        Message::Entries { entries: Bounded::first_of([signed(Some("v")), signed(None)]) },
     ]
 }
 
 #[test]
 fn the_wire_is_what_it_was() {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let nine = "09".repeat(32);
+    let (nine, signature) = ("09".repeat(32), (0..64).map(|byte| format!("{byte:02x}")).collect::<String>());
     let expected = [
         "00ac020000000000000000000000000000abcd01".to_owned(),
         "01ac02".to_owned(),
@@ -86,6 +93,8 @@ fn the_wire_is_what_it_was() {
         "16 0000000000000009 0000000000000000 00 00".replace(' ', ""),
         "17 0000000000000009 03".replace(' ', ""),
         "17 0000000000000009 04".replace(' ', ""),
+        "17 0000000000000009 05".replace(' ', ""),
+        format!("05 0000000000050006 01{nine} 02 0166 00 00 05 010176 {signature} 0166 00 00 05 00 {signature}").replace(' ', ""),
     ];
     assert_eq!(every_message().len(), expected.len());
     for (message, expected) in every_message().iter().zip(expected) {

@@ -4,6 +4,7 @@ use super::*;
 use crate::journal::{
     Damage, End, Ended, Fault, HEAD_BYTES, Head, HeadError, Image, Kind, RECORD_BYTES_MAX, Record, Records, Reserved, Writer, crc32c,
 };
+use crate::signed::Signed;
 use crate::value::{self, Actor, Step, Typed};
 
 const LOG: Head = Head { kind: Kind::Log, number: 3, salt: 0x0123_4567_89ab_cdef };
@@ -132,7 +133,7 @@ fn set_of(len: usize) -> Bytes {
 #[test]
 fn the_largest_entry_fits_and_a_larger_one_does_not() {
     let name = "k".repeat(limits::KEY_BYTES_MAX);
-    let largest = |len| entry(&name, 1, Body::Until(u32::MAX, vec![7; len].into()));
+    let largest = |len| entry(&name, 1, Body::Signed(Box::new(Signed { value: Some(vec![7; len].into()), signature: [7; 64] })));
     let record = largest(limits::VALUE_BYTES_MAX);
     assert!(record.fits() && !largest(limits::VALUE_BYTES_MAX + 1).fits());
     // Of another kind as well: as long as the store lets it be.

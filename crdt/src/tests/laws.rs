@@ -1,6 +1,7 @@
 //! Merging is a join, and digests name what was joined.
 
 use super::*;
+use crate::signed::Signed;
 
 const BOUNDS: Bounds = Bounds { keys_max: 1_000, bytes_max: 1_000_000, value_bytes_max: 1_000 };
 
@@ -20,6 +21,14 @@ fn update(generator: &mut Generator) -> Update {
         peer(generator.random_range(0..3)),
         body,
     )
+}
+
+/// The same, signed: of one value a liar makes several signatures.
+fn signed_update(generator: &mut Generator) -> Update {
+    let (key, stamp, origin, body) = update(generator);
+    let value = if let Body::Register(value) = body { Some(value) } else { None };
+    let signed = Signed { value, signature: [generator.random_range(0..2); 64] };
+    (key, stamp, origin, Body::Signed(Box::new(signed)))
 }
 
 fn store(updates: &[Update]) -> Store {
@@ -44,7 +53,8 @@ fn entries(store: &Store) -> Vec<Update> {
 #[test]
 fn merging_is_commutative_associative_and_idempotent() {
     let mut generator = generator(1, "laws", 0);
-    for _ in 0..600 {
+    for round in 0..900 {
+        let update = if round < 600 { update } else { signed_update };
         let [a, b, c] = std::array::from_fn(|_| {
             let len = generator.random_range(0..5);
             (0..len).map(|_| update(&mut generator)).collect::<Vec<_>>()
@@ -77,6 +87,7 @@ fn digests_are_equal_exactly_when_entries_are() {
     let mut seen: BTreeMap<String, Digest> = BTreeMap::new();
     for _ in 0..2_000 {
         let len = generator.random_range(0..6);
+        let update = if generator.random() { update } else { signed_update };
         let mut updates: Vec<Update> = (0..len).map(|_| update(&mut generator)).collect();
         let first = store(&updates);
         updates.shuffle(&mut generator);

@@ -2,6 +2,7 @@
 //! fits its limit and survives its encoding, of every replica that `Changed` tells all that `read` shows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +34,7 @@ mod journaling;
 mod laws;
 mod repairing;
 mod reunions;
+mod signing;
 mod sketching;
 mod stamps_ahead;
 mod traces;
@@ -150,7 +152,7 @@ struct Network {
 
 impl Network {
     fn new(count: usize, seed: u64, config: &Config) -> Self {
-        let replicas = (0..count).map(|index| State::new(peer(index as u8), params(config.clone()), seed ^ index as u64)).collect();
+        let replicas = (0..count).map(|index| State::new(peer(index as u8), signing::params(index as u8, config.clone()), seed ^ index as u64)).collect();
         Network {
             time: Time::ZERO,
             replicas,
