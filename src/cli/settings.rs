@@ -294,7 +294,7 @@ fn parse_file(name: &str, text: &str) -> Result<File, String> {
         return Err(format!("{name}: node.services: write [services] instead"));
     }
     file.node.services = std::mem::take(&mut file.services).into();
-    if let Err(error) = file.node.clone().build() {
+    if let Err(error) = file.node.check() {
         let field = if error.field == "services" { "services.registry".to_owned() } else { format!("node.{}", error.field) };
         let line = line_of(text, &field, &error.problem).map(|line| format!(":{line}")).unwrap_or_default();
         return Err(format!("{name}{line}: {field}: {}", error.problem));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshwork_channels::buggify::Buggify;
-use meshwork_channels::{ChannelId, dial, reliable, sender};
+use meshwork_channels::{ChannelId, Signer, dial, reliable, sender};
 use meshwork_overlay::{hyparview, mesh, plumtree, swim, topology};
 use serde::{Deserialize, Serialize};
 
@@ -143,12 +143,43 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Config {
-    /// Checks every field, and the fields against each other.
+    /// Checks every field, and the fields against each other, for a node that signs nothing.
     ///
     /// # Errors
     ///
     /// [`ConfigError`] with the name of the first field that cannot be used. Nothing is cut to size in silence.
     pub fn build(self) -> Result<Params, ConfigError> {
+        self.with_state(meshwork_crdt::config::Config::build)
+    }
+
+    /// The same for a node that signs what it writes where that is asked for, by its key and in this cluster: see
+    /// [`build_signed`](meshwork_crdt::config::Config::build_signed) of the state.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::build`].
+    pub fn build_signed(self, signer: Arc<dyn Signer>, cluster: [u8; 32]) -> Result<Params, ConfigError> {
+        self.with_state(|state| state.build_signed(signer, cluster))
+    }
+
+    /// Checks the same before there is a key.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::build`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let checked = |mut state: meshwork_crdt::config::Config| {
+            state.check()?;
+            state.signed.clear();
+            state.build()
+        };
+        self.clone().with_state(checked).map(drop)
+    }
+
+    fn with_state(
+        self,
+        state: impl FnOnce(meshwork_crdt::config::Config) -> Result<meshwork_crdt::config::Params, meshwork_channels::ConfigError>,
+    ) -> Result<Params, ConfigError> {
         let within =
             |table: &'static str| move |error: &dyn fmt::Display| ConfigError { field: table.to_owned(), problem: error.to_string() };
         let topology = match self.topology {
@@ -167,7 +198,7 @@ impl Config {
                 plumtree: self.broadcast.build().map_err(|error| within("broadcast")(&error))?,
                 membership: self.membership.build().map_err(|error| within("membership")(&error))?,
             },
-            state: self.state.build().map_err(|error| within("state")(&error))?,
+            state: state(self.state).map_err(|error| within("state")(&error))?,
             services: self.services.build().map_err(|error| within("services")(&error))?,
             links: links::Params {
                 dial: dial_params()?,

@@ -295,7 +295,7 @@ impl Builder {
         let mut named: ClusterName = self.cluster.parse().map_err(StartError::ClusterName)?;
         let channels = agreement::with_defined(self.channels)
             .map_err(|error| StartError::Config(ConfigError { field: error.field.to_owned(), problem: error.to_string() }))?;
-        let params = self.config.build().map_err(StartError::Config)?.with_channels(&channels);
+        self.config.check().map_err(StartError::Config)?;
         let refused = |field: &str, problem: String| StartError::Config(ConfigError { field: field.to_owned(), problem });
         if let Some((address, why)) = self.advertise.and_then(|address| Some((address, why_unreachable(address)?))) {
             return Err(refused("advertise", format!("nobody can reach this node at {address}: {why}")));
@@ -369,6 +369,9 @@ impl Builder {
         let tag = base32_encode(&quic::derived(secrets.first(), &named, "mdns")[..10]);
         let digest_key = quic::derived(secrets.first(), &named, "digest");
         let digest_key = std::array::from_fn(|index| digest_key[index]);
+        // By the name of the cluster alone: what was signed holds on when its secret is changed.
+        let signed_in = quic::derived(None, &named, "signed");
+        let params = self.config.build_signed(Arc::new(key.clone()), signed_in).map_err(StartError::Config)?.with_channels(&channels);
         let params = node::Params { state: params.state.with_digest_key(digest_key), ..params };
         let token_secret = secrets.first().cloned();
         let origin = Instant::now();
