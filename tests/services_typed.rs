@@ -322,3 +322,20 @@ fn keys_of_every_kind_are_written_and_read() {
     nodes[1].type_line("/remove visits");
     nodes[0].shows(&user, &["state", "list", "visits"], PATIENCE, |list| listed(list).is_empty());
 }
+
+#[test]
+fn what_cannot_be_signed_is_refused_in_words() {
+    let user = User::new();
+    let settings = user.path("settings.toml");
+    std::fs::write(&settings, "[node.state]\nsigned = [\"app/\", \"@x\"]\n").expect("the home can be written");
+    let said = text(&user.run(&["node", "--config", &settings]).stderr);
+    assert!(said.contains(r#"settings.toml:2: node.state: signed is "@x""#), "{said}");
+    std::fs::write(&settings, "[node.state]\nsigned = [\"app/\"]\n").expect("the home can be written");
+    let node = user.node(&["--config", &settings]);
+    node.ctl(&user, &["state", "set", "app/x", "1"]);
+    assert_eq!(node.ctl(&user, &["state", "get", "app/x"])["value"], "1");
+    for refused in [&["state", "set", "app/x", "1", "--ttl", "10m"][..], &["state", "add", "app/x", "1"]] {
+        assert!(node.refused(&user, refused).contains("keys under `app/` hold plain registers that their writer signs"));
+    }
+    node.ctl(&user, &["state", "remove", "app/x"]);
+}

@@ -165,7 +165,8 @@ impl Config {
         within("keys_max", self.keys_max, 1, limits::KEYS_MAX)?;
         within("state_bytes_max", self.state_bytes_max, 1, limits::STATE_BYTES_MAX)?;
         within("value_bytes_max", self.value_bytes_max, 0, limits::VALUE_BYTES_MAX)?;
-        within("signed", self.signed.len(), 0, PREFIXES_MAX).map_err(|error| ConfigError { limit: format!("{} prefixes", error.limit), ..error })?;
+        within("signed", self.signed.len(), 0, PREFIXES_MAX)
+            .map_err(|error| ConfigError { limit: format!("{} prefixes", error.limit), ..error })?;
         let is_wrong = |prefix: &&String| prefix.is_empty() || prefix.starts_with('@') || prefix.len() > limits::KEY_BYTES_MAX;
         if let Some(prefix) = self.signed.iter().find(is_wrong) {
             let limit = format!("prefixes of 1 to {} bytes that do not begin with `@`, as keys of services do", limits::KEY_BYTES_MAX);

@@ -44,7 +44,8 @@ const _: () = assert!(limits::BROADCAST_BYTES_MAX >= limits::CONTROL_BYTES_MAX, 
 /// At most how many bytes more a register takes that expires or expired: the moment, and a hash where there is no value.
 pub(crate) const EXPIRY_BYTES_MAX: usize = 10;
 /// At most how many bytes the largest register takes: signed ones do not expire.
-pub(crate) const VALUE_ENCODED_MAX: usize = limits::VALUE_BYTES_MAX + if SIGNED_BYTES > EXPIRY_BYTES_MAX { SIGNED_BYTES } else { EXPIRY_BYTES_MAX };
+pub(crate) const VALUE_ENCODED_MAX: usize =
+    limits::VALUE_BYTES_MAX + if SIGNED_BYTES > EXPIRY_BYTES_MAX { SIGNED_BYTES } else { EXPIRY_BYTES_MAX };
 const _: () = assert!(entry_bytes_max(limits::KEY_BYTES_MAX, VALUE_ENCODED_MAX) <= FRAME_BUDGET_BYTES, "the largest entry fits");
 const _: () = assert!(
     packed::ORIGIN_BYTES + packed::bytes_max(limits::KEY_BYTES_MAX, VALUE_ENCODED_MAX) <= FRAME_BUDGET_BYTES,

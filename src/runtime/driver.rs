@@ -204,7 +204,10 @@ impl Driver {
             let Restored { entries, refused, is_continued } = node.restore(records, now, &mut actions);
             info!(entries, is_continued, "state restored");
             if refused > 0 {
-                warn!(refused, "entries do not fit within the bounds of the state; they stay in the data folder");
+                warn!(
+                    refused,
+                    "entries do not fit within the bounds of the state, or are not signed as `signed` says; they stay in the data folder"
+                );
             }
             keeper
         });

@@ -152,7 +152,9 @@ struct Network {
 
 impl Network {
     fn new(count: usize, seed: u64, config: &Config) -> Self {
-        let replicas = (0..count).map(|index| State::new(peer(index as u8), signing::params(index as u8, config.clone()), seed ^ index as u64)).collect();
+        let replicas = (0..count)
+            .map(|index| State::new(peer(index as u8), signing::params(index as u8, config.clone()), seed ^ index as u64))
+            .collect();
         Network {
             time: Time::ZERO,
             replicas,
