@@ -167,10 +167,10 @@ fn replicas_are_repaired_and_counted() {
     assert_eq!(of("snapshot")[0]["repaired"], 2_000.0);
     assert_eq!(of("idle")[0]["rounds"], 1.0);
     assert_eq!(of("apply").len(), 4);
-    for case in ["apply", "write", "sketch"] {
+    for case in ["apply", "write", "sketch", "verified"] {
         assert!(of(case).iter().all(|row| row["ops_per_cpu_s"].as_f64() > Some(0.0) && row["bytes"].is_null()), "{case}");
     }
-    for case in ["idle", "delta", "overwrites"] {
+    for case in ["idle", "delta", "signed", "overwrites"] {
         assert!(of(case).iter().all(|row| row["bytes"].as_f64() > Some(0.0)), "{case}");
     }
     // Of so few keys the system's count of pages says little.

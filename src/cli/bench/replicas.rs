@@ -3,9 +3,11 @@
 //! Time is a number here: a pair moves on to what is due next, and a message takes none. So bytes and round trips are the same on every machine.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use meshwork_channels::quic::NodeKey;
 use meshwork_channels::random::mix;
 use meshwork_channels::{Bounded, Now, PeerId, Time, WallTime, decode, encode};
 use meshwork_crdt::replica::{Action, Config, Input, Message, State};
@@ -54,6 +56,15 @@ pub(super) fn stamp(time: Time) -> Stamp {
 pub(super) fn empty(number: usize, keys: usize) -> Result<State, Failure> {
     let config = Config { keys_max: keys, state_bytes_max: STATE_BYTES_MAX, ..Config::local() };
     Ok(State::new(peer(number), config.build().map_err(Failure::new)?, number as u64))
+}
+
+/// A replica of the node with this key, of which every write leaves at once, signed or not.
+pub(super) fn signing(node: &NodeKey, is_signed: bool) -> Result<State, Failure> {
+    // All that keys begin with here.
+    let signed = if is_signed { (0..16).map(|digit| format!("{digit:x}")).collect() } else { Vec::new() };
+    let config = Config { flush_delay: Duration::ZERO, signed, ..Config::local() };
+    let params = config.build_signed(Arc::new(node.clone()), [0; 32]).map_err(Failure::new)?;
+    Ok(State::new(node.peer_id(), params, 1))
 }
 
 /// A replica with so many keys, of so many writers.

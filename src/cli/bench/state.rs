@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use meshwork_channels::quic::NodeKey;
 use meshwork_channels::random::{generator, mix};
 use meshwork_channels::{Time, encode};
 use meshwork_crdt::Stamp;
@@ -51,6 +52,8 @@ enum Case {
     Apply,
     /// Writes here, and what of that the sketch takes.
     Write,
+    /// Writes that are signed here and verified elsewhere.
+    Signed,
     /// One key, written 10,000 times.
     Overwrites,
     /// A new replica takes everything.
@@ -66,7 +69,8 @@ are what it takes to find them. A round trip is two messages, there and back, un
 
 `repair`: so many keys are newer on one side. `idle`: a comparison of equal replicas. `delta`: a write as it is broadcast, alone and among eight of one flush, for each write. `apply`: \
 broadcasts of one write and of 256 arrive, under a watch, written by one node and by 1,000; the ratio is by one. `write`: writes here with their broadcasts; `sketch`: of that, an item taken out of the sketch and another put in; \
-the ratio is its part of a write. `overwrites`: a snapshot of the journal after 10,000 writes of one key, and the entry in it. `snapshot`: an empty replica takes everything; the ratio is by keys and values. \
+the ratio is its part of a write. `signed`: writes of 10,000 keys that are signed, with the bytes of a broadcast of one, and `verified`: those broadcasts arrive elsewhere; the ratio is by the same \
+unsigned. `overwrites`: a snapshot of the journal after 10,000 writes of one key, and the entry in it. `snapshot`: an empty replica takes everything; the ratio is by keys and values. \
 `memory`: bytes for an entry beside key and value, by what the process holds.")]
 pub(super) struct StateArgs {
     /// Keys of a replica, 1,000 to 1,000,000
@@ -123,6 +127,8 @@ impl Plan {
             Case::Delta | Case::Idle | Case::Overwrites => 0.1,
             Case::Repair => 1.0,
             Case::Apply | Case::Write | Case::Memory => 4.0,
+            // Not of as many keys as there are.
+            Case::Signed => 1.0,
             Case::Snapshot => 10.0,
         };
         0.1 + of_a_million * self.keys as f64 / f64::from(KEYS_MAX)
@@ -283,6 +289,9 @@ fn measure(plan: &Plan, progress: &Progress) -> Result<Rows, Failure> {
         let mut sketch = Sketch::of(items.iter().copied(), CELLS_MAX);
         plan.repeat(Case::Write, progress, |round| write(plan, round, &mut state, (&mut sketch, &mut items), &mut rows))?;
     }
+    if has(Case::Signed) {
+        plan.repeat(Case::Signed, progress, |_| signed(&mut rows))?;
+    }
     if has(Case::Overwrites) {
         plan.repeat(Case::Overwrites, progress, |_| overwrites(&mut rows))?;
     }
@@ -421,6 +430,44 @@ fn write(plan: &Plan, round: u8, state: &mut State, (sketch, items): (&mut Sketc
     rows.add(Subject { n: Some(plan.keys), ..Subject::new("write") }, None, written);
     rows.add(Subject { n: Some(plan.keys), ..Subject::new("sketch") }, Some("a write"), sketched);
     Ok(())
+}
+
+/// Writes that are signed and go out one by one, and what they cost another that takes them in; by the same unsigned.
+fn signed(rows: &mut Rows) -> Result<(), Failure> {
+    let ((plain, _), (signed, bytes)) = (hand_over(false)?, hand_over(true)?);
+    for (index, name) in ["signed", "verified"].into_iter().enumerate() {
+        let mut found = Figures::rate(FEW_KEYS, signed[index]);
+        found.ratio = Some(plain[index].as_secs_f64() / signed[index].as_secs_f64().max(1e-9));
+        found.bytes = Some(bytes).filter(|_| index == 0);
+        rows.add(Subject { n: Some(FEW_KEYS), d: Some(1), ..Subject::new(name) }, Some("unsigned"), found);
+    }
+    Ok(())
+}
+
+/// Writes of one node, taken in by another one by one: the time of both, and the bytes of a broadcast.
+fn hand_over(is_signed: bool) -> Result<([Duration; 2], f64), Failure> {
+    let (writer, taker) = (NodeKey::generate().map_err(Failure::new)?, NodeKey::generate().map_err(Failure::new)?);
+    let (mut here, mut there) = (replicas::signing(&writer, is_signed)?, replicas::signing(&taker, is_signed)?);
+    let (mut cpu, mut bytes, mut actions) = ([Duration::ZERO; 2], 0, Vec::new());
+    for number in 0..FEW_KEYS {
+        let now = at(Time::from_millis(10 * number as u64));
+        let (key, value) = (key(number), value(number as u64));
+        let from = thread_cpu_time();
+        here.set(&key, value, now, &mut actions).map_err(Failure::new)?;
+        cpu[0] += thread_cpu_time().saturating_sub(from);
+        for action in std::mem::take(&mut actions) {
+            let Action::Broadcast(delta) = action else { continue };
+            bytes += delta.len();
+            let from = thread_cpu_time();
+            there.handle(Input::Delta { origin: writer.peer_id(), bytes: delta }, now, &mut actions);
+            cpu[1] += thread_cpu_time().saturating_sub(from);
+        }
+        actions.clear();
+    }
+    if there.digest() != here.digest() {
+        return Err(Failure::new("what was written by one node is not what the other took"));
+    }
+    Ok((cpu, bytes as f64 / FEW_KEYS as f64))
 }
 
 /// What a journal keeps of a key that was written again and again.
