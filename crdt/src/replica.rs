@@ -23,14 +23,16 @@
 //!
 //! What a peer can make it store: entries, up to the keys and bytes of [`Config`], and one small record for each
 //! neighbor that the overlay reports. Tombstones count as keys until [every member knows](crate::floor) of the removal. A replica that is full refuses new
-//! keys, counts them, and keeps accepting changes of those it holds. An
-//! entry that one replica refuses keeps its digest apart from the others', which costs one bounded comparison per period.
+//! keys, counts them, and keeps accepting changes of those it holds. An entry that one replica refuses keeps its digest apart from the others', which costs one
+//! bounded comparison per period.
 //!
-//! What a member can do to others: write any key. Under prefixes of which [every entry is signed](crate::signed) it can do so in its own name only, or in one that
-//! it made up: what is not signed by its origin is refused before anything changes. Elsewhere entries carry
-//! no signature: a member can write under another member's name in repair, and name others as the writers of siblings; and everywhere it can
-//! tell others that nobody waited for them, as it can remove any key, bring back a signed entry of somebody once all forgot its removal, and make them verify a signature for each entry that
-//! they do not have. A value can be written [to expire](crate::register), in the past or in the far future, which
+//! What a member can do to others: it can write and remove any key, and tell others that nobody waited for them. Under the prefixes of [`Config::signed`]
+//! it can do so in its own name only, or in one that it made up: an entry that its origin did not [sign](crate::signed) is refused before it changes
+//! anything, whoever hands it on. It can still bring back what somebody signed once all forgot that it was removed, and make others verify one signature
+//! for each entry that it sends and they would take. Elsewhere entries carry no signature: a member can write under another
+//! member's name in repair, and name others as the writers of siblings.
+//!
+//! A value can be written [to expire](crate::register), in the past or in the far future, which
 //! is a tombstone or a value like any other; one that is told to have expired before its time is refused as a stamp ahead is.
 //!
 //! Known limits: a writer whose clock is ahead keeps what the others refuse, and
