@@ -47,6 +47,7 @@ mod confirm;
 mod durable;
 mod expire;
 mod outbox;
+mod sign;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -470,11 +471,7 @@ impl State {
         {
             return Err(SetError::Lifetime { lifetime });
         }
-        if let Some(prefix) = self.signing.as_ref().and_then(|signing| signing.prefix_of(key))
-            && !matches!(op, Op::Set(_) | Op::Remove)
-        {
-            return Err(SetError::Signed { prefix: prefix.to_owned() });
-        }
+        self.check_signable(key, &op)?;
         let held = self.store.get(key);
         let body = match (held, op) {
             (held, Op::Remove) if held.is_none_or(|held| !held.is_live()) => return Ok(None),
@@ -503,19 +500,6 @@ impl State {
         }
         let step = if let Body::Step(step) = body { Some(*step) } else { None };
         Ok(Some((new, Pending { stamp, step })))
-    }
-
-    /// A register that this node writes or removes, signed where that is asked for.
-    fn register(&self, key: &Key, stamp: Stamp, value: Option<Bytes>) -> Body {
-        match self.signing_of(key) {
-            Some(signing) => Body::Signed(Box::new(signing.sign(key, stamp, value))),
-            None => value.map_or(Body::Removed, Body::Register),
-        }
-    }
-
-    /// Who signs and verifies the entries of a key; nobody if they are not signed.
-    fn signing_of(&self, key: &Key) -> Option<&Signing> {
-        self.signing.as_ref().filter(|signing| signing.prefix_of(key).is_some())
     }
 
     /// Hands what was written here to the broadcast.
@@ -616,15 +600,8 @@ impl State {
         if matches!(body, Body::Step(step) if !step.is_sound()) {
             return Joined::Unsound;
         }
-        match (self.signing_of(key), body) {
-            (Some(_), Body::Signed(_)) => {}
-            (Some(_), _) => return self.forged(key, origin),
-            (None, Body::Signed(_)) => {
-                tracing::debug!(%key, ?origin, "entry refused: it is signed, and nothing is under this key");
-                self.counters.stray_signatures += 1;
-                return Joined::Stray;
-            }
-            (None, _) => {}
+        if let Some(refused) = self.wrongly_signed(key, origin, body) {
+            return refused;
         }
         let joined = match self.store.joined(key, stamp, origin, body) {
             Ok(Some(joined)) => joined,
@@ -648,14 +625,12 @@ impl State {
             self.counters.stamp_ahead += 1;
             return Joined::Ahead;
         }
-        if let (Some(signing), Body::Signed(signed)) = (self.signing_of(key), body) {
-            // Verifying costs more than all else, so it comes last, and only where the entry would be taken.
-            if self.store.room_for([(&**key, joined.len())]).is_err() {
-                return self.refuse(key, origin);
-            }
-            if !signing.is_by(&origin, key, stamp, signed) {
-                return self.forged(key, origin);
-            }
+        // Verifying costs more than all else, so it comes last, and only where the entry would be taken.
+        if self.signing_of(key).is_some() && self.store.room_for([(&**key, joined.len())]).is_err() {
+            return self.refuse(key, origin);
+        }
+        if !self.is_by_origin(key, stamp, &origin, body) {
+            return self.forged(key, origin);
         }
         self.clock = clock;
         let is_over = joined.due().is_some_and(|until| until <= self.repair.second(now));
@@ -688,12 +663,6 @@ impl State {
     fn changed(&mut self, key: Key, value: Option<Value>, stamp: Stamp) -> Action {
         self.revision += 1;
         Action::Changed { key, value, stamp, revision: self.revision }
-    }
-
-    fn forged(&mut self, key: &Key, origin: PeerId) -> Joined {
-        tracing::debug!(%key, ?origin, "entry refused: its origin did not sign it");
-        self.counters.forged += 1;
-        Joined::Forged
     }
 
     fn refuse(&mut self, key: &Key, origin: PeerId) -> Joined {
