@@ -29,7 +29,7 @@
 //! What a member can do to others: it can write and remove any key, and tell others that nobody waited for them. Under the prefixes of [`Config::signed`]
 //! it can do so in its own name only, or in one that it made up: an entry that its origin did not [sign](crate::signed) is refused before it changes
 //! anything, whoever hands it on. It can still bring back what somebody signed once all forgot that it was removed, and make others verify one signature
-//! for each entry that it sends and they would take. Elsewhere entries carry no signature: a member can write under another
+//! for each entry that it signs, and for each forgery that it broadcasts; of a peer that hands on too many, nothing that is signed is taken for a while. Elsewhere entries carry no signature: a member can write under another
 //! member's name in repair, and name others as the writers of siblings.
 //!
 //! A value can be written [to expire](crate::register), in the past or in the far future, which
@@ -564,7 +564,17 @@ impl State {
                 declined = Some(Decline::Full);
                 continue;
             }
+            let is_signed = matches!(body, Body::Signed(_));
+            if is_signed && !self.repair.is_believed(from, now.time) {
+                self.counters.throttled += 1;
+                self.repair.lacks(from);
+                declined = Some(Decline::Busy);
+                continue;
+            }
             let joined = self.join(&key, stamp, origin, &body, now, actions);
+            if is_signed && joined == Joined::Forged {
+                self.repair.believe_less(from, now.time);
+            }
             worst = worst.max(joined);
             // A value for which there is no room is not missing: it brings back nothing, and who waited for it would wait for ever where removals take the room.
             let is_lacking = match joined {

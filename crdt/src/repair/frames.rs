@@ -1,11 +1,11 @@
-//! Entries on their way to a neighbor, and how many frames it may ask for.
+//! Entries on their way to a neighbor, how many frames it may ask for, and how many forgeries it may bring.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use meshwork_channels::{Bounded, PeerId, Time};
 
-use super::Turn;
+use super::{Repair, Turn};
 use crate::key::Key;
 use crate::store::Held;
 use crate::wire::packed::{ORIGIN_BYTES, bytes_max};
@@ -13,6 +13,8 @@ use crate::wire::{ENTRIES_MAX, Entry, FRAME_BUDGET_BYTES, Message};
 
 /// How long an allowance takes to fill up again.
 const ALLOWANCE: Duration = Duration::from_secs(4);
+/// How many signatures that do not hold a peer can make this replica verify in a second in the long run: some milliseconds of its time. Honest peers verify what they hand on.
+const FORGERIES_PER_SECOND: u32 = 16;
 
 /// Entries packed into a bounded number of frames.
 pub(super) struct Frames {
@@ -76,6 +78,8 @@ impl Frames {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Allowance {
     used_until: Time,
+    /// The same for forgeries.
+    forged_until: Time,
 }
 
 impl Allowance {
@@ -85,5 +89,18 @@ impl Allowance {
 
     pub(super) fn charge(&mut self, frames: usize, per_second: u32, now: Time) {
         self.used_until = self.used_until.max(now) + Duration::from_secs(1) / per_second * u32::try_from(frames).unwrap_or(u32::MAX);
+    }
+}
+
+impl Repair {
+    /// Whether what a peer hands on is worth a verification.
+    pub(crate) fn is_believed(&mut self, peer: PeerId, now: Time) -> bool {
+        self.allowance(peer).forged_until <= now + ALLOWANCE
+    }
+
+    /// A signature did not hold.
+    pub(crate) fn believe_less(&mut self, peer: PeerId, now: Time) {
+        let allowance = self.allowance(peer);
+        allowance.forged_until = allowance.forged_until.max(now) + Duration::from_secs(1) / FORGERIES_PER_SECOND;
     }
 }

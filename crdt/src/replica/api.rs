@@ -268,7 +268,7 @@ pub struct Counters {
     pub entries_sent: u64,
     /// Questions of others about a write or a key that were answered.
     pub confirmed: u64,
-    /// Requests that were not answered, because the peer asked too much.
+    /// Requests that were not answered, because the peer asked too much, and signed entries that were not looked at, because it handed on too many forgeries.
     pub throttled: u64,
     /// Rules broken by peers.
     pub misbehaved: u64,

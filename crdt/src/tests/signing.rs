@@ -279,6 +279,27 @@ fn nothing_is_verified_that_is_not_taken() {
     assert_eq!(state.get("app/x"), Some(&bytes("2")));
 }
 
+/// Verifying is what costs most: whoever hands on one forgery after the other is not listened to for a while, and others are.
+#[test]
+fn forgeries_cost_whoever_hands_them_on() {
+    let (seal, now) = (seal(1), at_millis(1_000));
+    let mut state = State::new(peer(1), config().build_signed(seal.clone(), [7; 32]).unwrap(), 7);
+    let genuine = written(2, "app/x", Some("1"), now);
+    let forged = wire::Entry { origin: peer(3), ..genuine.clone() };
+    let mut take = |from: u8, entry: &wire::Entry, now: Now| {
+        let before = seal.1.load(Ordering::Relaxed);
+        state.handle(Input::NeighborUp(peer(from)), now, &mut Vec::new());
+        state.handle(Input::Received { from: peer(from), message: entries(&vec![entry.clone(); 1_000]) }, now, &mut Vec::new());
+        (seal.1.load(Ordering::Relaxed) - before, state.counters().forged, state.get("app/x").is_some())
+    };
+    assert_eq!(take(4, &forged, now), (65, 65, false));
+    assert_eq!(take(4, &genuine, now), (0, 65, false), "not from there now");
+    assert_eq!(take(5, &genuine, now), (1, 65, true), "but from others");
+    let late = at_millis(11_000);
+    let newer = written(2, "app/x", Some("2"), late);
+    assert_eq!(take(4, &newer, late), (1, 65, true), "and from there after a while");
+}
+
 /// An earlier life had another list.
 #[test]
 fn a_restart_takes_what_is_signed_as_it_is_to_be() {
