@@ -57,9 +57,9 @@ pub struct Config {
     /// Bytes of one value. Default and greatest value [`limits::VALUE_BYTES_MAX`].
     pub value_bytes_max: usize,
     /// Prefixes of keys, such as `app/`, under which every entry is a plain register that its writer [signs](crate::signed): nobody can write there in the
-    /// name of another. Each costs 65 bytes more for an entry, and a verification when it is taken in. At most [`PREFIXES_MAX`], none empty or
-    /// of keys of services. The list is to be the same on all nodes and in all lives of a cluster: entries under a key that came under it, or does no more, are
-    /// refused, and left out where they come from the disk. Default none.
+    /// name of another. An entry costs 65 bytes more there, and a verification when it is taken in. At most [`PREFIXES_MAX`], none empty, and none
+    /// that begins with `@`, as keys of services do. The list is to be the same on all nodes and for as long as the cluster lives: where a key comes under it
+    /// or no longer is, entries from before are refused, and left out where they come from the disk. Default none.
     pub signed: Vec<String>,
 }
 

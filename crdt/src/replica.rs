@@ -29,11 +29,11 @@
 //! What a member can do to others: it can write and remove any key, and tell others that nobody waited for them. Under the prefixes of [`Config::signed`]
 //! it can do so in its own name only, or in one that it made up: an entry that its origin did not [sign](crate::signed) is refused before it changes
 //! anything, whoever hands it on. It can still bring back what somebody signed once all forgot that it was removed, and make others verify one signature
-//! for each entry that it signs, and for each forgery that it broadcasts; of a peer that hands on too many, nothing that is signed is taken for a while. Elsewhere entries carry no signature: a member can write under another
-//! member's name in repair, and name others as the writers of siblings.
+//! for each entry that it signs, and for each forgery that it broadcasts; of a peer that hands on too many, nothing that is signed is taken for a while.
+//! Elsewhere entries carry no signature: a member can write under another member's name in repair, and name others as the writers of siblings.
 //!
-//! A value can be written [to expire](crate::register), in the past or in the far future, which
-//! is a tombstone or a value like any other; one that is told to have expired before its time is refused as a stamp ahead is.
+//! A value can be written [to expire](crate::register), in the past or in the far future, which is a tombstone or a value like any other; one that is told
+//! to have expired before its time is refused as a stamp ahead is.
 //!
 //! Known limits: a writer whose clock is ahead keeps what the others refuse, and
 //! once their clocks have come that far it is accepted and wins over what was written in between; broadcasts that are still under way
