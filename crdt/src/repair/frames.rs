@@ -13,7 +13,7 @@ use crate::wire::{ENTRIES_MAX, Entry, FRAME_BUDGET_BYTES, Message};
 
 /// How long an allowance takes to fill up again.
 const ALLOWANCE: Duration = Duration::from_secs(4);
-/// How many signatures that do not hold a peer can make this replica verify in a second in the long run: some milliseconds of its time. Honest peers verify what they hand on.
+/// How many signatures that do not hold a peer can make this replica verify in a second in the long run: two milliseconds of its time. Honest peers verify what they hand on.
 const FORGERIES_PER_SECOND: u32 = 16;
 
 /// Entries packed into a bounded number of frames.
