@@ -40,6 +40,7 @@ const WITHOUT: &[&str] = &[
     "timer-filter",
     "state-exchange",
     "buddy-ping",
+    "stream-ping",
     "heal-announce",
     "local-health",
     "flap-damping",

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foca::{
-    Foca, Incarnation, Member as Update, NoCustomBroadcast, Notification, PostcardCodec, Runtime, State as Verdict, Timer, TimerToken,
+    Foca, Header, Incarnation, Member as Update, Message, NoCustomBroadcast, Notification, PostcardCodec, ProbeNumber, Runtime,
+    State as Verdict, Timer, TimerToken,
 };
 use meshwork_channels::random::Generator;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::identity::Identity;
-use super::message::LEFT;
+use super::message::{LEFT, Packet, Record};
 use crate::identifier::Identifier;
 
 /// The kinds of timers of which foca has at most one running each, in the order in which foca wants those that fall on one moment.
@@ -108,6 +109,17 @@ impl<I: Identifier + Serialize + DeserializeOwned> Detector<I> {
         if let Err(error) = self.foca.handle_data(bytes, &mut self.output) {
             tracing::debug!(%error, "foca refused a packet");
         }
+    }
+
+    /// Takes what a member said of itself for its answer to the probe of this number.
+    pub(super) fn acknowledge(&mut self, sender: &Record<I>, number: ProbeNumber) {
+        let header = Header {
+            src: sender.identity(),
+            src_incarnation: sender.incarnation,
+            dst: *self.foca.identity(),
+            message: Message::Ack(number),
+        };
+        self.handle_packet(&Packet { header, updates: Vec::new() }.encode());
     }
 
     pub(super) fn handle_timer(&mut self, timer: Timer<Identity<I>>) {

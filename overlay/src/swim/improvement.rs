@@ -9,6 +9,8 @@ improvements! {
         TimerFilter = "timer-filter",
         /// Tables are compared over a stream. Without it a newcomer announces itself, and foca's announcements every 30 s do the rest.
         StateExchange = "state-exchange",
+        /// A member that owes the answer to a probe is asked over a stream as well. Without it only others are asked to probe it, by datagrams.
+        StreamPing = "stream-ping",
         /// The accused is told over a stream. Without it only datagrams tell it.
         BuddyPing = "buddy-ping",
         /// Members that are down are greeted every [`Config::announce_to_down`](super::Config::announce_to_down), and asked for their tables. Without it they are greeted every 65 s,

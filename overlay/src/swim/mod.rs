@@ -7,7 +7,9 @@
 //!
 //! 1. **Suspicions are timed here.** Foca 2.0.0 treats a suspicion that was refuted in time as one that was not, and sends "you are dead" to
 //!    a healthy member. Here a suspicion ends in a verdict only if foca still holds that very run of the member suspect, in that incarnation.
-//! 2. **Buddy ping.** The accused is told over a reliable stream when a suspicion starts and before it ends, so loss alone kills nobody.
+//! 2. **Pings over streams.** A member that owes the answer to a probe is asked over a reliable stream as well, at the moment when others are asked to
+//!    probe it, so that loss alone makes hardly anybody suspect (memberlist's fallback over TCP); and the accused is told over a stream when a suspicion
+//!    starts and before it ends (buddy ping), so that loss alone kills nobody.
 //! 3. **State exchange.** Tables are compared over a stream, hash first, when a peer is new, soon after a start, and now and then; gossip alone
 //!    needs a minute until a hundred nodes know each other. A quarter of the exchanges goes to members that are down, which heals partitions.
 //! 4. **Verdicts from tables are checked.** A table that says "down" of a member that we see alive makes us ask that member, which then renews its
@@ -19,7 +21,8 @@
 //!    and whoever stood still again and again suspects others for up to eight times as long: what it has not heard, it may have slept through.
 //! 8. **Flap damping.** A suspicion of a member lasts twice as long for each time it came back from being down, up to six times; one step is forgotten
 //!    every ten minutes.
-//! 9. **Alarm.** Whoever hears of a suspicion asks three more members that are connected, so that those that crash together are suspected together.
+//! 9. **Alarm.** Whoever hears of a suspicion asks three more members that are connected, so that those that crash together are suspected together; but not
+//!    for a while after one was refuted, because where packets are lost the questions themselves make suspects.
 //! 10. **Settling.** The report of a failure waits up to half a second while others are suspected, so that those that fail together are reported
 //!     together; [`State::view`] is ahead of the events by as much.
 //!
@@ -59,7 +62,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use foca::{Member as Update, State as Verdict, Timer};
+use foca::{Member as Update, ProbeNumber, State as Verdict, Timer};
 use meshwork_channels::random::{Generator, generator};
 use meshwork_channels::{DecodeError, Misbehavior, Time, Timers, limits};
 use rand::RngExt;
@@ -76,7 +79,7 @@ pub use message::{Accusation, Message, RECORDS_MAX, Record, SAMPLE_MAX};
 use message::{LEFT, Packet};
 pub use news::News;
 use news::Tell;
-use suspicion::{Hint, Suspicion};
+use suspicion::{FALSE_ALARM, Hint, Suspicion};
 pub use view::{Event, Member, Status, View};
 
 use crate::identifier::Identifier;
@@ -233,10 +236,14 @@ pub struct State<I: Identifier + Serialize + DeserializeOwned> {
     /// Of whom the neighbors are to be told, and who told us.
     news: BTreeMap<I, Option<I>>,
 
+    /// The member that was asked over a stream because a probe of it has no answer yet, and the number of that probe.
+    late: Option<(Identity<I>, ProbeNumber)>,
     suspicions: BTreeMap<I, Suspicion<I>>,
     hints: BTreeMap<I, Hint<I>>,
     hints_left: Bucket,
     alarms_left: Bucket,
+    /// Until when no alarm is raised, because the last was a false one.
+    alarms_from: Time,
     health: Health,
 
     links: BTreeMap<I, Link<I>>,
@@ -270,10 +277,12 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             failures: Vec::new(),
             has_news: false,
             news: BTreeMap::new(),
+            late: None,
             suspicions: BTreeMap::new(),
             hints: BTreeMap::new(),
             hints_left: Bucket::full(now),
             alarms_left: Bucket::full(now),
+            alarms_from: Time::ZERO,
             health: Health::new(now),
             links: BTreeMap::new(),
             asked: VecDeque::new(),
@@ -519,7 +528,11 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
                 }
                 Key::Foca(kind) => {
                     if let Some(timer) = self.running[kind as usize].take() {
+                        let sent = self.detector.output.packets.len();
                         self.detector.handle_timer(timer);
+                        if kind == Kind::SendIndirectProbe {
+                            self.on_late_answer(sent, actions);
+                        }
                         self.schedule_foca(Some(kind), now);
                     }
                 }
@@ -570,10 +583,11 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         let life = self.params.config().tombstone_life;
         let version = self.view.version();
         let mut changed = Vec::new();
-        for update in self.detector.members() {
-            let peer = update.id().peer;
-            if self.touched.binary_search(&peer).is_ok() && self.view.take_over(update, life, now, &mut self.events) {
-                changed.push(peer);
+        // Foca has no look-up by name. Most often it was one that was touched, and half of the others need not be looked at.
+        let touched = self.detector.members().filter(|update| self.touched.binary_search(&update.id().peer).is_ok());
+        for update in touched.take(self.touched.len()) {
+            if self.view.take_over(update, life, now, &mut self.events) {
+                changed.push(update.id().peer);
             }
         }
         self.touched.clear();
@@ -603,8 +617,12 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             self.detector.gossip();
         }
         self.has_news = false;
-        for _ in 0..self.events.iter().filter(|event| matches!(event, Event::Suspected(_))).count() {
-            self.look_around(now, actions);
+        for at in 0..self.events.len() {
+            match self.events[at] {
+                Event::Suspected(_) => self.look_around(now, actions),
+                Event::Recovered { was_down: false, .. } => self.alarms_from = now + FALSE_ALARM,
+                _ => {}
+            }
         }
         self.report(now, actions);
         for (to, bytes) in self.detector.output.packets.drain(..) {
@@ -636,7 +654,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
                 }
             }
         }
-        if !self.failures.is_empty() && self.view.up().all(|member| member.status == Status::Alive) {
+        if !self.failures.is_empty() && self.view.suspects_len() == 0 {
             self.report_failures(actions);
         }
     }

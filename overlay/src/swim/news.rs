@@ -104,7 +104,8 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
                 updates.push(record.update());
             }
         }
-        self.detector.apply(updates.into_iter(), true);
+        // The flood tells it on. If it rode on probes as well, foca would go through hundreds of updates for each packet of theirs.
+        self.detector.apply(updates.into_iter(), !self.tells_neighbors());
         self.refresh(Tell::AllBut(from), now);
         if let Some(what) = fault {
             super::misbehaved(from, what, actions);

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::identity::Identity;
 use super::improvement::Improvement;
-use super::message::{Accusation, Message, Record};
+use super::message::{Accusation, Message, Packet, Record};
 use super::news::Tell;
 use super::renewal::OF_LATE;
 use super::view::Status;
@@ -28,6 +28,8 @@ const ALARM_FANOUT: usize = 3;
 /// Further members that are asked at once because others are suspected, and in a second from then on.
 const ALARMS_BURST: u32 = 6;
 const ALARMS_PER_SECOND: u32 = 2;
+/// For how long a suspicion raises no alarm after one was refuted. Among 100 nodes that lost 30 % of their packets, alarms made most of the suspicions.
+pub(super) const FALSE_ALARM: Duration = Duration::from_secs(15);
 
 /// A suspicion that this node times.
 #[derive(Clone, Copy, Debug)]
@@ -71,15 +73,17 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     /// Somebody is suspected, and what took one may have taken others: some more that are connected are asked for a sign of life, beside the usual probes. As all do so,
     /// those that crashed together are suspected soon after the first, and not only when their turns come.
     pub(super) fn look_around(&mut self, now: Time, actions: &mut Vec<Action<I>>) {
-        let fanout = if self.params.has(Improvement::Alarm) { ALARM_FANOUT } else { 0 };
+        let raises = self.params.has(Improvement::Alarm) && now >= self.alarms_from;
+        let fanout = if raises { ALARM_FANOUT } else { 0 };
         for _ in 0..fanout {
+            // Before anybody is looked for: where many are suspected, the looking would be most of the work.
+            if !self.alarms_left.take(ALARMS_BURST, ALARMS_PER_SECOND, now) {
+                return;
+            }
             let is_quiet = |peer: &&I| {
                 !self.hints.contains_key(*peer) && self.view.member(**peer).is_some_and(|member| member.status == Status::Alive)
             };
             let Some(peer) = self.links.keys().filter(is_quiet).choose(&mut self.random).copied() else { return };
-            if !self.alarms_left.take(ALARMS_BURST, ALARMS_PER_SECOND, now) {
-                return;
-            }
             self.inquire(peer, Hint::Alarm, now, actions);
         }
     }
@@ -106,6 +110,19 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
             }
             // That run is over.
             Hint::HeldForDead(_) => {}
+        }
+    }
+
+    /// Foca asks others to probe a member, by the packets after the first `sent`, because it has no answer from it: it is asked over a stream as well, where
+    /// nothing is lost.
+    pub(super) fn on_late_answer(&mut self, sent: usize, actions: &mut Vec<Action<I>>) {
+        let request = self.detector.output.packets.get(sent).and_then(|(_, bytes)| Packet::<I>::decode(bytes).ok());
+        if let Some(foca::Message::PingReq { target, probe_number }) = request.map(|packet| packet.header.message)
+            && self.params.has(Improvement::StreamPing)
+        {
+            self.late = Some((target, probe_number));
+            let message = Message::Ping { accusation: Accusation::Nothing };
+            actions.push(Action::Send { to: target.peer, address: target.address, message });
         }
     }
 
@@ -191,6 +208,9 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         }
         if self.hints.remove(&from).is_some() {
             self.timers.cancel(&Key::Hint(from));
+        }
+        if let Some((_, number)) = self.late.take_if(|(identity, _)| *identity == sender.identity()) {
+            self.detector.acknowledge(sender, number);
         }
         self.tell_the_dead(from, now, actions);
     }

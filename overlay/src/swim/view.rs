@@ -105,6 +105,7 @@ impl<I> Event<I> {
 pub struct View<I> {
     entries: Vec<Entry<I>>,
     up: usize,
+    suspects: usize,
     version: u64,
 }
 
@@ -169,7 +170,7 @@ impl<I: Identifier> Entry<I> {
 
 impl<I: Identifier> View<I> {
     pub(super) fn new() -> Self {
-        View { entries: Vec::new(), up: 0, version: 0 }
+        View { entries: Vec::new(), up: 0, suspects: 0, version: 0 }
     }
 
     /// The members, in the order of their names, tombstones included.
@@ -190,6 +191,11 @@ impl<I: Identifier> View<I> {
     /// How many other members are up.
     pub fn up_len(&self) -> usize {
         self.up
+    }
+
+    /// How many of those are suspected.
+    pub(super) fn suspects_len(&self) -> usize {
+        self.suspects
     }
 
     /// How many entries there are, tombstones included.
@@ -230,6 +236,8 @@ impl<I: Identifier> View<I> {
         };
         let Identity { peer, generation, address } = *update.id();
         let member = Member { peer, generation, address, status };
+        let was_suspect = self.member(peer).is_some_and(|known| known.status == Status::Suspect);
+        self.suspects = self.suspects + usize::from(status == Status::Suspect) - usize::from(was_suspect);
         let at = match self.position(peer) {
             Ok(at) => at,
             Err(at) => {

@@ -6,14 +6,14 @@ use serde::de::value::{Error as ValueError, StrDeserializer};
 
 use super::*;
 
-/// The default, without one improvement or with all.
-fn config(without: Option<Improvement>) -> Config {
-    Config { without: without.into_iter().collect(), ..Config::default() }
-}
-
 /// What a run gives with all improvements, and without one.
 fn with_and_without<T>(improvement: Improvement, run: impl Fn(Config) -> T) -> (T, T) {
-    (run(config(None)), run(config(Some(improvement))))
+    (run(without(&[])), run(without(&[improvement])))
+}
+
+/// The same for what has little to do unless loss makes many suspect.
+fn with_and_without_among_suspects<T>(improvement: Improvement, run: impl Fn(Config) -> T) -> (T, T) {
+    (run(without(&[Improvement::StreamPing])), run(without(&[Improvement::StreamPing, improvement])))
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn each_has_the_name_that_files_have() {
 
 #[test]
 fn without_the_filter_a_suspicion_that_was_refuted_kills() {
-    let (with, without) = with_and_without(Improvement::TimerFilter, |config| {
+    let (with, without) = with_and_without_among_suspects(Improvement::TimerFilter, |config| {
         let mut net = Network::formed_with(5, 1, config);
         net.loss = 0.3;
         net.run(secs(60));
@@ -39,7 +39,7 @@ fn without_the_filter_a_suspicion_that_was_refuted_kills() {
 
 #[test]
 fn without_the_buddy_ping_loss_alone_kills() {
-    let (with, without) = with_and_without(Improvement::BuddyPing, |config| {
+    let (with, without) = with_and_without_among_suspects(Improvement::BuddyPing, |config| {
         let mut net = Network::formed_with(30, 1, config);
         net.loss = 0.4;
         net.run(secs(180));
@@ -187,4 +187,15 @@ fn without_random_phases_nodes_that_start_together_probe_together() {
         (0..10).map(|tenth| net.datagrams.iter().filter(|at| bucket(at) == tenth).count()).max().unwrap() * 100 / net.datagrams.len()
     });
     assert!(with <= 25 && without >= 40, "{with} % and {without} % of the datagrams in a tenth of the time");
+}
+
+#[test]
+fn without_pings_over_streams_loss_makes_many_suspect() {
+    let (with, without) = with_and_without(Improvement::StreamPing, |config| {
+        let mut net = Network::formed_with(30, 1, config);
+        net.loss = 0.3;
+        net.run(secs(60));
+        net.hosts.values().map(|host| host.state.counters().suspicions).sum::<u64>()
+    });
+    assert!(with * 10 < without, "{with} {without}");
 }

@@ -22,7 +22,13 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         assert_eq!(held, self.view.entries().iter().filter(|entry| entry.is_settled).count());
         assert!(self.view.entries().is_sorted_by_key(|entry| entry.member.peer));
         assert_eq!(self.view.up().count(), self.view.up_len());
+        assert_eq!(self.view.up().filter(|member| member.status == Status::Suspect).count(), self.view.suspects_len());
     }
+}
+
+/// The default without some of the improvements.
+fn without(improvements: &[Improvement]) -> Config {
+    Config { without: improvements.to_vec(), ..Config::default() }
 }
 
 /// When the last of the others reported what `is` finds, counted from `start`.
@@ -302,7 +308,7 @@ fn one_that_was_cut_off_does_not_kill_the_others_on_return() {
 
 #[test]
 fn lost_datagrams_alone_kill_nobody() {
-    let mut net = Network::formed(50, 9);
+    let mut net = Network::formed_with(50, 9, without(&[Improvement::StreamPing]));
     net.loss = 0.1;
     net.run(secs(120));
     let suspicions: u64 = net.hosts.values().map(|host| host.state.counters().suspicions).sum();
