@@ -57,12 +57,8 @@ fn is_missed_in(runs: u32, improvement: &str, nodes: u32, set: &[&str], metric: 
     assert!(with <= most && without > most, "{improvement}: {metric} is {with} with it and {without} without, {most} is the most");
 }
 
-// Each by itself, so that they run at once.
-
-#[test]
-fn timer_filter_is_missed() {
-    is_missed("timer-filter", 30, &["crashed=0", "loss=20%", "work=30s"], "rejoins", 0.0);
-}
+// Each by itself, so that they run at once. What has something to do only where many are suspected is tried in the core alone: the overlay's links and pings over
+// streams leave too few.
 
 #[test]
 fn state_exchange_is_missed() {
@@ -70,8 +66,8 @@ fn state_exchange_is_missed() {
 }
 
 #[test]
-fn buddy_ping_is_missed() {
-    is_missed("buddy-ping", 40, &["crashed=0", "loss=40%", "work=60s"], "living_held_for_dead", 0.0);
+fn stream_ping_is_missed() {
+    is_missed("stream-ping", 40, &["crashed=0", "loss=30%", "work=60s"], "suspicions", 2_000.0);
 }
 
 #[test]
