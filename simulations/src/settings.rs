@@ -186,11 +186,16 @@ pub const KEYS: &[Key] = &[
     Key { name: "work", of: Type::Time(SECOND, 86_400 * SECOND), about: "over what time messages and writes are made" },
     Key { name: "messages", of: Type::Count(0, 1_000_000), about: "broadcasts over the whole run" },
     Key { name: "warmup", of: Type::Count(0, 1_000_000), about: "the first broadcasts, which build the trees and are not measured" },
-    Key { name: "volley", of: Type::Count(1, 1_000_000), about: "broadcasts that are sent at the same moment" },
+    Key {
+        name: "volley",
+        of: Type::Count(1, 1_000_000),
+        about: "broadcasts that are sent, or writes of one node that are made, at the same moment",
+    },
     Key { name: "senders", of: Type::Count(1, 1_000_000), about: "nodes that broadcast, in turn" },
     Key { name: "bytes", of: Type::Count(8, 65_536), about: "bytes of a broadcast" },
     Key { name: "payload", of: Type::Count(0, 65_536), about: "bytes of a broadcast" },
     Key { name: "writes", of: Type::Count(0, 1_000_000), about: "writes of replicated keys over the whole run" },
+    Key { name: "value", of: Type::Count(8, 60_000), about: "bytes of a value that is written" },
     Key { name: "keys", of: Type::Count(1, 100_000), about: "different keys that are written" },
     Key {
         name: "kinds",

@@ -146,8 +146,11 @@ struct Network {
     reunions: BTreeMap<usize, Vec<Reunion>>,
     /// How confirmations ended.
     confirmed: Vec<(usize, ConfirmId, Confirmed)>,
-    /// A hash of all that happened.
+    /// Broadcasts that were lost to one replica.
+    lost: u64,
+    /// A hash of all that happened, while it is noted.
     trace: u64,
+    is_noted: bool,
 }
 
 impl Network {
@@ -175,7 +178,9 @@ impl Network {
             misbehaved: Vec::new(),
             reunions: BTreeMap::new(),
             confirmed: Vec::new(),
+            lost: 0,
             trace: 0,
+            is_noted: true,
         }
     }
 
@@ -225,7 +230,9 @@ impl Network {
 
     fn execute(&mut self, index: usize, actions: Vec<Action>) {
         for action in actions {
-            self.note(index as u64, &action);
+            if self.is_noted {
+                self.note(index as u64, &action);
+            }
             match action {
                 Action::Send { to, message } => {
                     let encoded = encode(&message);
@@ -243,6 +250,7 @@ impl Network {
                     assert!(bytes.len() <= limits::BROADCAST_BYTES_MAX);
                     for to in (0..self.replicas.len()).filter(|to| *to != index) {
                         let copies = if self.generator.random_bool(self.broadcast_loss) { 0 } else { self.generator.random_range(1..=2) };
+                        self.lost += u64::from(copies == 0);
                         for _ in 0..copies {
                             self.send(index, to, Input::Delta { origin: peer(index as u8), bytes: bytes.clone() });
                         }

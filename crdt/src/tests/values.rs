@@ -40,7 +40,7 @@ fn texts(values: &[&str]) -> Vec<Bytes> {
     values.iter().map(|text| bytes(text)).collect()
 }
 
-fn any_op(chance: &mut Generator) -> Op {
+pub(super) fn any_op(chance: &mut Generator) -> Op {
     let member = bytes(["", "a", "b", "c"][chance.random_range(0..4)]);
     match chance.random_range(0..20) {
         0 => Op::Set(member),

@@ -10,6 +10,7 @@ mod partition;
 mod partition_heal;
 mod state;
 mod state_away;
+mod state_cost;
 mod state_partition;
 mod storm;
 
@@ -45,6 +46,7 @@ pub const ALL: &[Scenario] = &[
     state::SCENARIO,
     state_partition::SCENARIO,
     state_away::SCENARIO,
+    state_cost::SCENARIO,
     partition::SCENARIO,
     partition_heal::SCENARIO,
     crash::SCENARIO,

@@ -24,6 +24,7 @@
 
 mod channels;
 mod classes;
+mod day;
 mod hol;
 mod keys;
 mod latency;
@@ -36,6 +37,7 @@ mod raw;
 mod replicas;
 mod results;
 mod samples;
+mod siege;
 mod state;
 mod subject;
 mod tls;

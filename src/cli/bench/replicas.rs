@@ -21,6 +21,8 @@ pub(super) const KEY_BYTES: usize = 16;
 pub(super) const VALUE_BYTES: usize = 100;
 /// Bytes of all keys and values that replicas are allowed here.
 const STATE_BYTES_MAX: usize = 256 << 20;
+/// Keys for which there is room beside those that a replica is filled with.
+const KEYS_SPARE: usize = 20_000;
 /// How long two replicas have in their own time until they are equal.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Changes that a watcher keeps until it reads them.
@@ -54,7 +56,7 @@ pub(super) fn stamp(time: Time) -> Stamp {
 }
 
 pub(super) fn empty(number: usize, keys: usize) -> Result<State, Failure> {
-    let config = Config { keys_max: keys, state_bytes_max: STATE_BYTES_MAX, ..Config::local() };
+    let config = Config { keys_max: keys + KEYS_SPARE, state_bytes_max: STATE_BYTES_MAX, ..Config::local() };
     Ok(State::new(peer(number), config.build().map_err(Failure::new)?, number as u64))
 }
 

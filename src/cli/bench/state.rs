@@ -20,9 +20,11 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::day::day;
 use super::machine::{self, resident_bytes, thread_cpu_time};
 use super::replicas::{self, KEY_BYTES, Pair, VALUE_BYTES, Watcher, at, delta, empty, filled, key, peer, stamp, value};
 use super::samples::median;
+use super::siege::{ATTACKS, Attack, Siege};
 use super::{Bar, Outcome, Output, Progress, row};
 use crate::cli::Failure;
 use crate::cli::text::{self, Align, Table};
@@ -60,6 +62,10 @@ enum Case {
     Snapshot,
     /// What an entry takes beside key and value.
     Memory,
+    /// Writes beside a peer that sends what must wait for what never comes.
+    Hostile,
+    /// Keys are written and removed all day.
+    Day,
 }
 
 #[derive(Args, Debug)]
@@ -71,7 +77,10 @@ are what it takes to find them. A round trip is two messages, there and back, un
 broadcasts of one write and of 256 arrive, under a watch, written by one node and by 1,000; the ratio is by one. `write`: writes here with their broadcasts; `sketch`: of that, an item taken out of the sketch and another put in; \
 the ratio is its part of a write. `signed`: writes of 10,000 keys that are signed, with the bytes of a broadcast of one, and `verified`: those broadcasts arrive elsewhere; the ratio is by the same \
 unsigned. `overwrites`: a snapshot of the journal after 10,000 writes of one key, and the entry in it. `snapshot`: an empty replica takes everything; the ratio is by keys and values. \
-`memory`: bytes for an entry beside key and value, by what the process holds.")]
+`memory`: bytes for an entry beside key and value, by what the process holds. `hostile`: writes of registers and sets, in turns at a replica that is left alone and at one to which a peer sent 10,000 \
+steps and removals that cannot be taken (`waiting`), then 10,000 removals of keys that nobody wrote (`unknown`); the ratio is the time of a write by that of the first replica, and the bytes are by how much memory grew with them. `day`: \
+as many keys as there are written and removed in a day of their own time, by five replicas; the ratio is the most removals that one of them remembered at once by those of an hour, the bytes are of a replica. It is done once, whatever \
+the number of rounds.")]
 pub(super) struct StateArgs {
     /// Keys of a replica, 1,000 to 1,000,000
     #[arg(long, default_value_t = KEYS_MAX, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1_000..=i64::from(KEYS_MAX)))]
@@ -129,7 +138,9 @@ impl Plan {
             Case::Apply | Case::Write | Case::Memory => 4.0,
             // Not of as many keys as there are.
             Case::Signed => 1.0,
+            Case::Hostile => 2.0,
             Case::Snapshot => 10.0,
+            Case::Day => 60.0,
         };
         0.1 + of_a_million * self.keys as f64 / f64::from(KEYS_MAX)
     }
@@ -168,6 +179,8 @@ struct Figures {
     waited_s: Option<f64>,
     /// Entries that one replica had of the other.
     repaired: Option<f64>,
+    /// The most removals that one replica remembered.
+    tombstones: Option<f64>,
     /// What is compared with a baseline, by that.
     ratio: Option<f64>,
 }
@@ -185,6 +198,7 @@ impl Figures {
             ops_per_cpu_s: of(|round| round.ops_per_cpu_s),
             waited_s: of(|round| round.waited_s),
             repaired: of(|round| round.repaired),
+            tombstones: of(|round| round.tombstones),
             ratio: of(|round| round.ratio),
         }
     }
@@ -294,6 +308,18 @@ fn measure(plan: &Plan, progress: &Progress) -> Result<Rows, Failure> {
     }
     if has(Case::Overwrites) {
         plan.repeat(Case::Overwrites, progress, |_| overwrites(&mut rows))?;
+    }
+    if has(Case::Hostile) {
+        progress.show("replicas are filled".into());
+        let mut siege = Siege::new(plan.keys)?;
+        for (attack, name) in [(Attack::Waiting, "waiting"), (Attack::Unknown, "unknown")] {
+            let bytes = siege.attack(attack)?;
+            plan.repeat(Case::Hostile, progress, |round| hostile(plan, round, &mut siege, (name, bytes), &mut rows))?;
+        }
+    }
+    if has(Case::Day) {
+        let once = Plan { rounds: 1, ..plan.clone() };
+        once.repeat(Case::Day, progress, |_| whole_day(plan, &mut rows))?;
     }
     if has(Case::Memory) {
         plan.repeat(Case::Memory, progress, |_| memory(plan, &mut rows))?;
@@ -510,6 +536,31 @@ fn memory(plan: &Plan, rows: &mut Rows) -> Result<(), Failure> {
     let beside = found.entry_bytes - (KEY_BYTES + VALUE_BYTES) as f64;
     let found = Figures { bytes: Some(beside), entry_bytes: Some(found.entry_bytes), ..Figures::default() };
     rows.add(Subject { n: Some(plan.keys), ..Subject::new("memory") }, None, found);
+    Ok(())
+}
+
+fn hostile(plan: &Plan, round: u8, siege: &mut Siege, (name, bytes): (&'static str, u64), rows: &mut Rows) -> Result<(), Failure> {
+    let [alone, beside] = siege.write(round, OPERATIONS)?;
+    let found = Figures {
+        bytes: Some(bytes as f64),
+        ratio: Some(beside.as_secs_f64() / alone.as_secs_f64().max(1e-9)),
+        ..Figures::rate(OPERATIONS, beside)
+    };
+    let subject = Subject { n: Some(plan.keys), d: Some(ATTACKS), writer: Some(name), ..Subject::new("hostile") };
+    rows.add(subject, Some("left alone"), found);
+    Ok(())
+}
+
+fn whole_day(plan: &Plan, rows: &mut Rows) -> Result<(), Failure> {
+    let day = day(plan.keys)?;
+    let found = Figures {
+        bytes: Some(day.resident_bytes),
+        ops_per_cpu_s: Some(day.ops_per_cpu_s),
+        tombstones: Some(day.tombstones_max as f64),
+        ratio: Some(day.hours),
+        ..Figures::default()
+    };
+    rows.add(Subject { n: Some(plan.keys), ..Subject::new("day") }, Some("removals of an hour"), found);
     Ok(())
 }
 
