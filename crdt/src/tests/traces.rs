@@ -80,6 +80,7 @@ fn converge_after_any_loss_repetition_and_order() {
     assert!(needed_repair > 35, "losses happened: {needed_repair}");
 }
 
+#[expect(clippy::disallowed_methods, reason = "how many, and from where on, is asked of whoever runs the tests")]
 fn from_environment(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |value| value.parse().expect("a number"))
 }
