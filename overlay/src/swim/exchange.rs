@@ -46,6 +46,8 @@ pub(super) struct Link<I> {
     serving: Option<I>,
     /// Pushes that it may still send: one for each part of a table that it got.
     pushes: u32,
+    /// When it was last told that we hold it for dead.
+    pub(super) accused_at: Option<Time>,
 }
 
 /// A digest that was sent.
@@ -457,8 +459,14 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         hash
     }
 
-    fn link(&mut self, peer: I, now: Time) -> &mut Link<I> {
-        self.links.entry(peer).or_insert_with(|| Link { address: None, requests: Bucket::full(now), serving: None, pushes: 0 })
+    pub(super) fn link(&mut self, peer: I, now: Time) -> &mut Link<I> {
+        self.links.entry(peer).or_insert_with(|| Link {
+            address: None,
+            requests: Bucket::full(now),
+            serving: None,
+            pushes: 0,
+            accused_at: None,
+        })
     }
 
     /// Sends to where the peer says that it listens, or to where it was seen.

@@ -62,7 +62,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use foca::{Member as Update, ProbeNumber, State as Verdict, Timer};
+use foca::{Member as Update, State as Verdict, Timer};
 use meshwork_channels::random::{Generator, generator};
 use meshwork_channels::{DecodeError, Misbehavior, Time, Timers, limits};
 use rand::RngExt;
@@ -79,7 +79,7 @@ pub use message::{Accusation, Message, RECORDS_MAX, Record, SAMPLE_MAX};
 use message::{LEFT, Packet};
 pub use news::News;
 use news::Tell;
-use suspicion::{FALSE_ALARM, Hint, Suspicion};
+use suspicion::{FALSE_ALARM, Hint, Late, Suspicion};
 pub use view::{Event, Member, Status, View};
 
 use crate::identifier::Identifier;
@@ -236,8 +236,7 @@ pub struct State<I: Identifier + Serialize + DeserializeOwned> {
     /// Of whom the neighbors are to be told, and who told us.
     news: BTreeMap<I, Option<I>>,
 
-    /// The member that was asked over a stream because a probe of it has no answer yet, and the number of that probe.
-    late: Option<(Identity<I>, ProbeNumber)>,
+    late: Option<Late<I>>,
     suspicions: BTreeMap<I, Suspicion<I>>,
     hints: BTreeMap<I, Hint<I>>,
     hints_left: Bucket,
@@ -352,6 +351,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
 
     fn on_disconnected(&mut self, peer: I, hint: Hint<I>, now: Time, actions: &mut Vec<Action<I>>) {
         self.links.remove(&peer);
+        self.late.take_if(|late| late.target.peer == peer);
         self.give_up_exchange(peer);
         self.inquire(peer, hint, now, actions);
     }
@@ -531,7 +531,7 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
                         let sent = self.detector.output.packets.len();
                         self.detector.handle_timer(timer);
                         if kind == Kind::SendIndirectProbe {
-                            self.on_late_answer(sent, actions);
+                            self.on_late_answer(sent, now, actions);
                         }
                         self.schedule_foca(Some(kind), now);
                     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use foca::{Incarnation, Member as Update, State as Verdict, Timer, TimerToken};
+use foca::{Incarnation, Member as Update, ProbeNumber, State as Verdict, Timer, TimerToken};
 use meshwork_channels::{Misbehavior, Time};
 use rand::seq::IteratorRandom;
 use serde::Serialize;
@@ -51,6 +51,15 @@ pub(super) enum Hint<I> {
     Alarm,
     /// A table says that it is dead in this run.
     HeldForDead(Identity<I>),
+}
+
+/// A member that was asked over a stream because a probe of it has no answer yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Late<I> {
+    pub(super) target: Identity<I>,
+    /// The latest such probe.
+    probe_number: ProbeNumber,
+    asked_at: Time,
 }
 
 impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
@@ -114,15 +123,18 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
     }
 
     /// Foca asks others to probe a member, by the packets after the first `sent`, because it has no answer from it: it is asked over a stream as well, where
-    /// nothing is lost.
-    pub(super) fn on_late_answer(&mut self, sent: usize, actions: &mut Vec<Action<I>>) {
+    /// nothing is lost. While it is dialed the questions would pile up, so it is asked once in the time of a suspicion.
+    pub(super) fn on_late_answer(&mut self, sent: usize, now: Time, actions: &mut Vec<Action<I>>) {
         let request = self.detector.output.packets.get(sent).and_then(|(_, bytes)| Packet::<I>::decode(bytes).ok());
         if let Some(foca::Message::PingReq { target, probe_number }) = request.map(|packet| packet.header.message)
             && self.params.has(Improvement::StreamPing)
         {
-            self.late = Some((target, probe_number));
-            let message = Message::Ping { accusation: Accusation::Nothing };
-            actions.push(Action::Send { to: target.peer, address: target.address, message });
+            let asked = self.late.filter(|late| late.target == target && now - late.asked_at < self.params.config().suspicion);
+            self.late = Some(Late { target, probe_number, asked_at: asked.map_or(now, |late| late.asked_at) });
+            if asked.is_none() {
+                let message = Message::Ping { accusation: Accusation::Nothing };
+                actions.push(Action::Send { to: target.peer, address: target.address, message });
+            }
         }
     }
 
@@ -209,19 +221,22 @@ impl<I: Identifier + Serialize + DeserializeOwned> State<I> {
         if self.hints.remove(&from).is_some() {
             self.timers.cancel(&Key::Hint(from));
         }
-        if let Some((_, number)) = self.late.take_if(|(identity, _)| *identity == sender.identity()) {
-            self.detector.acknowledge(sender, number);
+        if let Some(late) = self.late.take_if(|late| late.target == sender.identity()) {
+            self.detector.acknowledge(sender, late.probe_number);
         }
         self.tell_the_dead(from, now, actions);
     }
 
-    /// Tells a peer that speaks although we hold this run of it for dead; says whether that is so.
+    /// Tells a peer that speaks although we hold this run of it for dead, once for all that it says at the same time; says whether that is so.
     pub(super) fn tell_the_dead(&mut self, peer: I, now: Time, actions: &mut Vec<Action<I>>) -> bool {
         let Some(entry) = self.view.entry(peer).filter(|entry| entry.member.status == Status::Down && entry.is_settled) else {
             return false;
         };
         let (generation, address) = (entry.member.generation, entry.member.address);
-        if self.hints_left.take(HINTS_BURST, HINTS_PER_SECOND, now) {
+        let grace = self.params.hint_grace();
+        let is_told = self.link(peer, now).accused_at.is_some_and(|at| now - at < grace);
+        if !is_told && self.hints_left.take(HINTS_BURST, HINTS_PER_SECOND, now) {
+            self.link(peer, now).accused_at = Some(now);
             let accusation = Accusation::Dead { generation };
             actions.push(Action::Send { to: peer, address, message: Message::Ping { accusation } });
         }

@@ -373,6 +373,27 @@ fn tombstones_age_as_they_travel_and_are_buried() {
     net.audit();
 }
 
+/// After a cut it answers at once all that it was asked meanwhile; were each answer met with a question, we would ask more than it allows.
+#[test]
+fn the_dead_are_told_once_for_all_that_they_say_at_once() {
+    let mut net = Network::formed(3, 1);
+    let sender = net.hosts[&0].state.view.entry(2).unwrap().record(secs(3_600), net.now);
+    net.crash(2, false);
+    net.run(secs(60));
+    let now = net.now;
+    let state = &mut net.hosts.get_mut(&0).unwrap().state;
+    assert_eq!(state.member(2).unwrap().status, Status::Down);
+    let mut told = |at| {
+        let mut actions = Vec::new();
+        for _ in 0..20 {
+            state.handle(Input::Received { from: 2, message: Message::Pong { sender } }, at, &mut actions);
+        }
+        let accusation = Message::Ping { accusation: Accusation::Dead { generation: sender.generation } };
+        actions.iter().filter(|action| matches!(action, Action::Send { to: 2, message, .. } if *message == accusation)).count()
+    };
+    assert_eq!((told(now), told(now + ms(10)), told(now + secs(5))), (1, 0, 1));
+}
+
 #[test]
 fn odd_but_legal_settings_work() {
     for config in [
