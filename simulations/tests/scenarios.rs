@@ -81,16 +81,16 @@ fn every_network_lets_messages_through() {
     }
 }
 
-/// What the report says of the network is what was configured, within 2 %: of the 90,000 datagrams of each run, that is three
-/// standard errors of the loss or more.
+/// What the report says of the network is what was configured, within 2 %: of the 30,000 datagrams of each run, of which so many are lost, that is about
+/// three standard errors of the loss.
 #[test]
 fn the_network_is_measured_to_be_what_the_model_says() {
     let near = |what: &str, found: f64, expected: f64| assert!((found / expected - 1.0).abs() < 0.02, "{what}: {found}, not {expected}");
-    for (network, loss) in [("pair", "0.2"), ("regions", "0.2"), ("lan", "0.3")] {
+    for (network, loss) in [("pair", "0.5"), ("regions", "0.4"), ("lan", "0.5")] {
         let (network, lost) = (format!("network={network}"), format!("loss={loss}"));
         let outcome = play(&plan("broadcast", 32, 1, &[&network, &lost, "messages=20", "work=120s", "retention=30s"]));
         let metric = |name| outcome.metric(name).expect("it was measured");
-        assert!(metric("datagrams") > 90_000.0, "{}", metric("datagrams"));
+        assert!(metric("datagrams") > 30_000.0, "{}", metric("datagrams"));
         let loss = loss.parse().expect("a number");
         near("loss", metric("datagram_loss"), loss);
         near("latency", metric("datagram_latency"), metric("datagram_latency_model"));
