@@ -98,16 +98,17 @@ pub struct Config {
     /// redundancy of 0.02 with 3, after 369 ms at 0.06 with 4, and after 349 ms at 0.18 with 5.
     pub flood_len: u8,
 
-    /// How often one neighbor at random is told what is held: the net under every other mechanism.
+    /// How often one neighbor at random is told what came since it was told last: the net under every other mechanism.
     ///
-    /// Default 5 s: half of Partisan's exchange period; costs one small frame.
+    /// Default 5 s: half of Partisan's exchange period; costs one small frame, and each neighbor is told of a message once.
     pub summary_period: Duration,
     /// Bytes of one summary. What does not fit comes in the next ones.
     ///
-    /// Default 32 KiB: a guess; some 6 KB/s for a node that holds messages of hundreds of origins.
+    /// Default 32 KiB: a guess; some 6 KB/s at most. With six neighbors that is enough for twenty messages a second if each has another origin,
+    /// and for thousands where an origin sends many.
     pub summary_bytes_max: usize,
 
-    /// Announced messages that are not here yet. At the bound further announcements are dropped until the next summary.
+    /// Announced messages that are not here yet. At the bound further announcements are dropped, until a summary of another neighbor.
     ///
     /// Default 65,536: a guess; some 20 MB at worst.
     pub missing_max: usize,

@@ -9,8 +9,8 @@
 //! if it has one; [`Config::paper`] undoes all of those:
 //!
 //! 1. A new neighbor is told everything that is still held ([`Improvement::Backlog`]; section 3.7 tells it nothing), so what was sent while
-//!    a node was cut off arrives afterwards. One neighbor at random is told the same every few seconds ([`Improvement::Summary`]), since a
-//!    push can be lost where no lazy link exists.
+//!    a node was cut off arrives afterwards. Every few seconds one neighbor at random is told what came since it was told last
+//!    ([`Improvement::Summary`]), since a push can be lost where no lazy link exists.
 //! 2. A graft is always answered, if only by "gone" ([`Improvement::AnswerGone`]), and is retried at every announcer until the payload came
 //!    or no announcer is left ([`Improvement::RetryGrafts`]).
 //! 3. Only what is on its first way through the tree shapes the tree ([`Improvement::FirstWayOnly`]). Payloads that repair, and what
@@ -216,7 +216,7 @@ pub struct State<I> {
     params: Params,
     /// When the waiting announcements go out; [`Time::MAX`] when none wait, as for the other two moments.
     announce_at: Time,
-    /// When the next summary goes out: set while payloads are held.
+    /// When the next summary goes out, or what is held is past its retention.
     summary_at: Time,
     /// When a neighbor that may not be asked for more now may be asked again.
     ask_at: Time,
@@ -237,7 +237,7 @@ pub struct State<I> {
     early: Vec<(I, Time)>,
     /// What was pulled of late, and may yet turn out to come down the tree.
     pulled: Option<Box<Vec<Pulled<I>>>>,
-    aside: Option<Box<Aside<I>>>,
+    aside: Option<Box<Aside>>,
 }
 
 /// A payload that was pulled though it was on its first way.
@@ -254,13 +254,11 @@ struct Pulled<I> {
 
 /// What most nodes of a simulated million never need.
 #[derive(Clone, Debug)]
-struct Aside<I> {
+struct Aside {
     /// What peers that are no neighbors may ask of us, together.
     strangers_quota: Quota,
     /// The last sequence number of each channel that we broadcast on.
     sequences: Sorted<ChannelId, u64>,
-    /// Where the next summary starts, when the last one had no room for everything.
-    summary_from: Option<MessageId<I>>,
 }
 
 impl<I: Identifier> State<I> {
@@ -444,7 +442,7 @@ impl<I: Identifier> State<I> {
         // A link more closes a circle, so only a node outside the tree takes one into it.
         let is_outside = self.neighbors.iter().all(|neighbor| !neighbor.eager);
         reserve(&mut self.neighbors);
-        let mut neighbor = Neighbor::new(peer, now);
+        let mut neighbor = Neighbor::new(peer, self.store.begin(), now);
         neighbor.eager = is_outside || !self.is_rooted();
         self.neighbors.insert(at, neighbor);
         reserve(&mut self.peers);
@@ -455,6 +453,7 @@ impl<I: Identifier> State<I> {
             self.early = Vec::new();
         }
         self.send_backlog(peer, if unheard { LinkNews::OpenedUnheard } else { LinkNews::Opened }, actions);
+        self.plan_summary(now);
         if is_outside && self.is_rooted() {
             actions.push(Action::Send { to: peer, message: Message::Graft { eager: true, groups: message::Groups::new() } });
         }
@@ -683,11 +682,7 @@ impl<I: Identifier> State<I> {
     /// Keeps a payload for those who missed it, and makes sure that a summary tells of it.
     fn keep(&mut self, id: MessageId<I>, held: Held<I>, now: Time) {
         self.store.insert(id, held, now, self.params.store(), &mut self.counters);
-        if self.summary_at == Time::MAX && self.params.has(Improvement::Summary) {
-            // At a random phase, or all nodes would send theirs in the same moment after a broadcast.
-            let period = self.params.config().summary_period;
-            self.summary_at = now + period.mul_f64(self.generator.random_range(0.0..1.0));
-        }
+        self.plan_summary(now);
     }
 
     /// Takes a link out of the tree.
@@ -726,9 +721,8 @@ impl<I: Identifier> State<I> {
         self.prune(pusher, now, actions);
     }
 
-    fn aside(&mut self) -> &mut Aside<I> {
-        self.aside
-            .get_or_insert_with(|| Box::new(Aside { strangers_quota: Quota::default(), sequences: Sorted::new(), summary_from: None }))
+    fn aside(&mut self) -> &mut Aside {
+        self.aside.get_or_insert_with(|| Box::new(Aside { strangers_quota: Quota::default(), sequences: Sorted::new() }))
     }
 
     fn is_own(&self, stream: &Stream<I>) -> bool {

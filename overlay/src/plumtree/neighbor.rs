@@ -23,6 +23,8 @@ pub(crate) struct Neighbor<I> {
     pub(crate) asked_len: u32,
     /// Missing messages that it announced.
     pub(crate) announced_len: u32,
+    /// Up to which mark of the store it was told what is held.
+    pub(crate) told: u32,
     /// When we last sent it everything that we hold, unasked or asked.
     pub(crate) backlog_at: Time,
     /// Whether it was asked.
@@ -104,7 +106,8 @@ struct Wanted<I> {
 }
 
 impl<I: Copy + Ord> Neighbor<I> {
-    pub(crate) fn new(peer: I, now: Time) -> Self {
+    /// A neighbor that was told what is held up to a mark of the store.
+    pub(crate) fn new(peer: I, told: u32, now: Time) -> Self {
         Neighbor {
             peer,
             eager: true,
@@ -113,6 +116,7 @@ impl<I: Copy + Ord> Neighbor<I> {
             asking_eager: false,
             asked_len: 0,
             announced_len: 0,
+            told,
             backlog_at: now,
             backlog_was_asked: false,
             settled_at: Time::ZERO,

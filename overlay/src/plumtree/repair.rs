@@ -189,7 +189,11 @@ impl<I: Identifier> State<I> {
 
     /// A link that was replaced without our knowing has lost what we sent over it: tell the neighbor again what we hold.
     fn on_link_news(&mut self, from: I, link: LinkNews, now: Time, actions: &mut Vec<Action<I>>) {
+        let begin = self.store.begin();
         let Some(neighbor) = self.neighbor_mut(&from) else { return };
+        if link != LinkNews::Same {
+            neighbor.told = begin;
+        }
         let again = match link {
             LinkNews::Same => false,
             LinkNews::Opened => now - neighbor.backlog_at > SETTLE,
@@ -198,6 +202,9 @@ impl<I: Identifier> State<I> {
         if again {
             neighbor.backlog_asked(now);
             self.send_backlog(from, LinkNews::Same, actions);
+        }
+        if link != LinkNews::Same {
+            self.plan_summary(now);
         }
     }
 

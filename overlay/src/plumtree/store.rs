@@ -192,6 +192,11 @@ impl<I: Identifier> Store<I> {
         self.get(id).is_some()
     }
 
+    /// When the first of them came; [`Time::MAX`] where there is none.
+    pub(crate) fn oldest_at(&self) -> Time {
+        self.oldest_at
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len
     }
@@ -200,16 +205,25 @@ impl<I: Identifier> Store<I> {
         self.bytes
     }
 
-    /// The identities, in order, from `from` on.
-    pub(crate) fn ids_from(&self, from: Option<MessageId<I>>) -> impl Iterator<Item = MessageId<I>> {
-        use std::ops::Bound::{Included, Unbounded};
-        let mut few = Vec::new();
-        if self.index.is_none() {
-            few.extend(self.entries.iter().map(|entry| entry.id).filter(|id| from.is_none_or(|from| *id >= from)));
-            few.sort_unstable();
-        }
-        let many = self.index.iter().flat_map(move |index| index.range((from.map_or(Unbounded, Included), Unbounded)));
-        few.into_iter().chain(many.map(|(id, _)| *id))
+    /// How many have come so far, as a mark in their order of arrival; modulo 2³².
+    pub(crate) fn arrived(&self) -> u32 {
+        self.removed.wrapping_add(self.entries.len as u64) as u32
+    }
+
+    /// The mark before everything that is kept.
+    pub(crate) fn begin(&self) -> u32 {
+        self.removed as u32
+    }
+
+    /// How many of those that are kept came after a mark.
+    pub(crate) fn len_after(&self, mark: u32) -> usize {
+        self.entries.len.min(self.arrived().wrapping_sub(mark) as usize)
+    }
+
+    /// Those that came after a mark, in the order of arrival: their identities, and who sent them.
+    pub(crate) fn after(&self, mark: u32) -> impl Iterator<Item = (MessageId<I>, I)> {
+        let len = self.entries.len;
+        (len - self.len_after(mark)..len).filter_map(|at| self.entries.get(at)).map(|entry| (entry.id, entry.held.from))
     }
 
     /// Keeps a payload that is not kept yet, at the cost of the oldest ones.
@@ -307,9 +321,9 @@ mod tests {
             assert_eq!(store.contains(&asked), model.iter().any(|(_, id, _)| *id == asked));
             assert_eq!(store.get(&new).map(|held| held.hops), Some(step as u16));
             assert_eq!((store.way(&new).map(|way| way.from), store.way(&asked).is_some()), (Some(7), store.contains(&asked)));
-            let mut ids: Vec<MessageId<u32>> = model.iter().map(|(_, id, _)| *id).filter(|id| *id >= asked).collect();
-            ids.sort_unstable();
-            assert!(store.ids_from(Some(asked)).eq(ids));
+            let mark = (step - hash(&[step, 4]) % step.min(120)) as u32;
+            assert!(store.after(mark).eq(model.iter().filter(|(_, id, _)| id.sequence > u64::from(mark)).map(|(_, id, _)| (*id, 7))));
+            assert_eq!((store.arrived(), store.len_after(store.begin())), (step as u32, model.len()));
         }
         assert!(longest > UNINDEXED_MAX, "{longest} at most");
         let counters: &Counters = counters.read().unwrap();
