@@ -79,12 +79,13 @@ impl<I: Identifier> State<I> {
     fn summarize(&mut self, at: usize) -> Packer<I> {
         let bytes_max = if self.params.buggify().happens(Site::SummaryCut) { 1 } else { self.params.config().summary_bytes_max };
         let neighbor = &mut self.neighbors[at];
-        let untold: Vec<_> = self.store.after(neighbor.told).collect();
-        let mut len = untold.len();
+        let untold = self.store.len_after(neighbor.told);
+        let mut len = untold;
         loop {
-            let packer = packed(untold.iter().take(len).filter(|(_, from)| *from != neighbor.peer).map(|(id, _)| *id));
+            let ids = self.store.after(neighbor.told).take(len).filter(|(_, from)| *from != neighbor.peer).map(|(id, _)| id);
+            let packer = packed(ids);
             if packer.bytes() <= bytes_max || len <= 1 {
-                neighbor.told = self.store.arrived().wrapping_sub((untold.len() - len) as u32);
+                neighbor.told = self.store.arrived().wrapping_sub((untold - len) as u32);
                 return packer;
             }
             len = (len * bytes_max / packer.bytes()).clamp(1, len - 1);
