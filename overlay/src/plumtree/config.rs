@@ -302,6 +302,9 @@ impl Config {
     }
 }
 
+/// A link that stands still for longer is given up by those who carry it.
+const LINK_STANDS_SECS: u32 = 30;
+
 /// A [`Config`] that was checked. Copies share it, so that a million simulated nodes hold it once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Params(Arc<Checked>);
@@ -335,6 +338,12 @@ impl Params {
 
     pub(crate) fn buggify(&self) -> &Buggify {
         &self.0.buggify
+    }
+
+    /// How many of the requests without an answer count as lost in a second, for the few that are met with silence: slow enough that on a link which stands still
+    /// for as long as links live, no more pile up than the neighbor may be asked for at once.
+    pub(crate) fn unheard_per_second(&self) -> u32 {
+        (self.0.config.graft_burst / 2 / LINK_STANDS_SECS).max(1)
     }
 
     pub(crate) fn seen(&self) -> &seen::Bounds {

@@ -481,6 +481,9 @@ impl<I: Identifier> State<I> {
             return;
         }
         self.counters.count(|counters| counters.payload_bytes_received += payload.len() as u64);
+        if push == Push::Answer {
+            self.on_answers(from, 1);
+        }
         if self.is_own(&id.stream()) && !self.is_seen(&id) {
             // Nobody but us numbers our messages.
             actions.push(Action::Misbehaved { peer: from, what: Misbehavior::OwnName });

@@ -103,6 +103,8 @@ struct Wanted<I> {
     ready: SortedSet<MessageId<I>>,
     /// What goes into the graft at the end of this input.
     asking: SortedSet<MessageId<I>>,
+    /// What was asked for and not answered, even if nobody waits for it any more: on a link that stands still it may yet arrive, all at once.
+    unheard: Quota,
 }
 
 impl<I: Copy + Ord> Neighbor<I> {
@@ -195,14 +197,38 @@ impl<I: Copy + Ord> Neighbor<I> {
         self.wanted.as_mut().map_or(Sorted::new(), |wanted| std::mem::take(&mut wanted.asking))
     }
 
-    /// Forgets that anything was ever wanted when nothing is; says whether something is.
-    pub(crate) fn is_wanted(&mut self) -> bool {
-        self.wanted.take_if(|wanted| wanted.ready.is_empty() && wanted.asking.is_empty());
+    /// What was asked for and may be under way still.
+    pub(crate) fn unheard(&self) -> Quota {
+        self.wanted.as_ref().map_or(Quota::default(), |wanted| wanted.unheard)
+    }
+
+    /// Another request is under way.
+    pub(crate) fn ask_unheard(&mut self, now: Time, per_second: u32) {
+        self.want().unheard.take(1, now, per_second);
+    }
+
+    /// It has answered so many requests.
+    pub(crate) fn heard(&mut self, count: u64, per_second: u32) {
+        if let Some(wanted) = &mut self.wanted {
+            wanted.unheard.give_back(count, per_second);
+        }
+    }
+
+    /// What was under way is lost with the link.
+    pub(crate) fn lose_unheard(&mut self) {
+        if let Some(wanted) = &mut self.wanted {
+            wanted.unheard = Quota::default();
+        }
+    }
+
+    /// Forgets that anything was ever wanted when nothing is; says whether something is, or is under way.
+    pub(crate) fn is_wanted(&mut self, now: Time) -> bool {
+        self.wanted.take_if(|wanted| wanted.ready.is_empty() && wanted.asking.is_empty() && wanted.unheard.paid_at <= now);
         self.wanted.is_some()
     }
 
     fn want(&mut self) -> &mut Wanted<I> {
-        self.wanted.get_or_insert_with(|| Box::new(Wanted { ready: Sorted::new(), asking: Sorted::new() }))
+        self.wanted.get_or_insert_with(|| Box::new(Wanted { ready: Sorted::new(), asking: Sorted::new(), unheard: Quota::default() }))
     }
 }
 
@@ -223,6 +249,11 @@ impl Quota {
     /// Takes `count`, which are available.
     pub(crate) fn take(&mut self, count: u64, now: Time, per_second: u32) {
         self.paid_at = self.paid_at.max(now) + Duration::from_nanos(cost(per_second).saturating_mul(count));
+    }
+
+    /// Takes back what was taken.
+    pub(crate) fn give_back(&mut self, count: u64, per_second: u32) {
+        self.paid_at = Time::from_nanos(self.paid_at.as_nanos().saturating_sub(cost(per_second).saturating_mul(count)));
     }
 
     /// When `count` of the burst are available.

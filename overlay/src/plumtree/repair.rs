@@ -193,6 +193,7 @@ impl<I: Identifier> State<I> {
         let Some(neighbor) = self.neighbor_mut(&from) else { return };
         if link != LinkNews::Same {
             neighbor.told = begin;
+            neighbor.lose_unheard();
         }
         let again = match link {
             LinkNews::Same => false,
@@ -258,6 +259,7 @@ impl<I: Identifier> State<I> {
 
     /// The peer does not hold what it announced (any more): the next announcer is asked at once.
     pub(super) fn on_gone(&mut self, from: I, groups: &[Group<I>], now: Time) {
+        self.on_answers(from, ranges(groups).fold(0, |sum, (_, range)| sum.saturating_add(range.len())));
         // An honest list names each message once, so this is no limit to it.
         let mut budget = self.missing.len();
         for (stream, range) in ranges(groups) {
@@ -273,6 +275,14 @@ impl<I: Identifier> State<I> {
                 self.counters.count(|counters| counters.grafts_gone += 1);
                 self.remove_announcer(id, from, now);
             }
+        }
+    }
+
+    /// So much of what a neighbor was asked for is under way no longer.
+    pub(super) fn on_answers(&mut self, from: I, count: u64) {
+        let per_second = self.params.unheard_per_second();
+        if let Some(neighbor) = self.neighbor_mut(&from) {
+            neighbor.heard(count, per_second);
         }
     }
 
@@ -465,7 +475,7 @@ impl<I: Identifier> State<I> {
                     actions.push(Action::Send { to, message: Message::Graft { eager, groups } });
                 }
             }
-            is_wanting |= self.neighbors[at].is_wanted();
+            is_wanting |= self.neighbors[at].is_wanted(now);
         }
         self.is_wanting = is_wanting;
     }
@@ -475,18 +485,26 @@ impl<I: Identifier> State<I> {
         let config = self.params.config();
         let (per_second, burst) = (config.grafts_per_second / 2, config.graft_burst / 2);
         let neighbor = &self.neighbors[at];
-        if neighbor.ask_quota.available(now, per_second, burst) > 0 {
+        if self.has_quota(at, now) {
             return;
         }
         let count = (burst / 4).clamp(1, u32::try_from(config.asked_max).unwrap_or(u32::MAX));
-        let wake = neighbor.ask_quota.available_at(count, per_second, burst);
-        self.ask_at = self.ask_at.min(wake);
+        let again = neighbor.ask_quota.available_at(count, per_second, burst);
+        let heard = neighbor.unheard().available_at(1, self.params.unheard_per_second(), burst);
+        self.ask_at = self.ask_at.min(again.max(heard));
     }
 
     fn has_room(&self, at: usize, now: Time) -> bool {
+        (self.neighbors[at].asked_len as usize) < self.params.config().asked_max && self.has_quota(at, now)
+    }
+
+    /// Whether the neighbor will answer one more request, whenever it arrives: at most half of the burst is under way, and what is sent keeps to half of the rate
+    /// and of the burst, so in any time at most the burst and what the rate allows can arrive.
+    fn has_quota(&self, at: usize, now: Time) -> bool {
         let (config, neighbor) = (self.params.config(), &self.neighbors[at]);
-        (neighbor.asked_len as usize) < config.asked_max
-            && neighbor.ask_quota.available(now, config.grafts_per_second / 2, config.graft_burst / 2) > 0
+        let (per_second, burst) = (config.grafts_per_second / 2, config.graft_burst / 2);
+        neighbor.ask_quota.available(now, per_second, burst) > 0
+            && neighbor.unheard().available(now, self.params.unheard_per_second(), burst) > 0
     }
 
     /// Asks the first announcer that was not asked in this round and has room; else the first that gets room will be asked.
@@ -533,12 +551,13 @@ impl<I: Identifier> State<I> {
             }
         }
         self.missing_due.insert((due, id), ());
-        let per_second = self.params.config().grafts_per_second / 2;
+        let (per_second, unheard_per_second) = (self.params.config().grafts_per_second / 2, self.params.unheard_per_second());
         let neighbor = &mut self.neighbors[at];
         neighbor.asked_len += 1;
         neighbor.insert_asking(id);
         self.is_wanting = true;
         neighbor.ask_quota.take(1, now, per_second);
+        neighbor.ask_unheard(now, unheard_per_second);
         if shapes {
             neighbor.eager = true;
             neighbor.asking_eager = true;

@@ -499,6 +499,38 @@ fn a_summary_without_room_goes_on_where_it_stopped() {
     assert_eq!(told, (10..60).collect::<Vec<_>>(), "each once, in the order of arrival");
 }
 
+/// A link of 1,000 nodes that lose 30 % stood still while requests timed out, each made room for another, and then all came at once.
+#[test]
+fn a_link_that_stands_still_brings_no_more_requests_than_are_allowed_at_once() {
+    let ids = |count| (1..=count).map(|sequence| id(9, sequence));
+    let mut asker = Node::new(quiet(), [2]);
+    let mut grafts = asker.receive(2, held(ids(5_000)));
+    for _ in 0..250 {
+        grafts.extend(asker.wait(Duration::from_millis(100)));
+    }
+    let mut answerer = Node::new(quiet(), [ME + 1_000]);
+    let asked = |action: &Action<u32>| match action {
+        Action::Send { message: Message::Graft { groups, .. }, .. } => {
+            groups.iter().flat_map(|group| group.ranges.iter()).map(|range| range.len()).sum()
+        }
+        _ => 0,
+    };
+    let sum: u64 = grafts.iter().map(asked).sum();
+    assert!((1_024..=2_048).contains(&sum), "{sum} were asked for");
+    for action in grafts {
+        if let Action::Send { message: message @ Message::Graft { .. }, .. } = action {
+            let answers = answerer.receive(ME + 1_000, message);
+            assert!(!answers.iter().any(|action| matches!(action, Action::Misbehaved { .. })));
+        }
+    }
+    // Once it answers, it is asked for the rest.
+    for sequence in 1..=600 {
+        asker.receive(2, gossip(id(9, sequence), 1, Push::Answer));
+    }
+    let more: u64 = (0..50).flat_map(|_| asker.wait(Duration::from_millis(100))).map(|action| asked(&action)).sum();
+    assert!(more >= 600, "{more}");
+}
+
 #[test]
 fn retention_is_bounded_by_number_and_bytes() {
     let mut node = Node::new(Config { payloads_max: 3, payload_bytes_max: 14, ..quiet() }, [2, 3]);
